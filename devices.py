@@ -1,0 +1,92 @@
+"""What the run computes on: devices, strategy, precision."""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from config import check_batch_divides
+from errors import UserError
+
+# What a CPU must have for TensorFlow's bfloat16 kernels to be faster than float32.
+CPU_BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, Arm
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How numbers are computed, and why so."""
+
+    computation: str  # dtype of the network's arithmetic
+    policy: str  # Keras dtype policy of the classifier: its weights stay float32
+    reason: str
+
+
+def find_devices(replicas: int | None) -> list[tf.config.LogicalDevice]:
+    """Return the devices to use: GPUs if there are any, else `replicas` parts of the CPU.
+
+    To be called before TensorFlow has computed anything. GPU memory is taken as it is needed.
+
+    Raises:
+        UserError: fewer GPUs than `replicas`.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        if replicas is not None and replicas > 1:
+            cpu = tf.config.list_physical_devices("CPU")[0]
+            parts = [tf.config.LogicalDeviceConfiguration()] * replicas
+            tf.config.set_logical_device_configuration(cpu, parts)
+        return tf.config.list_logical_devices("CPU")
+    if replicas is not None and replicas > len(gpus):
+        raise UserError(f"--replicas {replicas}: there are {len(gpus)} GPUs")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    return tf.config.list_logical_devices("GPU")[:replicas]
+
+
+def make_strategy(
+    devices: list[tf.config.LogicalDevice], batch_size: int
+) -> tf.distribute.Strategy:
+    """Return a strategy with one replica per device; raises if they don't divide the batch."""
+    check_batch_divides(batch_size, len(devices))
+    if len(devices) == 1 and devices[0].device_type == "CPU":
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def choose_precision(mixed_precision: bool, device_type: str) -> Precision:
+    """Return the precision for `--mixed-precision` on a "GPU" or "CPU"."""
+    if not mixed_precision:
+        return Precision("float32", "float32", "--no-mixed-precision")
+    if device_type == "GPU":
+        return Precision("float16", "mixed_float16", "mixed precision on a GPU, with loss scaling")
+    flags = cpu_flags()
+    found = next((flag for flag in CPU_BFLOAT16_FLAGS if flag in flags), None)
+    if found:
+        return Precision("bfloat16", "mixed_bfloat16", f"mixed precision on a CPU with {found}")
+    return Precision(
+        "float32", "float32", "mixed precision asked for, but this CPU has no bfloat16 units"
+    )
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the CPU's feature flags as Linux lists them; none where they cannot be read."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    listed = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return frozenset(listed.partition(":")[2].split())
+
+
+def describe_devices(devices: list[tf.config.LogicalDevice]) -> list[str]:
+    """Return a line per device: its name and, of a GPU, its model."""
+    lines = []
+    physical_gpus = tf.config.list_physical_devices("GPU")
+    for number, device in enumerate(devices):
+        model = platform.processor() or platform.machine()
+        if device.device_type == "GPU":
+            details = tf.config.experimental.get_device_details(physical_gpus[number])
+            model = details.get("device_name", "GPU")
+        lines.append(f"{device.name} ({model})")
+    return lines

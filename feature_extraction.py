@@ -1,0 +1,206 @@
+"""From clips to features: decoding in threads beside the network, several clips a batch."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from clips import Clip
+from errors import RunError
+from feature_cache import FeatureCache, clip_content
+from frames import UnreadableClip, read_frames
+
+CLIPS_PER_REPLICA = 4  # 64 frames a batch: VGG19 gains nothing from more, and memory is bounded
+
+
+@dataclass(frozen=True)
+class BadClip:
+    """A clip without features, and why."""
+
+    clip: Clip
+    reason: str
+
+
+@dataclass
+class _Decoded:
+    clip: Clip
+    content: bytes | None = None
+    frames: np.ndarray | None = None  # None: already in the cache, or unreadable
+    reason: str | None = None  # why it is unreadable
+
+
+def extract_features(
+    clips: Sequence[Clip],
+    cache: FeatureCache,
+    make_network: Callable[[], Callable[[np.ndarray], np.ndarray]],
+    replicas: int,
+    stop_at_bad_clip: bool = False,
+) -> tuple[dict[Clip, int], list[BadClip]]:
+    """Compute the features that `cache` lacks.
+
+    Args:
+        make_network: called only if there is anything to compute; its result maps
+            `(replicas * CLIPS_PER_REPLICA, frames, 224, 224, 3)` uint8 to
+            `(…, frames, features)` float32.
+
+    Returns:
+        The row of each clip that has features, and the clips that have none.
+
+    Raises:
+        RunError: with `stop_at_bad_clip`, at the first clip that cannot be read.
+    """
+    rows: dict[Clip, int] = {}
+    bad: list[BadClip] = []
+    contents = cache.known_contents([clip.path for clip in clips])
+    missing: list[tuple[Clip, bytes | None]] = []
+    for clip, content in zip(clips, contents, strict=True):
+        row = None if content is None else cache.row_of(content)
+        if row is None:
+            missing.append((clip, content))
+        else:
+            rows[clip] = row
+    if not missing:
+        return rows, bad
+
+    network = None
+    batch_clips = replicas * CLIPS_PER_REPLICA
+    batch: list[_Decoded] = []
+    bar = tqdm(total=len(clips), initial=len(rows), desc="features", unit="clip", disable=None)
+
+    def compute_batch() -> None:
+        nonlocal network
+        network = network or make_network()
+        frames = np.zeros((batch_clips, *batch[0].frames.shape), np.uint8)  # the last is padded
+        for place, decoded in enumerate(batch):
+            frames[place] = decoded.frames
+        features = network(frames)[: len(batch)].astype(cache.recipe.dtype)
+        for decoded, values in zip(batch, features, strict=True):
+            if not np.isfinite(values).all():
+                raise RunError(
+                    f"{decoded.clip.path}: its features overflow; "
+                    "run with --feature-dtype float32 --no-mixed-precision"
+                )
+        cache.store([decoded.content for decoded in batch], features)
+        batch.clear()
+
+    with bar:
+        for decoded in _decode_ahead(missing, cache, ahead=2 * batch_clips):
+            bar.update()
+            if decoded.reason is not None:
+                bad.append(BadClip(decoded.clip, decoded.reason))
+                if stop_at_bad_clip:
+                    cache.commit()
+                    raise RunError(
+                        f"{decoded.clip.path}: {decoded.reason} (--on-bad-clip fail; "
+                        "skip leaves such clips out, zeros keeps them as zeros)"
+                    )
+                continue
+            cache.remember_file(decoded.clip.path, decoded.content)
+            waiting = any(decoded.content == other.content for other in batch)
+            if decoded.frames is not None and not waiting:
+                batch.append(decoded)
+            if len(batch) == batch_clips:
+                compute_batch()
+        if batch:
+            compute_batch()
+    cache.commit()
+    unreadable = {item.clip for item in bad}
+    readable = [clip for clip, _ in missing if clip not in unreadable]
+    contents = cache.known_contents([clip.path for clip in readable])
+    for clip, content in zip(readable, contents, strict=True):
+        rows[clip] = cache.row_of(content)
+    return rows, bad
+
+
+def _decode_ahead(
+    missing: Sequence[tuple[Clip, bytes | None]], cache: FeatureCache, ahead: int
+) -> Iterator[_Decoded]:
+    """Yield the clips in their order, decoded in threads at most `ahead` clips in advance."""
+    cv2.setNumThreads(1)  # the threads below share the cores already
+    frames = cache.recipe.frames
+
+    def decode(clip: Clip, content: bytes | None) -> _Decoded:
+        try:
+            content = content or clip_content(clip.path)
+            if cache.row_of(content) is not None:  # the same file under another name
+                return _Decoded(clip, content)
+            return _Decoded(clip, content, read_frames(clip.path, frames))
+        except UnreadableClip as error:
+            return _Decoded(clip, reason=str(error))
+        except OSError as error:
+            return _Decoded(clip, reason=error.strerror or str(error))
+        except cv2.error as error:
+            return _Decoded(clip, reason=f"OpenCV: {error.err}")
+
+    waiting: deque[Future[_Decoded]] = deque()
+    with ThreadPoolExecutor(decoder_threads(), thread_name_prefix="decoder") as decoders:
+        try:
+            for clip, content in missing:
+                waiting.append(decoders.submit(decode, clip, content))
+                if len(waiting) >= ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def decoder_threads() -> int:
+    """Return how many clips are decoded at once: as many as there are cores to run on."""
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+def on_replicas(
+    strategy: tf.distribute.Strategy, make_model: Callable[[], keras.Model]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that runs an extractor over clips, its batch shared by all replicas.
+
+    It maps `(clips, frames, height, width, 3)` uint8 to `(clips, frames, features)` float32; the
+    replicas must divide the clips.
+    """
+    replicas = strategy.num_replicas_in_sync
+    with strategy.scope():
+        model = make_model()
+
+    @tf.function
+    def forward(frames: tf.Tensor) -> tf.Tensor:
+        return strategy.run(lambda frames: model(frames, training=False), args=(frames,))
+
+    def extract(clips: np.ndarray) -> np.ndarray:
+        frames = clips.reshape(-1, *clips.shape[2:])
+        parts = np.split(frames, replicas)
+        if replicas == 1:
+            features = forward(tf.constant(parts[0])).numpy()
+        else:
+            shared = strategy.experimental_distribute_values_from_function(
+                lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+            )
+            local = strategy.experimental_local_results(forward(shared))
+            features = np.concatenate([part.numpy() for part in local])
+        return features.reshape(*clips.shape[:2], -1)
+
+    return extract
+
+
+def too_many_unreadable(bad: Sequence[BadClip], clips: Sequence[Clip], limit: float) -> str | None:
+    """Return what to tell the user if more than `limit` of a split cannot be read, else None."""
+    for split in {item.clip.split for item in bad}:
+        lost = sum(item.clip.split == split for item in bad)
+        total = sum(clip.split == split for clip in clips)
+        if lost > limit * total:
+            first = next(item for item in bad if item.clip.split == split)
+            return (
+                f"{lost} of the {total} {split} clips cannot be read, more than {limit:.0%}; "
+                f"the first is {first.clip.path}: {first.reason}. "
+                "Mend or remove them (training.log lists all)"
+            )
+    return None

@@ -88,7 +88,7 @@ def find_clips(dataset_path: Path, seed: int) -> list[Clip]:
     clips = _with_groups(clips, dataset_path / "groups.csv")
     if not splits:
         clips = split_clips(clips, seed)
-    _require_both_classes(clips)
+    require_both_classes(clips)
     return sorted(clips, key=lambda clip: (SPLITS.index(clip.split), clip.name))
 
 
@@ -232,7 +232,8 @@ def split_clips(clips: Sequence[Clip], seed: int) -> list[Clip]:
     return result
 
 
-def _require_both_classes(clips: Sequence[Clip]) -> None:
+def require_both_classes(clips: Sequence[Clip]) -> None:
+    """Raise `UserError` if a split lacks a class, or training or validation is empty."""
     counts = Counter((clip.split, clip.label) for clip in clips)
     for split in (split for split in SPLITS if any(clip.split == split for clip in clips)):
         for label, class_name in enumerate(CLASS_NAMES):

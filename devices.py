@@ -71,12 +71,16 @@ def choose_precision(mixed_precision: bool, device_type: str) -> Precision:
 
 def cpu_flags() -> frozenset[str]:
     """Return the CPU's feature flags as Linux lists them; none where they cannot be read."""
+    return frozenset((_cpu_info("flags") or _cpu_info("features")).split())
+
+
+def _cpu_info(field: str) -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return frozenset()
-    listed = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    return frozenset(listed.partition(":")[2].split())
+        return ""
+    found = next((line for line in lines if line.lower().startswith(field)), "")
+    return found.partition(":")[2].strip()
 
 
 def describe_devices(devices: list[tf.config.LogicalDevice]) -> list[str]:
@@ -84,7 +88,7 @@ def describe_devices(devices: list[tf.config.LogicalDevice]) -> list[str]:
     lines = []
     physical_gpus = tf.config.list_physical_devices("GPU")
     for number, device in enumerate(devices):
-        model = platform.processor() or platform.machine()
+        model = _cpu_info("model name") or platform.machine()
         if device.device_type == "GPU":
             details = tf.config.experimental.get_device_details(physical_gpus[number])
             model = details.get("device_name", "GPU")

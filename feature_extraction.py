@@ -14,7 +14,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from clips import Clip
-from errors import RunError
+from errors import RunError, UserError
 from feature_cache import FeatureCache, clip_content
 from frames import UnreadableClip, read_frames
 
@@ -55,7 +55,8 @@ def extract_features(
         The row of each clip that has features, and the clips that have none.
 
     Raises:
-        RunError: with `stop_at_bad_clip`, at the first clip that cannot be read.
+        UserError: with `stop_at_bad_clip`, at the first clip that cannot be read.
+        RunError: features that the number format cannot hold.
     """
     rows: dict[Clip, int] = {}
     bad: list[BadClip] = []
@@ -98,7 +99,7 @@ def extract_features(
                 bad.append(BadClip(decoded.clip, decoded.reason))
                 if stop_at_bad_clip:
                     cache.commit()
-                    raise RunError(
+                    raise UserError(
                         f"{decoded.clip.path}: {decoded.reason} (--on-bad-clip fail; "
                         "skip leaves such clips out, zeros keeps them as zeros)"
                     )

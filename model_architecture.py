@@ -5,7 +5,6 @@ Keras only, so that it runs on any of Keras's backends.
 """
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -263,7 +262,3 @@ def with_attention(model: keras.Model) -> keras.Model:
         name="attention_lstm_with_attention",
     )
 
-
-def standardize_on(model: keras.Model, batches: Sequence[np.ndarray]) -> None:
-    """Set the mean and deviation of the layer `standardize` from `(clips, frames, features)`."""
-    model.get_layer("standardize").adapt(batches)

@@ -1,0 +1,185 @@
+"""The training step: loss, schedule, optimizer, and what Keras's `fit` does with a batch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from config import CLASS_NAMES, FINAL_LEARNING_RATE, Settings
+
+DEFAULT_FOCAL_ALPHA = 0.25  # Lin et al., https://arxiv.org/abs/1708.02002
+
+
+def class_factors(labels: Sequence[int], settings: Settings) -> tuple[float, float]:
+    """Return what a nonviolent and a violent clip count in the loss: class weight times alpha_t.
+
+    Both correct for imbalance, so alpha is left out by default where class weights are used.
+    """
+    weights: tuple[float, float] = (1.0, 1.0)
+    if settings.use_class_weights:
+        counts = np.bincount(labels, minlength=len(CLASS_NAMES))
+        balanced = len(labels) / (len(CLASS_NAMES) * counts)
+        weights = settings.class_weights or (float(balanced[0]), float(balanced[1]))
+    alpha = focal_alpha(settings)
+    alphas = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
+    return weights[0] * alphas[0], weights[1] * alphas[1]
+
+
+def focal_alpha(settings: Settings) -> float | None:
+    """Return the alpha that is in force; None: the classes are not told apart by it."""
+    if not settings.use_focal_loss:
+        return None
+    if settings.focal_alpha is None and not settings.use_class_weights:
+        return DEFAULT_FOCAL_ALPHA
+    return settings.focal_alpha
+
+
+def make_loss(settings: Settings) -> keras.losses.Loss:
+    """Return the loss of each clip, `(clips,)`; class factors are applied as clip weights."""
+    if settings.use_focal_loss:
+        return keras.losses.BinaryFocalCrossentropy(
+            gamma=settings.focal_gamma, label_smoothing=settings.label_smoothing, reduction=None
+        )
+    return keras.losses.BinaryCrossentropy(
+        label_smoothing=settings.label_smoothing, reduction=None
+    )
+
+
+def make_schedule(
+    learning_rate: float, warmup_steps: int, steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Return a rate of 0 at step 0, `learning_rate` at `warmup_steps`, 1e-7 at `steps - 1`.
+
+    Linear, then a cosine (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983).
+    """
+    decay_steps = max(1, steps - 1 - warmup_steps)
+    alpha = FINAL_LEARNING_RATE / learning_rate
+    if not warmup_steps:
+        return keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps, alpha)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, decay_steps, alpha, warmup_target=learning_rate, warmup_steps=warmup_steps
+    )
+
+
+class SummedGradientsAdam(keras.optimizers.Adam):
+    """Adam for gradients that are already summed over the replicas.
+
+    Keras's own clips each replica's gradient before it adds them up, so that the same global
+    batch trains differently on two replicas than on one; and it tells an overflow of the loss
+    scale from the first replica's gradients alone.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars
+
+
+def make_optimizer(
+    schedule: keras.optimizers.schedules.LearningRateSchedule | float,
+    clipnorm: float,
+    loss_scaling: bool,
+) -> keras.optimizers.Optimizer:
+    """Return Adam with each gradient clipped to `clipnorm` (0: not), with dynamic loss scaling."""
+    adam = SummedGradientsAdam(schedule, clipnorm=clipnorm or None)
+    return keras.optimizers.LossScaleOptimizer(adam) if loss_scaling else adam
+
+
+class Trainer(keras.Model):
+    """What `fit` trains: a classifier with its loss, one optimizer step per batch.
+
+    A batch is `(features, labels, weights)` as `input_pipeline` makes it. A weight is the clip's
+    factor in the loss; clips of weight 0 are padding and count nowhere. The loss of a batch is
+    the mean over the places of the global batch, whatever the number of replicas.
+
+    Args:
+        classifier: from `(clips, frames, features)` to `(clips, 1)` probabilities.
+        loss: gives one value per clip.
+        xla: compile each replica's forward and backward pass. The whole step cannot be compiled:
+            with two replicas it would touch a variable on another device.
+        gradient_accumulation: parts that a batch is computed in, one after the other; the
+            gradient is the mean over all. Keras's own accumulation fails on two replicas.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        loss: keras.losses.Loss,
+        xla: bool = False,
+        gradient_accumulation: int = 1,
+    ):
+        super().__init__(name="trainer")
+        self.classifier = classifier
+        self.clip_loss = loss
+        self.gradient_accumulation = gradient_accumulation
+        self.mean_loss = keras.metrics.Mean(name="loss")
+        self.accuracy = keras.metrics.BinaryAccuracy(name="accuracy")
+        self.auc = keras.metrics.AUC(name="auc")
+        self._gradients_of = (
+            tf.function(self.gradients, jit_compile=True) if xla else self.gradients
+        )
+        self.built = True
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """What `fit` reports and resets each epoch."""
+        return [self.mean_loss, self.accuracy, self.auc]
+
+    def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Return the classifier's probabilities."""
+        return self.classifier(features, training=training)
+
+    def gradients(
+        self, features: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, scale: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Return this replica's share of the gradients, and each clip's loss and probability.
+
+        Args:
+            scale: what the loss is multiplied by before it is differentiated.
+        """
+        with tf.GradientTape() as tape:
+            probabilities = self.classifier(features, training=True)
+            losses = self.clip_loss(labels, probabilities)
+            penalty = tf.add_n(self.classifier.losses) if self.classifier.losses else 0.0
+            share = tf.reduce_mean(losses * weights) + penalty
+            share *= scale
+        gradients = tape.gradient(share, self.classifier.trainable_weights)
+        return gradients, losses * weights + penalty, probabilities
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> dict[str, Any]:
+        """Make one optimizer step on this replica's part of a batch."""
+        replica = tf.distribute.get_replica_context()
+        parts = self.gradient_accumulation
+        scale = self.optimizer.scale_loss(tf.ones(())) / (replica.num_replicas_in_sync * parts)
+        gradients = None
+        for part in zip(*(tf.split(values, parts) for values in data), strict=True):
+            part_gradients, losses, probabilities = self._gradients_of(*part, scale)
+            gradients = (
+                part_gradients
+                if gradients is None
+                else [total + part for total, part in zip(gradients, part_gradients, strict=True)]
+            )
+            self._count(losses, probabilities, part[1], part[2])
+        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        self.optimizer.apply_gradients(
+            zip(gradients, self.classifier.trainable_weights, strict=True)
+        )
+        return self.get_metrics_result()
+
+    def test_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> dict[str, Any]:
+        """Count loss and metrics of this replica's part of a batch."""
+        features, labels, weights = data
+        probabilities = self.classifier(features, training=False)
+        losses = self.clip_loss(labels, probabilities) * weights
+        if self.classifier.losses:
+            losses += tf.add_n(self.classifier.losses)
+        self._count(losses, probabilities, labels, weights)
+        return self.get_metrics_result()
+
+    def _count(
+        self, losses: tf.Tensor, probabilities: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+    ) -> None:
+        real = tf.cast(weights > 0, tf.float32)
+        self.mean_loss.update_state(losses, sample_weight=real)
+        self.accuracy.update_state(labels, probabilities, sample_weight=real)
+        self.auc.update_state(labels, probabilities, sample_weight=real)

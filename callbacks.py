@@ -1,5 +1,7 @@
 """What happens at an epoch's end: checkpoints, CSV, early stopping."""
 
+import logging
+import math
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,15 +13,24 @@ from clips import Clip
 from config import CHECKPOINT_EVERY
 from errors import RunError
 from run_directory import BEST_MODEL, RunDirectory, checkpoint_name, replace_file
+from run_log import log
 from training import Trainer
 
 
-class EpochFigures(keras.callbacks.Callback):
-    """Adds the learning rate, the seconds and the clips per second to an epoch's figures."""
+class FinishEpoch(keras.callbacks.Callback):
+    """Makes every epoch durable as it ends, with its figures, the best and the periodic models.
 
-    def __init__(self, clips: int):
+    Args:
+        run: where to.
+        usable_clips: what the run is trained and tested on.
+        on_screen: say each epoch in a line on the screen, too (it is in the log in any case).
+    """
+
+    def __init__(self, run: RunDirectory, usable_clips: Sequence[Clip], on_screen: bool):
         super().__init__()
-        self.clips = clips
+        self.run = run
+        self.usable_clips = usable_clips
+        self.level = logging.INFO if on_screen else logging.DEBUG
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start the clock."""
@@ -30,31 +41,36 @@ class EpochFigures(keras.callbacks.Callback):
         self._trained = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
-        """Add the figures; raises `RunError` if the loss is no number any more."""
-        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
-        logs["seconds"] = time.perf_counter() - self._started
-        logs["clips_per_second"] = self.clips / (self._trained - self._started)
-        if logs["loss"] != logs["loss"]:
+        """Commit the epoch, then write what follows from it.
+
+        Raises:
+            RunError: the loss is no number any more.
+        """
+        if not math.isfinite(logs["loss"]):
             raise RunError(
-                f"the loss of epoch {epoch + 1} is not a number: lower --learning-rate or "
-                "--clipnorm (--fresh to start anew)"
+                f"the loss of epoch {epoch + 1} is not a number: start anew with a lower "
+                "--learning-rate (--fresh)"
             )
-
-
-class Checkpoints(keras.callbacks.Callback):
-    """Makes every finished epoch durable, and keeps the best and the periodic models."""
-
-    def __init__(self, run: RunDirectory, usable_clips: Sequence[Clip]):
-        super().__init__()
-        self.run = run
-        self.usable_clips = usable_clips
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
-        """Commit the epoch, then write what follows from it."""
-        now = datetime.now().astimezone().isoformat(timespec="seconds")
-        row = {"epoch": epoch + 1, "time": now} | {name: float(logs[name]) for name in logs}
+        trained_clips = sum(clip.split == "train" for clip in self.usable_clips)
+        row = {
+            "epoch": epoch + 1,
+            "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+            **{name: float(value) for name, value in logs.items()},
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "seconds": time.perf_counter() - self._started,
+            "clips_per_second": trained_clips / (self._trained - self._started),
+        }
         self.run.finish_epoch(row, self.usable_clips, self.model.save_weights)
         write_models_of_last_epoch(self.run, self.model)
+        log.log(
+            self.level,
+            "epoch %3d  loss %.4f accuracy %.3f  validation %.4f %.3f  rate %.1e  %.1f s%s",
+            epoch + 1,
+            *(row[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")),
+            row["learning_rate"],
+            row["seconds"],
+            "  best" if self.run.best_epoch() == epoch + 1 else "",
+        )
 
 
 def write_models_of_last_epoch(run: RunDirectory, trainer: Trainer) -> None:

@@ -269,7 +269,7 @@ DEMO_DEFAULTS = {
     "cache_dir": Path("demo/feature_cache"),
     "checkpoint_dir": Path("demo/checkpoints"),
     "vgg19_weights": "random",
-    "feature_layer": "block1_pool",
+    "feature_layer": "block1_conv1",
     "epochs": 30,
     "batch_size": 16,
     "warmup_epochs": 3,

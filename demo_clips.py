@@ -15,7 +15,7 @@ from config import CLASS_NAMES
 from errors import RunError
 
 CLIPS_PER_CLASS = {"train": 90, "val": 20, "test": 20}
-WIDTH, HEIGHT, FRAMES_PER_SECOND, SECONDS = 256, 192, 20, 2
+WIDTH, HEIGHT, FRAMES_PER_SECOND, SECONDS = 256, 192, 12, 2
 FLOOR = HEIGHT - 24  # where the feet are, pixels from the top
 SEED = 7
 
@@ -58,8 +58,7 @@ def draw_clip(path: Path, violent: bool, random: np.random.Generator) -> None:
             story(number / FRAMES_PER_SECOND), (1, -1), colours, strict=True
         ):
             _draw_figure(image, pose, facing, size, tuple(int(value) for value in colour))
-        noise = 3 * random.standard_normal(image.shape, dtype=np.float32)
-        writer.write(np.clip(image + noise, 0, 255).astype(np.uint8))
+        writer.write(image)
     writer.release()
     os.replace(partial, path)
 
@@ -67,7 +66,7 @@ def draw_clip(path: Path, violent: bool, random: np.random.Generator) -> None:
 def _fight(random: np.random.Generator) -> Story:
     """Two figures close to each other, striking and shoving in turn, staggering when hit."""
     middle, gap = random.uniform(0.42, 0.58) * WIDTH, random.uniform(56, 70)
-    rate, start = random.uniform(1.8, 2.8), random.uniform(0, 1)  # blows a second
+    rate, start = random.uniform(2.2, 3.2), random.uniform(0, 1)  # blows a second
     shove = random.random(16) < 0.35
     left_begins = int(random.integers(2))
 
@@ -110,8 +109,8 @@ def _peace(random: np.random.Generator) -> Story:
             wave = float(np.sin(2 * np.pi * (pace[figure] * time + start[figure])))
             swing = wave if walks[figure] else 0.0
             pose = _standing(float(begin[figure] + speed[figure] * time))
-            pose |= {"front_arm": 22 * swing + gesture[figure] * (not walks[figure])}
-            pose |= {"back_arm": -22 * swing, "stride": 20 * swing, "lean": 1.5 * wave}
+            pose |= {"front_arm": 16 * swing + gesture[figure] * (not walks[figure])}
+            pose |= {"back_arm": -16 * swing, "stride": 15 * swing, "lean": 1.5 * wave}
             poses.append(pose)
         return poses[0], poses[1]
 
@@ -131,11 +130,12 @@ def _standing(x: float) -> Pose:
 
 
 def _background(random: np.random.Generator) -> np.ndarray:
-    """Return `(HEIGHT, WIDTH, 3)` float32: a wall and a floor in shades of grey."""
+    """Return `(HEIGHT, WIDTH, 3)` uint8: a rough wall and a floor in shades of grey."""
     wall, floor = random.uniform(146, 154), random.uniform(96, 104)
     image = np.full((HEIGHT, WIDTH, 3), wall, np.float32)
     image[FLOOR - 14 :] = floor
-    return image + np.linspace(-12, 12, WIDTH, dtype=np.float32)[None, :, None]
+    image += np.linspace(-12, 12, WIDTH, dtype=np.float32)[None, :, None]
+    return (image + random.normal(0, 3, image.shape)).astype(np.uint8)
 
 
 def _draw_figure(

@@ -32,11 +32,12 @@ def find_devices(replicas: int | None) -> list[tf.config.LogicalDevice]:
     """
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
-        if replicas is not None and replicas > 1:
-            cpu = tf.config.list_physical_devices("CPU")[0]
+        replicas = replicas or 1
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        if replicas > len(tf.config.get_logical_device_configuration(cpu) or [cpu]):
             parts = [tf.config.LogicalDeviceConfiguration()] * replicas
             tf.config.set_logical_device_configuration(cpu, parts)
-        return tf.config.list_logical_devices("CPU")
+        return tf.config.list_logical_devices("CPU")[:replicas]
     if replicas is not None and replicas > len(gpus):
         raise UserError(f"--replicas {replicas}: there are {len(gpus)} GPUs")
     for gpu in gpus:
@@ -81,6 +82,11 @@ def _cpu_info(field: str) -> str:
         return ""
     found = next((line for line in lines if line.lower().startswith(field)), "")
     return found.partition(":")[2].strip()
+
+
+def gpus_left_out(devices: list[tf.config.LogicalDevice]) -> bool:
+    """Return whether the machine has an NVIDIA GPU although `devices` are the CPU's."""
+    return devices[0].device_type == "CPU" and Path("/dev/nvidia0").exists()
 
 
 def describe_devices(devices: list[tf.config.LogicalDevice]) -> list[str]:

@@ -190,16 +190,18 @@ def attention_lstm(
     l2: float,
     dtype: str = "float32",
     fused_kernel: bool = True,
-    projection: int = 384,
+    projection: int = 192,
     units: int = 192,
     attention_units: int = 64,
 ) -> keras.Model:
-    """Build the classifier: projection, LSTM, additive attention over the frames.
+    """Build the classifier: what is seen and how it changes, LSTM, attention over the frames.
 
-    About 2 million parameters at 4096 features. Each frame's features are standardized (layer
-    `standardize`: call its `adapt` on training features), projected, and read by an LSTM; the
-    attention of a frame is softmax(v · tanh(W h)), after Bahdanau et al.,
-    https://arxiv.org/abs/1409.0473, and the clip is the weighted sum of the LSTM's states.
+    About 2 million parameters at 4096 features. Each frame's features, and how much each of them
+    has changed since the frame before, are standardized (`training.standardize_on`), projected
+    together and read by an LSTM; the attention of a frame is softmax(v . tanh(W h)), after
+    Bahdanau et al., https://arxiv.org/abs/1409.0473, and the clip is the weighted sum of the
+    LSTM's states. A violent act is a movement: `benchmarks/motion.py` measures what the change
+    is worth.
 
     Args:
         frames, features: the shape of a clip.
@@ -219,8 +221,15 @@ def attention_lstm(
         TensorShape([2, 1])
     """
     penalty = keras.regularizers.L2(l2) if l2 else None
-    inputs = keras.Input((frames, features), dtype="float32", name="features")
-    x = layers.Normalization(axis=-1, dtype="float32", name="standardize")(inputs)
+    seen = keras.Input((frames, features), dtype="float32", name="features")
+    # The first frame has none before it: it is compared with the second.
+    neighbour = ops.concatenate([seen[:, 1:2], seen[:, :-1]], axis=1) if frames > 1 else seen
+    change = ops.absolute(seen - neighbour)
+    seen_and_change = [
+        layers.Normalization(axis=-1, dtype="float32", name="standardize")(seen),
+        layers.Normalization(axis=-1, dtype="float32", name="standardize_change")(change),
+    ]
+    x = layers.Concatenate(dtype=dtype, name="seen_and_change")(seen_and_change)
     x = layers.Dense(
         projection, activation="relu", kernel_regularizer=penalty, dtype=dtype, name="projection"
     )(x)
@@ -248,7 +257,7 @@ def attention_lstm(
     context = layers.Dropout(dropout, dtype="float32", name="context_dropout")(context)
     logit = layers.Dense(1, dtype="float32", name="logit")(context)
     violence = layers.Activation("sigmoid", dtype="float32", name="violence")(logit)
-    return keras.Model(inputs, violence, name="attention_lstm")
+    return keras.Model(seen, violence, name="attention_lstm")
 
 
 def with_attention(model: keras.Model) -> keras.Model:

@@ -1,7 +1,10 @@
 """What a run says: lines on the screen, and the same with times in `training.log`."""
 
+import contextlib
 import logging
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 log = logging.getLogger("violence")
@@ -29,3 +32,21 @@ class _ScreenFormatter(logging.Formatter):
         # A file name need not be valid in the terminal's encoding.
         text = text.encode(errors="backslashreplace").decode()
         return f"WARNING: {text}" if record.levelno >= logging.WARNING else text
+
+
+@contextlib.contextmanager
+def native_messages_to(path: Path) -> Iterator[None]:
+    """Send what libraries write to standard error on their own to the end of `path`.
+
+    TensorFlow's start-up notes cannot be turned off, and would bury what the user is to read.
+    """
+    sys.stderr.flush()
+    screen = os.dup(2)
+    try:
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(screen, 2)
+        os.close(screen)

@@ -38,7 +38,7 @@ def train(settings: Settings) -> int:
         RunDirectory,
         write_json,
     )
-    from run_log import log, start_log
+    from run_log import log, native_messages_to, start_log
 
     if settings.demo:
         from demo_clips import draw_demo_clips
@@ -76,18 +76,31 @@ def train(settings: Settings) -> int:
         )
 
     # Devices and precision. TensorFlow takes seconds to load: only now, when the rest is known
-    # to be right. Its own notes on start-up would bury ours.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
-    import tensorflow as tf
+    # to be right.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how it was compiled
+    with native_messages_to(run / LOG):
+        import keras
+        import tensorflow as tf
 
-    from devices import choose_precision, describe_devices, find_devices, make_strategy
+        from devices import (
+            choose_precision,
+            describe_devices,
+            find_devices,
+            gpus_left_out,
+            make_strategy,
+        )
 
-    keras.utils.set_random_seed(settings.seed)
-    if settings.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    devices = find_devices(settings.replicas)
-    strategy = make_strategy(devices, settings.batch_size)
+        keras.utils.set_random_seed(settings.seed)
+        if settings.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        devices = find_devices(settings.replicas)
+        strategy = make_strategy(devices, settings.batch_size)
+    if gpus_left_out(devices):
+        log.warning(
+            "there is an NVIDIA GPU here, but TensorFlow does not find it: pip install -r "
+            "requirements-gpu.txt (its own words are in %s)",
+            run / LOG,
+        )
     replicas = strategy.num_replicas_in_sync
     precision = choose_precision(settings.mixed_precision, devices[0].device_type)
     for line in describe_devices(devices):
@@ -100,13 +113,7 @@ def train(settings: Settings) -> int:
     # Features: VGG19 up to a layer, computed once per clip and kept.
     from feature_cache import FeatureCache, Recipe
     from feature_extraction import extract_features, on_replicas, too_many_unreadable
-    from model_architecture import (
-        attention_lstm,
-        feature_size,
-        identify_weights,
-        load_vgg19_weights,
-        vgg19,
-    )
+    from model_architecture import feature_size, identify_weights, load_vgg19_weights, vgg19
 
     weights, layer = settings.vgg19_weights, settings.feature_layer
     if weights == "random":
@@ -167,8 +174,7 @@ def train(settings: Settings) -> int:
         steps_per_epoch,
         training_batches,
     )
-    from training import Trainer, class_factors, focal_alpha, make_loss, make_optimizer
-    from training import make_schedule
+    from training import class_factors, focal_alpha, make_trainer
 
     factors = class_factors([c.label for c in usable if c.split == "train"], settings)
     log.info(
@@ -194,38 +200,20 @@ def train(settings: Settings) -> int:
 
     # Model, loss, schedule, optimizer.
     with strategy.scope():
-        classifier = attention_lstm(
-            settings.frames,
-            recipe.features,
-            dropout=settings.dropout,
-            l2=settings.l2,
-            dtype=precision.policy,
-            fused_kernel=not settings.xla,
+        sample = sample_features(
+            features["train"], settings.batch_size, settings.seed, STANDARDIZE_ON
         )
-        classifier.get_layer("standardize").adapt(
-            sample_features(features["train"], settings.batch_size, settings.seed, STANDARDIZE_ON)
-        )
-        trainer = Trainer(
-            classifier, make_loss(settings), settings.xla, settings.gradient_accumulation
-        )
-        schedule = make_schedule(
-            settings.learning_rate, settings.warmup_epochs * steps, settings.epochs * steps
-        )
-        optimizer = make_optimizer(
-            schedule, settings.clipnorm, loss_scaling=precision.policy == "mixed_float16"
-        )
-        trainer.compile(optimizer=optimizer, jit_compile=False)  # Trainer compiles what it can
-        optimizer.build(classifier.trainable_variables)
+        trainer = make_trainer(settings, sample, steps, precision.policy)
     log.info(
         "attention-LSTM of %s parameters; %d steps an epoch of %d clips, %d a replica",
-        f"{classifier.count_params():,}",
+        f"{trainer.classifier.count_params():,}",
         steps,
         global_batch,
         global_batch // replicas,
     )
 
     # Training, from the last finished epoch on.
-    from callbacks import Checkpoints, EarlyStopping, EpochFigures, write_models_of_last_epoch
+    from callbacks import EarlyStopping, FinishEpoch, write_models_of_last_epoch
 
     if run.restore(usable):
         trainer.load_weights(run.weights)
@@ -248,12 +236,12 @@ def train(settings: Settings) -> int:
             validation_data=evaluation_batches(features["val"], settings.batch_size),
             validation_steps=steps_per_epoch(len(features["val"]), settings.batch_size),
             callbacks=[
-                EpochFigures(clips=len(features["train"])),
-                Checkpoints(run, usable),
+                FinishEpoch(run, usable, on_screen=not sys.stdout.isatty()),
                 early_stopping,
                 keras.callbacks.TensorBoard(run / TENSORBOARD, write_graph=False),
             ],
-            verbose=1 if sys.stdout.isatty() else 2,
+            shuffle=False,  # the batches are shuffled already
+            verbose=int(sys.stdout.isatty()),  # the bar is for a terminal only
         )
     if early_stopping.due():
         log.info(

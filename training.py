@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from config import CLASS_NAMES, FINAL_LEARNING_RATE, Settings
+from model_architecture import attention_lstm
 
 DEFAULT_FOCAL_ALPHA = 0.25  # Lin et al., https://arxiv.org/abs/1708.02002
 
@@ -83,6 +84,14 @@ def make_optimizer(
     """Return Adam with each gradient clipped to `clipnorm` (0: not), with dynamic loss scaling."""
     adam = SummedGradientsAdam(schedule, clipnorm=clipnorm or None)
     return keras.optimizers.LossScaleOptimizer(adam) if loss_scaling else adam
+
+
+def standardize_on(classifier: keras.Model, batches: tf.data.Dataset) -> None:
+    """Set the classifier's two standardizing layers from `(clips, frames, features)` batches."""
+    for name in ("standardize", "standardize_change"):
+        layer = classifier.get_layer(name)
+        inputs = keras.Model(classifier.input, layer.input)
+        layer.adapt(batches.map(inputs))
 
 
 class Trainer(keras.Model):
@@ -183,3 +192,35 @@ class Trainer(keras.Model):
         self.mean_loss.update_state(losses, sample_weight=real)
         self.accuracy.update_state(labels, probabilities, sample_weight=real)
         self.auc.update_state(labels, probabilities, sample_weight=real)
+
+
+def make_trainer(
+    settings: Settings, sample: tf.data.Dataset, steps: int, policy: str = "float32"
+) -> Trainer:
+    """Return a trainer with a new classifier, ready for `fit`; to be called in a strategy's scope.
+
+    Args:
+        sample: training features, `(clips, frames, features)` batches, to standardize on.
+        steps: optimizer steps per epoch.
+        policy: Keras dtype policy; "mixed_float16" brings loss scaling.
+    """
+    frames, features = sample.element_spec.shape[1:]
+    classifier = attention_lstm(
+        frames,
+        features,
+        dropout=settings.dropout,
+        l2=settings.l2,
+        dtype=policy,
+        fused_kernel=not settings.xla,
+    )
+    standardize_on(classifier, sample)
+    schedule = make_schedule(
+        settings.learning_rate, settings.warmup_epochs * steps, settings.epochs * steps
+    )
+    optimizer = make_optimizer(schedule, settings.clipnorm, policy == "mixed_float16")
+    trainer = Trainer(
+        classifier, make_loss(settings), settings.xla, settings.gradient_accumulation
+    )
+    trainer.compile(optimizer=optimizer, jit_compile=False)  # it compiles itself what it can
+    optimizer.build(classifier.trainable_variables)
+    return trainer

@@ -1,0 +1,81 @@
+"""Clips that the tests draw themselves, the real ones where they are, and two CPU replicas."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+import tensorflow as tf
+
+from demo_clips import draw_clip
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+REAL_CLIPS = SHARED / "fights"
+REAL_WEIGHTS = SHARED / "vgg19_imagenet_blocks1-3.h5"
+
+# One process for all tests: the CPU can only be divided before it is first used.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(scope="session")
+def drawn_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in layout 1: 6, 4 and 4 clips of each class."""
+    folder = tmp_path_factory.mktemp("drawn")
+    random = np.random.default_rng(0)
+    for split, count in {"train": 6, "val": 4, "test": 4}.items():
+        for class_name in ("nonviolent", "violent"):
+            (folder / split / class_name).mkdir(parents=True)
+            for number in range(count):
+                path = folder / split / class_name / f"{class_name}{number}.mp4"
+                draw_clip(path, class_name == "violent", random)
+    return folder
+
+
+@pytest.fixture
+def real_clips() -> Path:
+    """Return the folder of real clips, or skip."""
+    if not REAL_CLIPS.is_dir():
+        pytest.skip(f"the real clips are not in {REAL_CLIPS}")
+    return REAL_CLIPS
+
+
+@pytest.fixture
+def real_weights() -> Path:
+    """Return the real VGG19 kernels, or skip."""
+    if not REAL_WEIGHTS.is_file():
+        pytest.skip(f"the real kernels are not in {REAL_WEIGHTS}")
+    return REAL_WEIGHTS
+
+
+@pytest.fixture
+def quick_flags(tmp_path: Path) -> list[str]:
+    """Return flags for a run of seconds on the drawn clips, its folders below `tmp_path`."""
+    return [
+        *("--cache-dir", str(tmp_path / "cache"), "--checkpoint-dir", str(tmp_path / "run")),
+        *("--vgg19-weights", "random", "--feature-layer", "block1_conv1", "--frames", "4"),
+        *("--epochs", "6", "--warmup-epochs", "1", "--batch-size", "8", "--deterministic"),
+        "--no-mixed-precision",
+    ]
+
+
+@pytest.fixture
+def train_process() -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts the training command in a process of its own."""
+
+    def start(*flags: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "train_rtx5000_dual_optimized.py"), *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start

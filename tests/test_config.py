@@ -1,0 +1,154 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config import Settings, as_json, parse_settings
+from errors import UserError
+from train_rtx5000_dual_optimized import main
+
+DATASET = ["--dataset-path", "/data/organized_dataset", "--vgg19-weights", "random"]
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--epochs", "5", "--warmup-epochs", "5"], ["--epochs 5", "--warmup-epochs 5"]),
+        (["--epochs", "0", "--warmup-epochs", "0"], ["--epochs 0", "1 or more"]),
+        (["--batch-size", "0"], ["--batch-size 0", "1 or more"]),
+        (["--batch-size", "9", "--replicas", "2"], ["--batch-size 9", "2 replicas", "8 or 10"]),
+        (["--label-smoothing", "1"], ["--label-smoothing 1", "below 1"]),
+        (["--label-smoothing", "-0.1"], ["--label-smoothing -0.1"]),
+        (["--dropout", "1"], ["--dropout 1", "below 1"]),
+        (["--learning-rate", "0"], ["--learning-rate 0", "above"]),
+        (["--focal-alpha", "1"], ["--focal-alpha 1"]),
+        (["--focal-alpha", "0.5", "--no-use-focal-loss"], ["--focal-alpha"]),
+        (["--class-weights", "0", "1"], ["--class-weights 0", "above 0"]),
+        (["--feature-layer", "fc3"], ["--feature-layer fc3", "block5_pool"]),
+        (["--vgg19-weights", "/no/such.h5"], ["/no/such.h5", "no such file"]),
+        (["--replicas", "0"], ["--replicas 0"]),
+    ],
+)
+def test_wrong_value_is_named_with_the_way_out(
+    flags: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*DATASET, *flags]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") <= 2
+    assert all(word in message for word in words)
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        ([*DATASET, "--epochs", "many"], "--epochs"),
+        ([*DATASET, "--learning-rate", "nan"], "--learning-rate"),
+        ([*DATASET, "--dropot", "0.5"], "--dropot"),
+        ([*DATASET, "--on-bad-clip", "ignore"], "zeros"),
+        ([*DATASET, "--epoch", "50"], "--epoch"),
+    ],
+)
+def test_flag_that_cannot_be_read_is_told_in_one_line(
+    flags: list[str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse_settings(flags)
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert word in message
+    assert message.count("\n") == 1
+
+
+def test_dataset_is_required() -> None:
+    with pytest.raises(UserError, match="--dataset-path"):
+        parse_settings([])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--epochs 50 --batch-size 96 --mixed-precision --xla --warmup-epochs 3",
+        "--epochs 150 --batch-size 64 --mixed-precision --xla --use-focal-loss "
+        "--use-class-weights --label-smoothing 0.1 --warmup-epochs 10",
+        "--epochs 10 --batch-size 32 --no-mixed-precision --warmup-epochs 2",
+    ],
+)
+def test_promised_command_lines_are_understood(line: str) -> None:
+    settings = parse_settings(["--dataset-path", "/data/organized_dataset", *line.split()])
+    given = line.split()
+    assert settings.epochs == int(given[given.index("--epochs") + 1])
+    assert settings.mixed_precision == ("--no-mixed-precision" not in given)
+    assert settings.xla == ("--xla" in given)
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("epochs", 100),
+        ("batch_size", 64),
+        ("learning_rate", 0.001),
+        ("warmup_epochs", 5),
+        ("clipnorm", 1.0),
+        ("gradient_accumulation", 1),
+        ("mixed_precision", True),
+        ("xla", False),
+        ("use_focal_loss", True),
+        ("focal_gamma", 2.0),
+        ("use_class_weights", True),
+        ("label_smoothing", 0.1),
+        ("frames", 16),
+        ("feature_layer", "fc2"),
+        ("feature_dtype", "float16"),
+        ("resume", True),
+        ("seed", 42),
+        ("deterministic", False),
+        ("early_stopping_patience", 15),
+    ],
+)
+def test_promised_defaults(name: str, default: object) -> None:
+    assert getattr(parse_settings(DATASET), name) == default
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mixed_precision", "xla", "use_focal_loss", "use_class_weights", "resume", "deterministic"],
+)
+def test_every_switch_has_its_twin(name: str) -> None:
+    flag = "--" + name.replace("_", "-")
+    assert getattr(parse_settings([*DATASET, flag]), name) is True
+    assert getattr(parse_settings([*DATASET, flag.replace("--", "--no-")]), name) is False
+
+
+def test_fresh_is_the_other_of_resume() -> None:
+    assert parse_settings([*DATASET, "--fresh"]).resume is False
+
+
+def test_flags_given_count_in_a_demo() -> None:
+    settings = parse_settings(["--demo", "--epochs", "7", "--cache-dir", "elsewhere"])
+    assert (settings.epochs, settings.cache_dir) == (7, Path("elsewhere"))
+    assert settings.vgg19_weights == "random"
+
+
+def test_help_names_every_flag_without_loading_tensorflow() -> None:
+    program = (
+        "import sys, train_rtx5000_dual_optimized as train\n"
+        "try: train.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(bool({'tensorflow', 'keras', 'numpy', 'cv2'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in Settings.__dataclass_fields__:
+        assert "--" + name.replace("_", "-") in done.stdout
+
+
+def test_config_file_holds_every_setting() -> None:
+    settings = parse_settings([*DATASET, "--class-weights", "1.78", "0.57"])
+    written = as_json(settings)
+    assert written.keys() == Settings.__dataclass_fields__.keys()
+    assert written["class_weights"] == [1.78, 0.57]
+    assert written["dataset_path"] == "/data/organized_dataset"

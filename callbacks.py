@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import keras
+import numpy as np
 
 from clips import Clip
 from config import CHECKPOINT_EVERY
@@ -15,6 +16,24 @@ from errors import RunError
 from run_directory import BEST_MODEL, RunDirectory, checkpoint_name, replace_file
 from run_log import log
 from training import Trainer
+
+
+class SeedEpoch(keras.callbacks.Callback):
+    """Makes dropout's random numbers a function of seed and epoch, as the order of the clips is.
+
+    Keras does not save their state, so that a resumed run would draw other ones.
+    """
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Set the state of every dropout layer."""
+        for number, layer in enumerate(self.model.classifier.layers):
+            if isinstance(layer, keras.layers.Dropout):
+                words = np.random.SeedSequence([self.seed, epoch, number]).generate_state(2)
+                layer.seed_generator.state.assign(words >> 1)  # fits any integer dtype
 
 
 class FinishEpoch(keras.callbacks.Callback):

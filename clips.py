@@ -65,7 +65,7 @@ def find_clips(dataset_path: Path, seed: int) -> list[Clip]:
         UserError: the folder is missing, or is not in one of the two layouts; a split or a class
             has no clips; groups.csv is malformed or names clips that are not there.
     """
-    dataset_path = dataset_path.expanduser().absolute()
+    dataset_path = Path(os.path.abspath(dataset_path.expanduser()))
     if not dataset_path.is_dir():
         raise UserError(f"--dataset-path {dataset_path}: no such folder")
     splits = _known_folders(dataset_path, SPLIT_FOLDERS)

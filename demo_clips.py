@@ -99,7 +99,7 @@ def _peace(random: np.random.Generator) -> Story:
     """Two figures who each walk past or stand, arms swinging or hanging."""
     walks = random.random(2) < 0.6
     begin = random.uniform(0.2, 0.8, 2) * WIDTH
-    speed = random.uniform(20, 45, 2) * random.choice([-1, 1], 2) * walks  # pixels a second
+    speed = random.uniform(12, 30, 2) * random.choice([-1, 1], 2) * walks  # pixels a second
     pace, start = random.uniform(0.8, 1.3, 2), random.uniform(0, 1, 2)  # steps a second
     gesture = random.uniform(0, 20, 2)
 
@@ -110,7 +110,7 @@ def _peace(random: np.random.Generator) -> Story:
             swing = wave if walks[figure] else 0.0
             pose = _standing(float(begin[figure] + speed[figure] * time))
             pose |= {"front_arm": 16 * swing + gesture[figure] * (not walks[figure])}
-            pose |= {"back_arm": -16 * swing, "stride": 15 * swing, "lean": 1.5 * wave}
+            pose |= {"back_arm": -16 * swing, "stride": 12 * swing, "lean": 1.5 * wave}
             poses.append(pose)
         return poses[0], poses[1]
 

@@ -16,9 +16,7 @@ from input_pipeline import ClipFeatures, evaluation_batches, steps_per_epoch
 THRESHOLD = 0.5  # a clip of at least this probability is called violent
 
 
-def violence_probabilities(
-    model: keras.Model, clips: ClipFeatures, batch_size: int
-) -> np.ndarray:
+def violence_probabilities(model: keras.Model, clips: ClipFeatures, batch_size: int) -> np.ndarray:
     """Return `(clips,)` float32 probabilities of violence, in the clips' order."""
     batches = evaluation_batches(clips, batch_size).map(lambda features, *_: features)
     steps = steps_per_epoch(len(clips), batch_size)

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import keras
@@ -82,7 +81,8 @@ def extract_features(
         frames = np.zeros((batch_clips, *batch[0].frames.shape), np.uint8)  # the last is padded
         for place, decoded in enumerate(batch):
             frames[place] = decoded.frames
-        features = network(frames)[: len(batch)].astype(cache.recipe.dtype)
+        with np.errstate(over="ignore"):  # told below, with the clip's name
+            features = network(frames)[: len(batch)].astype(cache.recipe.dtype)
         for decoded, values in zip(batch, features, strict=True):
             if not np.isfinite(values).all():
                 raise RunError(

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from config import FRAME_SIZE, VGG19_CONVOLUTIONS, VGG19_LAYERS
+from config import FRAME_SIZE, VGG19_LAYERS
 from errors import RunError, UserError
 
 FILTERS = (64, 128, 256, 512, 512)  # of the convolutions of each block
@@ -200,8 +200,8 @@ def attention_lstm(
     has changed since the frame before, are standardized (`training.standardize_on`), projected
     together and read by an LSTM; the attention of a frame is softmax(v . tanh(W h)), after
     Bahdanau et al., https://arxiv.org/abs/1409.0473, and the clip is the weighted sum of the
-    LSTM's states. A violent act is a movement: `benchmarks/motion.py` measures what the change
-    is worth.
+    LSTM's states. A violent act is a movement: `benchmarks/regularization.py` measures how much
+    more the change tells than the frames themselves.
 
     Args:
         frames, features: the shape of a clip.
@@ -270,4 +270,3 @@ def with_attention(model: keras.Model) -> keras.Model:
         {"violence": model.output, "attention": model.get_layer("attention").output},
         name="attention_lstm_with_attention",
     )
-

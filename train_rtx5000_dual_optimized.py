@@ -90,7 +90,6 @@ def train(settings: Settings) -> int:
             make_strategy,
         )
 
-        keras.utils.set_random_seed(settings.seed)
         if settings.deterministic:
             tf.config.experimental.enable_op_determinism()
         devices = find_devices(settings.replicas)
@@ -198,7 +197,9 @@ def train(settings: Settings) -> int:
     global_batch = settings.batch_size * settings.gradient_accumulation  # clips per optimizer step
     steps = steps_per_epoch(len(features["train"]), global_batch)
 
-    # Model, loss, schedule, optimizer.
+    # Model, loss, schedule, optimizer. Seeded here: whether VGG19 was built before, or its features
+    # were found in the cache, makes no difference to the first weights.
+    keras.utils.set_random_seed(settings.seed)
     with strategy.scope():
         sample = sample_features(
             features["train"], settings.batch_size, settings.seed, STANDARDIZE_ON
@@ -213,7 +214,7 @@ def train(settings: Settings) -> int:
     )
 
     # Training, from the last finished epoch on.
-    from callbacks import EarlyStopping, FinishEpoch, write_models_of_last_epoch
+    from callbacks import EarlyStopping, FinishEpoch, SeedEpoch, write_models_of_last_epoch
 
     if run.restore(usable):
         trainer.load_weights(run.weights)
@@ -236,6 +237,7 @@ def train(settings: Settings) -> int:
             validation_data=evaluation_batches(features["val"], settings.batch_size),
             validation_steps=steps_per_epoch(len(features["val"]), settings.batch_size),
             callbacks=[
+                SeedEpoch(settings.seed),
                 FinishEpoch(run, usable, on_screen=not sys.stdout.isatty()),
                 early_stopping,
                 keras.callbacks.TensorBoard(run / TENSORBOARD, write_graph=False),

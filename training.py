@@ -43,9 +43,7 @@ def make_loss(settings: Settings) -> keras.losses.Loss:
         return keras.losses.BinaryFocalCrossentropy(
             gamma=settings.focal_gamma, label_smoothing=settings.label_smoothing, reduction=None
         )
-    return keras.losses.BinaryCrossentropy(
-        label_smoothing=settings.label_smoothing, reduction=None
-    )
+    return keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing, reduction=None)
 
 
 def make_schedule(
@@ -218,9 +216,7 @@ def make_trainer(
         settings.learning_rate, settings.warmup_epochs * steps, settings.epochs * steps
     )
     optimizer = make_optimizer(schedule, settings.clipnorm, policy == "mixed_float16")
-    trainer = Trainer(
-        classifier, make_loss(settings), settings.xla, settings.gradient_accumulation
-    )
+    trainer = Trainer(classifier, make_loss(settings), settings.xla, settings.gradient_accumulation)
     trainer.compile(optimizer=optimizer, jit_compile=False)  # it compiles itself what it can
     optimizer.build(classifier.trainable_variables)
     return trainer

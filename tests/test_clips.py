@@ -126,7 +126,9 @@ def test_automatic_split_is_stratified(violent: int, nonviolent: int) -> None:
 
 def test_automatic_split_keeps_groups_together() -> None:
     clips = split_clips(make_clips(300, 100, group_size=7), seed=1)
-    sides = {group: {c.split for c in clips if c.group == group} for group in {c.group for c in clips}}
+    sides = {
+        group: {c.split for c in clips if c.group == group} for group in {c.group for c in clips}
+    }
     assert all(len(side) == 1 for side in sides.values())
     shares = Counter(clip.split for clip in clips)
     assert shares["train"] / len(clips) == pytest.approx(0.7, abs=0.05)

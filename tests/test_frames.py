@@ -117,10 +117,8 @@ def test_video_without_frames(tmp_path: Path) -> None:
         read_frames(path, 16)
 
 
-@pytest.mark.parametrize("name", ["two words.avi", "драка 战斗.avi", 'q"uo\'te%03d.avi', "a:b.avi"])
-def test_file_names(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", ["two words.avi", "драка 战斗.avi", "q\"uo'te%03d.avi", "a:b.avi"])
+def test_file_names(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / name, 4)
     monkeypatch.chdir(tmp_path)
     assert frame_numbers(read_frames(Path(name), 4)) == [0, 1, 2, 3]

@@ -98,7 +98,10 @@ def write_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
     [
         ({}, ["block1_conv1", "not in it"]),
         ({"block1_conv1": (3, 3, 3, 64)}, ["block1_conv2", "not in it"]),
-        ({"block1_conv1": (3, 3, 1, 64), "block1_conv2": (3, 3, 64, 64)}, ["block1_conv1", "1, 64"]),
+        (
+            {"block1_conv1": (3, 3, 1, 64), "block1_conv2": (3, 3, 64, 64)},
+            ["block1_conv1", "1, 64"],
+        ),
     ],
 )
 def test_weights_that_do_not_fit(

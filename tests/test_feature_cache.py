@@ -1,0 +1,119 @@
+import dataclasses
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from errors import UserError
+from feature_cache import INDEX_NAME, FeatureCache, Recipe, clip_content
+
+RECIPE = Recipe(frames=4, layer="fc2", weights="md5-0", features=8, dtype="float16")
+
+
+def features(*values: float) -> np.ndarray:
+    return np.stack([np.full((4, 8), value, np.float32) for value in values])
+
+
+def filled(folder: Path, *clips: bytes) -> None:
+    cache = FeatureCache(folder, RECIPE)
+    cache.store(clips, features(*range(len(clips))))
+    cache.close()
+
+
+def test_stored_features_are_found_again(tmp_path: Path) -> None:
+    filled(tmp_path / "a" / "cache", b"one", b"two")
+    cache = FeatureCache(tmp_path / "a" / "cache", RECIPE)
+    rows = cache.memory_map()
+    assert isinstance(rows, np.memmap)
+    assert rows.dtype == np.float16
+    np.testing.assert_array_equal(
+        rows[[cache.row_of(b"two"), cache.row_of(b"one")]], features(1, 0)
+    )
+    assert cache.row_of(b"three") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frames": 5},
+        {"layer": "fc1"},
+        {"weights": "md5-1"},
+        {"dtype": "float32"},
+        {"frame_size": 96},
+    ],
+)
+def test_whatever_decides_the_features_is_in_the_key(tmp_path: Path, change: dict) -> None:
+    filled(tmp_path, b"one")
+    assert FeatureCache(tmp_path, dataclasses.replace(RECIPE, **change)).row_of(b"one") is None
+    assert FeatureCache(tmp_path, RECIPE).row_of(b"one") is not None
+
+
+def test_file_is_known_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"first")
+    cache = FeatureCache(tmp_path / "cache", RECIPE)
+    assert cache.known_contents([path]) == [None]
+    cache.remember_file(path, clip_content(path))
+    assert cache.known_contents([path]) == [clip_content(path)]
+    path.write_bytes(b"other")
+    assert cache.known_contents([path]) == [None]
+    assert clip_content(shutil.copy(path, tmp_path / "moved.avi")) == clip_content(path)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 64, 100])
+def test_unfinished_tail_is_dropped(tmp_path: Path, lost: int) -> None:
+    filled(tmp_path, b"one", b"two", b"three")
+    (rows_file,) = tmp_path.glob("*.features")
+    os.truncate(rows_file, rows_file.stat().st_size - lost)
+    cache = FeatureCache(tmp_path, RECIPE)
+    kept = 3 - -(-lost // 64)
+    assert [cache.row_of(clip) for clip in (b"one", b"two", b"three")] == [
+        row if row < kept else None for row in range(3)
+    ]
+    cache.store([b"four"], features(9))
+    cache.close()
+    again = FeatureCache(tmp_path, RECIPE)
+    np.testing.assert_array_equal(again.memory_map()[again.row_of(b"four")], features(9)[0])
+    np.testing.assert_array_equal(again.memory_map()[again.row_of(b"one")], features(0)[0])
+
+
+def test_rows_without_an_entry_are_written_over(tmp_path: Path) -> None:
+    filled(tmp_path, b"one")
+    (rows_file,) = tmp_path.glob("*.features")
+    with rows_file.open("ab") as file:
+        file.write(b"\x7f" * 100)  # a run was killed between the rows and the index
+    cache = FeatureCache(tmp_path, RECIPE)
+    cache.store([b"two"], features(5))
+    cache.close()
+    again = FeatureCache(tmp_path, RECIPE)
+    np.testing.assert_array_equal(again.memory_map()[again.row_of(b"two")], features(5)[0])
+
+
+def test_folder_of_another_program_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train_features.npy").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"train_features\.npy"):
+        FeatureCache(tmp_path, RECIPE)
+    assert [path.name for path in tmp_path.iterdir()] == ["train_features.npy"]
+
+
+@pytest.mark.parametrize("other", ["text", "database", "format"])
+def test_index_of_another_program_is_refused(tmp_path: Path, other: str) -> None:
+    index = tmp_path / INDEX_NAME
+    if other == "text":
+        index.write_text("not a database " * 100)
+    elif other == "database":
+        sqlite3.connect(index).execute("CREATE TABLE theirs (x)").connection.close()
+    else:
+        filled(tmp_path, b"one")
+        sqlite3.connect(index).execute("PRAGMA user_version = 99").connection.close()
+    with pytest.raises(UserError, match="another"):
+        FeatureCache(tmp_path, RECIPE)
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        FeatureCache(tmp_path / "file" / "cache", RECIPE)

@@ -1,0 +1,167 @@
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clips import Clip, find_clips
+from devices import find_devices, make_strategy
+from errors import RunError, UserError
+from feature_cache import FeatureCache, Recipe
+from feature_extraction import BadClip, extract_features, on_replicas, too_many_unreadable
+from frames import read_frames
+from model_architecture import load_vgg19_weights, vgg19
+
+LAYER = "block1_conv1"
+RECIPE = Recipe(frames=4, layer=LAYER, weights="random-0", features=64, dtype="float16")
+
+
+def make_extractor():
+    model = vgg19(LAYER)
+    load_vgg19_weights(model, "random", LAYER)
+    return model
+
+
+class CountingNetwork:
+    """The real network, counting the clips that it is given and how often it is made."""
+
+    def __init__(self, replicas: int = 1):
+        self.replicas, self.made, self.clips = replicas, 0, 0
+
+    def __call__(self) -> Callable[[np.ndarray], np.ndarray]:
+        self.made += 1
+        network = on_replicas(make_strategy(find_devices(self.replicas), 8), make_extractor)
+
+        def counted(frames: np.ndarray) -> np.ndarray:
+            self.clips += int(frames.any(axis=(1, 2, 3, 4)).sum())  # padding is black
+            return network(frames)
+
+        return counted
+
+
+@pytest.fixture
+def clips(drawn_clips: Path) -> list[Clip]:
+    return find_clips(drawn_clips, seed=0)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_features_are_those_of_the_clips_own_frames(
+    clips: list[Clip], tmp_path: Path, replicas: int
+) -> None:
+    cache = FeatureCache(tmp_path, RECIPE)
+    network = CountingNetwork(replicas)
+    rows, bad = extract_features(clips, cache, network, replicas)
+    assert not bad
+    assert network.clips == len(clips)
+    features, model = cache.memory_map(), make_extractor()
+    for clip in clips[::5]:
+        expected = model.predict(read_frames(clip.path, 4), verbose=0)
+        np.testing.assert_allclose(features[rows[clip]], expected, rtol=2e-3)
+
+
+def test_nothing_is_computed_twice(clips: list[Clip], tmp_path: Path) -> None:
+    network = CountingNetwork()
+    first, _ = extract_features(clips[5:], FeatureCache(tmp_path, RECIPE), network, 1)
+    again, _ = extract_features(clips[5:], FeatureCache(tmp_path, RECIPE), network, 1)
+    assert again == first
+    assert (network.made, network.clips) == (1, len(clips) - 5)
+    more, _ = extract_features(clips, FeatureCache(tmp_path, RECIPE), network, 1)
+    assert network.clips == len(clips)
+    assert {clip: more[clip] for clip in first} == first
+
+
+def test_moved_and_doubled_clips_are_the_same_clip(clips: list[Clip], tmp_path: Path) -> None:
+    copies = [
+        Clip(Path(shutil.copy(clip.path, tmp_path / f"{n}.mp4")), f"{n}.mp4", clip.label, "val")
+        for n, clip in enumerate([clips[0], clips[1], clips[1]])
+    ]
+    network = CountingNetwork()
+    cache = FeatureCache(tmp_path / "cache", RECIPE)
+    rows, _ = extract_features(clips[:1], cache, network, 1)
+    more, _ = extract_features(copies, cache, network, 1)
+    assert network.clips == 2
+    assert more[copies[0]] == rows[clips[0]]
+    assert more[copies[1]] == more[copies[2]]
+
+
+@pytest.fixture
+def with_bad_clips(clips: list[Clip], tmp_path: Path) -> list[Clip]:
+    contents = {"empty": b"", "text": b"hello" * 999, "cut": clips[0].path.read_bytes()[:900]}
+    bad = []
+    for name, content in contents.items():
+        (tmp_path / f"{name}.mp4").write_bytes(content)
+        bad.append(Clip(tmp_path / f"{name}.mp4", f"{name}.mp4", 1, "train"))
+    gone = Clip(tmp_path / "gone.mp4", "gone.mp4", 1, "train")
+    bad_link = tmp_path / "gone.mp4"
+    bad_link.symlink_to(tmp_path / "nowhere.mp4")
+    return [*clips[:3], *bad, gone, *clips[3:6]]
+
+
+def test_bad_clips_are_left_out_with_their_reason(
+    with_bad_clips: list[Clip], tmp_path: Path
+) -> None:
+    cache = FeatureCache(tmp_path / "cache", RECIPE)
+    rows, bad = extract_features(with_bad_clips, cache, CountingNetwork(), 1)
+    assert {item.clip.name for item in bad} == {"empty.mp4", "text.mp4", "cut.mp4", "gone.mp4"}
+    assert all(item.reason for item in bad)
+    assert len(rows) == 6
+    assert sorted(rows.values()) == list(range(6))
+
+
+def test_run_can_stop_at_a_bad_clip(with_bad_clips: list[Clip], tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path / "cache", RECIPE)
+    with pytest.raises(UserError, match=r"empty\.mp4: the file is empty"):
+        extract_features(with_bad_clips, cache, CountingNetwork(), 1, stop_at_bad_clip=True)
+
+
+def test_features_that_overflow_are_not_kept(clips: list[Clip], tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path / "cache", RECIPE)
+
+    def huge() -> Callable[[np.ndarray], np.ndarray]:
+        return lambda frames: np.full((*frames.shape[:2], 64), 1e6, np.float32)
+
+    with pytest.raises(RunError, match="--feature-dtype float32"):
+        extract_features(clips, cache, huge, 1)
+    assert len(cache.memory_map()) == 0
+
+
+def test_only_a_few_clips_are_decoded_in_advance(
+    clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+    monkeypatch.setattr(
+        "feature_extraction.read_frames",
+        lambda path, frames: decoded.append(path) or read_frames(path, frames),
+    )
+    waiting: list[int] = []
+
+    def network() -> Callable[[np.ndarray], np.ndarray]:
+        def extract(frames: np.ndarray) -> np.ndarray:
+            time.sleep(0.2)  # the decoders are much faster than this network
+            waiting.append(len(decoded) - len(frames) * len(waiting))
+            return np.zeros((*frames.shape[:2], 64), np.float32)
+
+        return extract
+
+    extract_features(clips, FeatureCache(tmp_path, RECIPE), network, 1)
+    assert len(decoded) == 28
+    assert max(waiting) <= 12  # one batch being computed, two ahead
+
+
+@pytest.mark.parametrize(("lost", "stops"), [(0, False), (2, False), (3, True)])
+def test_too_many_unreadable_clips_of_a_split(lost: int, stops: bool) -> None:
+    clips = [Clip(Path(f"/{n}"), str(n), n % 2, "train" if n < 20 else "val") for n in range(60)]
+    bad = [BadClip(clip, "empty") for clip in clips[:lost]]
+    message = too_many_unreadable(bad, clips, 0.1)
+    assert bool(message) == stops
+    if stops:
+        assert "3 of the 20 train clips" in message
+
+
+def test_more_replicas_than_gpus_or_a_batch_that_does_not_divide() -> None:
+    with pytest.raises(UserError, match="9 is not divisible by 2"):
+        make_strategy(find_devices(2), 9)
+    assert isinstance(make_strategy(find_devices(2), 8), tf.distribute.MirroredStrategy)

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from input_pipeline import (
+    ClipFeatures,
+    epoch_order,
+    evaluation_batches,
+    sample_features,
+    steps_per_epoch,
+    training_batches,
+)
+
+CLIPS, BATCH = 23, 8
+
+
+@pytest.fixture
+def clips() -> ClipFeatures:
+    """Return clips of which clip n's features are all n, in a shuffled memory map."""
+    rows = np.random.default_rng(5).permutation(CLIPS)
+    memory_map = np.empty((CLIPS, 4, 3), np.float16)
+    memory_map[rows] = np.arange(CLIPS)[:, None, None]
+    return ClipFeatures(memory_map, rows, np.arange(CLIPS) % 2, class_factors=(1.5, 0.5))
+
+
+def numbers(batch: tuple) -> list[int]:
+    """Return the clips of a batch, its padding left out, having checked that all of it fits."""
+    features, labels, weights = (np.asarray(values) for values in batch)
+    assert features.shape == (BATCH, 4, 3)
+    assert features.dtype == np.float16
+    real = weights > 0
+    found = features[real, 0, 0].astype(int)
+    np.testing.assert_array_equal(
+        features[real], np.broadcast_to(found[:, None, None], (real.sum(), 4, 3))
+    )
+    np.testing.assert_array_equal(labels[real, 0], found % 2)
+    np.testing.assert_array_equal(weights[real], np.where(found % 2, 0.5, 1.5))
+    assert not features[~real].any()
+    return found.tolist()
+
+
+def epochs_of(clips: ClipFeatures, seed: int, first: int, end: int) -> list[list[int]]:
+    batches = [numbers(batch) for batch in training_batches(clips, BATCH, seed, first, end)]
+    steps = steps_per_epoch(CLIPS, BATCH)
+    assert len(batches) == steps * (end - first)
+    return [sum(batches[at : at + steps], []) for at in range(0, len(batches), steps)]
+
+
+def test_every_epoch_is_every_clip_once_in_another_order(clips: ClipFeatures) -> None:
+    epochs = epochs_of(clips, 42, 0, 4)
+    assert all(sorted(epoch) == list(range(CLIPS)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_order_is_a_function_of_seed_and_epoch(clips: ClipFeatures) -> None:
+    assert epochs_of(clips, 42, 2, 4) == epochs_of(clips, 42, 0, 4)[2:]
+    assert epochs_of(clips, 42, 0, 1) != epochs_of(clips, 43, 0, 1)
+
+
+def test_shuffle_is_of_all_clips_not_of_a_window() -> None:
+    order = epoch_order(10_000, seed=0, epoch=0)
+    assert abs(np.corrcoef(order, np.arange(10_000))[0, 1]) < 0.05
+
+
+def test_evaluation_is_in_order_again_and_again(clips: ClipFeatures) -> None:
+    steps = steps_per_epoch(CLIPS, BATCH)
+    batches = [numbers(batch) for batch in evaluation_batches(clips, BATCH).take(2 * steps)]
+    assert sum(batches, []) == 2 * list(range(CLIPS))
+
+
+def test_clip_kept_as_zeros(clips: ClipFeatures) -> None:
+    clips.rows[3] = -1
+    features, labels, weights = clips.batch(np.array([2, 3, -1]))
+    assert features[0].any()
+    assert not features[1].any()
+    assert (labels[1, 0], weights[1]) == (1, 0.5)
+    assert weights[2] == 0
+
+
+def test_sample_has_no_padding(clips: ClipFeatures) -> None:
+    sample = [np.asarray(batch) for batch in sample_features(clips, BATCH, seed=1, limit=1000)]
+    assert sorted(np.concatenate(sample)[:, 0, 0].astype(int)) == list(range(CLIPS))
+    assert sum(map(len, sample_features(clips, BATCH, seed=1, limit=BATCH))) == BATCH

@@ -1,0 +1,338 @@
+"""The whole job, as a user runs it."""
+
+import csv
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from config import Settings
+from train_rtx5000_dual_optimized import main
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with (run / "training_history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def figures_of(run: Path) -> list[tuple[str, ...]]:
+    names = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+    return [tuple(row[name] for name in names) for row in rows_of(run)]
+
+
+def results_of(run: Path) -> dict:
+    return json.loads((run / "training_results.json").read_text())
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def flags(drawn_clips: Path, quick_flags: list[str]) -> list[str]:
+    return ["--dataset-path", str(drawn_clips), *quick_flags]
+
+
+def test_run_leaves_what_it_promises(
+    flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(flags) == 0
+    screen = capsys.readouterr().out
+    for words in ("train  6 nonviolent, 6 violent", "RANDOM WEIGHTS", "float32", "counts 1.000"):
+        assert words in screen
+
+    rows = rows_of(run)
+    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(1, 7)]
+    assert float(rows[-1]["learning_rate"]) == pytest.approx(1e-7, rel=1e-3)
+    for name in ("best_model.keras", "checkpoint_epoch_005.keras"):
+        model = keras.models.load_model(run / name)
+        assert model.input_shape == (None, 4, 64)
+        assert model.get_layer("attention").output.shape == (None, 4)
+
+    config = json.loads((run / "training_config.json").read_text())
+    assert config["settings"].keys() == Settings.__dataclass_fields__.keys()
+    assert all(config["versions"][name] for name in ("python", "tensorflow", "keras", "numpy"))
+    assert config["versions"]["opencv-python-headless"]
+    assert config["devices"]
+
+    results = results_of(run)
+    best = max(rows, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
+    assert results["best_epoch"] == int(best["epoch"])
+    assert results["evaluated_split"] == "test"
+    assert np.sum(results["evaluation"]["confusion_matrix"]) == 8
+    assert results["untrained_vgg19"] is True
+
+    for side, tag in (("train", "epoch_learning_rate"), ("validation", "epoch_accuracy")):
+        events = EventAccumulator(str(run / "tensorboard" / side)).Reload()
+        assert [event.step for event in events.Tensors(tag)] == list(range(6))
+    assert "epoch   6" in (run / "training.log").read_text()
+
+
+def test_finished_run_says_so_and_does_not_train(
+    flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(flags) == 0
+    before = {path: path.stat().st_mtime_ns for path in run.glob("*.*") if path.suffix != ".log"}
+    capsys.readouterr()
+    assert main(flags) == 0
+    assert "finished" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_other_settings_are_named_and_refused_until_fresh(
+    flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(flags) == 0
+    other = [*flags, "--learning-rate", "0.002", "--no-use-class-weights"]
+    assert main(other) == 2
+    message = capsys.readouterr().err
+    for words in ("--learning-rate 0.001", "0.002", "--use-class-weights on", "off", "--fresh"):
+        assert words in message
+    assert message.count("\n") <= 2
+    rows = figures_of(run)
+    assert main([*other, "--fresh"]) == 0
+    (aside,) = run.glob("earlier_run_*")
+    assert figures_of(aside) == rows
+    assert (aside / "best_model.keras").exists()
+    assert (
+        json.loads((aside / "training_config.json").read_text())["settings"]["learning_rate"]
+        == 0.001
+    )
+    assert figures_of(run) != rows
+
+
+def test_changed_dataset_is_refused(
+    drawn_clips: Path,
+    quick_flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
+    flags = ["--dataset-path", str(dataset), *quick_flags]
+    assert main(flags) == 0
+    shutil.copy(dataset / "val/violent/violent0.mp4", dataset / "train/violent/more.mp4")
+    assert main(flags) == 2
+    message = capsys.readouterr().err
+    assert "1 new, 0 gone" in message
+    assert "more.mp4" in message
+
+
+@pytest.mark.slow
+def test_interrupted_run_ends_as_if_it_had_not_been(
+    flags: list[str], run: Path, tmp_path: Path, train_process: Start
+) -> None:
+    """Killed (SIGKILL) twice in training; dropout on, so that its random state must go on too."""
+    assert main([*flags, "--checkpoint-dir", str(tmp_path / "whole")]) == 0
+    for finished in (2, 4):
+        process = train_process(*flags)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            history = run / "training_history.csv"
+            if history.exists() and len(history.read_text().splitlines()) > finished:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.01)
+        process.communicate()
+        assert not (run / "training_results.json").exists(), "it was to be killed before its end"
+    assert main(flags) == 0
+    assert figures_of(run) == figures_of(tmp_path / "whole")
+    resumed, whole = results_of(run), results_of(tmp_path / "whole")
+    assert resumed["evaluation"] == whole["evaluation"]
+    for name in ("best_model.keras", "checkpoint_epoch_005.keras"):
+        ours, theirs = (
+            keras.models.load_model(folder / name).get_weights()
+            for folder in (run, tmp_path / "whole")
+        )
+        for values, expected in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(values, expected)
+
+
+@pytest.mark.parametrize("lost", ["checkpoint_epoch_005.keras", "training_history.csv", "last row"])
+def test_files_lost_between_an_epochs_end_and_the_kill_are_made_good(
+    flags: list[str], run: Path, lost: str
+) -> None:
+    flags = [*flags, "--epochs", "5"]
+    assert main(flags) == 0
+    rows, results = figures_of(run), results_of(run)["evaluation"]
+    (run / "training_results.json").unlink()
+    if lost == "last row":
+        history = run / "training_history.csv"
+        history.write_text("\n".join(history.read_text().splitlines()[:-1]) + "\n7,gar")
+    else:
+        (run / lost).unlink()
+    assert main(flags) == 0
+    assert figures_of(run) == rows
+    assert results_of(run)["evaluation"] == results
+    assert (run / "checkpoint_epoch_005.keras").exists()
+
+
+@pytest.mark.slow
+def test_kill_in_extraction_loses_nothing_that_was_stored(
+    real_clips: Path, real_weights: Path, tmp_path: Path, train_process: Start
+) -> None:
+    dataset = tmp_path / "clips"
+    for split, count in {"train": 6, "val": 2, "test": 2}.items():
+        for name in ("violent", "nonviolent"):
+            (dataset / split / name).mkdir(parents=True)
+            for path in sorted((real_clips / split / name).glob("*.mp4"))[:count]:
+                shutil.copy(path, dataset / split / name)
+    flags = [
+        *("--dataset-path", str(dataset), "--vgg19-weights", str(real_weights)),
+        *("--feature-layer", "block2_pool", "--epochs", "2", "--warmup-epochs", "1"),
+        *("--cache-dir", str(tmp_path / "cache"), "--checkpoint-dir", str(tmp_path / "run")),
+        "--no-mixed-precision",
+    ]
+
+    def stored() -> dict[bytes, int]:
+        index = sqlite3.connect(tmp_path / "cache" / "index.sqlite", timeout=30)
+        with index:
+            try:
+                return dict(index.execute("SELECT clip, row FROM features"))
+            except sqlite3.OperationalError:  # not made yet
+                return {}
+
+    process = train_process(*flags)
+    while process.poll() is None:
+        if (tmp_path / "cache" / "index.sqlite").exists() and stored():
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.05)
+    process.communicate()
+    before = stored()
+    assert 0 < len(before) < 20
+    (rows_file,) = (tmp_path / "cache").glob("*.features")
+    kept = rows_file.read_bytes()[: len(before) * 16 * 128 * 2]
+
+    process = train_process(*flags)
+    output, errors = process.communicate()
+    assert process.returncode == 0, output + errors
+    after = stored()
+    assert len(after) == 20
+    assert before.items() <= after.items()
+    assert rows_file.read_bytes().startswith(kept)
+    assert rows_file.stat().st_size == 20 * 16 * 128 * 2  # each clip once
+
+
+def test_bad_clips_are_left_out_and_listed(
+    drawn_clips: Path,
+    quick_flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
+    bad = dataset / "train" / "violent" / "сломан \"x'.mp4"
+    bad.write_bytes(b"nothing")
+    flags = ["--dataset-path", str(dataset), *quick_flags]
+    assert main([*flags, "--on-bad-clip", "fail"]) == 2
+    assert str(bad) in capsys.readouterr().err
+    assert main([*flags, "--fresh"]) == 0
+    assert str(bad) in capsys.readouterr().out
+    (listed,) = results_of(run)["bad_clips"]
+    assert listed["clip"] == "train/violent/сломан \"x'.mp4"
+    assert "not a video" in listed["reason"]
+    assert str(bad) in (run / "training.log").read_text()
+    assert main([*flags, "--fresh", "--on-bad-clip", "zeros"]) == 0
+    assert results_of(run)["on_bad_clip"] == "zeros"
+    for number in range(1, 3):
+        shutil.copy(bad, dataset / "val" / "violent" / f"bad{number}.mp4")
+    assert main([*flags, "--fresh"]) == 2
+    message = capsys.readouterr().err
+    assert "2 of the 10 val clips cannot be read, more than 10%" in message
+
+
+def test_without_a_test_split_validation_is_reported_as_such(
+    drawn_clips: Path,
+    quick_flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    dataset = tmp_path / "clips"
+    for split in ("train", "val"):
+        shutil.copytree(drawn_clips / split, dataset / split)
+    assert main(["--dataset-path", str(dataset), *quick_flags]) == 0
+    assert "VALIDATION" in capsys.readouterr().out
+    assert results_of(run)["evaluated_split"] == "val"
+
+
+def test_folder_without_splits_is_split(
+    drawn_clips: Path, quick_flags: list[str], run: Path, tmp_path: Path
+) -> None:
+    dataset = tmp_path / "clips"
+    for path in drawn_clips.glob("*/*/*.mp4"):
+        target = dataset / {"violent": "Fights", "nonviolent": "no-fight"}[path.parent.name]
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target / f"{path.parts[-3]}_{path.name}")
+    assert main(["--dataset-path", str(dataset), *quick_flags]) == 0
+    with (run / "splits.csv").open(newline="") as file:
+        splits = [row["split"] for row in csv.DictReader(file)]
+    assert {split: splits.count(split) for split in set(splits)} == {
+        "train": 20,
+        "val": 4,
+        "test": 4,
+    }
+
+
+def test_early_stopping_is_remembered(flags: list[str], run: Path) -> None:
+    flags = [*flags, "--early-stopping-patience", "1", "--epochs", "60", "--learning-rate", "0.05"]
+    assert main(flags) == 0
+    rows = figures_of(run)
+    assert len(rows) < 60
+    assert results_of(run)["stopped_early"] is True
+    (run / "training_results.json").unlink()  # killed between training and test
+    assert main(flags) == 0
+    assert figures_of(run) == rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", ["1", "2"])
+def test_promised_flags_on_one_and_two_replicas(flags: list[str], run: Path, replicas: str) -> None:
+    more = ["--replicas", replicas, "--xla", "--mixed-precision", "--gradient-accumulation", "2"]
+    more += ["--use-focal-loss", "--use-class-weights", "--label-smoothing", "0.1"]
+    assert main([*flags, *more]) == 0
+    assert len(rows_of(run)) == 6
+
+
+@pytest.mark.parametrize("folder", ["--checkpoint-dir", "--cache-dir"])
+def test_folder_that_cannot_be_written_is_named(
+    flags: list[str], tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main([*flags, folder, str(tmp_path / "file" / "below")]) == 2
+    message = capsys.readouterr().err
+    assert folder in message
+    assert "cannot be written" in message
+
+
+def test_download_that_fails_says_what_to_do_instead(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*arguments: object, **options: object) -> str:
+        raise OSError("connection refused")
+
+    monkeypatch.setattr("keras.utils.get_file", refused)
+    assert main([*flags, "--vgg19-weights", "imagenet"]) == 1
+    message = capsys.readouterr().err
+    assert "connection refused" in message
+    assert "local copy" in message
+
+
+@pytest.mark.slow
+def test_demo_reaches_90_percent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--demo"]) == 0
+    assert results_of(tmp_path / "demo" / "checkpoints")["evaluation"]["accuracy"] >= 0.9

@@ -1,0 +1,181 @@
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from config import Settings
+from devices import choose_precision, find_devices, make_strategy
+from input_pipeline import (
+    ClipFeatures,
+    evaluation_batches,
+    sample_features,
+    steps_per_epoch,
+    training_batches,
+)
+from training import Trainer, class_factors, make_loss, make_schedule, make_trainer
+
+PLAIN = Settings(
+    dataset_path=Path("/"),
+    epochs=3,
+    warmup_epochs=1,
+    batch_size=8,
+    learning_rate=0.01,
+    dropout=0.0,
+    clipnorm=0.05,
+)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(50, 1000), (0, 1000), (1, 3), (3, 4)])
+def test_schedule_at_its_corners(warmup: int, steps: int) -> None:
+    schedule = make_schedule(1e-3, warmup, steps)
+    assert float(schedule(0)) == pytest.approx(0 if warmup else 1e-3)
+    assert float(schedule(warmup)) == pytest.approx(1e-3)
+    if steps - 1 > warmup:
+        assert float(schedule(steps - 1)) == pytest.approx(1e-7, rel=1e-3)
+
+
+def test_schedule_between_its_corners() -> None:
+    schedule = make_schedule(1e-3, 100, 1101)
+    assert float(schedule(50)) == pytest.approx(0.5e-3)
+    assert float(schedule(600)) == pytest.approx((1e-3 + 1e-7) / 2, rel=1e-4)
+    rates = [float(schedule(step)) for step in range(100, 1101, 20)]
+    assert rates == sorted(rates, reverse=True)
+
+
+LABELS = [1] * 78 + [0] * 22
+
+
+@pytest.mark.parametrize(
+    ("changes", "nonviolent", "violent"),
+    [
+        ({}, 100 / 44, 100 / 156),
+        ({"use_focal_loss": False}, 100 / 44, 100 / 156),
+        ({"use_class_weights": False}, 0.75, 0.25),
+        ({"use_class_weights": False, "use_focal_loss": False}, 1, 1),
+        ({"use_class_weights": False, "focal_alpha": 0.6}, 0.4, 0.6),
+        ({"focal_alpha": 0.6}, 100 / 44 * 0.4, 100 / 156 * 0.6),
+        ({"class_weights": (1.78, 0.57)}, 1.78, 0.57),
+    ],
+)
+def test_factor_of_each_class(changes: dict, nonviolent: float, violent: float) -> None:
+    factors = class_factors(LABELS, dataclasses.replace(PLAIN, **changes))
+    assert factors == pytest.approx((nonviolent, violent))
+
+
+def test_focal_loss_is_the_formula() -> None:
+    probabilities = np.array([[0.9], [0.6], [0.3], [0.2]], np.float32)
+    labels = np.array([[1.0], [1.0], [0.0], [0.0]], np.float32)
+    p_t = np.where(labels == 1, probabilities, 1 - probabilities)[:, 0]
+    settings = dataclasses.replace(PLAIN, label_smoothing=0.0, focal_gamma=3.0)
+    np.testing.assert_allclose(
+        make_loss(settings)(labels, probabilities), -((1 - p_t) ** 3) * np.log(p_t), rtol=1e-4
+    )
+
+
+def test_label_smoothing_asks_for_95_percent() -> None:
+    settings = dataclasses.replace(PLAIN, use_focal_loss=False, label_smoothing=0.1)
+    steps = np.linspace(0.01, 0.99, 99, dtype=np.float32)[:, None]
+    losses = make_loss(settings)(np.ones_like(steps), steps)
+    assert steps[np.argmin(losses), 0] == pytest.approx(0.95, abs=0.005)
+
+
+def trained(
+    settings: Settings,
+    replicas: int = 1,
+    policy: str = "float32",
+    prepare: Callable[[Trainer], None] = lambda trainer: None,
+) -> tuple[Trainer, ClipFeatures, dict[str, list[float]]]:
+    """Train on random clips whose violent ones have a bump; return the trainer and its history."""
+    random, clips = np.random.default_rng(0), 21
+    labels = random.integers(0, 2, clips)
+    features = random.standard_normal((clips, 6, 16)).astype(np.float16)
+    features[labels == 1, 2:4] += 0.7
+    data = ClipFeatures(features, range(clips), labels, class_factors=(1.5, 0.7))
+    keras.utils.set_random_seed(settings.seed)
+    batch = settings.batch_size * settings.gradient_accumulation
+    steps = steps_per_epoch(clips, batch)
+    strategy = make_strategy(find_devices(replicas), settings.batch_size)
+    with strategy.scope():
+        sample = sample_features(data, 8, seed=0, limit=1000)
+        trainer = make_trainer(settings, sample, steps, policy)
+        prepare(trainer)
+    history = trainer.fit(
+        training_batches(data, batch, settings.seed, 0, settings.epochs),
+        steps_per_epoch=steps,
+        epochs=settings.epochs,
+        validation_data=evaluation_batches(data, settings.batch_size),
+        validation_steps=steps_per_epoch(clips, settings.batch_size),
+        shuffle=False,
+        verbose=0,
+    ).history
+    return trainer, data, history
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_replicas_train_as_one(xla: bool, accumulation: int) -> None:
+    settings = dataclasses.replace(PLAIN, xla=xla, gradient_accumulation=accumulation)
+    _, _, one = trained(dataclasses.replace(settings, xla=False))
+    _, _, two = trained(settings, replicas=2)
+    for name, values in one.items():
+        np.testing.assert_allclose(two[name], values, rtol=2e-4, err_msg=name)
+
+
+def test_accumulated_batches_are_one_large_batch() -> None:
+    small = dataclasses.replace(PLAIN, batch_size=4, gradient_accumulation=2)
+    _, _, parts = trained(small)
+    _, _, whole = trained(dataclasses.replace(PLAIN, batch_size=8))
+    np.testing.assert_allclose(parts["loss"], whole["loss"], rtol=1e-4)
+
+
+def test_loss_and_accuracy_are_those_of_the_real_clips() -> None:
+    """The padding of the last batch counts nowhere: 21 clips in batches of 8."""
+    trainer, data, history = trained(PLAIN)
+    features, labels, weights = data.batch(np.arange(len(data)))
+    probabilities = trainer.classifier.predict(features, verbose=0)
+    losses = np.asarray(make_loss(PLAIN)(labels, probabilities)) * weights
+    penalty = float(sum(trainer.classifier.losses))
+    assert history["val_loss"][-1] == pytest.approx(losses.mean() + penalty, rel=1e-4)
+    accuracy = ((probabilities >= 0.5) == labels).mean()
+    assert history["val_accuracy"][-1] == pytest.approx(accuracy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_loss_scale_comes_down_after_an_overflow(replicas: int) -> None:
+    def overflow(trainer: Trainer) -> None:
+        trainer.optimizer.dynamic_scale.assign(2.0**22)
+
+    settings = dataclasses.replace(PLAIN, epochs=8)
+    trainer, _, history = trained(settings, replicas, policy="mixed_float16", prepare=overflow)
+    assert keras.ops.convert_to_numpy(trainer.optimizer.dynamic_scale) < 2.0**22
+    assert np.isfinite(history["loss"]).all()
+    assert history["loss"][-1] < history["loss"][0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "flags", "computation", "word"),
+    [
+        (True, "GPU", "", "float16", "loss scaling"),
+        (True, "CPU", "sse avx512_bf16", "bfloat16", "avx512_bf16"),
+        (True, "CPU", "sse avx2", "float32", "no bfloat16"),
+        (False, "GPU", "", "float32", "--no-mixed-precision"),
+        (False, "CPU", "avx512_bf16", "float32", "--no-mixed-precision"),
+    ],
+)
+def test_precision_and_why(
+    asked: bool,
+    device: str,
+    flags: str,
+    computation: str,
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("devices.cpu_flags", lambda: frozenset(flags.split()))
+    precision = choose_precision(asked, device)
+    assert precision.computation == computation
+    assert word in precision.reason

@@ -65,7 +65,7 @@ def find_clips(dataset_path: Path, seed: int) -> list[Clip]:
         UserError: the folder is missing, or is not in one of the two layouts; a split or a class
             has no clips; groups.csv is malformed or names clips that are not there.
     """
-    dataset_path = Path(os.path.abspath(dataset_path.expanduser()))
+    dataset_path = dataset_path.expanduser().resolve()
     if not dataset_path.is_dir():
         raise UserError(f"--dataset-path {dataset_path}: no such folder")
     splits = _known_folders(dataset_path, SPLIT_FOLDERS)
@@ -170,7 +170,7 @@ def _video_files(folder: Path) -> list[Path]:
         files += [
             Path(parent, name)
             for name in sorted(names)
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES
         ]
     return files
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from errors import UserError
 
@@ -62,7 +62,7 @@ finite.__name__ = "number"  # argparse says "invalid number value"
 class Settings:
     """The settings of one run. A field's name is its flag: `batch_size` is `--batch-size`."""
 
-    dataset_path: Path | None = setting(
+    dataset_path: Path = setting(
         "data",
         None,
         "folder of clips: DIR/{train,val,test}/{violent,nonviolent} or DIR/{violent,nonviolent}; "
@@ -287,7 +287,8 @@ def flag(name: str) -> str:
 class FlagParser(argparse.ArgumentParser):
     """argparse, with its errors in the program's own form: one line, exit status 2."""
 
-    def error(self, message: str) -> Any:
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line; exit status 2."""
         self.exit(2, f"error: {message} (all flags: {self.prog} --help)\n")
 
 
@@ -303,7 +304,9 @@ def make_parser() -> FlagParser:
         group = groups.setdefault(title, parser.add_argument_group(title))
         help_text = item.metadata["meaning"]
         if item.default is not None:
-            shown = {True: "on", False: "off"}.get(item.default, item.default)
+            shown = item.default
+            if isinstance(shown, bool):
+                shown = "on" if shown else "off"
             help_text += f" (default: {shown})"
         if isinstance(item.default, bool):
             options["action"] = argparse.BooleanOptionalAction
@@ -328,6 +331,8 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     values = vars(parser.parse_args(arguments))
     if values["class_weights"] is not None:
         values["class_weights"] = tuple(values["class_weights"])
+    if Path(values["vgg19_weights"]).is_file():
+        values["vgg19_weights"] = str(Path(values["vgg19_weights"]).resolve())
     settings = Settings(**values)
     check_settings(settings)
     return settings
@@ -352,12 +357,12 @@ def check_settings(settings: Settings) -> None:
         raise UserError("--focal-alpha is of no use with --no-use-focal-loss: drop one of them")
     if settings.class_weights is not None and not settings.use_class_weights:
         raise UserError("--class-weights is of no use with --no-use-class-weights: drop one")
-    if settings.vgg19_weights not in ("imagenet", "random"):
-        if not Path(settings.vgg19_weights).is_file():
-            raise UserError(
-                f"--vgg19-weights {settings.vgg19_weights}: no such file "
-                "(imagenet, random, or the path of an .h5 file)"
-            )
+    weights = settings.vgg19_weights
+    if weights not in ("imagenet", "random") and not Path(weights).is_file():
+        raise UserError(
+            f"--vgg19-weights {settings.vgg19_weights}: no such file "
+            "(imagenet, random, or the path of an .h5 file)"
+        )
 
 
 def check_batch_divides(batch_size: int, replicas: int) -> None:

@@ -4,7 +4,6 @@ Real video files on disk, in layout 1. Both classes have the same colours, sizes
 tells them apart is how the figures move.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def draw_clip(path: Path, violent: bool, random: np.random.Generator) -> None:
     size = random.uniform(1.5, 1.7)
     partial = path.with_name(f".{path.name}")
     writer = cv2.VideoWriter(
-        str(partial), cv2.VideoWriter_fourcc(*"mp4v"), FRAMES_PER_SECOND, (WIDTH, HEIGHT)
+        str(partial), cv2.VideoWriter.fourcc(*"mp4v"), FRAMES_PER_SECOND, (WIDTH, HEIGHT)
     )
     if not writer.isOpened():
         raise RunError(f"{path}: OpenCV cannot write mp4 video here")
@@ -60,7 +59,7 @@ def draw_clip(path: Path, violent: bool, random: np.random.Generator) -> None:
             _draw_figure(image, pose, facing, size, tuple(int(value) for value in colour))
         writer.write(image)
     writer.release()
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _fight(random: np.random.Generator) -> Story:
@@ -146,7 +145,7 @@ def _draw_figure(
     def limb(start: np.ndarray, angle: float, length: float) -> np.ndarray:
         radians = np.deg2rad(angle)
         end = start + length * size * np.array([facing * np.sin(radians), np.cos(radians)])
-        points = [tuple(int(round(value)) for value in point) for point in (start, end)]
+        points = [tuple(round(float(value)) for value in point) for point in (start, end)]
         cv2.line(image, points[0], points[1], colour, thick, cv2.LINE_AA)
         return end
 
@@ -161,5 +160,5 @@ def _draw_figure(
         elbow = limb(shoulder, angle - bend, 17)
         limb(elbow, angle + bend, 17)
     head = limb(shoulder, 180 - pose["lean"], 9)
-    centre = (int(round(head[0])), int(round(head[1])))
+    centre = (round(float(head[0])), round(float(head[1])))
     cv2.circle(image, centre, max(3, round(9 * size)), colour, -1, cv2.LINE_AA)

@@ -23,13 +23,12 @@ def violence_probabilities(model: keras.Model, clips: ClipFeatures, batch_size: 
     return model.predict(batches, steps=steps, verbose=0)[: len(clips), 0].astype(np.float32)
 
 
-def test_figures(labels: Sequence[int], probabilities: np.ndarray) -> dict[str, Any]:
+def test_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """Return accuracy, precision, recall, F1, ROC-AUC, PR-AUC, per-class accuracy and confusion.
 
     Precision, recall and F1 are those of the violent class; the rows of the confusion matrix are
     the true classes, its columns the predicted ones, nonviolent first.
     """
-    labels = np.asarray(labels)
     predicted = (probabilities >= THRESHOLD).astype(int)
     confusion = metrics.confusion_matrix(labels, predicted, labels=(0, 1))
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(

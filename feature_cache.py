@@ -56,6 +56,15 @@ class Recipe:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
 
+Stamp = tuple[int, int, int]
+
+
+def file_stamp(path: Path) -> Stamp:
+    """Return a file's size and its times of change: if they stay, so does its content."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def clip_content(path: Path) -> bytes:
     """Return the 16 bytes that stand for a file's content (BLAKE2b)."""
     with path.open("rb") as file:
@@ -103,18 +112,22 @@ class FeatureCache:
         contents: list[bytes | None] = []
         for path in paths:
             *stamp, clip = seen.get(os.fsencode(path), (None, None, None, None))
-            contents.append(clip if clip is not None and _stamp(path) == stamp else None)
+            try:
+                unchanged = clip is not None and file_stamp(path) == tuple(stamp)
+            except OSError:  # decoding will say what is wrong with it
+                unchanged = False
+            contents.append(clip if unchanged else None)
         return contents
 
     def row_of(self, clip: bytes) -> int | None:
         """Return the row that holds a clip's features, by its content hash; None if none does."""
         return self._row_of.get(clip)
 
-    def remember_file(self, path: Path, clip: bytes) -> None:
-        """Keep the content hash of a file, so that it need not be read for that again."""
+    def remember_file(self, path: Path, stamp: Stamp, clip: bytes) -> None:
+        """Keep a file's content hash and the stamp that it had before it was read."""
         self._index.execute(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
-            (os.fsencode(path), *_stamp(path), clip),
+            (os.fsencode(path), *stamp, clip),
         )
 
     def store(self, clips: Iterable[bytes], features: np.ndarray) -> None:
@@ -131,7 +144,7 @@ class FeatureCache:
             self.commit()
 
     def commit(self) -> None:
-        """Make all that was stored durable: first the rows, then the index that vouches for them."""
+        """Make what was stored durable: first the rows, then the index that vouches for them."""
         if self._pending:
             with self.path.open("r+b") as file:
                 os.fsync(file.fileno())
@@ -153,11 +166,6 @@ class FeatureCache:
         if not self._rows:
             return np.empty((0, *self.row_shape), self.recipe.dtype)
         return np.memmap(self.path, self.recipe.dtype, "r", shape=(self._rows, *self.row_shape))
-
-
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _open_index(folder: Path) -> sqlite3.Connection:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from clips import Clip
 from errors import RunError, UserError
-from feature_cache import FeatureCache, clip_content
+from feature_cache import FeatureCache, Stamp, clip_content, file_stamp
 from frames import UnreadableClip, read_frames
 
 CLIPS_PER_REPLICA = 4  # 64 frames a batch: VGG19 gains nothing from more, and memory is bounded
@@ -28,12 +28,12 @@ class BadClip:
     reason: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Decoded:
     clip: Clip
-    content: bytes | None = None
-    frames: np.ndarray | None = None  # None: already in the cache, or unreadable
-    reason: str | None = None  # why it is unreadable
+    stamp: Stamp
+    content: bytes
+    frames: np.ndarray | None  # None: its features are in the cache already
 
 
 def extract_features(
@@ -57,91 +57,93 @@ def extract_features(
         UserError: with `stop_at_bad_clip`, at the first clip that cannot be read.
         RunError: features that the number format cannot hold.
     """
-    rows: dict[Clip, int] = {}
     bad: list[BadClip] = []
-    contents = cache.known_contents([clip.path for clip in clips])
-    missing: list[tuple[Clip, bytes | None]] = []
-    for clip, content in zip(clips, contents, strict=True):
-        row = None if content is None else cache.row_of(content)
-        if row is None:
-            missing.append((clip, content))
-        else:
-            rows[clip] = row
-    if not missing:
-        return rows, bad
-
-    network = None
+    known = cache.known_contents([clip.path for clip in clips])
+    content_of = {
+        clip: content
+        for clip, content in zip(clips, known, strict=True)
+        if content is not None and cache.row_of(content) is not None
+    }
+    missing = [
+        (clip, content)
+        for clip, content in zip(clips, known, strict=True)
+        if clip not in content_of
+    ]
     batch_clips = replicas * CLIPS_PER_REPLICA
-    batch: list[_Decoded] = []
-    bar = tqdm(total=len(clips), initial=len(rows), desc="features", unit="clip", disable=None)
-
-    def compute_batch() -> None:
-        nonlocal network
-        network = network or make_network()
-        frames = np.zeros((batch_clips, *batch[0].frames.shape), np.uint8)  # the last is padded
-        for place, decoded in enumerate(batch):
-            frames[place] = decoded.frames
-        with np.errstate(over="ignore"):  # told below, with the clip's name
-            features = network(frames)[: len(batch)].astype(cache.recipe.dtype)
-        for decoded, values in zip(batch, features, strict=True):
-            if not np.isfinite(values).all():
-                raise RunError(
-                    f"{decoded.clip.path}: its features overflow; "
-                    "run with --feature-dtype float32 --no-mixed-precision"
-                )
-        cache.store([decoded.content for decoded in batch], features)
-        batch.clear()
-
-    with bar:
+    batch: dict[bytes, _Decoded] = {}  # by content: of two copies in one batch, one is computed
+    network = None
+    with tqdm(
+        total=len(clips), initial=len(content_of), desc="features", unit="clip", disable=None
+    ) as bar:
         for decoded in _decode_ahead(missing, cache, ahead=2 * batch_clips):
             bar.update()
-            if decoded.reason is not None:
-                bad.append(BadClip(decoded.clip, decoded.reason))
+            if isinstance(decoded, BadClip):
+                bad.append(decoded)
                 if stop_at_bad_clip:
-                    cache.commit()
-                    raise UserError(
-                        f"{decoded.clip.path}: {decoded.reason} (--on-bad-clip fail; "
-                        "skip leaves such clips out, zeros keeps them as zeros)"
-                    )
+                    break
                 continue
-            cache.remember_file(decoded.clip.path, decoded.content)
-            waiting = any(decoded.content == other.content for other in batch)
-            if decoded.frames is not None and not waiting:
-                batch.append(decoded)
+            cache.remember_file(decoded.clip.path, decoded.stamp, decoded.content)
+            content_of[decoded.clip] = decoded.content
+            if decoded.frames is not None:
+                batch.setdefault(decoded.content, decoded)
             if len(batch) == batch_clips:
-                compute_batch()
+                network = network or make_network()
+                _compute(batch, batch_clips, network, cache)
         if batch:
-            compute_batch()
+            _compute(batch, batch_clips, network or make_network(), cache)
     cache.commit()
-    unreadable = {item.clip for item in bad}
-    readable = [clip for clip, _ in missing if clip not in unreadable]
-    contents = cache.known_contents([clip.path for clip in readable])
-    for clip, content in zip(readable, contents, strict=True):
-        rows[clip] = cache.row_of(content)
-    return rows, bad
+    if bad and stop_at_bad_clip:
+        raise UserError(
+            f"{bad[0].clip.path}: {bad[0].reason} (--on-bad-clip fail; skip leaves such clips "
+            "out, zeros keeps them as zeros)"
+        )
+    rows = {clip: cache.row_of(content) for clip, content in content_of.items()}
+    return {clip: row for clip, row in rows.items() if row is not None}, bad
+
+
+def _compute(
+    batch: dict[bytes, _Decoded],
+    batch_clips: int,
+    network: Callable[[np.ndarray], np.ndarray],
+    cache: FeatureCache,
+) -> None:
+    """Run the network over a batch, padded to `batch_clips`; store the features and empty it."""
+    frames = np.stack([decoded.frames for decoded in batch.values() if decoded.frames is not None])
+    padding = np.zeros((batch_clips - len(frames), *frames.shape[1:]), np.uint8)
+    with np.errstate(over="ignore"):  # told below, with the clip's name
+        features = network(np.concatenate([frames, padding]))[: len(frames)]
+        features = features.astype(cache.recipe.dtype)
+    for decoded, values in zip(batch.values(), features, strict=True):
+        if not np.isfinite(values).all():
+            raise RunError(
+                f"{decoded.clip.path}: its features overflow; "
+                "run with --feature-dtype float32 --no-mixed-precision"
+            )
+    cache.store(batch, features)
+    batch.clear()
 
 
 def _decode_ahead(
     missing: Sequence[tuple[Clip, bytes | None]], cache: FeatureCache, ahead: int
-) -> Iterator[_Decoded]:
+) -> Iterator[_Decoded | BadClip]:
     """Yield the clips in their order, decoded in threads at most `ahead` clips in advance."""
     cv2.setNumThreads(1)  # the threads below share the cores already
-    frames = cache.recipe.frames
 
-    def decode(clip: Clip, content: bytes | None) -> _Decoded:
+    def decode(clip: Clip, content: bytes | None) -> _Decoded | BadClip:
         try:
+            stamp = file_stamp(clip.path)
             content = content or clip_content(clip.path)
-            if cache.row_of(content) is not None:  # the same file under another name
-                return _Decoded(clip, content)
-            return _Decoded(clip, content, read_frames(clip.path, frames))
+            cached = cache.row_of(content) is not None  # the same file under another name
+            frames = None if cached else read_frames(clip.path, cache.recipe.frames)
+            return _Decoded(clip, stamp, content, frames)
         except UnreadableClip as error:
-            return _Decoded(clip, reason=str(error))
+            return BadClip(clip, str(error))
         except OSError as error:
-            return _Decoded(clip, reason=error.strerror or str(error))
+            return BadClip(clip, error.strerror or str(error))
         except cv2.error as error:
-            return _Decoded(clip, reason=f"OpenCV: {error.err}")
+            return BadClip(clip, f"OpenCV: {error}")
 
-    waiting: deque[Future[_Decoded]] = deque()
+    waiting: deque[Future[_Decoded | BadClip]] = deque()
     with ThreadPoolExecutor(decoder_threads(), thread_name_prefix="decoder") as decoders:
         try:
             for clip, content in missing:

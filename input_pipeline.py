@@ -1,9 +1,8 @@
 """From cached features to batches: tf.data over a memory map of rows."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 PADDING = -1  # in a batch's places: no clip
 
@@ -31,8 +30,8 @@ class ClipFeatures:
     def __init__(
         self,
         memory_map: np.ndarray,
-        rows: Sequence[int],
-        labels: Sequence[int],
+        rows: ArrayLike,
+        labels: ArrayLike,
         class_factors: tuple[float, float] = (1.0, 1.0),
     ):
         self.memory_map = memory_map

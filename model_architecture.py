@@ -97,7 +97,7 @@ def identify_weights(weights: str, feature_layer: str) -> str:
     if weights == "imagenet":  # as published: known without the file being there
         return "md5-" + _imagenet_file(feature_layer)[1]
     _check_weights_file(Path(weights), feature_layer)
-    with open(weights, "rb") as file:
+    with Path(weights).open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
     return "md5-" + digest.hexdigest()
 

@@ -32,6 +32,10 @@ SPLITS_FILE = "splits.csv"
 PREDICTIONS = "predictions.csv"
 RESUME = "resume"
 STATE = "state.json"
+LEFT_BEHIND = (  # all that a run writes beside its config
+    *(RESUME, RESULTS, HISTORY, BEST_MODEL, "checkpoint_epoch_*.keras", LOG),
+    *(TENSORBOARD, SPLITS_FILE, PREDICTIONS),
+)
 PACKAGES = (
     *("tensorflow", "keras", "numpy", "opencv-python-headless"),
     *("scikit-learn", "h5py", "tensorboard"),
@@ -80,9 +84,8 @@ class RunDirectory:
         stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
         earlier = self / f"earlier_run_{stamp}"
         earlier.mkdir()
-        patterns = (RESUME, RESULTS, HISTORY, BEST_MODEL, "checkpoint_epoch_*.keras", LOG)
-        patterns += (TENSORBOARD, SPLITS_FILE, PREDICTIONS, "report.html", "plots")
-        for pattern in (*patterns, CONFIG):  # last: until then this is still a run
+        # The config last: until then this is still a run.
+        for pattern in (*LEFT_BEHIND, CONFIG):
             for path in self.folder.glob(pattern):
                 path.rename(earlier / path.name)
         return earlier
@@ -262,7 +265,7 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     write(partial)
     with partial.open("rb") as file:
         os.fsync(file.fileno())
-    os.replace(partial, path)
+    partial.replace(path)
     if sys.platform != "win32":
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)

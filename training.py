@@ -160,13 +160,11 @@ class Trainer(keras.Model):
         scale = self.optimizer.scale_loss(tf.ones(())) / (replica.num_replicas_in_sync * parts)
         gradients = None
         for part in zip(*(tf.split(values, parts) for values in data), strict=True):
-            part_gradients, losses, probabilities = self._gradients_of(*part, scale)
-            gradients = (
-                part_gradients
-                if gradients is None
-                else [total + part for total, part in zip(gradients, part_gradients, strict=True)]
-            )
-            self._count(losses, probabilities, part[1], part[2])
+            features, labels, weights = part
+            added, losses, probabilities = self._gradients_of(features, labels, weights, scale)
+            pairs = zip(gradients or added, added, strict=True)
+            gradients = [total + new for total, new in pairs] if gradients else added
+            self._count(losses, probabilities, labels, weights)
         gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         self.optimizer.apply_gradients(
             zip(gradients, self.classifier.trainable_weights, strict=True)

@@ -14,6 +14,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
@@ -39,7 +40,9 @@ PENALTIES = (0.0, 1e-4, 1e-3)
 
 def main() -> None:
     """Print the table and write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
+    )
     parser.add_argument("--json", type=Path, help="where to write the figures")
     own, flags = parser.parse_known_args()
     settings = parse_settings(flags)
@@ -59,9 +62,11 @@ def main() -> None:
         chosen = dataclasses.replace(settings, dropout=dropout, l2=l2)
         started = time.perf_counter()
         probabilities = cross_validated(chosen, features, labels, groups)
-        row = {"name": f"attention-LSTM, dropout {dropout}, l2 {l2:g}", "dropout": dropout}
-        row |= {"l2": l2} | figures(labels, probabilities)
-        row["seconds"] = round(time.perf_counter() - started, 1)
+        row = {
+            "name": f"attention-LSTM, dropout {dropout}, l2 {l2:g}",
+            **figures(labels, probabilities),
+            "seconds": round(time.perf_counter() - started, 1),
+        }
         rows.append(row)
         print_row(row)
     if own.json:
@@ -85,9 +90,10 @@ def cached_clips(settings: Settings) -> tuple[np.ndarray, np.ndarray, np.ndarray
     cache = FeatureCache(settings.cache_dir, recipe)
     contents = cache.known_contents([clip.path for clip in clips])
     rows = [None if content is None else cache.row_of(content) for content in contents]
-    if None in rows:
+    found = [row for row in rows if row is not None]
+    if len(found) < len(clips):
         raise SystemExit("error: not all features are in the cache: run the training command first")
-    features = cache.memory_map()[rows].astype(np.float32)
+    features = cache.memory_map()[found].astype(np.float32)
     groups = np.array([clip.group or clip.name for clip in clips])
     return features, np.array([clip.label for clip in clips]), groups
 
@@ -100,7 +106,7 @@ def folds(labels: np.ndarray, groups: np.ndarray, seed: int) -> list[tuple[np.nd
 
 def logistic_row(
     name: str, values: np.ndarray, labels: np.ndarray, groups: np.ndarray
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Return the figures of a logistic regression on `(clips, values)`."""
     probabilities = np.zeros(len(labels))
     for train, held_out in folds(labels, groups, seed=0):
@@ -138,7 +144,7 @@ def cross_validated(
     return probabilities
 
 
-def figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+def figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """Return ROC-AUC and accuracy over all held-out clips together."""
     return {
         "roc_auc": round(float(roc_auc_score(labels, probabilities)), 4),
@@ -146,7 +152,7 @@ def figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     }
 
 
-def print_row(row: dict[str, object]) -> None:
+def print_row(row: dict[str, Any]) -> None:
     """Print a row of the table."""
     print(f"{row['name']:<44}AUC {row['roc_auc']:.3f}  accuracy {row['accuracy']:.3f}", flush=True)
 

@@ -1,5 +1,4 @@
 import csv
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -145,8 +144,8 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     make_files(tmp_path, LAYOUT_1)
     elsewhere = make_files(tmp_path / "elsewhere_hidden", ["linked.mp4"])
     elsewhere.rename(tmp_path / ".elsewhere")
-    os.symlink(tmp_path / ".elsewhere", tmp_path / "train/fight/more")
-    os.symlink(tmp_path / "train/fight", tmp_path / "train/fight/self")
+    (tmp_path / "train/fight/more").symlink_to(tmp_path / ".elsewhere")
+    (tmp_path / "train/fight/self").symlink_to(tmp_path / "train/fight")
     names = [clip.name for clip in find_clips(tmp_path, seed=0) if clip.split == "train"]
     assert names == ["train/fight/a.mp4", "train/fight/more/linked.mp4", "train/normal/a.mp4"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from feature_cache import INDEX_NAME, FeatureCache, Recipe, clip_content
+from feature_cache import INDEX_NAME, FeatureCache, Recipe, clip_content, file_stamp
 
 RECIPE = Recipe(frames=4, layer="fc2", weights="md5-0", features=8, dtype="float16")
 
@@ -56,7 +56,7 @@ def test_file_is_known_by_its_content(tmp_path: Path) -> None:
     path.write_bytes(b"first")
     cache = FeatureCache(tmp_path / "cache", RECIPE)
     assert cache.known_contents([path]) == [None]
-    cache.remember_file(path, clip_content(path))
+    cache.remember_file(path, file_stamp(path), clip_content(path))
     assert cache.known_contents([path]) == [clip_content(path)]
     path.write_bytes(b"other")
     assert cache.known_contents([path]) == [None]

@@ -295,6 +295,7 @@ class FlagParser(argparse.ArgumentParser):
 def make_parser() -> FlagParser:
     """Return the parser of the training command: one flag per field of `Settings`."""
     parser = FlagParser(
+        usage="%(prog)s --dataset-path DIR [flags]\n       %(prog)s --demo [flags]",
         description="Train a violence detector on a folder of labelled video clips.",
         allow_abbrev=False,
     )

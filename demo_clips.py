@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from config import CLASS_NAMES
-from errors import RunError
+from errors import RunError, UserError
 
 CLIPS_PER_CLASS = {"train": 90, "val": 20, "test": 20}
 WIDTH, HEIGHT, FRAMES_PER_SECOND, SECONDS = 256, 192, 12, 2
@@ -25,10 +25,21 @@ Story = Callable[[float], tuple[Pose, Pose]]  # of the time in seconds
 
 
 def draw_demo_clips(folder: Path) -> None:
-    """Draw the dataset into `folder`, unless it is there already."""
-    complete = folder / ".complete"
+    """Draw the dataset into `folder`, unless it is there already.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    begun, complete = folder / ".demo_begun", folder / ".demo_complete"
     if complete.exists():
         return
+    if folder.exists() and any(folder.iterdir()) and not begun.exists():
+        raise UserError(
+            f"--demo draws its clips into {folder}, which is not empty: leave --dataset-path out, "
+            "or leave --demo out to train on what is there"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    begun.touch()
     random = np.random.default_rng(SEED)
     for split, count in CLIPS_PER_CLASS.items():
         for class_name in CLASS_NAMES:

@@ -23,7 +23,7 @@ def violence_probabilities(model: keras.Model, clips: ClipFeatures, batch_size: 
     return model.predict(batches, steps=steps, verbose=0)[: len(clips), 0].astype(np.float32)
 
 
-def test_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+def classification_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """Return accuracy, precision, recall, F1, ROC-AUC, PR-AUC, per-class accuracy and confusion.
 
     Precision, recall and F1 are those of the violent class; the rows of the confusion matrix are

@@ -31,6 +31,10 @@ def read_frames(path: Path, frames: int) -> np.ndarray:
     Raises:
         UnreadableClip: the file is empty, not a video, or has no frame that can be decoded.
     """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UnreadableClip("its name is not valid UTF-8: rename it") from error
     path = path.absolute()  # a name with a colon is not to be taken for a protocol
     if path.stat().st_size == 0:
         raise UnreadableClip("the file is empty")

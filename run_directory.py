@@ -254,9 +254,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file in one step."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    replace_file(
-        path, lambda partial: partial.write_text(text, encoding="utf-8", errors="surrogateescape")
-    )
+    # A file name that is not UTF-8 becomes JSON's own escape for it.
+    data = text.encode(errors="backslashreplace")
+    replace_file(path, lambda partial: partial.write_bytes(data))
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:

@@ -222,7 +222,7 @@ def train(settings: Settings) -> int:
         log.info("continuing after epoch %d of %d", len(run.history), settings.epochs)
     early_stopping = EarlyStopping(run, settings.early_stopping_patience)
     if not early_stopping.due():
-        log.info("first step after %.1f s", time.perf_counter() - started)
+        log.info("training begins after %.1f s", time.perf_counter() - started)
         trainer.fit(
             training_batches(
                 features["train"],
@@ -252,12 +252,17 @@ def train(settings: Settings) -> int:
         )
 
     # Test: the best model on clips that it has never seen.
-    from evaluation import figures_table, test_figures, violence_probabilities, write_predictions
+    from evaluation import (
+        figures_table,
+        classification_figures,
+        violence_probabilities,
+        write_predictions,
+    )
 
     tested = "test" if "test" in features else "val"
     best = keras.models.load_model(run / BEST_MODEL)
     probabilities = violence_probabilities(best, features[tested], settings.batch_size)
-    figures = test_figures(features[tested].labels, probabilities)
+    figures = classification_figures(features[tested].labels, probabilities)
     write_predictions(by_split[tested], probabilities, run / PREDICTIONS)
     best_epoch = run.best_epoch()
     log.info("best model: epoch %d of %d", best_epoch, len(run.history))

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import cv2
@@ -107,6 +108,13 @@ def test_unreadable_clip_says_why(tmp_path: Path, content: bytes, reason: str) -
     (tmp_path / "clip.mp4").write_bytes(content)
     with pytest.raises(UnreadableClip, match=reason):
         read_frames(tmp_path / "clip.mp4", 16)
+
+
+def test_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.avi"))
+    write_video(tmp_path / "clip.avi", 2).rename(path)
+    with pytest.raises(UnreadableClip, match="rename it"):
+        read_frames(path, 2)
 
 
 def test_video_without_frames(tmp_path: Path) -> None:

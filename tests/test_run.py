@@ -331,6 +331,15 @@ def test_download_that_fails_says_what_to_do_instead(
     assert "local copy" in message
 
 
+def test_demo_does_not_draw_into_a_users_folder(
+    drawn_clips: Path, quick_flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(drawn_clips.rglob("*"))
+    assert main(["--demo", "--dataset-path", str(drawn_clips), *quick_flags]) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert sorted(drawn_clips.rglob("*")) == before
+
+
 @pytest.mark.slow
 def test_demo_reaches_90_percent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

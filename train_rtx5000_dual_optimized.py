@@ -253,8 +253,8 @@ def train(settings: Settings) -> int:
 
     # Test: the best model on clips that it has never seen.
     from evaluation import (
-        figures_table,
         classification_figures,
+        figures_table,
         violence_probabilities,
         write_predictions,
     )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from evaluation import figures_table, classification_figures
+from evaluation import classification_figures, figures_table
 
 LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
 PROBABILITIES = np.array([0.9, 0.8, 0.5, 0.3, 0.6, 0.4, 0.3, 0.2, 0.1, 0.0])

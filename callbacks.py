@@ -3,17 +3,15 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import keras
 import numpy as np
 
-from clips import Clip
 from config import CHECKPOINT_EVERY
 from errors import RunError
-from run_directory import BEST_MODEL, RunDirectory, checkpoint_name, replace_file
+from run_directory import BEST_MODEL, Inputs, RunDirectory, checkpoint_name, replace_file
 from run_log import log
 from training import Trainer
 
@@ -41,14 +39,16 @@ class FinishEpoch(keras.callbacks.Callback):
 
     Args:
         run: where to.
-        usable_clips: what the run is trained and tested on.
+        inputs: what the run is computed from; it may only be resumed on the same.
+        clips: trained on in an epoch.
         on_screen: say each epoch in a line on the screen, too (it is in the log in any case).
     """
 
-    def __init__(self, run: RunDirectory, usable_clips: Sequence[Clip], on_screen: bool):
+    def __init__(self, run: RunDirectory, inputs: Inputs, clips: int, on_screen: bool):
         super().__init__()
         self.run = run
-        self.usable_clips = usable_clips
+        self.inputs = inputs
+        self.clips = clips
         self.level = logging.INFO if on_screen else logging.DEBUG
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -65,21 +65,21 @@ class FinishEpoch(keras.callbacks.Callback):
         Raises:
             RunError: the loss is no number any more.
         """
-        if not math.isfinite(logs["loss"]):
-            raise RunError(
-                f"the loss of epoch {epoch + 1} is not a number: start anew with a lower "
-                "--learning-rate (--fresh)"
-            )
-        trained_clips = sum(clip.split == "train" for clip in self.usable_clips)
+        for name in ("loss", "val_loss"):
+            if not math.isfinite(logs[name]):
+                raise RunError(
+                    f"{name} of epoch {epoch + 1} is not a number: start anew (--fresh) with "
+                    "--no-mixed-precision or a lower --learning-rate"
+                )
         row = {
             "epoch": epoch + 1,
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),
             **{name: float(value) for name, value in logs.items()},
             "learning_rate": float(self.model.optimizer.learning_rate),
             "seconds": time.perf_counter() - self._started,
-            "clips_per_second": trained_clips / (self._trained - self._started),
+            "clips_per_second": self.clips / (self._trained - self._started),
         }
-        self.run.finish_epoch(row, self.usable_clips, self.model.save_weights)
+        self.run.finish_epoch(row, self.inputs, self.model.save_weights)
         write_models_of_last_epoch(self.run, self.model)
         log.log(
             self.level,

@@ -209,8 +209,8 @@ def split_clips(clips: Sequence[Clip], seed: int) -> list[Clip]:
     """Return the clips divided 70/15/15 into train, val and test.
 
     Stratified by label; clips of one group stay on one side; a clip without a group is a group
-    of its own. Largest groups first, each goes where it leaves the class counts nearest to what
-    they should be; ties are in an order seeded by `seed`.
+    of its own. Largest groups first, each goes to the split that still lacks the largest share of
+    what it should have of the group's classes; ties are in an order seeded by `seed`.
     """
     members: dict[str, list[Clip]] = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: clip.name):
@@ -239,13 +239,13 @@ def require_both_classes(clips: Sequence[Clip]) -> None:
         for label, class_name in enumerate(CLASS_NAMES):
             if not counts[split, label]:
                 raise UserError(
-                    f"the {split} split has no {class_name} clips: it needs both classes "
-                    f"(understood: {', '.join(sorted(VIDEO_SUFFIXES))})"
+                    f"the {split} split has no {class_name} clips that can be used: it needs both "
+                    f"classes (file types: {', '.join(sorted(VIDEO_SUFFIXES))})"
                 )
     for split in ("train", "val"):
         if not any(clip.split == split for clip in clips):
             raise UserError(
-                f"the {split} split has no clips (understood: {', '.join(sorted(VIDEO_SUFFIXES))})"
+                f"the {split} split has no clips (file types: {', '.join(sorted(VIDEO_SUFFIXES))})"
             )
 
 

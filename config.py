@@ -249,10 +249,18 @@ class Settings:
     mixed_precision: bool = setting(
         "devices",
         True,
-        "float16 with loss scaling on a GPU, bfloat16 on a CPU that has it, else float32",
+        "float16 with loss scaling on a GPU, bfloat16 on a CPU that has it, else float32; features "
+        "that are in the cache serve in whatever precision they were computed",
     )
     xla: bool = setting("devices", False, "compile the forward and backward pass with XLA")
-    seed: int = setting("devices", 42, "of every random choice", AT_LEAST_0, type=int, metavar="N")
+    seed: int = setting(
+        "devices",
+        42,
+        "of every random choice",
+        (lambda value: 0 <= value < 2**32, "must be 0 or more and below 2^32"),
+        type=int,
+        metavar="N",
+    )
     deterministic: bool = setting("devices", False, "bit-for-bit repeatable runs, slower")
 
     resume: bool = setting(

@@ -30,7 +30,9 @@ def run_or_explain(run: Callable[[], int], debug: bool) -> int:
             raise
         return explain(str(error), error.exit_status)
     except KeyboardInterrupt:
-        return explain("interrupted: the same command goes on from the last finished epoch", 130)
+        return explain(
+            "interrupted: the same command, without --fresh, goes on from what is finished", 130
+        )
     except Exception as error:
         if debug:
             raise
@@ -50,6 +52,7 @@ def describe(error: Exception) -> str:
     """Return one line for an error that nobody foresaw: its type, what it says, the way out."""
     if isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""
-        return f"{name}{error.strerror}; what was finished is kept, the same command continues"
+        kept = "what was finished is kept: the same command, without --fresh, goes on"
+        return f"{name}{error.strerror}; {kept}"
     first_line = next((line for line in str(error).splitlines() if line.strip()), "")[:300]
     return f"{type(error).__name__}: {first_line} (the whole of it: --debug, or training.log)"

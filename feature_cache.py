@@ -85,17 +85,19 @@ class FeatureCache:
         self.row_bytes = recipe.frames * recipe.features * np.dtype(recipe.dtype).itemsize
         self.path = self.folder / f"{recipe.key}.features"
         self._index = _open_index(self.folder)
-        with self._index:
-            self._index.execute(
-                "INSERT OR IGNORE INTO recipes VALUES (?, ?)", (recipe.key, recipe.description)
-            )
         # A row that the index does not know is the unfinished tail of a killed run; one that the
         # index knows and the file has not is lost, and computed again.
         complete = self.path.stat().st_size // self.row_bytes if self.path.exists() else 0
-        with self._index:
-            self._index.execute(
-                "DELETE FROM features WHERE recipe = ? AND row >= ?", (recipe.key, complete)
-            )
+        try:
+            with self._index:
+                self._index.execute(
+                    "INSERT OR IGNORE INTO recipes VALUES (?, ?)", (recipe.key, recipe.description)
+                )
+                self._index.execute(
+                    "DELETE FROM features WHERE recipe = ? AND row >= ?", (recipe.key, complete)
+                )
+        except sqlite3.OperationalError as error:
+            raise UserError(f"--cache-dir {self.folder} cannot be written: {error}") from error
         self._row_of: dict[bytes, int] = dict(
             self._index.execute("SELECT clip, row FROM features WHERE recipe = ?", (recipe.key,))
         )
@@ -118,6 +120,14 @@ class FeatureCache:
                 unchanged = False
             contents.append(clip if unchanged else None)
         return contents
+
+    def fingerprint(self, rows: Sequence[int]) -> str:
+        """Return a hash of the recipe and of the contents of the clips in `rows` (-1: none)."""
+        clips = {row: clip for clip, row in self._row_of.items()}
+        digest = hashlib.blake2b(self.recipe.description.encode(), digest_size=16)
+        for row in rows:
+            digest.update(clips.get(row, bytes(16)))
+        return digest.hexdigest()
 
     def row_of(self, clip: bytes) -> int | None:
         """Return the row that holds a clip's features, by its content hash; None if none does."""

@@ -84,7 +84,8 @@ def extract_features(
                 continue
             cache.remember_file(decoded.clip.path, decoded.stamp, decoded.content)
             content_of[decoded.clip] = decoded.content
-            if decoded.frames is not None:
+            # Asked again here: a copy may have been decoded before its twin was stored.
+            if decoded.frames is not None and cache.row_of(decoded.content) is None:
                 batch.setdefault(decoded.content, decoded)
             if len(batch) == batch_clips:
                 network = network or make_network()
@@ -159,7 +160,9 @@ def _decode_ahead(
 
 def decoder_threads() -> int:
     """Return how many clips are decoded at once: as many as there are cores to run on."""
-    return max(1, len(os.sched_getaffinity(0)))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def on_replicas(

@@ -42,6 +42,7 @@ PACKAGES = (
 )
 
 Row = dict[str, Any]  # one epoch's figures
+Inputs = dict[str, str]  # what a run's epochs are computed from, by name
 
 
 def checkpoint_name(epoch: int) -> str:
@@ -139,36 +140,35 @@ class RunDirectory:
         }
         write_json(self / CONFIG, config)
 
-    def restore(self, usable_clips: Sequence[Clip]) -> bool:
+    def restore(self, inputs: Inputs) -> bool:
         """Take up the finished epochs, if any; return whether there are some.
 
         Raises:
-            UserError: the clips that can be read are not the ones that the run was started on.
+            UserError: what the epochs were computed from is not what it was.
         """
         (self / RESUME).mkdir(exist_ok=True)
         if not (self / RESUME / STATE).exists():
             return False
         state = read_json(self / RESUME / STATE)
-        if state["usable_clips"] != fingerprint(usable_clips):
+        changed = [name for name in inputs if inputs[name] != state["inputs"].get(name)]
+        if changed:
             raise UserError(
-                f"{self.folder}: other clips can be read now than when this run was interrupted "
-                "(training.log lists those left out), so that it cannot go on as it was.\n"
-                "Restore them, or --fresh to set that run aside and start anew"
+                f"{self.folder}: the interrupted run cannot go on as it was, since "
+                f"{' and '.join(changed)} changed (training.log says what was found).\n"
+                "Restore it, or --fresh to set that run aside and start anew"
             )
         self.history = state["history"]
         self.weights = self / RESUME / state["weights"]
         return True
 
-    def finish_epoch(
-        self, row: Row, usable_clips: Sequence[Clip], save_weights: Callable[[Path], None]
-    ) -> None:
+    def finish_epoch(self, row: Row, inputs: Inputs, save_weights: Callable[[Path], None]) -> None:
         """Make an epoch's end durable: its weights, then the state that names them."""
         weights = self / RESUME / f"epoch_{row['epoch']:03d}.weights.h5"
         replace_file(weights, save_weights)
         self.history.append(row)
         state = {
             "weights": weights.name,
-            "usable_clips": fingerprint(usable_clips),
+            "inputs": inputs,
             "history": self.history,
         }
         write_json(self / RESUME / STATE, state)

@@ -28,7 +28,13 @@ def train(settings: Settings) -> int:
     started = time.perf_counter()
 
     # Clips: which, of which class, in which split.
-    from clips import count_by_split, find_clips, groups_on_two_sides, require_both_classes
+    from clips import (
+        count_by_split,
+        find_clips,
+        fingerprint,
+        groups_on_two_sides,
+        require_both_classes,
+    )
     from run_directory import (
         BEST_MODEL,
         LOG,
@@ -49,13 +55,10 @@ def train(settings: Settings) -> int:
     # The checkpoint directory: a new run, an interrupted one to continue, or a finished one.
     run = RunDirectory(settings.checkpoint_dir)
     run.prepare()
-    set_aside = run.set_aside() if run.has_run() and not settings.resume else None
-    continuing = run.has_run()
+    continuing = run.has_run() and settings.resume
     if continuing:
         run.require_same(settings, clips)
     start_log(run / LOG)
-    if set_aside:
-        log.info("the earlier run was set aside in %s", set_aside)
     if continuing and run.is_finished():
         log.info(
             "this run is finished; its results are in %s. "
@@ -106,8 +109,6 @@ def train(settings: Settings) -> int:
         log.info("device %s", line)
     log.info("%s: %s", precision.computation, precision.reason)
     log.info("XLA %s", "on" if settings.xla else "off")
-    if not continuing:
-        run.write_config(settings, clips, describe_devices(devices), precision.computation)
 
     # Features: VGG19 up to a layer, computed once per clip and kept.
     from feature_cache import FeatureCache, Recipe
@@ -213,10 +214,20 @@ def train(settings: Settings) -> int:
         global_batch // replicas,
     )
 
-    # Training, from the last finished epoch on.
+    # Training, from the last finished epoch on. Nothing of an earlier run is touched before here.
     from callbacks import EarlyStopping, FinishEpoch, SeedEpoch, write_models_of_last_epoch
 
-    if run.restore(usable):
+    if not continuing:
+        if run.has_run():
+            log.info("the earlier run was set aside in %s", run.set_aside())
+            start_log(run / LOG)
+        run.write_config(settings, clips, describe_devices(devices), precision.computation)
+    inputs = {
+        "the clips that can be read": fingerprint(usable),
+        "their content or the VGG19 weights": cache.fingerprint([rows[clip] for clip in usable]),
+        "the precision": precision.policy,
+    }
+    if run.restore(inputs):
         trainer.load_weights(run.weights)
         write_models_of_last_epoch(run, trainer)
         log.info("continuing after epoch %d of %d", len(run.history), settings.epochs)
@@ -238,14 +249,15 @@ def train(settings: Settings) -> int:
             validation_steps=steps_per_epoch(len(features["val"]), settings.batch_size),
             callbacks=[
                 SeedEpoch(settings.seed),
-                FinishEpoch(run, usable, on_screen=not sys.stdout.isatty()),
+                FinishEpoch(run, inputs, len(features["train"]), on_screen=not sys.stdout.isatty()),
                 early_stopping,
                 keras.callbacks.TensorBoard(run / TENSORBOARD, write_graph=False),
             ],
             shuffle=False,  # the batches are shuffled already
             verbose=int(sys.stdout.isatty()),  # the bar is for a terminal only
         )
-    if early_stopping.due():
+    stopped_early = len(run.history) < settings.epochs
+    if stopped_early:
         log.info(
             "stopped early: no lower validation loss for %d epochs",
             settings.early_stopping_patience,
@@ -276,7 +288,7 @@ def train(settings: Settings) -> int:
         {
             "best_epoch": best_epoch,
             "epochs_trained": len(run.history),
-            "stopped_early": early_stopping.due(),
+            "stopped_early": stopped_early,
             "validation": run.history[best_epoch - 1],
             "evaluated_split": tested,
             "evaluation": figures,

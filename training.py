@@ -10,6 +10,7 @@ import tensorflow as tf
 from config import CLASS_NAMES, FINAL_LEARNING_RATE, Settings
 from model_architecture import attention_lstm
 
+LEAST_DEVIATION = 0.1  # of a feature, in mean deviations of all features
 DEFAULT_FOCAL_ALPHA = 0.25  # Lin et al., https://arxiv.org/abs/1708.02002
 
 
@@ -85,11 +86,20 @@ def make_optimizer(
 
 
 def standardize_on(classifier: keras.Model, batches: tf.data.Dataset) -> None:
-    """Set the classifier's two standardizing layers from `(clips, frames, features)` batches."""
+    """Set the classifier's two standardizing layers from `(clips, frames, features)` batches.
+
+    A feature that is (nearly) constant in the sample is divided by a tenth of the features' mean
+    deviation, not by its own: many of fc2's values are 0 in most clips, and where one is not, it
+    would be multiplied by ten million.
+    """
     for name in ("standardize", "standardize_change"):
         layer = classifier.get_layer(name)
         inputs = keras.Model(classifier.input, layer.input)
         layer.adapt(batches.map(inputs))
+        variance = keras.ops.convert_to_numpy(layer.adapt_variance)
+        least = LEAST_DEVIATION * np.sqrt(variance).mean()
+        layer.adapt_variance.assign(np.maximum(variance, least**2))
+        layer.finalize_state()
 
 
 class Trainer(keras.Model):

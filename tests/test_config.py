@@ -29,6 +29,7 @@ ROOT = Path(__file__).parent.parent
         (["--feature-layer", "fc3"], ["--feature-layer fc3", "block5_pool"]),
         (["--vgg19-weights", "/no/such.h5"], ["/no/such.h5", "no such file"]),
         (["--replicas", "0"], ["--replicas 0"]),
+        (["--seed", "4294967296"], ["--seed 4294967296"]),
     ],
 )
 def test_wrong_value_is_named_with_the_way_out(

@@ -7,7 +7,7 @@ LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
 PROBABILITIES = np.array([0.9, 0.8, 0.5, 0.3, 0.6, 0.4, 0.3, 0.2, 0.1, 0.0])
 
 
-def classification_figures_of_a_known_case() -> None:
+def test_figures_of_a_known_case() -> None:
     figures = classification_figures(LABELS, PROBABILITIES)
     assert figures["confusion_matrix"] == [[5, 1], [1, 3]]
     assert figures["accuracy"] == pytest.approx(0.8)

@@ -87,6 +87,18 @@ def test_moved_and_doubled_clips_are_the_same_clip(clips: list[Clip], tmp_path: 
     assert more[copies[1]] == more[copies[2]]
 
 
+def test_copies_in_two_batches_are_computed_once(clips: list[Clip], tmp_path: Path) -> None:
+    copy = Clip(Path(shutil.copy(clips[3].path, tmp_path / "copy.mp4")), "copy.mp4", 1, "val")
+    network = CountingNetwork()
+    cache = FeatureCache(tmp_path / "cache", RECIPE)
+    rows, _ = extract_features([*clips[:4], copy, *clips[4:8]], cache, network, 1)
+    cache.close()
+    assert network.clips == 8
+    assert rows[copy] == rows[clips[3]]
+    again = FeatureCache(tmp_path / "cache", RECIPE)
+    assert extract_features([*clips[:8], copy], again, network, 1)[0] == rows
+
+
 @pytest.fixture
 def with_bad_clips(clips: list[Clip], tmp_path: Path) -> list[Clip]:
     contents = {"empty": b"", "text": b"hello" * 999, "cut": clips[0].path.read_bytes()[:900]}

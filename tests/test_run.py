@@ -15,8 +15,12 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from callbacks import write_models_of_last_epoch
 from config import Settings
+from devices import Precision
+from run_directory import RunDirectory
 from train_rtx5000_dual_optimized import main
+from training import Trainer
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -180,6 +184,71 @@ def test_files_lost_between_an_epochs_end_and_the_kill_are_made_good(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_interrupted_run_goes_on_in_mixed_precision(
+    flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    policy: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ctrl-C after three epochs; the loss scale and the optimizer must go on where they were."""
+    precision = Precision("float32", policy, "as on a device that has it")
+    monkeypatch.setattr("devices.choose_precision", lambda *_: precision)
+    assert main([*flags, "--checkpoint-dir", str(tmp_path / "whole")]) == 0
+
+    def interrupt(run_directory: RunDirectory, trainer: Trainer) -> None:
+        write_models_of_last_epoch(run_directory, trainer)
+        if len(run_directory.history) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as pressed:
+        pressed.setattr("callbacks.write_models_of_last_epoch", interrupt)
+        assert main(flags) == 130
+    assert len(rows_of(run)) == 3
+    with monkeypatch.context() as other:
+        lower = Precision("float32", "float32", "the GPU is gone")
+        other.setattr("devices.choose_precision", lambda *_: lower)
+        assert main(flags) == 2
+        assert "the precision changed" in capsys.readouterr().err
+    assert main(flags) == 0
+    assert figures_of(run) == figures_of(tmp_path / "whole")
+
+
+def test_clip_replaced_under_its_name_is_noticed_on_resume(
+    drawn_clips: Path,
+    quick_flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
+    flags = ["--dataset-path", str(dataset), *quick_flags]
+    assert main(flags) == 0
+    (run / "training_results.json").unlink()
+    shutil.copy(dataset / "val/violent/violent0.mp4", dataset / "train/violent/violent0.mp4")
+    assert main(flags) == 2
+    assert "their content" in capsys.readouterr().err
+
+
+def test_attempt_that_failed_early_blocks_nothing(
+    flags: list[str], run: Path, tmp_path: Path
+) -> None:
+    assert main(flags) == 0
+    finished = figures_of(run)
+    (tmp_path / "weights.h5").write_bytes(b"not HDF5")
+    wrong = [*flags, "--fresh", "--vgg19-weights", str(tmp_path / "weights.h5")]
+    assert main(wrong) == 2
+    assert figures_of(run) == finished
+    assert (run / "best_model.keras").exists()
+    elsewhere = ["--checkpoint-dir", str(tmp_path / "new")]
+    assert main([*flags, *elsewhere, "--vgg19-weights", str(tmp_path / "weights.h5")]) == 2
+    assert main([*flags, *elsewhere]) == 0
+
+
+@pytest.mark.slow
 def test_kill_in_extraction_loses_nothing_that_was_stored(
     real_clips: Path, real_weights: Path, tmp_path: Path, train_process: Start
 ) -> None:
@@ -239,7 +308,7 @@ def test_bad_clips_are_left_out_and_listed(
     flags = ["--dataset-path", str(dataset), *quick_flags]
     assert main([*flags, "--on-bad-clip", "fail"]) == 2
     assert str(bad) in capsys.readouterr().err
-    assert main([*flags, "--fresh"]) == 0
+    assert main(flags) == 0
     assert str(bad) in capsys.readouterr().out
     (listed,) = results_of(run)["bad_clips"]
     assert listed["clip"] == "train/violent/сломан \"x'.mp4"

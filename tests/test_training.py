@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from config import Settings
 from devices import choose_precision, find_devices, make_strategy
@@ -15,7 +16,15 @@ from input_pipeline import (
     steps_per_epoch,
     training_batches,
 )
-from training import Trainer, class_factors, make_loss, make_schedule, make_trainer
+from model_architecture import attention_lstm
+from training import (
+    Trainer,
+    class_factors,
+    make_loss,
+    make_schedule,
+    make_trainer,
+    standardize_on,
+)
 
 PLAIN = Settings(
     dataset_path=Path("/"),
@@ -43,6 +52,20 @@ def test_schedule_between_its_corners() -> None:
     assert float(schedule(600)) == pytest.approx((1e-3 + 1e-7) / 2, rel=1e-4)
     rates = [float(schedule(step)) for step in range(100, 1101, 20)]
     assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_feature_that_the_sample_lacks_does_not_blow_up(policy: str) -> None:
+    random = np.random.default_rng(0)
+    features = random.standard_normal((20, 6, 16)).astype(np.float32)
+    features[..., 5] = 0
+    classifier = attention_lstm(6, 16, dropout=0.0, l2=0.0, dtype=policy)
+    standardize_on(classifier, tf.data.Dataset.from_tensors(features))
+    standardize = keras.Model(classifier.input, classifier.get_layer("seen_and_change").output)
+    features[0, 2, 5] = 1
+    values = np.asarray(standardize(features), np.float32)
+    assert np.abs(values).max() < 20
+    assert np.isfinite(np.asarray(classifier(features))).all()
 
 
 LABELS = [1] * 78 + [0] * 22

@@ -1,0 +1,74 @@
+"""Clips per second of decoding: seeking to each frame, ours, and the decoder's own limit."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from benchmarks.timing import side_by_side
+from config import FRAME_SIZE
+from frames import read_frames, sample_positions
+
+ROUNDS = 5
+
+
+def seek_frames(path: Path, frames: int) -> np.ndarray:
+    """Return a clip's frames the plain way: seek to each, read it, resize it."""
+    capture = cv2.VideoCapture(str(path))
+    images = []
+    for position in sample_positions(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), frames):
+        capture.set(cv2.CAP_PROP_POS_FRAMES, int(position))
+        read, image = capture.read()
+        if read:
+            resized = cv2.resize(image, (FRAME_SIZE, FRAME_SIZE))
+            images.append(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB))
+    capture.release()
+    return np.stack(images)
+
+
+def grab_all(path: Path) -> int:
+    """Decode a clip and look at nothing: what no reader of all frames can be faster than."""
+    frames = 0
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    while capture.grab():
+        frames += 1
+    capture.release()
+    return frames
+
+
+def measure_decoding(paths: Sequence[Path], frames: int) -> dict[str, Any]:
+    """Return clips per second per core of each way, and ours over 1, 2, … all cores."""
+    cv2.setNumThreads(1)
+    ways = {
+        "seeking": lambda: [seek_frames(path, frames) for path in paths],
+        "ours": lambda: [read_frames(path, frames) for path in paths],
+        "limit": lambda: [grab_all(path) for path in paths],
+    }
+    ways["ours"]()  # the files are in memory from here on
+    alone = side_by_side(ways, ROUNDS)
+
+    cores = len(os.sched_getaffinity(0))
+    counts = sorted({1, min(2, cores), *(2**n for n in range(cores.bit_length())), cores})
+
+    def decode_on(threads: int) -> None:
+        with ThreadPoolExecutor(threads) as decoders:
+            list(decoders.map(lambda path: read_frames(path, frames), [*paths, *paths]))
+
+    together = side_by_side(
+        {str(threads): partial(decode_on, threads) for threads in counts}, ROUNDS
+    )
+    return {
+        "clips": len(paths),
+        "clips_per_second": {name: len(paths) / alone.median(name) for name in ways},
+        "clips_per_second_by_cores": {
+            name: 2 * len(paths) / together.median(name) for name in together.seconds
+        },
+        "ours_over_limit": alone.speedup("ours", "limit"),
+        "ours_over_plain": alone.speedup("ours", "seeking"),
+        "two_cores_over_one": together.speedup("2", "1") if cores > 1 else None,
+    }

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,8 @@ def measure_extraction(
     ways: dict[str, Callable[[], object]] = {"plain": plain}
     for name, network in networks.items():
         network(decoded[:batch_clips])  # traced and compiled before the clock starts
-        ways[f"{name} ours"] = lambda network=network: ours(network)
-        ways[f"{name} limit"] = lambda network=network: limit(network)
+        ways[f"{name} ours"] = partial(ours, network)
+        ways[f"{name} limit"] = partial(limit, network)
     plain_model.predict(decoded[0], verbose=0)
     timings = side_by_side(ways, ROUNDS)
     report: dict[str, Any] = {

@@ -49,6 +49,17 @@ def flags(drawn_clips: Path, quick_flags: list[str]) -> list[str]:
     return ["--dataset-path", str(drawn_clips), *quick_flags]
 
 
+@pytest.fixture
+def dataset(drawn_clips: Path, tmp_path: Path) -> Path:
+    """Return a copy of the drawn clips, to be changed."""
+    return Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
+
+
+@pytest.fixture
+def dataset_flags(dataset: Path, quick_flags: list[str]) -> list[str]:
+    return ["--dataset-path", str(dataset), *quick_flags]
+
+
 def test_run_leaves_what_it_promises(
     flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,17 +129,14 @@ def test_other_settings_are_named_and_refused_until_fresh(
 
 
 def test_changed_dataset_is_refused(
-    drawn_clips: Path,
-    quick_flags: list[str],
+    dataset: Path,
+    dataset_flags: list[str],
     run: Path,
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
-    flags = ["--dataset-path", str(dataset), *quick_flags]
-    assert main(flags) == 0
+    assert main(dataset_flags) == 0
     shutil.copy(dataset / "val/violent/violent0.mp4", dataset / "train/violent/more.mp4")
-    assert main(flags) == 2
+    assert main(dataset_flags) == 2
     message = capsys.readouterr().err
     assert "1 new, 0 gone" in message
     assert "more.mp4" in message
@@ -217,19 +225,15 @@ def test_interrupted_run_goes_on_in_mixed_precision(
 
 
 def test_clip_replaced_under_its_name_is_noticed_on_resume(
-    drawn_clips: Path,
-    quick_flags: list[str],
+    dataset: Path,
+    dataset_flags: list[str],
     run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
-    flags = ["--dataset-path", str(dataset), *quick_flags]
-    assert main(flags) == 0
+    assert main(dataset_flags) == 0
     (run / "training_results.json").unlink()
     shutil.copy(dataset / "val/violent/violent0.mp4", dataset / "train/violent/violent0.mp4")
-    assert main(flags) == 2
+    assert main(dataset_flags) == 2
     assert "their content" in capsys.readouterr().err
 
 
@@ -296,29 +300,26 @@ def test_kill_in_extraction_loses_nothing_that_was_stored(
 
 
 def test_bad_clips_are_left_out_and_listed(
-    drawn_clips: Path,
-    quick_flags: list[str],
+    dataset: Path,
+    dataset_flags: list[str],
     run: Path,
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
     bad = dataset / "train" / "violent" / "сломан \"x'.mp4"
     bad.write_bytes(b"nothing")
-    flags = ["--dataset-path", str(dataset), *quick_flags]
-    assert main([*flags, "--on-bad-clip", "fail"]) == 2
+    assert main([*dataset_flags, "--on-bad-clip", "fail"]) == 2
     assert str(bad) in capsys.readouterr().err
-    assert main(flags) == 0
+    assert main(dataset_flags) == 0
     assert str(bad) in capsys.readouterr().out
     (listed,) = results_of(run)["bad_clips"]
     assert listed["clip"] == "train/violent/сломан \"x'.mp4"
     assert "not a video" in listed["reason"]
     assert str(bad) in (run / "training.log").read_text()
-    assert main([*flags, "--fresh", "--on-bad-clip", "zeros"]) == 0
+    assert main([*dataset_flags, "--fresh", "--on-bad-clip", "zeros"]) == 0
     assert results_of(run)["on_bad_clip"] == "zeros"
     for number in range(1, 3):
         shutil.copy(bad, dataset / "val" / "violent" / f"bad{number}.mp4")
-    assert main([*flags, "--fresh"]) == 2
+    assert main([*dataset_flags, "--fresh"]) == 2
     message = capsys.readouterr().err
     assert "2 of the 10 val clips cannot be read, more than 10%" in message
 

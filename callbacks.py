@@ -11,6 +11,7 @@ import numpy as np
 
 from config import CHECKPOINT_EVERY
 from errors import RunError
+from model_architecture import as_plain_keras
 from run_directory import BEST_MODEL, Inputs, RunDirectory, checkpoint_name, replace_file
 from run_log import log
 from training import Trainer
@@ -100,10 +101,13 @@ def write_models_of_last_epoch(run: RunDirectory, trainer: Trainer) -> None:
     """
     run.write_history()
     epoch = run.history[-1]["epoch"]
-    if run.best_epoch() == epoch:
-        replace_file(run / BEST_MODEL, trainer.classifier.save)
+    names = [BEST_MODEL] if run.best_epoch() == epoch else []
     if epoch % CHECKPOINT_EVERY == 0 and not (run / checkpoint_name(epoch)).exists():
-        replace_file(run / checkpoint_name(epoch), trainer.classifier.save)
+        names.append(checkpoint_name(epoch))
+    if names:
+        model = as_plain_keras(trainer.classifier)
+        for name in names:
+            replace_file(run / name, model.save)
 
 
 class EarlyStopping(keras.callbacks.Callback):

@@ -9,9 +9,11 @@ file is only read again for that when its size or times have changed.
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from config import FRAME_SIZE
-from errors import UserError
+from errors import RunError, UserError
 
 INDEX_NAME = "index.sqlite"
 APPLICATION_ID = 0x56444643  # "VDFC" in the index's header: this program's own
-FORMAT = 1  # of the folder; also to be raised when decoding or preprocessing changes
+FORMAT = 2  # of the folder; also to be raised when decoding or preprocessing changes
 COMMIT_INTERVAL = 1.0  # seconds of extraction that a killed run may lose
 
 _SCHEMA = """
@@ -171,11 +173,54 @@ class FeatureCache:
         self.commit()
         self._index.close()
 
-    def memory_map(self) -> np.ndarray:
-        """Return the rows, `(rows, frames, features)`, read from disk as they are touched."""
-        if not self._rows:
-            return np.empty((0, *self.row_shape), self.recipe.dtype)
-        return np.memmap(self.path, self.recipe.dtype, "r", shape=(self._rows, *self.row_shape))
+    def rows(self) -> "FeatureRows":
+        """Return the rows, to be read as they are needed."""
+        return FeatureRows(self.path, self.row_shape, self.recipe.dtype)
+
+
+class FeatureRows:
+    """A file of rows of features, read when asked for.
+
+    Read, not mapped into memory: pages of a memory map count as the process's own once they are
+    touched, after an epoch the whole cache, and a file that is cut short would kill the process.
+
+    Args:
+        row_shape: `(frames, features)`.
+        dtype: on disk.
+    """
+
+    def __init__(self, path: Path, row_shape: tuple[int, int], dtype: str):
+        self.path = path
+        self.row_shape = row_shape
+        self.dtype = np.dtype(dtype)
+        self.row_bytes = math.prod(row_shape) * self.dtype.itemsize
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def read(self, rows: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
+        """Return `(rows, frames, features)` in the dtype on disk; a row of -1 is zeros.
+
+        Other threads run while it waits for the disk.
+
+        Args:
+            out: contiguous, to be filled and returned.
+
+        Raises:
+            RunError: a row that the file does not hold.
+        """
+        rows = list(rows)
+        if out is None:
+            out = np.empty((len(rows), *self.row_shape), self.dtype)
+        buffer = memoryview(out).cast("B")
+        for place, row in enumerate(rows):
+            target = buffer[place * self.row_bytes : (place + 1) * self.row_bytes]
+            if row < 0:
+                out[place] = 0
+            elif os.preadv(self._file, [target], row * self.row_bytes) < self.row_bytes:
+                raise RunError(
+                    f"{self.path} has lost row {row}: start again, and it is computed anew"
+                )
+        return out
 
 
 def _open_index(folder: Path) -> sqlite3.Connection:

@@ -43,11 +43,12 @@ def read_frames(path: Path, frames: int) -> np.ndarray:
         raise UnreadableClip("no frame can be decoded")
     if length != told:
         images, _, length = _read_pass(path, frames, length)
-    positions = sample_positions(length, frames).tolist()
-    for position in positions:
+    clip = np.empty((frames, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+    for place, position in enumerate(sample_positions(length, frames).tolist()):
         if position not in images:
             raise UnreadableClip(f"frame {position} of {length} cannot be decoded")
-    return np.stack([images[position] for position in positions])
+        cv2.cvtColor(images[position], cv2.COLOR_BGR2RGB, dst=clip[place])
+    return clip
 
 
 def sample_positions(length: int, frames: int) -> np.ndarray:
@@ -61,8 +62,9 @@ def _read_pass(
     """Read a clip once, from its first frame to its last.
 
     Returns:
-        The images at the positions that `length` asks for, by position; `length`, as the
-        container tells it where it is not given; and how many frames there really are.
+        The images (BGR, at the network's size) at the positions that `length` asks for, by
+        position; `length`, as the container tells it where it is not given; and how many frames
+        there really are.
     """
     # One thread: clips are decoded side by side, which costs less than frames side by side.
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
@@ -73,23 +75,13 @@ def _read_pass(
         length = int(told) if 1 <= told < 2**31 else 1  # unknown: this pass only counts
     wanted = set(sample_positions(length, frames).tolist())
     images: dict[int, np.ndarray] = {}
+    image: np.ndarray | None = None  # each frame is retrieved into the memory of the one before
     position = 0
     while capture.grab():
         if position in wanted:
-            decoded, image = capture.retrieve()
+            decoded, image = capture.retrieve(image)
             if decoded and image is not None:
-                images[position] = _to_network(image)
+                images[position] = cv2.resize(image, (FRAME_SIZE, FRAME_SIZE))
         position += 1
     capture.release()
     return images, length, position
-
-
-def _to_network(image: np.ndarray) -> np.ndarray:
-    """Return a decoded BGR image as `(224, 224, 3)` uint8 RGB."""
-    shrinking = min(image.shape[:2]) >= FRAME_SIZE
-    resized = cv2.resize(
-        image,
-        (FRAME_SIZE, FRAME_SIZE),
-        interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR,
-    )
-    return cv2.cvtColor(resized, cv2.COLOR_BGR2RGB)

@@ -1,15 +1,29 @@
-"""From cached features to batches: tf.data over a memory map of rows."""
+"""From cached features to batches: tf.data over the rows of the cache."""
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from feature_cache import FeatureRows
+
+PREFETCHED_BATCHES = 4
+MOST_STEPS_PER_EXECUTION = 16
 PADDING = -1  # in a batch's places: no clip
 
 
 def steps_per_epoch(clips: int, batch_size: int) -> int:
     """Return how many batches hold all clips, the last one padded."""
     return -(-clips // batch_size)
+
+
+def steps_per_execution(steps: int) -> int:
+    """Return how many of an epoch's steps are run before Python is asked again: a divisor."""
+    return max(n for n in range(1, MOST_STEPS_PER_EXECUTION + 1) if steps % n == 0)
+
+
+def evaluation_steps(clips: int, batch_size: int, at_once: int) -> int:
+    """Return how many batches one pass of `evaluation_batches` has."""
+    return -(-steps_per_epoch(clips, batch_size) // at_once) * at_once
 
 
 def epoch_order(clips: int, seed: int, epoch: int) -> np.ndarray:
@@ -21,7 +35,7 @@ class ClipFeatures:
     """The features, labels and weights of a split's clips; features are read when asked for.
 
     Args:
-        memory_map: `(rows, frames, features)`.
+        stored: the cache's rows.
         rows: each clip's row; -1 for a clip whose features are zeros.
         labels: 0 or 1 for each clip.
         class_factors: what a clip of label 0 and of label 1 counts in the loss; above 0.
@@ -29,12 +43,12 @@ class ClipFeatures:
 
     def __init__(
         self,
-        memory_map: np.ndarray,
+        stored: FeatureRows,
         rows: ArrayLike,
         labels: ArrayLike,
         class_factors: tuple[float, float] = (1.0, 1.0),
     ):
-        self.memory_map = memory_map
+        self.stored = stored
         self.rows = np.asarray(rows, np.int64)
         self.labels = np.asarray(labels, np.int64)
         self.weights = np.asarray(class_factors, np.float32)[self.labels]
@@ -51,22 +65,18 @@ class ClipFeatures:
         Returns:
             `(batch, frames, features)` in the dtype on disk, `(batch, 1)` and `(batch,)` float32.
         """
-        features = np.zeros((len(clips), *self.memory_map.shape[1:]), self.memory_map.dtype)
         labels = np.zeros((len(clips), 1), np.float32)
         weights = np.zeros(len(clips), np.float32)
         real = clips != PADDING
         labels[real, 0] = self.labels[clips[real]]
         weights[real] = self.weights[clips[real]]
-        rows = np.where(real, self.rows[clips], -1)
-        stored = rows >= 0
-        features[stored] = self.memory_map[rows[stored]]  # one gather for the whole batch
+        features = self.stored.read(np.where(real, self.rows[clips], -1).tolist())
         return features, labels, weights
 
-    def in_batches(self, orders: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-        """Return the batches of a dataset of orders, each padded to whole batches."""
-        frames, features = self.memory_map.shape[1:]
-        dtype = tf.as_dtype(self.memory_map.dtype)
-        steps = steps_per_epoch(len(self), batch_size)
+    def in_batches(self, orders: tf.data.Dataset, batch_size: int, steps: int) -> tf.data.Dataset:
+        """Return the batches of a dataset of orders, each padded to `steps` batches."""
+        frames, features = self.stored.row_shape
+        dtype = tf.as_dtype(self.stored.dtype)
 
         def places(order: tf.Tensor) -> tf.data.Dataset:
             padding = [[0, steps * batch_size - len(self)]]
@@ -84,7 +94,9 @@ class ClipFeatures:
             )
 
         batches = orders.flat_map(places).map(gather, num_parallel_calls=2, deterministic=True)
-        return batches.prefetch(tf.data.AUTOTUNE)
+        options = tf.data.Options()
+        options.autotune.enabled = False  # its thread holds up the end of `fit` for seconds
+        return batches.prefetch(PREFETCHED_BATCHES).with_options(options)
 
 
 def training_batches(
@@ -103,16 +115,18 @@ def training_batches(
         return tf.ensure_shape(shuffled, (len(clips),))
 
     orders = tf.data.Dataset.range(first_epoch, epochs).map(order)
-    return clips.in_batches(orders, batch_size)
+    return clips.in_batches(orders, batch_size, steps_per_epoch(len(clips), batch_size))
 
 
-def evaluation_batches(clips: ClipFeatures, batch_size: int) -> tf.data.Dataset:
-    """Return every clip in order, the last batch padded as in training, again and again.
+def evaluation_batches(clips: ClipFeatures, batch_size: int, at_once: int = 1) -> tf.data.Dataset:
+    """Return every clip in order, padded as in training, again and again.
 
-    One pass is `steps_per_epoch` batches; being endless, the next pass is read ahead.
+    One pass is `evaluation_steps` batches, a multiple of `at_once`; being endless, the next pass
+    is read ahead.
     """
     order = np.arange(len(clips), dtype=np.int64)[np.newaxis]
-    return clips.in_batches(tf.data.Dataset.from_tensor_slices(order).repeat(), batch_size)
+    orders = tf.data.Dataset.from_tensor_slices(order).repeat()
+    return clips.in_batches(orders, batch_size, evaluation_steps(len(clips), batch_size, at_once))
 
 
 def sample_features(clips: ClipFeatures, batch_size: int, seed: int, limit: int) -> tf.data.Dataset:

@@ -6,6 +6,7 @@ Keras only, so that it runs on any of Keras's backends.
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -26,6 +27,9 @@ IMAGENET_NO_TOP = (
     "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
     "253f8cb515780f3b799900260a226db6",
 )
+# Layers of `attention_lstm`: set from the training clips, and where the first weights begin.
+STANDARDIZING = ("standardize", "standardize_change")
+STANDARDIZED = ("standardized", "standardized_change")
 RANDOM_WEIGHTS_SEED = 0  # its own: another --seed is no reason to extract anew
 
 
@@ -182,6 +186,53 @@ def _kernel_shape(name: str, inputs: int) -> tuple[int, ...]:
     return (25088 if name == "fc1" else inputs, feature_size(name))
 
 
+class _InputsFirst(keras.layers.RNN):
+    """Stands before `RNN` in `OneProductLSTM`: what its LSTM falls back on without cuDNN."""
+
+    def inner_loop(
+        self, sequences: Any, initial_state: list[Any], mask: Any, training: bool = False
+    ) -> tuple[Any, Any, list[Any]]:
+        """Return the last output, all outputs and the last state, as `RNN.inner_loop` does."""
+        cell, dtype = self.cell, self.compute_dtype
+        if mask is not None or cell.dropout or cell.recurrent_dropout or self.go_backwards:
+            return super().inner_loop(sequences, initial_state, mask, training)
+        gates = ops.matmul(sequences, ops.cast(cell.kernel, dtype)) + ops.cast(cell.bias, dtype)
+        kernel = ops.cast(cell.recurrent_kernel, dtype)
+        hidden, carry = initial_state
+        outputs = []
+        for from_inputs in ops.unstack(gates, axis=1):
+            both = from_inputs + ops.matmul(hidden, kernel)
+            enter, forget, candidate, leave = ops.split(both, 4, axis=-1)
+            carry = ops.sigmoid(forget) * carry + ops.sigmoid(enter) * ops.tanh(candidate)
+            hidden = ops.sigmoid(leave) * ops.tanh(carry)
+            outputs.append(hidden)
+        return hidden, ops.stack(outputs, axis=1), [hidden, carry]
+
+
+@keras.saving.register_keras_serializable("violence")
+class OneProductLSTM(keras.layers.LSTM, _InputsFirst):
+    """Keras's LSTM, its inputs multiplied for all time steps at once where cuDNN is not used.
+
+    Same weights, same results. Keras multiplies step by step, in products too small for a device,
+    and adds up as many gradients of the kernel. For a fixed number of steps and the default
+    activations.
+    """
+
+
+def as_plain_keras(classifier: keras.Model) -> keras.Model:
+    """Return a copy with Keras's own layers only, so that it loads without this program."""
+
+    def plain(layer: keras.Layer) -> keras.Layer:
+        kind = keras.layers.LSTM if isinstance(layer, OneProductLSTM) else type(layer)
+        return kind.from_config(layer.get_config())
+
+    copy = keras.models.clone_model(classifier, clone_function=plain)
+    copy.set_weights(classifier.get_weights())
+    for name in STANDARDIZING:
+        copy.get_layer(name).finalize_state()  # it computes with what it took from its weights
+    return copy
+
+
 def attention_lstm(
     frames: int,
     features: int,
@@ -197,8 +248,8 @@ def attention_lstm(
     """Build the classifier: what is seen and how it changes, LSTM, attention over the frames.
 
     About 2 million parameters at 4096 features. Each frame's features, and how much each of them
-    has changed since the frame before, are standardized (`training.standardize_on`), projected
-    together and read by an LSTM; the attention of a frame is softmax(v . tanh(W h)), after
+    has changed since the frame before, are standardized (`training.standardize_on`), projected,
+    added and read by an LSTM; the attention of a frame is softmax(v . tanh(W h)), after
     Bahdanau et al., https://arxiv.org/abs/1409.0473, and the clip is the weighted sum of the
     LSTM's states. A violent act is a movement: `benchmarks/regularization.py` measures how much
     more the change tells than the frames themselves.
@@ -221,20 +272,36 @@ def attention_lstm(
         TensorShape([2, 1])
     """
     penalty = keras.regularizers.L2(l2) if l2 else None
-    seen = keras.Input((frames, features), dtype="float32", name="features")
+    inputs = keras.Input((frames, features), dtype="float32", name="features")
     # The first frame has none before it: it is compared with the second.
-    neighbour = ops.concatenate([seen[:, 1:2], seen[:, :-1]], axis=1) if frames > 1 else seen
-    change = ops.absolute(seen - neighbour)
-    seen_and_change = [
-        layers.Normalization(axis=-1, dtype="float32", name="standardize")(seen),
-        layers.Normalization(axis=-1, dtype="float32", name="standardize_change")(change),
-    ]
-    x = layers.Concatenate(dtype=dtype, name="seen_and_change")(seen_and_change)
-    x = layers.Dense(
-        projection, activation="relu", kernel_regularizer=penalty, dtype=dtype, name="projection"
-    )(x)
+    before = ops.take(inputs, [min(1, frames - 1), *range(frames - 1)], axis=1)
+    change = ops.absolute(inputs - before)
+    # In float32, then rounded to what the body computes in.
+    seen = layers.Normalization(axis=-1, dtype="float32", name="standardize")(inputs)
+    seen = layers.Identity(dtype=dtype, name="standardized")(seen)
+    change = layers.Normalization(axis=-1, dtype="float32", name="standardize_change")(change)
+    change = layers.Identity(dtype=dtype, name="standardized_change")(change)
+    # Each with a kernel of its own: joining them first would copy both in every step.
+    joint = keras.initializers.VarianceScaling(0.5, "fan_avg", "uniform")  # of twice the inputs
+    projected = layers.Dense(
+        projection,
+        kernel_initializer=joint,
+        kernel_regularizer=penalty,
+        dtype=dtype,
+        name="projection",
+    )(seen)
+    projected_change = layers.Dense(
+        projection,
+        use_bias=False,
+        kernel_initializer=joint,
+        kernel_regularizer=penalty,
+        dtype=dtype,
+        name="projection_of_change",
+    )(change)
+    x = layers.Add(dtype=dtype, name="seen_and_change")([projected, projected_change])
+    x = layers.Activation("relu", dtype=dtype, name="projection_relu")(x)
     x = layers.Dropout(dropout, dtype=dtype, name="projection_dropout")(x)
-    states = layers.LSTM(
+    states = OneProductLSTM(
         units,
         return_sequences=True,
         kernel_regularizer=penalty,
@@ -257,7 +324,7 @@ def attention_lstm(
     context = layers.Dropout(dropout, dtype="float32", name="context_dropout")(context)
     logit = layers.Dense(1, dtype="float32", name="logit")(context)
     violence = layers.Activation("sigmoid", dtype="float32", name="violence")(logit)
-    return keras.Model(seen, violence, name="attention_lstm")
+    return keras.Model(inputs, violence, name="attention_lstm")
 
 
 def with_attention(model: keras.Model) -> keras.Model:

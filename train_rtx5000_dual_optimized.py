@@ -109,6 +109,8 @@ def train(settings: Settings) -> int:
         log.info("device %s", line)
     log.info("%s: %s", precision.computation, precision.reason)
     log.info("XLA %s", "on" if settings.xla else "off")
+    if settings.xla and devices[0].device_type == "CPU":
+        log.info("on a CPU, training is faster without --xla")
 
     # Features: VGG19 up to a layer, computed once per clip and kept.
     from feature_cache import FeatureCache, Recipe
@@ -170,6 +172,7 @@ def train(settings: Settings) -> int:
     from input_pipeline import (
         ClipFeatures,
         evaluation_batches,
+        evaluation_steps,
         sample_features,
         steps_per_epoch,
         training_batches,
@@ -186,11 +189,11 @@ def train(settings: Settings) -> int:
         "off" if not settings.use_class_weights else settings.class_weights or "balanced",
         focal_alpha(settings) or "none",
     )
-    memory_map = cache.memory_map()
+    stored = cache.rows()
     by_split = {split: [clip for clip in usable if clip.split == split] for split in SPLITS}
     features = {
         split: ClipFeatures(
-            memory_map, [rows[clip] for clip in chosen], [c.label for c in chosen], factors
+            stored, [rows[clip] for clip in chosen], [c.label for c in chosen], factors
         )
         for split, chosen in by_split.items()
         if chosen
@@ -234,6 +237,7 @@ def train(settings: Settings) -> int:
     early_stopping = EarlyStopping(run, settings.early_stopping_patience)
     if not early_stopping.due():
         log.info("training begins after %.1f s", time.perf_counter() - started)
+        at_once = trainer.steps_per_execution
         trainer.fit(
             training_batches(
                 features["train"],
@@ -245,8 +249,8 @@ def train(settings: Settings) -> int:
             initial_epoch=len(run.history),
             epochs=settings.epochs,
             steps_per_epoch=steps,
-            validation_data=evaluation_batches(features["val"], settings.batch_size),
-            validation_steps=steps_per_epoch(len(features["val"]), settings.batch_size),
+            validation_data=evaluation_batches(features["val"], settings.batch_size, at_once),
+            validation_steps=evaluation_steps(len(features["val"]), settings.batch_size, at_once),
             callbacks=[
                 SeedEpoch(settings.seed),
                 FinishEpoch(run, inputs, len(features["train"]), on_screen=not sys.stdout.isatty()),

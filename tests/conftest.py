@@ -13,6 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 
 from demo_clips import draw_clip
+from feature_cache import FeatureRows
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -53,6 +54,18 @@ def real_weights() -> Path:
     if not REAL_WEIGHTS.is_file():
         pytest.skip(f"the real kernels are not in {REAL_WEIGHTS}")
     return REAL_WEIGHTS
+
+
+@pytest.fixture
+def stored_features(tmp_path: Path) -> Callable[[np.ndarray], FeatureRows]:
+    """Return a function that puts `(clips, frames, features)` into a file of rows."""
+
+    def store(features: np.ndarray) -> FeatureRows:
+        path = tmp_path / "rows.features"
+        path.write_bytes(features.tobytes())
+        return FeatureRows(path, features.shape[1:], features.dtype.name)
+
+    return store
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from errors import UserError
+from errors import RunError, UserError
 from feature_cache import INDEX_NAME, FeatureCache, Recipe, clip_content, file_stamp
 
 RECIPE = Recipe(frames=4, layer="fc2", weights="md5-0", features=8, dtype="float16")
@@ -26,12 +26,9 @@ def filled(folder: Path, *clips: bytes) -> None:
 def test_stored_features_are_found_again(tmp_path: Path) -> None:
     filled(tmp_path / "a" / "cache", b"one", b"two")
     cache = FeatureCache(tmp_path / "a" / "cache", RECIPE)
-    rows = cache.memory_map()
-    assert isinstance(rows, np.memmap)
-    assert rows.dtype == np.float16
-    np.testing.assert_array_equal(
-        rows[[cache.row_of(b"two"), cache.row_of(b"one")]], features(1, 0)
-    )
+    found = cache.rows().read([cache.row_of(b"two"), -1, cache.row_of(b"one")])
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, features(1, 0, 0))
     assert cache.row_of(b"three") is None
 
 
@@ -76,8 +73,27 @@ def test_unfinished_tail_is_dropped(tmp_path: Path, lost: int) -> None:
     cache.store([b"four"], features(9))
     cache.close()
     again = FeatureCache(tmp_path, RECIPE)
-    np.testing.assert_array_equal(again.memory_map()[again.row_of(b"four")], features(9)[0])
-    np.testing.assert_array_equal(again.memory_map()[again.row_of(b"one")], features(0)[0])
+    np.testing.assert_array_equal(again.rows().read([again.row_of(b"four")]), features(9))
+    np.testing.assert_array_equal(again.rows().read([again.row_of(b"one")]), features(0))
+
+
+def test_row_that_is_lost_while_it_is_needed(tmp_path: Path) -> None:
+    filled(tmp_path, b"one", b"two")
+    cache = FeatureCache(tmp_path, RECIPE)
+    rows = cache.rows()
+    os.truncate(cache.path, 64 + 63)
+    np.testing.assert_array_equal(rows.read([0]), features(0))
+    with pytest.raises(RunError, match="row 1"):
+        rows.read([0, 1])
+
+
+def test_rows_that_are_read_do_not_stay_in_memory(tmp_path: Path) -> None:
+    """A memory map's pages would count as the process's own: after an epoch, the whole cache."""
+    filled(tmp_path, b"one", b"two")
+    cache = FeatureCache(tmp_path, RECIPE)
+    rows = cache.rows()
+    rows.read([0, 1])
+    assert str(cache.path) not in Path("/proc/self/maps").read_text()
 
 
 def test_rows_without_an_entry_are_written_over(tmp_path: Path) -> None:
@@ -89,7 +105,7 @@ def test_rows_without_an_entry_are_written_over(tmp_path: Path) -> None:
     cache.store([b"two"], features(5))
     cache.close()
     again = FeatureCache(tmp_path, RECIPE)
-    np.testing.assert_array_equal(again.memory_map()[again.row_of(b"two")], features(5)[0])
+    np.testing.assert_array_equal(again.rows().read([again.row_of(b"two")]), features(5))
 
 
 def test_folder_of_another_program_is_refused(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
+from collections.abc import Callable
 from itertools import chain
 
 import numpy as np
 import pytest
 
+from feature_cache import FeatureRows
 from input_pipeline import (
     ClipFeatures,
     epoch_order,
     evaluation_batches,
+    evaluation_steps,
     sample_features,
     steps_per_epoch,
+    steps_per_execution,
     training_batches,
 )
 
@@ -16,12 +20,13 @@ CLIPS, BATCH = 23, 8
 
 
 @pytest.fixture
-def clips() -> ClipFeatures:
-    """Return clips of which clip n's features are all n, in a shuffled memory map."""
+def clips(stored_features: Callable[[np.ndarray], FeatureRows]) -> ClipFeatures:
+    """Return clips of which clip n's features are all n, in shuffled rows."""
     rows = np.random.default_rng(5).permutation(CLIPS)
-    memory_map = np.empty((CLIPS, 4, 3), np.float16)
-    memory_map[rows] = np.arange(CLIPS)[:, None, None]
-    return ClipFeatures(memory_map, rows, np.arange(CLIPS) % 2, class_factors=(1.5, 0.5))
+    features = np.empty((CLIPS, 4, 3), np.float16)
+    features[rows] = np.arange(CLIPS)[:, None, None]
+    labels = np.arange(CLIPS) % 2
+    return ClipFeatures(stored_features(features), rows, labels, class_factors=(1.5, 0.5))
 
 
 def numbers(batch: tuple) -> list[int]:
@@ -63,10 +68,19 @@ def test_shuffle_is_of_all_clips_not_of_a_window() -> None:
     assert abs(np.corrcoef(order, np.arange(10_000))[0, 1]) < 0.05
 
 
-def test_evaluation_is_in_order_again_and_again(clips: ClipFeatures) -> None:
-    steps = steps_per_epoch(CLIPS, BATCH)
-    batches = [numbers(batch) for batch in evaluation_batches(clips, BATCH).take(2 * steps)]
-    assert list(chain(*batches)) == 2 * list(range(CLIPS))
+@pytest.mark.parametrize(("at_once", "expected_steps"), [(1, 3), (2, 4), (5, 5)])
+def test_evaluation_is_in_order_again_and_again(
+    clips: ClipFeatures, at_once: int, expected_steps: int
+) -> None:
+    steps = evaluation_steps(CLIPS, BATCH, at_once)
+    assert steps == expected_steps
+    batches = evaluation_batches(clips, BATCH, at_once).take(2 * steps)
+    assert list(chain(*map(numbers, batches))) == 2 * list(range(CLIPS))
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, 1), (7, 7), (110, 11), (32, 16), (127, 1)])
+def test_steps_at_once_divide_the_epoch(steps: int, expected: int) -> None:
+    assert steps_per_execution(steps) == expected
 
 
 def test_clip_kept_as_zeros(clips: ClipFeatures) -> None:

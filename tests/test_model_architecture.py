@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -10,6 +12,8 @@ from config import VGG19_LAYERS
 from errors import UserError
 from frames import read_frames
 from model_architecture import (
+    OneProductLSTM,
+    as_plain_keras,
     attention_lstm,
     feature_size,
     identify_weights,
@@ -146,6 +150,49 @@ def test_saved_classifier_loads_without_this_program(tmp_path: Path) -> None:
     model = attention_lstm(4, 8, dropout=0.5, l2=1e-4)
     clips = np.random.default_rng(0).standard_normal((5, 4, 8), dtype=np.float32)
     standardize_on(model, tf.data.Dataset.from_tensors(3 * clips + 1))
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
-    np.testing.assert_allclose(loaded(clips), model(clips), rtol=1e-5)
+    as_plain_keras(model).save(tmp_path / "model.keras")
+    script = (
+        "import sys, keras, numpy as np\n"
+        "model = keras.models.load_model(sys.argv[1], safe_mode=True)\n"
+        "np.save(sys.argv[2], model(np.load(sys.argv[2])))\n"
+    )
+    values = tmp_path / "values.npy"
+    np.save(values, clips)
+    command = [sys.executable, "-c", script, str(tmp_path / "model.keras"), str(values)]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    np.testing.assert_allclose(np.load(values), model(clips), rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_lstm_is_that_of_keras_forward_and_backward(steps: int, dtype: str) -> None:
+    clips = tf.random.stateless_normal((3, steps, 5), seed=(1, 2))
+    results = []
+    for kind in (OneProductLSTM, keras.layers.LSTM):
+        layer = kind(4, return_sequences=True, use_cudnn=False, dtype=dtype)
+        layer.build(clips.shape)
+        weights = np.random.default_rng(0)
+        layer.set_weights([weights.standard_normal(w.shape) for w in layer.get_weights()])
+        with tf.GradientTape() as tape:
+            tape.watch(clips)
+            states = layer(clips)
+            total = tf.reduce_sum(tf.cast(states, tf.float32) ** 2)
+        wanted = [clips, *(weight.value for weight in layer.trainable_variables)]
+        results.append([states, *tape.gradient(total, wanted)])
+    tolerance = 1e-5 if dtype == "float32" else 0.1
+    for ours, theirs in zip(*results, strict=True):
+        ours, theirs = (np.asarray(values, np.float32) for values in (ours, theirs))
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_lstm_with_a_mask_is_that_of_keras() -> None:
+    clips = np.random.default_rng(0).standard_normal((3, 6, 5), dtype=np.float32)
+    mask = np.arange(6) < np.array([[6], [2], [4]])
+    ours, theirs = (
+        OneProductLSTM(4, return_sequences=True),
+        keras.layers.LSTM(4, return_sequences=True),
+    )
+    ours.build(clips.shape)
+    theirs.build(clips.shape)
+    ours.set_weights(theirs.get_weights())
+    np.testing.assert_allclose(ours(clips, mask=mask), theirs(clips, mask=mask), rtol=1e-5)

@@ -9,15 +9,18 @@ import tensorflow as tf
 
 from config import Settings
 from devices import choose_precision, find_devices, make_strategy
+from feature_cache import FeatureRows
 from input_pipeline import (
     ClipFeatures,
     evaluation_batches,
+    evaluation_steps,
     sample_features,
     steps_per_epoch,
     training_batches,
 )
-from model_architecture import attention_lstm
+from model_architecture import STANDARDIZED, as_plain_keras, attention_lstm
 from training import (
+    SummedGradientsAdam,
     Trainer,
     class_factors,
     make_loss,
@@ -25,6 +28,8 @@ from training import (
     make_trainer,
     standardize_on,
 )
+
+Store = Callable[[np.ndarray], FeatureRows]
 
 PLAIN = Settings(
     dataset_path=Path("/"),
@@ -61,10 +66,10 @@ def test_feature_that_the_sample_lacks_does_not_blow_up(policy: str) -> None:
     features[..., 5] = 0
     classifier = attention_lstm(6, 16, dropout=0.0, l2=0.0, dtype=policy)
     standardize_on(classifier, tf.data.Dataset.from_tensors(features))
-    standardize = keras.Model(classifier.input, classifier.get_layer("seen_and_change").output)
+    outputs = [classifier.get_layer(name).output for name in STANDARDIZED]
     features[0, 2, 5] = 1
-    values = np.asarray(standardize(features), np.float32)
-    assert np.abs(values).max() < 20
+    for values in keras.Model(classifier.input, outputs)(features):
+        assert np.abs(np.asarray(values, np.float32)).max() < 20
     assert np.isfinite(np.asarray(classifier(features))).all()
 
 
@@ -107,6 +112,7 @@ def test_label_smoothing_asks_for_95_percent() -> None:
 
 def trained(
     settings: Settings,
+    stored_features: Store,
     replicas: int = 1,
     policy: str = "float32",
     prepare: Callable[[Trainer], None] = lambda trainer: None,
@@ -116,7 +122,7 @@ def trained(
     labels = random.integers(0, 2, clips)
     features = random.standard_normal((clips, 6, 16)).astype(np.float16)
     features[labels == 1, 2:4] += 0.7
-    data = ClipFeatures(features, range(clips), labels, class_factors=(1.5, 0.7))
+    data = ClipFeatures(stored_features(features), range(clips), labels, class_factors=(1.5, 0.7))
     keras.utils.set_random_seed(settings.seed)
     batch = settings.batch_size * settings.gradient_accumulation
     steps = steps_per_epoch(clips, batch)
@@ -129,35 +135,78 @@ def trained(
         training_batches(data, batch, settings.seed, 0, settings.epochs),
         steps_per_epoch=steps,
         epochs=settings.epochs,
-        validation_data=evaluation_batches(data, settings.batch_size),
-        validation_steps=steps_per_epoch(clips, settings.batch_size),
+        validation_data=evaluation_batches(data, settings.batch_size, trainer.steps_per_execution),
+        validation_steps=evaluation_steps(clips, settings.batch_size, trainer.steps_per_execution),
         shuffle=False,
         verbose=0,
     ).history
     return trainer, data, history
 
 
+@pytest.mark.parametrize("xla", [False, True])
+def test_gradients_are_those_of_plain_keras(xla: bool) -> None:
+    """What is done faster is the same computation: same parameters, same gradients."""
+    keras.utils.set_random_seed(0)
+    random = np.random.default_rng(0)
+    features = random.standard_normal((6, 5, 16)).astype(np.float16)
+    labels = random.integers(0, 2, (6, 1)).astype(np.float32)
+    weights = random.random(6).astype(np.float32)
+    classifier = attention_lstm(5, 16, dropout=0.0, l2=1e-2)
+    standardize_on(classifier, tf.data.Dataset.from_tensors(3 * features + 1))
+    loss = make_loss(PLAIN)
+    trainer = Trainer(classifier, loss, xla=xla)
+    ours, losses, probabilities = trainer._gradients_of(features, labels, weights, tf.ones(()))
+
+    plain = as_plain_keras(classifier)
+    assert plain.count_params() == classifier.count_params()
+    with tf.GradientTape() as tape:
+        expected = plain(features, training=True)
+        mean = tf.reduce_mean(loss(labels, expected) * weights) + tf.add_n(plain.losses)
+    gradients = tape.gradient(mean, [weight.value for weight in plain.trainable_weights])
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
+    assert float(tf.reduce_mean(losses)) == pytest.approx(float(mean), rel=1e-5)
+    for own, their in zip(ours, gradients, strict=True):
+        np.testing.assert_allclose(own, their, rtol=1e-3, atol=1e-6)
+
+
+def test_optimizer_is_adam() -> None:
+    random = np.random.default_rng(0)
+    start = random.standard_normal((4, 3)).astype(np.float32)
+    gradients = random.standard_normal((5, 4, 3)).astype(np.float32) * 10 ** random.uniform(
+        -3, 3, 5
+    )[:, None, None].astype(np.float32)
+    results = []
+    for kind in (SummedGradientsAdam, keras.optimizers.Adam):
+        weight = keras.Variable(start)
+        optimizer = kind(make_schedule(1e-2, 2, 5), clipnorm=1.0)
+        for gradient in gradients:
+            optimizer.apply_gradients([(tf.constant(gradient), weight)])
+        results.append([weight, *optimizer.variables])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("xla", [False, True])
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_two_replicas_train_as_one(xla: bool, accumulation: int) -> None:
+def test_two_replicas_train_as_one(xla: bool, accumulation: int, stored_features: Store) -> None:
     settings = dataclasses.replace(PLAIN, xla=xla, gradient_accumulation=accumulation)
-    _, _, one = trained(dataclasses.replace(settings, xla=False))
-    _, _, two = trained(settings, replicas=2)
+    _, _, one = trained(dataclasses.replace(settings, xla=False), stored_features)
+    _, _, two = trained(settings, stored_features, replicas=2)
     for name, values in one.items():
         np.testing.assert_allclose(two[name], values, rtol=2e-4, err_msg=name)
 
 
-def test_accumulated_batches_are_one_large_batch() -> None:
+def test_accumulated_batches_are_one_large_batch(stored_features: Store) -> None:
     small = dataclasses.replace(PLAIN, batch_size=4, gradient_accumulation=2)
-    _, _, parts = trained(small)
-    _, _, whole = trained(dataclasses.replace(PLAIN, batch_size=8))
+    _, _, parts = trained(small, stored_features)
+    _, _, whole = trained(dataclasses.replace(PLAIN, batch_size=8), stored_features)
     np.testing.assert_allclose(parts["loss"], whole["loss"], rtol=1e-4)
 
 
-def test_loss_and_accuracy_are_those_of_the_real_clips() -> None:
+def test_loss_and_accuracy_are_those_of_the_real_clips(stored_features: Store) -> None:
     """The padding of the last batch counts nowhere: 21 clips in batches of 8."""
-    trainer, data, history = trained(PLAIN)
+    trainer, data, history = trained(PLAIN, stored_features)
     features, labels, weights = data.batch(np.arange(len(data)))
     probabilities = trainer.classifier.predict(features, verbose=0)
     losses = np.asarray(make_loss(PLAIN)(labels, probabilities)) * weights
@@ -169,12 +218,14 @@ def test_loss_and_accuracy_are_those_of_the_real_clips() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_loss_scale_comes_down_after_an_overflow(replicas: int) -> None:
+def test_loss_scale_comes_down_after_an_overflow(replicas: int, stored_features: Store) -> None:
     def overflow(trainer: Trainer) -> None:
         trainer.optimizer.dynamic_scale.assign(2.0**22)
 
     settings = dataclasses.replace(PLAIN, epochs=8)
-    trainer, _, history = trained(settings, replicas, policy="mixed_float16", prepare=overflow)
+    trainer, _, history = trained(
+        settings, stored_features, replicas, policy="mixed_float16", prepare=overflow
+    )
     assert keras.ops.convert_to_numpy(trainer.optimizer.dynamic_scale) < 2.0**22
     assert np.isfinite(history["loss"]).all()
     assert history["loss"][-1] < history["loss"][0]

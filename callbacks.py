@@ -35,6 +35,26 @@ class SeedEpoch(keras.callbacks.Callback):
                 layer.seed_generator.state.assign(words >> 1)  # fits any integer dtype
 
 
+class SayFirstStep(keras.callbacks.Callback):
+    """Says once how long it took until the first steps were done: tracing and all.
+
+    Args:
+        started: when the command was, by `time.perf_counter`.
+        on_screen: else only in the log.
+    """
+
+    def __init__(self, started: float, on_screen: bool):
+        super().__init__()
+        self.started: float | None = started
+        self.level = logging.INFO if on_screen else logging.DEBUG
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Say it, if it was not said."""
+        if self.started is not None:
+            log.log(self.level, "first step after %.1f s", time.perf_counter() - self.started)
+            self.started = None
+
+
 class FinishEpoch(keras.callbacks.Callback):
     """Makes every epoch durable as it ends, with its figures, the best and the periodic models.
 

@@ -211,7 +211,7 @@ class FeatureRows:
         rows = list(rows)
         if out is None:
             out = np.empty((len(rows), *self.row_shape), self.dtype)
-        buffer = memoryview(out).cast("B")
+        buffer = out.reshape(-1).view(np.uint8).data
         for place, row in enumerate(rows):
             target = buffer[place * self.row_bytes : (place + 1) * self.row_bytes]
             if row < 0:

@@ -133,8 +133,7 @@ class RunDirectory:
             "dataset": fingerprint(clips),
             "devices": devices,
             "precision": precision,
-            "versions": {"python": platform.python_version()}
-            | {name: _version(name) for name in PACKAGES},
+            "versions": versions(),
             "git_commit": _git_commit(),
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
@@ -218,6 +217,12 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return "not given" if value is None else str(value)
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python and of the packages that matter; None: not installed."""
+    packages = {name: _version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **packages}
 
 
 def _version(package: str) -> str | None:

@@ -218,7 +218,13 @@ def train(settings: Settings) -> int:
     )
 
     # Training, from the last finished epoch on. Nothing of an earlier run is touched before here.
-    from callbacks import EarlyStopping, FinishEpoch, SeedEpoch, write_models_of_last_epoch
+    from callbacks import (
+        EarlyStopping,
+        FinishEpoch,
+        SayFirstStep,
+        SeedEpoch,
+        write_models_of_last_epoch,
+    )
 
     if not continuing:
         if run.has_run():
@@ -236,8 +242,8 @@ def train(settings: Settings) -> int:
         log.info("continuing after epoch %d of %d", len(run.history), settings.epochs)
     early_stopping = EarlyStopping(run, settings.early_stopping_patience)
     if not early_stopping.due():
-        log.info("training begins after %.1f s", time.perf_counter() - started)
         at_once = trainer.steps_per_execution
+        has_bar = sys.stdout.isatty()  # the progress bar is for a terminal only
         trainer.fit(
             training_batches(
                 features["train"],
@@ -253,12 +259,13 @@ def train(settings: Settings) -> int:
             validation_steps=evaluation_steps(len(features["val"]), settings.batch_size, at_once),
             callbacks=[
                 SeedEpoch(settings.seed),
-                FinishEpoch(run, inputs, len(features["train"]), on_screen=not sys.stdout.isatty()),
+                SayFirstStep(started, on_screen=not has_bar),
+                FinishEpoch(run, inputs, len(features["train"]), on_screen=not has_bar),
                 early_stopping,
                 keras.callbacks.TensorBoard(run / TENSORBOARD, write_graph=False),
             ],
             shuffle=False,  # the batches are shuffled already
-            verbose=int(sys.stdout.isatty()),  # the bar is for a terminal only
+            verbose=int(has_bar),
         )
     stopped_early = len(run.history) < settings.epochs
     if stopped_early:

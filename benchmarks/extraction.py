@@ -1,7 +1,9 @@
 """Clips per second of extraction: clip by clip, ours, and the forward pass alone."""
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,86 +13,97 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.decoding import seek_frames
-from benchmarks.timing import side_by_side
+from benchmarks.timing import Way, side_by_side
 from clips import Clip
+from devices import Precision, make_strategy
 from feature_cache import FeatureCache, Recipe
-from feature_extraction import CLIPS_PER_REPLICA, extract_features, on_replicas
+from feature_extraction import CLIPS_PER_REPLICA, decoder_threads, extract_features, on_replicas
 from frames import read_frames
 from model_architecture import feature_size, load_vgg19_weights, vgg19
 
 ROUNDS = 3
+SECONDS = 6.0  # that the forward pass alone should take in a round; at least two batches
+PLAIN_CLIPS = 2
 
 Network = Callable[[np.ndarray], np.ndarray]
 
 
-def make_network(strategy: tf.distribute.Strategy, layer: str, dtype: str) -> Network:
-    """Return the extractor on all replicas; random weights, which take as long as trained ones."""
-
-    def make_extractor() -> keras.Model:
-        model = vgg19(layer, dtype)
-        load_vgg19_weights(model, "random", layer)
-        return model
-
-    return on_replicas(strategy, make_extractor)
-
-
 def measure_extraction(
     clips: Sequence[Clip],
-    strategy: tf.distribute.Strategy,
+    devices: list[tf.config.LogicalDevice],
     layer: str,
     frames: int,
-    precisions: dict[str, str],
+    precision: Precision,
 ) -> dict[str, Any]:
-    """Return clips per second of each way and precision.
+    """Return clips per second of the plain way, of ours and of its limits.
+
+    Where network and decoders share the CPU, no overlap can save the decoders' work: then
+    `shared_limit` is what both one after the other would take, each on all cores.
 
     Args:
-        clips: as many as whole batches hold, so that the limit is of the same work.
-        precisions: names and dtypes, "float32" among them.
+        clips: what to take from; as many are extracted as fill whole batches for some seconds.
     """
-    replicas = strategy.num_replicas_in_sync
+    replicas = len(devices)
     batch_clips = replicas * CLIPS_PER_REPLICA
-    if len(clips) % batch_clips:
-        raise ValueError(f"{len(clips)} clips are no whole batches of {batch_clips}")
-    decoded = np.stack([read_frames(clip.path, frames) for clip in clips])
-
-    plain_model = vgg19(layer)
-    load_vgg19_weights(plain_model, "random", layer)
-    networks = {name: make_network(strategy, layer, dtype) for name, dtype in precisions.items()}
+    network = on_replicas(
+        make_strategy(devices, replicas), partial(make_extractor, layer, precision.computation)
+    )
+    batch = np.stack([read_frames(clip.path, frames) for clip in clips[:batch_clips]])
+    network(batch)  # traced and compiled before the clock starts
+    started = time.perf_counter()
+    network(batch)
+    wanted = max(2, round(SECONDS / (time.perf_counter() - started)))
+    batches = min(wanted, len(clips) // batch_clips)
+    chosen = clips[: batches * batch_clips]
+    plain_model = make_extractor(layer, "float32")
+    plain_model.predict(batch[0], verbose=0)
 
     def plain() -> None:
-        for clip in clips:
+        for clip in chosen[:PLAIN_CLIPS]:
             plain_model.predict(seek_frames(clip.path, frames), verbose=0)
 
-    def limit(network: Network) -> None:
-        for batch in np.split(decoded, len(clips) // batch_clips):
+    def limit() -> None:
+        for _ in range(batches):
             network(batch)
 
-    def ours(network: Network) -> None:
+    def ours() -> None:
         recipe = Recipe(frames, layer, "random", feature_size(layer), "float16")
         with tempfile.TemporaryDirectory() as folder:
             cache = FeatureCache(Path(folder), recipe)
-            extract_features(clips, cache, lambda: network, replicas)
+            extract_features(chosen, cache, lambda: network, replicas)
             cache.close()
 
-    ways: dict[str, Callable[[], object]] = {"plain": plain}
-    for name, network in networks.items():
-        network(decoded[:batch_clips])  # traced and compiled before the clock starts
-        ways[f"{name} ours"] = partial(ours, network)
-        ways[f"{name} limit"] = partial(limit, network)
-    plain_model.predict(decoded[0], verbose=0)
-    timings = side_by_side(ways, ROUNDS)
-    report: dict[str, Any] = {
-        "clips": len(clips),
-        "layer": layer,
-        "replicas": replicas,
-        "plain_clips_per_second": len(clips) / timings.median("plain"),
+    def decode() -> None:
+        with ThreadPoolExecutor(decoder_threads()) as decoders:
+            for _ in decoders.map(lambda clip: read_frames(clip.path, frames), chosen):
+                pass
+
+    ways = {
+        "plain": Way([plain], PLAIN_CLIPS),
+        "ours": Way([ours], len(chosen)),
+        "limit": Way([limit], len(chosen)),
+        "decoding": Way([decode], len(chosen)),
     }
-    for name, dtype in precisions.items():
-        report[name] = {
-            "dtype": dtype,
-            "clips_per_second": len(clips) / timings.median(f"{name} ours"),
-            "limit_clips_per_second": len(clips) / timings.median(f"{name} limit"),
-            "ours_over_limit": timings.speedup(f"{name} ours", f"{name} limit"),
-            "ours_over_plain": timings.speedup(f"{name} ours", "plain"),
-        }
-    return report
+    rates = side_by_side(ways, ROUNDS)
+    network_rate, decoding_rate = rates.median("limit"), rates.median("decoding")
+    on_cpu = devices[0].device_type == "CPU"
+    shared = 1 / (1 / network_rate + 1 / decoding_rate)
+    shared_limit = shared if on_cpu else min(network_rate, decoding_rate)
+    return {
+        "dtype": precision.computation,
+        "devices": replicas,
+        "clips": len(chosen),
+        "clips_per_second": {name: rates.median(name) for name in ways},
+        "shared_limit_clips_per_second": shared_limit,
+        "slower": "network" if network_rate < decoding_rate else "decoding",
+        "ours_over_plain": rates.ratio("ours", "plain"),
+        "ours_over_limit": rates.ratio("ours", "limit"),
+        "ours_over_shared_limit": rates.median("ours") / shared_limit,
+    }
+
+
+def make_extractor(layer: str, dtype: str) -> keras.Model:
+    """Return VGG19 with random weights, which take as long as trained ones."""
+    model = vgg19(layer, dtype)
+    load_vgg19_weights(model, "random", layer)
+    return model

@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the figures")
     own, flags = parser.parse_known_args()
     settings = parse_settings(flags)
-    features, labels, groups = cached_clips(settings)
+    clips, groups = cached_clips(settings)
+    features = clips.stored.read(clips.rows.tolist()).astype(np.float32)
+    labels = clips.labels
     rows = [
         logistic_row("logistic regression, mean features", features.mean(axis=1), labels, groups),
         logistic_row(
@@ -61,7 +63,7 @@ def main() -> None:
     for dropout, l2 in itertools.product(DROPOUTS, PENALTIES):
         chosen = dataclasses.replace(settings, dropout=dropout, l2=l2)
         started = time.perf_counter()
-        probabilities = cross_validated(chosen, features, labels, groups)
+        probabilities = cross_validated(chosen, clips, groups)
         row = {
             "name": f"attention-LSTM, dropout {dropout}, l2 {l2:g}",
             **figures(labels, probabilities),
@@ -81,8 +83,8 @@ def main() -> None:
         own.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def cached_clips(settings: Settings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return `(clips, frames, features)` float32, labels and groups of all clips but the test's."""
+def cached_clips(settings: Settings) -> tuple[ClipFeatures, np.ndarray]:
+    """Return the features and the group of all clips but the test's."""
     clips = [c for c in find_clips(settings.dataset_path, settings.seed) if c.split != "test"]
     layer = settings.feature_layer
     weights = identify_weights(settings.vgg19_weights, layer)
@@ -93,9 +95,8 @@ def cached_clips(settings: Settings) -> tuple[np.ndarray, np.ndarray, np.ndarray
     found = [row for row in rows if row is not None]
     if len(found) < len(clips):
         raise SystemExit("error: not all features are in the cache: run the training command first")
-    features = cache.memory_map()[found].astype(np.float32)
-    groups = np.array([clip.group or clip.name for clip in clips])
-    return features, np.array([clip.label for clip in clips]), groups
+    labels = [clip.label for clip in clips]
+    return ClipFeatures(cache.rows(), found, labels), np.array([c.group or c.name for c in clips])
 
 
 def folds(labels: np.ndarray, groups: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -116,21 +117,19 @@ def logistic_row(
     return {"name": name} | figures(labels, probabilities)
 
 
-def cross_validated(
-    settings: Settings, features: np.ndarray, labels: np.ndarray, groups: np.ndarray
-) -> np.ndarray:
+def cross_validated(settings: Settings, clips: ClipFeatures, groups: np.ndarray) -> np.ndarray:
     """Return each clip's probability by the model of the last epoch that has not seen it."""
-    probabilities = np.zeros(len(labels))
-    for train, held_out in folds(labels, groups, seed=0):
+    probabilities = np.zeros(len(clips))
+    for train, held_out in folds(clips.labels, groups, seed=0):
         keras.utils.set_random_seed(settings.seed)
         keras.backend.clear_session()
-        factors = class_factors(labels[train].tolist(), settings)
-        clips = ClipFeatures(features, train, labels[train], factors)
-        steps = steps_per_epoch(len(clips), settings.batch_size)
-        sample = sample_features(clips, settings.batch_size, settings.seed, limit=len(clips))
+        factors = class_factors(clips.labels[train].tolist(), settings)
+        chosen = ClipFeatures(clips.stored, clips.rows[train], clips.labels[train], factors)
+        steps = steps_per_epoch(len(chosen), settings.batch_size)
+        sample = sample_features(chosen, settings.batch_size, settings.seed, limit=len(chosen))
         trainer = make_trainer(settings, sample, steps)
         trainer.fit(
-            training_batches(clips, settings.batch_size, settings.seed, 0, settings.epochs),
+            training_batches(chosen, settings.batch_size, settings.seed, 0, settings.epochs),
             steps_per_epoch=steps,
             epochs=settings.epochs,
             shuffle=False,
@@ -138,7 +137,7 @@ def cross_validated(
         )
         probabilities[held_out] = violence_probabilities(
             trainer.classifier,
-            ClipFeatures(features, held_out, labels[held_out]),
+            ClipFeatures(clips.stored, clips.rows[held_out], clips.labels[held_out]),
             settings.batch_size,
         )
     return probabilities

@@ -1,34 +1,61 @@
 """Timing side by side: every way takes its turn in every round, so that drift cancels out."""
 
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Timings:
-    """Seconds of each way, round by round."""
+class Way:
+    """One way to do something, in as many parts as there are functions to call.
 
-    seconds: dict[str, list[float]]
+    A function may return its own seconds, where not all of it counts.
+    """
+
+    parts: Sequence[Callable[[], float | None]]
+    amount: float = 1.0  # of what all parts together do: clips, say
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What each way does per second, round by round."""
+
+    per_second: dict[str, list[float]]
 
     def median(self, way: str) -> float:
-        """Return the median seconds of a way."""
-        return statistics.median(self.seconds[way])
+        """Return the median rate of a way."""
+        return statistics.median(self.per_second[way])
 
-    def speedup(self, way: str, over: str) -> float:
+    def ratio(self, way: str, over: str) -> float:
         """Return how many times faster `way` is than `over`: the median of the rounds' ratios."""
-        pairs = zip(self.seconds[way], self.seconds[over], strict=True)
-        return statistics.median(other / own for own, other in pairs)
+        pairs = zip(self.per_second[way], self.per_second[over], strict=True)
+        return statistics.median(own / other for own, other in pairs)
 
 
-def side_by_side(ways: Mapping[str, Callable[[], object]], rounds: int) -> Timings:
-    """Call every way once per round, in turn, and time each call; warm them up beforehand."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+def side_by_side(ways: Mapping[str, Way], rounds: int) -> Rates:
+    """Run every way once per round, part by part in turn; they are to be warmed up beforehand."""
+    per_second: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
-        names = list(ways) if number % 2 == 0 else list(ways)[::-1]
-        for name in names:
-            started = time.perf_counter()
-            ways[name]()
-            seconds[name].append(time.perf_counter() - started)
-    return Timings(seconds)
+        seconds = dict.fromkeys(ways, 0.0)
+        for part in range(max(len(way.parts) for way in ways.values())):
+            for name in list(ways) if (number + part) % 2 == 0 else list(ways)[::-1]:
+                if part < len(ways[name].parts):
+                    started = time.perf_counter()
+                    told = ways[name].parts[part]()
+                    seconds[name] += told or time.perf_counter() - started
+        for name, way in ways.items():
+            per_second[name].append(way.amount / seconds[name])
+    return Rates(per_second)
+
+
+def in_own_process(function: Callable[..., Result], *arguments: object) -> Result:
+    """Call a function where nothing else has been loaded, and return its result."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as process:
+        return process.submit(function, *arguments).result()

@@ -1,8 +1,15 @@
-"""Clips per second of training on cached features: plain `fit`, ours, the matrix products alone."""
+"""Clips per second of training on cached features, for the configurations that users choose from.
+
+Each beside the plain way, default `fit` in float32, and beside the time that its matrix products
+alone would take.
+"""
 
 import dataclasses
+import resource
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,71 +17,170 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.timing import side_by_side
+from benchmarks.timing import Way, in_own_process, side_by_side
 from config import Settings
+from devices import choose_precision, find_devices, make_strategy
+from feature_cache import FeatureRows
 from input_pipeline import ClipFeatures, sample_features, steps_per_epoch, training_batches
-from model_architecture import attention_lstm
+from model_architecture import as_plain_keras, attention_lstm
 from training import Trainer, make_loss, make_trainer, standardize_on
 
 ROUNDS = 3
-CLIPS = 512
+CLIPS = 1024
 FRAMES, FEATURES = 16, 4096
 PROJECTION, UNITS, ATTENTION_UNITS = 192, 192, 64  # attention_lstm's own defaults
+PIECE_ROUNDS = 20
 
 
-def measure_training(folder: Path, batch_size: int = 64) -> dict[str, Any]:
-    """Return clips per second in float32 on one replica; the features lie in `folder`."""
-    settings = dataclasses.replace(Settings(dataset_path=folder), batch_size=batch_size)
-    random = np.random.default_rng(0)
-    memory_map = np.memmap(
-        folder / "speed.features", np.float16, "w+", shape=(CLIPS, FRAMES, FEATURES)
+@dataclass(frozen=True)
+class Configuration:
+    """A row of the table."""
+
+    name: str
+    batch_size: int
+    all_replicas: bool = True
+    mixed_precision: bool = True
+    xla: bool = False
+
+
+FLOAT32 = Configuration("one replica, float32", 64, all_replicas=False, mixed_precision=False)
+MIXED = Configuration("+ mixed precision", 64)
+CONFIGURATIONS = (
+    Configuration("one replica, float32", 16, all_replicas=False, mixed_precision=False),
+    FLOAT32,
+    Configuration("all replicas, float32", 32, mixed_precision=False),
+    MIXED,
+    Configuration("+ XLA", 64, xla=True),
+    Configuration("+ XLA", 96, xla=True),
+)
+
+
+def measure_training(folder: Path, replicas: int | None) -> dict[str, Any]:
+    """Return the figures of each configuration, or why there are none.
+
+    Each has a process of its own: for its peak of memory, and because two strategies' trainings
+    in one process mix up TensorFlow's collectives.
+
+    Args:
+        folder: where to put features meanwhile.
+        replicas: as the flag of that name.
+    """
+    rows = [
+        dataclasses.asdict(configuration)
+        | in_own_process(measure_configuration, folder, replicas, configuration)
+        for configuration in CONFIGURATIONS
+    ]
+    float32, mixed = rows[CONFIGURATIONS.index(FLOAT32)], rows[CONFIGURATIONS.index(MIXED)]
+    # The plain way is in float32 and on one device in every row.
+    mixed["ours_over_plain_float32"] = mixed.get("ours_over_plain")
+    return {"float32": float32, "mixed": mixed, "configurations": rows}
+
+
+def measure_configuration(
+    folder: Path, replicas: int | None, configuration: Configuration
+) -> dict[str, Any]:
+    """Return one configuration's clips per second, ratios, and where its time goes."""
+    devices = find_devices(replicas)
+    if not configuration.all_replicas:
+        devices = devices[:1]
+    precision = choose_precision(configuration.mixed_precision, devices[0].device_type)
+    if configuration.mixed_precision and precision.computation == "float32":
+        return {"no_device": precision.reason}
+    strategy = make_strategy(devices, configuration.batch_size)
+    settings = dataclasses.replace(
+        Settings(dataset_path=folder), batch_size=configuration.batch_size, xla=configuration.xla
     )
-    for row in memory_map:
-        row[:] = random.random(row.shape, dtype=np.float32)
-    labels = random.integers(0, 2, CLIPS)
-    clips = ClipFeatures(memory_map, range(CLIPS), labels)
-    steps = steps_per_epoch(CLIPS, batch_size)
-    sample = sample_features(clips, batch_size, settings.seed, 2 * batch_size)
+    clips = stored_clips(folder)
+    steps = steps_per_epoch(CLIPS, settings.batch_size)
+    with strategy.scope():
+        sample = sample_features(clips, settings.batch_size, settings.seed, 128)
+        trainer = make_trainer(settings, sample, steps, precision.policy)
 
-    trainer = make_trainer(settings, sample, steps)
-    plain_model, plain_batches = _plain(settings, sample, memory_map, labels)
-
-    def ours() -> None:
-        trainer.fit(
-            training_batches(clips, batch_size, settings.seed, 0, 1),
-            steps_per_epoch=steps,
-            shuffle=False,
-            verbose=0,
+    def ours() -> float:
+        return seconds_of_second_epoch(
+            trainer, training_batches(clips, settings.batch_size, settings.seed, 0, 2), steps
         )
 
-    def plain() -> None:
-        plain_model.fit(plain_batches, shuffle=False, verbose=0)
+    ours()  # traced before the clock starts
+    memory = peak_memory(devices[0])
+    pieces = (
+        measure_pieces(trainer, clips, settings.batch_size)
+        if len(devices) == 1 and not settings.xla
+        else None
+    )
+    plain_model, plain_batches = make_plain(settings, clips)
+    if plain_model.count_params() != trainer.classifier.count_params():
+        raise AssertionError("the two ways train different models")
 
-    ways: dict[str, Callable[[], object]] = {"ours": ours, "plain": plain}
-    for way in ways.values():
-        way()  # traced before the clock starts
-    timings = side_by_side(ways, ROUNDS)
-    rate = matrix_product_rate(batch_size)
-    limit = CLIPS * matrix_product_operations() / rate
-    _require_same_parameters(trainer, plain_model)
+    def plain() -> float:
+        return seconds_of_second_epoch(plain_model, plain_batches.repeat(2), steps)
+
+    plain()
+    rates = side_by_side({"ours": Way([ours], CLIPS), "plain": Way([plain], CLIPS)}, ROUNDS)
+    products = matrix_product_rate(precision.computation)
+    limit = len(devices) * products / matrix_product_operations()
     return {
-        "batch_size": batch_size,
+        "dtype": precision.computation,
+        "replicas": len(devices),
         "parameters": trainer.classifier.count_params(),
-        "clips_per_second": {name: CLIPS / timings.median(name) for name in ways},
-        "seconds_per_epoch_of_10000_clips": 10_000 / CLIPS * timings.median("ours"),
-        "matrix_products_gflops": rate / 1e9,
-        "limit_clips_per_second": CLIPS / limit,
-        "ours_over_plain": timings.speedup("ours", "plain"),
-        "ours_over_limit": limit / timings.median("ours"),
+        "clips_per_second": {name: rates.median(name) for name in ("ours", "plain")},
+        "seconds_per_epoch_of_10000_clips": 10_000 / rates.median("ours"),
+        "peak_memory_mb": memory / 2**20,
+        "matrix_products_gflops": products / 1e9,
+        "limit_clips_per_second": limit,
+        "ours_over_plain": rates.ratio("ours", "plain"),
+        "ours_over_limit": rates.median("ours") / limit,
+        "milliseconds_of_a_step": 1000 * settings.batch_size / rates.median("ours"),
+        "milliseconds_of_its_products": 1000 * settings.batch_size / limit,
+        "milliseconds_of_pieces_alone": pieces,
     }
 
 
-def _plain(
-    settings: Settings, sample: tf.data.Dataset, features: np.ndarray, labels: np.ndarray
-) -> tuple[keras.Model, tf.data.Dataset]:
-    """Return the same classifier compiled as everyone does it, and its batches from memory."""
-    model = attention_lstm(FRAMES, FEATURES, dropout=settings.dropout, l2=settings.l2)
-    standardize_on(model, sample)
+def stored_clips(folder: Path) -> ClipFeatures:
+    """Return random features, stored in `folder`, with random labels."""
+    random = np.random.default_rng(0)
+    path = folder / "training.features"
+    if not path.exists():
+        with path.open("wb") as file:
+            for _ in range(CLIPS):
+                file.write(
+                    random.random((FRAMES, FEATURES), np.float32).astype(np.float16).tobytes()
+                )
+    rows = FeatureRows(path, (FRAMES, FEATURES), "float16")
+    return ClipFeatures(rows, range(CLIPS), random.integers(0, 2, CLIPS))
+
+
+def seconds_of_second_epoch(model: keras.Model, batches: tf.data.Dataset, steps: int) -> float:
+    """Return what an epoch takes once the pipeline is filled."""
+    clock = EpochClock()
+    model.fit(batches, epochs=2, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[clock])
+    return clock.seconds[-1]
+
+
+class EpochClock(keras.callbacks.Callback):
+    """Times each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Stop it."""
+        self.seconds.append(time.perf_counter() - self._started)
+
+
+def make_plain(settings: Settings, clips: ClipFeatures) -> tuple[keras.Model, tf.data.Dataset]:
+    """Return the same classifier of Keras's own layers, compiled as everyone does it, in float32
+    on one device, and its batches from memory.
+    """
+    features = clips.stored.read(clips.rows.tolist())
+    classifier = attention_lstm(FRAMES, FEATURES, dropout=settings.dropout, l2=settings.l2)
+    standardize_on(classifier, tf.data.Dataset.from_tensors(features[:128]))
+    model = as_plain_keras(classifier)
     loss = make_loss(settings)
     loss.reduction = "sum_over_batch_size"
     model.compile(
@@ -82,14 +188,65 @@ def _plain(
         loss,
         metrics=["accuracy", keras.metrics.AUC()],
     )
-    whole = np.array(features), labels.astype(np.float32)[:, None]
-    batches = tf.data.Dataset.from_tensor_slices(whole).shuffle(len(labels))
+    whole = features, clips.labels.astype(np.float32)[:, None]
+    batches = tf.data.Dataset.from_tensor_slices(whole).shuffle(len(clips))
     return model, batches.batch(settings.batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def _require_same_parameters(trainer: Trainer, plain: keras.Model) -> None:
-    if trainer.classifier.count_params() != plain.count_params():
-        raise AssertionError("the two ways train different models")
+def measure_pieces(trainer: Trainer, clips: ClipFeatures, batch_size: int) -> dict[str, float]:
+    """Return the milliseconds that the pieces of a step take, each run alone on ready tensors.
+
+    In a step some of them overlap. Forward and backward includes standardizing and the LSTM.
+    """
+    lstm = trainer.classifier.get_layer("lstm")
+    weights = trainer.classifier.trainable_weights
+    features, labels, factors = map(tf.constant, clips.batch(np.arange(batch_size)))
+    inputs = tf.random.uniform((batch_size, FRAMES, PROJECTION))
+    gradients = [1e-3 * tf.random.uniform(weight.shape) for weight in weights]
+
+    def standardizing() -> list[tf.Tensor]:
+        return [values[0, 0, 0] for values in trainer._standardize(features)]
+
+    def forward_and_backward() -> list[tf.Tensor]:
+        gradients, _, _ = trainer._gradients_of(features, labels, factors, tf.ones(()))
+        return [tf.reshape(gradient, [-1])[0] for gradient in gradients]  # none may be left out
+
+    def lstm_alone() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            total = tf.reduce_sum(tf.cast(lstm(inputs, training=True), tf.float32))
+        wanted = [inputs, *(weight.value for weight in lstm.trainable_weights)]
+        return [tf.reduce_sum(values) for values in tape.gradient(total, wanted)]
+
+    def optimizer() -> list[tf.Tensor]:
+        trainer.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        return [tf.constant(0.0)]
+
+    def reading() -> list[tf.Tensor]:
+        clips.batch(np.arange(batch_size))
+        return []
+
+    pieces: dict[str, Callable[[], list[tf.Tensor]]] = {
+        function.__name__: function if function is reading else tf.function(function)
+        for function in (standardizing, lstm_alone, forward_and_backward, optimizer, reading)
+    }
+
+    def wait_for(piece: Callable[[], list[tf.Tensor]]) -> None:
+        for value in piece():
+            value.numpy()
+
+    ways = {name: Way([partial(wait_for, piece)]) for name, piece in pieces.items()}
+    for piece in pieces.values():
+        wait_for(piece)
+    rates = side_by_side(ways, PIECE_ROUNDS)
+    return {name: 1000 / rates.median(name) for name in ways}
+
+
+def peak_memory(device: tf.config.LogicalDevice) -> float:
+    """Return the peak bytes taken on a GPU so far; on a CPU, by this process."""
+    if device.device_type == "GPU":
+        return float(tf.config.experimental.get_memory_info(device.name)["peak"])
+    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def matrix_product_operations() -> int:
@@ -104,15 +261,17 @@ def matrix_product_operations() -> int:
     return 2 * FRAMES * (2 * projection + 3 * (lstm + attention))
 
 
-def matrix_product_rate(batch_size: int) -> float:
-    """Return the operations per second of the largest product, the best of ten."""
-    left = tf.random.uniform((batch_size * FRAMES, 2 * FEATURES))
-    right = tf.random.uniform((2 * FEATURES, PROJECTION))
-    product = tf.function(tf.matmul)
-    product(left, right)
-    seconds = []
-    for _ in range(10):
-        started = time.perf_counter()
-        product(left, right).numpy()
-        seconds.append(time.perf_counter() - started)
-    return 2 * left.shape[0] * left.shape[1] * right.shape[1] / min(seconds)
+def matrix_product_rate(dtype: str) -> float:
+    """Return operations per second of matrix products: the best of ten, of the best shape."""
+    best = 0.0
+    for rows, inner, columns in ((64 * FRAMES, 2 * FEATURES, PROJECTION), (2048, 2048, 2048)):
+        left = tf.cast(tf.random.uniform((rows, inner)), dtype)
+        right = tf.cast(tf.random.uniform((inner, columns)), dtype)
+        product = tf.function(lambda a, b: tf.matmul(a, b))
+        product(left, right)
+        for _ in range(10):
+            started = time.perf_counter()
+            product(left, right).numpy()
+            seconds = time.perf_counter() - started
+            best = max(best, 2 * rows * inner * columns / seconds)
+    return best

@@ -1,0 +1,117 @@
+"""The training command on a large cache: seconds to the first step, and its peak of memory.
+
+The clips are files of a few bytes that are never decoded, since their features are in the cache:
+zeros, in a sparse file that takes no space on the disk but is read like any other.
+"""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from config import CLASS_NAMES, Settings
+from feature_cache import INDEX_NAME, FeatureCache, Recipe, clip_content, file_stamp
+from model_architecture import feature_size, identify_weights
+
+SCRIPT = Path(__file__).parent.parent / "train_rtx5000_dual_optimized.py"
+HELP_ROUNDS = 5
+STARTUP_CLIPS = 10_000
+SMALL, LARGE = 2_000, 100_000  # clips
+FIRST_STEP = "first step after"  # what the command says
+
+
+def measure_startup(folder: Path) -> dict[str, Any]:
+    """Return the seconds of `--help` and those from the command to its first training step."""
+    help_seconds = []
+    for _ in range(HELP_ROUNDS):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, SCRIPT, "--help"], check=True, capture_output=True)
+        help_seconds.append(time.perf_counter() - started)
+    dataset = cached_dataset(folder, STARTUP_CLIPS)
+    started = time.perf_counter()
+    process = start_training(dataset, folder)
+    assert process.stdout is not None
+    said = next((line for line in process.stdout if FIRST_STEP in line), None)
+    seconds = time.perf_counter() - started
+    process.kill()
+    process.communicate()
+    if said is None:
+        raise RuntimeError("the training command ended before its first step")
+    return {
+        "help_seconds": sorted(help_seconds)[HELP_ROUNDS // 2],
+        "clips": STARTUP_CLIPS,
+        "first_step_seconds": seconds,
+    }
+
+
+def measure_memory(folder: Path) -> dict[str, Any]:
+    """Return the peak resident bytes of an epoch of the training command, small and large."""
+    peaks, sizes = {}, {}
+    for clips in (SMALL, LARGE):
+        dataset = cached_dataset(folder, clips)
+        with (folder / "said").open("w+") as said:
+            process = start_training(dataset, folder, said)
+            _, status, used = os.wait4(process.pid, 0)
+            if status:
+                said.seek(0)
+                raise RuntimeError(f"the training command failed: {said.read()}")
+        peaks[clips] = used.ru_maxrss / 1024
+        sizes[clips] = sum(p.stat().st_size for p in dataset.glob("cache/*.features")) / 2**20
+    return {
+        "peak_mb": {str(clips): peak for clips, peak in peaks.items()},
+        "features_mb": {str(clips): size for clips, size in sizes.items()},
+        "large_over_small": peaks[LARGE] / peaks[SMALL],
+    }
+
+
+def recipe() -> Recipe:
+    """Return the features that the command's defaults ask for, with random weights."""
+    settings = Settings(dataset_path=Path())
+    layer = settings.feature_layer
+    weights = identify_weights("random", layer)
+    dtype = settings.feature_dtype
+    return Recipe(settings.frames, layer, weights, feature_size(layer), dtype)
+
+
+def cached_dataset(folder: Path, clips: int) -> Path:
+    """Return a folder of clips whose features are in its `cache`: 80 % to train on."""
+    dataset = folder / f"{clips}_clips"
+    splits = {"train": clips * 8 // 10, "val": clips // 10, "test": clips // 10}
+    cache = FeatureCache(dataset / "cache", recipe())
+    contents = []
+    for split, count in splits.items():
+        for number in range(count):
+            path = dataset / "clips" / split / CLASS_NAMES[number % 2] / f"{number}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{split} {number}")
+            contents.append(clip_content(path))
+            cache.remember_file(path, file_stamp(path), contents[-1])
+    cache.close()
+    key = cache.recipe.key
+    with sqlite3.connect(dataset / "cache" / INDEX_NAME) as index:
+        rows = [(key, content, row) for row, content in enumerate(contents)]
+        index.executemany("INSERT INTO features VALUES (?, ?, ?)", rows)
+    index.close()
+    with cache.path.open("wb") as file:
+        file.truncate(clips * cache.row_bytes)
+    return dataset
+
+
+def start_training(
+    dataset: Path, folder: Path, stdout: IO[str] | int = subprocess.PIPE
+) -> subprocess.Popen[str]:
+    """Start one epoch of the training command on a cached dataset."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, str(SCRIPT), "--dataset-path", str(dataset / "clips")),
+            *("--cache-dir", str(dataset / "cache"), "--vgg19-weights", "random"),
+            *("--checkpoint-dir", str(folder / "run"), "--fresh"),
+            *("--epochs", "1", "--warmup-epochs", "0"),
+        ],
+        stdout=stdout,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

@@ -1,0 +1,189 @@
+"""The speed benchmark's figures as tables, for a terminal and for Markdown."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Row = list[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, a header, and rows of as many cells; the first column is text, the rest figures."""
+
+    title: str
+    header: Row
+    rows: list[Row]
+
+    def as_text(self) -> str:
+        """Return aligned columns."""
+        columns = list(zip(self.header, *self.rows, strict=True))
+        widths = [max(map(len, column)) for column in columns]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if number == 0 else cell.rjust(width)
+                for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in [self.header, *self.rows]
+        ]
+        return "\n".join([self.title, *lines])
+
+    def as_markdown(self) -> str:
+        """Return a Markdown table below its title."""
+        rule = ["---", *["---:"] * (len(self.header) - 1)]
+        rows = [f"| {' | '.join(row)} |" for row in [self.header, rule, *self.rows]]
+        return "\n".join([f"**{self.title}**", "", *rows])
+
+
+def figure_at(report: dict[str, Any], name: str) -> Any:
+    """Return the value at `a.b.c` of nested dictionaries; None where there is none."""
+    value: Any = report
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def make_tables(report: dict[str, Any]) -> list[Table]:
+    """Return the tables of the stages that were measured."""
+    makers: dict[str, list[Callable[[dict[str, Any]], Table]]] = {
+        "decode": [decoding_table],
+        "extraction": [extraction_table],
+        "training": [training_table, pieces_table],
+        "startup": [startup_table],
+        "memory": [memory_table],
+    }
+    tables = [machine_table(report["machine"])]
+    for stage, functions in makers.items():
+        if stage in report:
+            tables += [function(report[stage]) for function in functions]
+    return [*tables, targets_table(report["targets"])]
+
+
+def machine_table(machine: dict[str, Any]) -> Table:
+    """Return what the figures were measured on."""
+    versions = machine["versions"]
+    rows = [
+        ["devices", "; ".join(machine["devices"])],
+        ["cores, memory", f"{machine['cores']}, {machine['memory_gb']:.0f} GiB"],
+        ["CPU's bfloat16", ", ".join(machine["cpu_bfloat16"]) or "none"],
+        ["copy rate of one core", f"{machine['cpu_copy_gb_per_second']} GB/s"],
+        ["TensorFlow, Keras", f"{versions['tensorflow']}, {versions['keras']}"],
+    ]
+    return Table("Machine", ["", ""], rows)
+
+
+def decoding_table(decode: dict[str, Any]) -> Table:
+    """Return clips per second of each way."""
+    rates = decode["clips_per_second"]
+    limit = decode["clips_per_second"]["limit"]
+    rows = [
+        [name, f"{rates[way]:.1f}", f"{rates[way] / limit:.2f}"]
+        for way, name in (
+            ("seeking", "seeking to each frame"),
+            ("ours", "ours"),
+            ("limit", "grab() alone, the limit"),
+        )
+    ]
+    rows += [
+        [f"ours on {cores} core{'s' * (cores != '1')}", f"{rate:.1f}", ""]
+        for cores, rate in decode["clips_per_second_by_cores"].items()
+    ]
+    return Table("Decoding, one core", ["", "clips/s", "of the limit"], rows)
+
+
+def extraction_table(extraction: dict[str, Any]) -> Table:
+    """Return clips per second of each precision."""
+    rows = []
+    for name, figures in extraction.items():
+        if "no_device" in figures:
+            rows.append([f"{name}: {figures['no_device']}", *["no device"] * 6])
+            continue
+        for measured in (figures, figures.get("one_device")):
+            if measured is None:
+                continue
+            rates = measured["clips_per_second"]
+            rows.append(
+                [
+                    f"{measured['dtype']}, {measured['devices']} device(s)",
+                    *(f"{rates[way]:.2f}" for way in ("plain", "ours", "limit")),
+                    f"{measured['ours_over_plain']:.2f}",
+                    f"{measured['ours_over_limit']:.2f}",
+                    f"{measured['ours_over_shared_limit']:.2f}",
+                ]
+            )
+    header = ["", "plain", "ours", "limit", "/ plain", "/ limit", "/ shared limit"]
+    return Table("Extraction, clips/s", header, rows)
+
+
+def training_table(training: dict[str, Any]) -> Table:
+    """Return the configurations that users choose between."""
+    rows = []
+    for row in training["configurations"]:
+        name = [row["name"], str(row["batch_size"])]
+        if "no_device" in row:
+            rows.append([*name, *["no device"] * 6])
+            continue
+        rates = row["clips_per_second"]
+        rows.append(
+            [
+                f"{row['name']} ({row['replicas']} x {row['dtype']})",
+                str(row["batch_size"]),
+                f"{rates['plain']:.0f}",
+                f"{rates['ours']:.0f}",
+                f"{row['seconds_per_epoch_of_10000_clips']:.1f} s",
+                f"{row['peak_memory_mb']:.0f} MB",
+                f"{row['ours_over_plain']:.2f}",
+                f"{row['ours_over_limit']:.2f}",
+            ]
+        )
+    header = ["", "batch", "plain", "ours", "10,000", "memory", "/ plain", "/ limit"]
+    return Table("Training, clips/s", header, rows)
+
+
+def pieces_table(training: dict[str, Any]) -> Table:
+    """Return where the time of a step goes: its pieces, each alone."""
+    rows = []
+    for row in training["configurations"]:
+        pieces = row.get("milliseconds_of_pieces_alone")
+        if pieces:
+            rows.append(
+                [
+                    f"{row['dtype']}, batch {row['batch_size']}",
+                    f"{row['milliseconds_of_a_step']:.1f}",
+                    f"{row['milliseconds_of_its_products']:.1f}",
+                    *(f"{milliseconds:.1f}" for milliseconds in pieces.values()),
+                ]
+            )
+    header = ["", "step", "products", "standardize", "LSTM", "fwd+bwd", "optimizer", "read"]
+    return Table("Milliseconds of a training step, and of its pieces alone", header, rows)
+
+
+def startup_table(startup: dict[str, Any]) -> Table:
+    """Return the seconds that a user waits."""
+    rows = [
+        ["--help", f"{startup['help_seconds']:.2f} s"],
+        [
+            f"first step, {startup['clips']:,} clips in the cache",
+            f"{startup['first_step_seconds']:.1f} s",
+        ],
+    ]
+    return Table("Start-up", ["", ""], rows)
+
+
+def memory_table(memory: dict[str, Any]) -> Table:
+    """Return the peak of the training command."""
+    rows = [
+        [f"{int(clips):,} clips", f"{memory['features_mb'][clips]:.0f} MB", f"{peak:.0f} MB"]
+        for clips, peak in memory["peak_mb"].items()
+    ]
+    return Table("Memory of an epoch", ["", "features", "peak"], rows)
+
+
+def targets_table(targets: list[dict[str, Any]]) -> Table:
+    """Return each target, and whether it is met."""
+    rows = []
+    for row in targets:
+        bound = f"≥ {row['at_least']}" if "at_least" in row else f"≤ {row['at_most']}"
+        figure = "no device" if row["figure"] is None else f"{row['figure']:.2f}"
+        rows.append([row["name"], figure, bound, {True: "yes", False: "no", None: "-"}[row["met"]]])
+    return Table("Targets", ["", "measured", "target", "met"], rows)

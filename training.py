@@ -1,6 +1,6 @@
 """The training step: loss, schedule, optimizer, and what Keras's `fit` does with a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -192,7 +192,34 @@ class Trainer(keras.Model):
         gradients = tape.gradient(share, self.classifier.trainable_weights)
         return gradients, losses * weights + penalty, probabilities
 
-    def train_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> dict[str, Any]:
+    def make_train_function(self, force: bool = False) -> None:
+        """Make what `fit` calls for its next steps."""
+        if force or self.train_function is None:
+            self.train_function = self._steps_at_once(self.train_step)
+
+    def make_test_function(self, force: bool = False) -> None:
+        """Make what `evaluate` calls for its next steps."""
+        if force or self.test_function is None:
+            self.test_function = self._steps_at_once(self.test_step)
+
+    def _steps_at_once(self, step: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
+        """Return a function that makes `steps_per_execution` steps, and returns the metrics.
+
+        Keras's own asks before each step whether there is one more, which fails on two replicas;
+        here the steps of an epoch are always a multiple.
+        """
+        strategy = self.distribute_strategy
+        step = tf.autograph.experimental.do_not_convert(step)
+
+        @tf.function
+        def steps(batches: Any) -> dict[str, Any]:
+            for _ in tf.range(self.steps_per_execution):
+                strategy.run(step, args=(next(batches),))
+            return self.get_metrics_result()
+
+        return steps
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> None:
         """Make one optimizer step on this replica's part of a batch."""
         replica = tf.distribute.get_replica_context()
         parts = self.gradient_accumulation
@@ -208,9 +235,8 @@ class Trainer(keras.Model):
         self.optimizer.apply_gradients(
             zip(gradients, self.classifier.trainable_weights, strict=True)
         )
-        return self.get_metrics_result()
 
-    def test_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> dict[str, Any]:
+    def test_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> None:
         """Count loss and metrics of this replica's part of a batch."""
         features, labels, weights = data
         probabilities = self.call(features, training=False)
@@ -218,7 +244,6 @@ class Trainer(keras.Model):
         if self.classifier.losses:
             losses += tf.add_n(self.classifier.losses)
         self._count(losses, probabilities, labels, weights)
-        return self.get_metrics_result()
 
     def _count(
         self, losses: tf.Tensor, probabilities: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor

@@ -194,12 +194,12 @@ class Trainer(keras.Model):
 
     def make_train_function(self, force: bool = False) -> None:
         """Make what `fit` calls for its next steps."""
-        if force or self.train_function is None:
+        if force or self.train_function is None:  # type: ignore[has-type]
             self.train_function = self._steps_at_once(self.train_step)
 
     def make_test_function(self, force: bool = False) -> None:
         """Make what `evaluate` calls for its next steps."""
-        if force or self.test_function is None:
+        if force or self.test_function is None:  # type: ignore[has-type]
             self.test_function = self._steps_at_once(self.test_step)
 
     def _steps_at_once(self, step: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:

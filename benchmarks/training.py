@@ -5,6 +5,7 @@ alone would take.
 """
 
 import dataclasses
+import math
 import resource
 import time
 from collections.abc import Callable
@@ -28,7 +29,6 @@ from training import Trainer, make_loss, make_trainer, standardize_on
 ROUNDS = 3
 CLIPS = 1024
 FRAMES, FEATURES = 16, 4096
-PROJECTION, UNITS, ATTENTION_UNITS = 192, 192, 64  # attention_lstm's own defaults
 PIECE_ROUNDS = 20
 
 
@@ -118,7 +118,7 @@ def measure_configuration(
     plain()
     rates = side_by_side({"ours": Way([ours], CLIPS), "plain": Way([plain], CLIPS)}, ROUNDS)
     products = matrix_product_rate(precision.computation)
-    limit = len(devices) * products / matrix_product_operations()
+    limit = len(devices) * products / matrix_product_operations(trainer.classifier)
     return {
         "dtype": precision.computation,
         "replicas": len(devices),
@@ -201,7 +201,7 @@ def measure_pieces(trainer: Trainer, clips: ClipFeatures, batch_size: int) -> di
     lstm = trainer.classifier.get_layer("lstm")
     weights = trainer.classifier.trainable_weights
     features, labels, factors = map(tf.constant, clips.batch(np.arange(batch_size)))
-    inputs = tf.random.uniform((batch_size, FRAMES, PROJECTION))
+    inputs = tf.random.uniform((batch_size, FRAMES, lstm.input.shape[-1]))
     gradients = [1e-3 * tf.random.uniform(weight.shape) for weight in weights]
 
     def standardizing() -> list[tf.Tensor]:
@@ -249,22 +249,26 @@ def peak_memory(device: tf.config.LogicalDevice) -> float:
     return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def matrix_product_operations() -> int:
+def matrix_product_operations(classifier: keras.Model) -> int:
     """Return the floating-point operations of a clip's matrix products, forward and backward.
 
-    Each product is done once forward and twice backward, but for the one with the features, whose
-    own gradient nobody needs.
+    Each product of every frame is done once forward and twice backward, but for those with the
+    features, whose own gradient nobody needs.
     """
-    projection = 2 * FEATURES * PROJECTION
-    lstm = (PROJECTION + UNITS) * 4 * UNITS
-    attention = UNITS * ATTENTION_UNITS + ATTENTION_UNITS
-    return 2 * FRAMES * (2 * projection + 3 * (lstm + attention))
+    operations = 0
+    for layer in classifier.layers:
+        kernels = [weight for weight in layer.trainable_weights if len(weight.shape) == 2]
+        products = 2 if layer.name.startswith("projection") else 3
+        per_clip = 1 if layer.name == "logit" else FRAMES
+        operations += sum(2 * per_clip * products * math.prod(k.shape) for k in kernels)
+    return operations
 
 
 def matrix_product_rate(dtype: str) -> float:
     """Return operations per second of matrix products: the best of ten, of the best shape."""
     best = 0.0
-    for rows, inner, columns in ((64 * FRAMES, 2 * FEATURES, PROJECTION), (2048, 2048, 2048)):
+    # The projection's shape at batch 64, and a square.
+    for rows, inner, columns in ((64 * FRAMES, 2 * FEATURES, 192), (2048, 2048, 2048)):
         left = tf.cast(tf.random.uniform((rows, inner)), dtype)
         right = tf.cast(tf.random.uniform((inner, columns)), dtype)
         product = tf.function(lambda a, b: tf.matmul(a, b))

@@ -11,7 +11,7 @@ from sklearn import metrics
 
 from clips import Clip
 from config import CLASS_NAMES
-from input_pipeline import ClipFeatures, evaluation_batches, steps_per_epoch
+from input_pipeline import ClipFeatures, evaluation_batches, read_errors, steps_per_epoch
 
 THRESHOLD = 0.5  # a clip of at least this probability is called violent
 
@@ -20,7 +20,9 @@ def violence_probabilities(model: keras.Model, clips: ClipFeatures, batch_size: 
     """Return `(clips,)` float32 probabilities of violence, in the clips' order."""
     batches = evaluation_batches(clips, batch_size).map(lambda features, *_: features)
     steps = steps_per_epoch(len(clips), batch_size)
-    return model.predict(batches, steps=steps, verbose=0)[: len(clips), 0].astype(np.float32)
+    with read_errors([clips]):
+        probabilities = model.predict(batches, steps=steps, verbose=0)
+    return probabilities[: len(clips), 0].astype(np.float32)
 
 
 def classification_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:

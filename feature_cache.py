@@ -197,30 +197,30 @@ class FeatureRows:
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
 
-    def read(self, rows: Iterable[int], out: np.ndarray | None = None) -> np.ndarray:
+    def read(self, rows: Sequence[int]) -> np.ndarray:
         """Return `(rows, frames, features)` in the dtype on disk; a row of -1 is zeros.
 
         Other threads run while it waits for the disk.
 
-        Args:
-            out: contiguous, to be filled and returned.
-
         Raises:
-            RunError: a row that the file does not hold.
+            RunError: a row cannot be read, or the file does not hold it.
         """
-        rows = list(rows)
-        if out is None:
-            out = np.empty((len(rows), *self.row_shape), self.dtype)
-        buffer = out.reshape(-1).view(np.uint8).data
+        features = np.empty((len(rows), *self.row_shape), self.dtype)
+        buffer = features.reshape(-1).view(np.uint8).data
         for place, row in enumerate(rows):
             target = buffer[place * self.row_bytes : (place + 1) * self.row_bytes]
             if row < 0:
-                out[place] = 0
-            elif os.preadv(self._file, [target], row * self.row_bytes) < self.row_bytes:
+                features[place] = 0
+                continue
+            try:
+                read = os.preadv(self._file, [target], row * self.row_bytes)
+            except OSError as error:
+                raise RunError(f"{self.path} cannot be read: {error.strerror}") from error
+            if read < self.row_bytes:
                 raise RunError(
                     f"{self.path} has lost row {row}: start again, and it is computed anew"
                 )
-        return out
+        return features
 
 
 def _open_index(folder: Path) -> sqlite3.Connection:

@@ -1,29 +1,22 @@
 """From cached features to batches: tf.data over the rows of the cache."""
 
+import contextlib
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from errors import RunError
 from feature_cache import FeatureRows
 
 PREFETCHED_BATCHES = 4
-MOST_STEPS_PER_EXECUTION = 16
 PADDING = -1  # in a batch's places: no clip
 
 
 def steps_per_epoch(clips: int, batch_size: int) -> int:
     """Return how many batches hold all clips, the last one padded."""
     return -(-clips // batch_size)
-
-
-def steps_per_execution(steps: int) -> int:
-    """Return how many of an epoch's steps are run before Python is asked again: a divisor."""
-    return max(n for n in range(1, MOST_STEPS_PER_EXECUTION + 1) if steps % n == 0)
-
-
-def evaluation_steps(clips: int, batch_size: int, at_once: int) -> int:
-    """Return how many batches one pass of `evaluation_batches` has."""
-    return -(-steps_per_epoch(clips, batch_size) // at_once) * at_once
 
 
 def epoch_order(clips: int, seed: int, epoch: int) -> np.ndarray:
@@ -52,6 +45,7 @@ class ClipFeatures:
         self.rows = np.asarray(rows, np.int64)
         self.labels = np.asarray(labels, np.int64)
         self.weights = np.asarray(class_factors, np.float32)[self.labels]
+        self.read_error: RunError | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -70,11 +64,16 @@ class ClipFeatures:
         real = clips != PADDING
         labels[real, 0] = self.labels[clips[real]]
         weights[real] = self.weights[clips[real]]
-        features = self.stored.read(np.where(real, self.rows[clips], -1).tolist())
+        try:
+            features = self.stored.read(np.where(real, self.rows[clips], -1).tolist())
+        except RunError as error:
+            self.read_error = error  # for `read_errors`: TensorFlow makes it unrecognizable
+            raise
         return features, labels, weights
 
-    def in_batches(self, orders: tf.data.Dataset, batch_size: int, steps: int) -> tf.data.Dataset:
-        """Return the batches of a dataset of orders, each padded to `steps` batches."""
+    def in_batches(self, orders: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+        """Return the batches of a dataset of orders, each padded to whole batches."""
+        steps = steps_per_epoch(len(self), batch_size)
         frames, features = self.stored.row_shape
         dtype = tf.as_dtype(self.stored.dtype)
 
@@ -99,6 +98,18 @@ class ClipFeatures:
         return batches.prefetch(PREFETCHED_BATCHES).with_options(options)
 
 
+@contextlib.contextmanager
+def read_errors(splits: Iterable[ClipFeatures]) -> Iterator[None]:
+    """Raise the `RunError` of a row that could not be read, not what TensorFlow makes of it."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        for clips in splits:
+            if clips.read_error:
+                raise clips.read_error from error
+        raise
+
+
 def training_batches(
     clips: ClipFeatures, batch_size: int, seed: int, first_epoch: int, epochs: int
 ) -> tf.data.Dataset:
@@ -115,18 +126,13 @@ def training_batches(
         return tf.ensure_shape(shuffled, (len(clips),))
 
     orders = tf.data.Dataset.range(first_epoch, epochs).map(order)
-    return clips.in_batches(orders, batch_size, steps_per_epoch(len(clips), batch_size))
+    return clips.in_batches(orders, batch_size)
 
 
-def evaluation_batches(clips: ClipFeatures, batch_size: int, at_once: int = 1) -> tf.data.Dataset:
-    """Return every clip in order, padded as in training, again and again.
-
-    One pass is `evaluation_steps` batches, a multiple of `at_once`; being endless, the next pass
-    is read ahead.
-    """
+def evaluation_batches(clips: ClipFeatures, batch_size: int) -> tf.data.Dataset:
+    """Return every clip once, in order, the last batch padded as in training."""
     order = np.arange(len(clips), dtype=np.int64)[np.newaxis]
-    orders = tf.data.Dataset.from_tensor_slices(order).repeat()
-    return clips.in_batches(orders, batch_size, evaluation_steps(len(clips), batch_size, at_once))
+    return clips.in_batches(tf.data.Dataset.from_tensor_slices(order), batch_size)
 
 
 def sample_features(clips: ClipFeatures, batch_size: int, seed: int, limit: int) -> tf.data.Dataset:

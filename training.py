@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from config import CLASS_NAMES, FINAL_LEARNING_RATE, Settings
-from input_pipeline import steps_per_execution
 from model_architecture import STANDARDIZED, STANDARDIZING, attention_lstm
 
+STEPS_PER_EXECUTION = 16  # between two looks at Python, which take a millisecond or two
 LEAST_DEVIATION = 0.1  # of a feature, in mean deviations of all features
 DEFAULT_FOCAL_ALPHA = 0.25  # Lin et al., https://arxiv.org/abs/1708.02002
 
@@ -134,6 +134,7 @@ class Trainer(keras.Model):
             with two replicas it would touch a variable on another device.
         gradient_accumulation: parts that a batch is computed in, one after the other; the
             gradient is the mean over all. Keras's own accumulation fails on two replicas.
+        steps, validation_steps: that `fit` makes in an epoch.
     """
 
     def __init__(
@@ -142,8 +143,11 @@ class Trainer(keras.Model):
         loss: keras.losses.Loss,
         xla: bool = False,
         gradient_accumulation: int = 1,
+        steps: int = 1,
+        validation_steps: int = 1,
     ):
         super().__init__(name="trainer")
+        self.steps_of_pass = {"train": steps, "test": validation_steps}
         self.classifier = classifier
         self.clip_loss = loss
         self.gradient_accumulation = gradient_accumulation
@@ -192,32 +196,45 @@ class Trainer(keras.Model):
         gradients = tape.gradient(share, self.classifier.trainable_weights)
         return gradients, losses * weights + penalty, probabilities
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # Everything is built. Keras's takes a batch, in `evaluate` from where the last one ended.
+        pass
+
     def make_train_function(self, force: bool = False) -> None:
         """Make what `fit` calls for its next steps."""
         if force or self.train_function is None:  # type: ignore[has-type]
-            self.train_function = self._steps_at_once(self.train_step)
+            self.train_function = self._steps_at_once(self.train_step, self.steps_of_pass["train"])
 
     def make_test_function(self, force: bool = False) -> None:
         """Make what `evaluate` calls for its next steps."""
         if force or self.test_function is None:  # type: ignore[has-type]
-            self.test_function = self._steps_at_once(self.test_step)
+            self.test_function = self._steps_at_once(self.test_step, self.steps_of_pass["test"])
 
-    def _steps_at_once(self, step: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
-        """Return a function that makes `steps_per_execution` steps, and returns the metrics.
+    def _steps_at_once(
+        self, step: Callable[[Any], Any], steps_of_pass: int
+    ) -> Callable[[Any], dict[str, Any]]:
+        """Return a function that makes `steps_per_execution` steps and returns the metrics.
 
-        Keras's own asks before each step whether there is one more, which fails on two replicas;
-        here the steps of an epoch are always a multiple.
+        The last time of a pass, it makes as many as are left. Keras's own asks the data before
+        each step whether there is one more, which fails on two replicas.
         """
         strategy = self.distribute_strategy
         step = tf.autograph.experimental.do_not_convert(step)
+        done = 0
 
         @tf.function
-        def steps(batches: Any) -> dict[str, Any]:
-            for _ in tf.range(self.steps_per_execution):
+        def make_steps(batches: Any, steps: tf.Tensor) -> dict[str, Any]:
+            for _ in tf.range(steps):
                 strategy.run(step, args=(next(batches),))
             return self.get_metrics_result()
 
-        return steps
+        def make_next_steps(batches: Any) -> dict[str, Any]:
+            nonlocal done
+            steps = min(self.steps_per_execution, steps_of_pass - done)
+            done = (done + steps) % steps_of_pass
+            return make_steps(batches, tf.constant(steps))
+
+        return make_next_steps
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> None:
         """Make one optimizer step on this replica's part of a batch."""
@@ -255,13 +272,18 @@ class Trainer(keras.Model):
 
 
 def make_trainer(
-    settings: Settings, sample: tf.data.Dataset, steps: int, policy: str = "float32"
+    settings: Settings,
+    sample: tf.data.Dataset,
+    steps: int,
+    validation_steps: int = 1,
+    policy: str = "float32",
 ) -> Trainer:
     """Return a trainer with a new classifier, ready for `fit`; to be called in a strategy's scope.
 
     Args:
         sample: training features, `(clips, frames, features)` batches, to standardize on.
         steps: optimizer steps per epoch.
+        validation_steps: batches of a validation.
         policy: Keras dtype policy; "mixed_float16" brings loss scaling.
     """
     frames, features = sample.element_spec.shape[1:]
@@ -278,11 +300,18 @@ def make_trainer(
         settings.learning_rate, settings.warmup_epochs * steps, settings.epochs * steps
     )
     optimizer = make_optimizer(schedule, settings.clipnorm, policy == "mixed_float16")
-    trainer = Trainer(classifier, make_loss(settings), settings.xla, settings.gradient_accumulation)
+    trainer = Trainer(
+        classifier,
+        make_loss(settings),
+        settings.xla,
+        settings.gradient_accumulation,
+        steps,
+        validation_steps,
+    )
     trainer.compile(
         optimizer=optimizer,
         jit_compile=False,  # it compiles itself what it can
-        steps_per_execution=steps_per_execution(steps),
+        steps_per_execution=STEPS_PER_EXECUTION,
     )
     optimizer.build(classifier.trainable_variables)
     return trainer

@@ -5,6 +5,7 @@ zeros, in a sparse file that takes no space on the disk but is read like any oth
 """
 
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -58,6 +59,9 @@ def measure_memory(folder: Path) -> dict[str, Any]:
             if status:
                 said.seek(0)
                 raise RuntimeError(f"the training command failed: {said.read()}")
+        # A process inherits the peak of the one that started it.
+        if used.ru_maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
+            raise RuntimeError("the peak may be that of this process")
         peaks[clips] = used.ru_maxrss / 1024
         sizes[clips] = sum(p.stat().st_size for p in dataset.glob("cache/*.features")) / 2**20
     return {

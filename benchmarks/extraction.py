@@ -23,7 +23,7 @@ from model_architecture import feature_size, load_vgg19_weights, vgg19
 
 ROUNDS = 3
 SECONDS = 6.0  # that the forward pass alone should take in a round; at least two batches
-PLAIN_CLIPS = 2
+PLAIN_CLIPS = 2  # of middling size: each takes seconds
 
 Network = Callable[[np.ndarray], np.ndarray]
 
@@ -54,12 +54,16 @@ def measure_extraction(
     network(batch)
     wanted = max(2, round(SECONDS / (time.perf_counter() - started)))
     batches = min(wanted, len(clips) // batch_clips)
+    if not batches:
+        raise SystemExit(f"error: {len(clips)} clips are too few: {batch_clips} fill a batch")
     chosen = clips[: batches * batch_clips]
+    by_size = sorted(chosen, key=lambda clip: clip.path.stat().st_size)
+    middling = by_size[len(chosen) // 2 :][:PLAIN_CLIPS]
     plain_model = make_extractor(layer, "float32")
     plain_model.predict(batch[0], verbose=0)
 
     def plain() -> None:
-        for clip in chosen[:PLAIN_CLIPS]:
+        for clip in middling:
             plain_model.predict(seek_frames(clip.path, frames), verbose=0)
 
     def limit() -> None:
@@ -79,7 +83,7 @@ def measure_extraction(
                 pass
 
     ways = {
-        "plain": Way([plain], PLAIN_CLIPS),
+        "plain": Way([plain], len(middling)),
         "ours": Way([ours], len(chosen)),
         "limit": Way([limit], len(chosen)),
         "decoding": Way([decode], len(chosen)),

@@ -111,7 +111,7 @@ def extraction(
     devices = find_devices(replicas)
     precision = choose_precision(mixed_precision, devices[0].device_type)
     if mixed_precision and precision.computation == "float32":
-        return {"no_device": precision.reason}
+        return {"no_device": precision.reason, "ours_over_limit": None, "ours_over_plain": None}
     report = measure_extraction(clips, devices, layer, FRAMES, precision)
     if len(devices) > 1:
         one = measure_extraction(clips, devices[:1], layer, FRAMES, precision)

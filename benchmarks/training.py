@@ -70,6 +70,9 @@ def measure_training(folder: Path, replicas: int | None) -> dict[str, Any]:
         | in_own_process(measure_configuration, folder, replicas, configuration)
         for configuration in CONFIGURATIONS
     ]
+    # A machine without a device for a row has no ratios for it.
+    for row in rows:
+        row |= {name: row.get(name) for name in ("ours_over_plain", "ours_over_limit")}
     float32, mixed = rows[CONFIGURATIONS.index(FLOAT32)], rows[CONFIGURATIONS.index(MIXED)]
     # The plain way is in float32 and on one device in every row.
     mixed["ours_over_plain_float32"] = mixed.get("ours_over_plain")
@@ -94,12 +97,12 @@ def measure_configuration(
     steps = steps_per_epoch(CLIPS, settings.batch_size)
     with strategy.scope():
         sample = sample_features(clips, settings.batch_size, settings.seed, 128)
-        trainer = make_trainer(settings, sample, steps, precision.policy)
+        trainer = make_trainer(settings, sample, steps, policy=precision.policy)
 
     def ours() -> float:
-        return seconds_of_second_epoch(
-            trainer, training_batches(clips, settings.batch_size, settings.seed, 0, 2), steps
-        )
+        # Three epochs of batches: those after the timed one are read ahead in it.
+        batches = training_batches(clips, settings.batch_size, settings.seed, 0, 3)
+        return seconds_of_second_epoch(trainer, batches, steps)
 
     ours()  # traced before the clock starts
     memory = peak_memory(devices[0])
@@ -113,12 +116,20 @@ def measure_configuration(
         raise AssertionError("the two ways train different models")
 
     def plain() -> float:
-        return seconds_of_second_epoch(plain_model, plain_batches.repeat(2), steps)
+        return seconds_of_second_epoch(plain_model, plain_batches)
 
     plain()
-    rates = side_by_side({"ours": Way([ours], CLIPS), "plain": Way([plain], CLIPS)}, ROUNDS)
-    products = matrix_product_rate(precision.computation)
-    limit = len(devices) * products / matrix_product_operations(trainer.classifier)
+    operations, multiply = matrix_products(precision.computation)
+    ways = {
+        "ours": Way([ours], CLIPS),
+        "plain": Way([plain], CLIPS),
+        "products": Way([multiply], operations),
+    }
+    rates = side_by_side(ways, ROUNDS)
+    products = max(rates.per_second["products"])
+    if devices[0].device_type == "GPU":
+        products *= len(devices)  # replicas of a CPU share its cores
+    limit = products / matrix_product_operations(trainer.classifier)
     return {
         "dtype": precision.computation,
         "replicas": len(devices),
@@ -150,8 +161,10 @@ def stored_clips(folder: Path) -> ClipFeatures:
     return ClipFeatures(rows, range(CLIPS), random.integers(0, 2, CLIPS))
 
 
-def seconds_of_second_epoch(model: keras.Model, batches: tf.data.Dataset, steps: int) -> float:
-    """Return what an epoch takes once the pipeline is filled."""
+def seconds_of_second_epoch(
+    model: keras.Model, batches: tf.data.Dataset, steps: int | None = None
+) -> float:
+    """Return what an epoch of `fit` takes after the first; steps of None: the whole dataset."""
     clock = EpochClock()
     model.fit(batches, epochs=2, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[clock])
     return clock.seconds[-1]
@@ -175,7 +188,7 @@ class EpochClock(keras.callbacks.Callback):
 
 def make_plain(settings: Settings, clips: ClipFeatures) -> tuple[keras.Model, tf.data.Dataset]:
     """Return the same classifier of Keras's own layers, compiled as everyone does it, in float32
-    on one device, and its batches from memory.
+    on one device, and its batches: all features in memory, shuffled and batched anew each epoch.
     """
     features = clips.stored.read(clips.rows.tolist())
     classifier = attention_lstm(FRAMES, FEATURES, dropout=settings.dropout, l2=settings.l2)
@@ -264,18 +277,31 @@ def matrix_product_operations(classifier: keras.Model) -> int:
     return operations
 
 
-def matrix_product_rate(dtype: str) -> float:
-    """Return operations per second of matrix products: the best of ten, of the best shape."""
-    best = 0.0
-    # The projection's shape at batch 64, and a square.
-    for rows, inner, columns in ((64 * FRAMES, 2 * FEATURES, 192), (2048, 2048, 2048)):
-        left = tf.cast(tf.random.uniform((rows, inner)), dtype)
-        right = tf.cast(tf.random.uniform((inner, columns)), dtype)
-        product = tf.function(lambda a, b: tf.matmul(a, b))
-        product(left, right)
-        for _ in range(10):
-            started = time.perf_counter()
-            product(left, right).numpy()
-            seconds = time.perf_counter() - started
-            best = max(best, 2 * rows * inner * columns / seconds)
-    return best
+def matrix_products(dtype: str) -> tuple[int, Callable[[], float]]:
+    """Return how many operations some large products are, and what returns their least seconds.
+
+    The better of two shapes counts: that of the projection at batch 64, and a square.
+    """
+    rows, inner, columns = 64 * FRAMES, 2 * FEATURES, 192
+    side = 8192 if tf.config.list_logical_devices("GPU") else 2048  # a GPU is done too soon
+    operations = 2 * side**3
+    times = round(operations / (2 * rows * inner * columns))
+    shapes = [(times * rows, inner, columns), (side, side, side)]
+    product = tf.function(lambda a, b: tf.matmul(a, b)[0, 0])  # one value comes back, not all
+    pairs = [
+        [tf.cast(tf.random.uniform(shape), dtype) for shape in ((m, k), (k, n))]
+        for m, k, n in shapes
+    ]
+    work = [2 * m * k * n for m, k, n in shapes]
+
+    def multiply() -> float:
+        least = math.inf
+        for (left, right), own in zip(pairs, work, strict=True):
+            for _ in range(5):
+                started = time.perf_counter()
+                product(left, right).numpy()
+                least = min(least, (time.perf_counter() - started) * operations / own)
+        return least
+
+    multiply()
+    return operations, multiply

@@ -9,10 +9,8 @@ from input_pipeline import (
     ClipFeatures,
     epoch_order,
     evaluation_batches,
-    evaluation_steps,
     sample_features,
     steps_per_epoch,
-    steps_per_execution,
     training_batches,
 )
 
@@ -68,19 +66,10 @@ def test_shuffle_is_of_all_clips_not_of_a_window() -> None:
     assert abs(np.corrcoef(order, np.arange(10_000))[0, 1]) < 0.05
 
 
-@pytest.mark.parametrize(("at_once", "expected_steps"), [(1, 3), (2, 4), (5, 5)])
-def test_evaluation_is_in_order_again_and_again(
-    clips: ClipFeatures, at_once: int, expected_steps: int
-) -> None:
-    steps = evaluation_steps(CLIPS, BATCH, at_once)
-    assert steps == expected_steps
-    batches = evaluation_batches(clips, BATCH, at_once).take(2 * steps)
-    assert list(chain(*map(numbers, batches))) == 2 * list(range(CLIPS))
-
-
-@pytest.mark.parametrize(("steps", "expected"), [(1, 1), (7, 7), (110, 11), (32, 16), (127, 1)])
-def test_steps_at_once_divide_the_epoch(steps: int, expected: int) -> None:
-    assert steps_per_execution(steps) == expected
+def test_evaluation_is_every_clip_once_in_order(clips: ClipFeatures) -> None:
+    batches = evaluation_batches(clips, BATCH)
+    assert len(list(batches)) == steps_per_epoch(CLIPS, BATCH)
+    assert list(chain(*map(numbers, batches))) == list(range(CLIPS))
 
 
 def test_clip_kept_as_zeros(clips: ClipFeatures) -> None:

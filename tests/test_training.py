@@ -1,4 +1,5 @@
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import tensorflow as tf
 
 from config import Settings
 from devices import choose_precision, find_devices, make_strategy
+from errors import RunError
 from feature_cache import FeatureRows
 from input_pipeline import (
     ClipFeatures,
     evaluation_batches,
-    evaluation_steps,
+    read_errors,
     sample_features,
     steps_per_epoch,
     training_batches,
@@ -117,30 +119,37 @@ def trained(
     policy: str = "float32",
     prepare: Callable[[Trainer], None] = lambda trainer: None,
 ) -> tuple[Trainer, ClipFeatures, dict[str, list[float]]]:
-    """Train on random clips whose violent ones have a bump; return the trainer and its history."""
+    """Train on random clips whose violent ones have a bump; validate on the first nine.
+
+    Returns the trainer, the clips of the validation, and the history.
+    """
     random, clips = np.random.default_rng(0), 21
     labels = random.integers(0, 2, clips)
     features = random.standard_normal((clips, 6, 16)).astype(np.float16)
     features[labels == 1, 2:4] += 0.7
-    data = ClipFeatures(stored_features(features), range(clips), labels, class_factors=(1.5, 0.7))
+    stored = stored_features(features)
+    data = ClipFeatures(stored, range(clips), labels, class_factors=(1.5, 0.7))
+    validation = ClipFeatures(stored, range(9), labels[:9], class_factors=(1.5, 0.7))
     keras.utils.set_random_seed(settings.seed)
     batch = settings.batch_size * settings.gradient_accumulation
     steps = steps_per_epoch(clips, batch)
     strategy = make_strategy(find_devices(replicas), settings.batch_size)
     with strategy.scope():
         sample = sample_features(data, 8, seed=0, limit=1000)
-        trainer = make_trainer(settings, sample, steps, policy)
+        validation_steps = steps_per_epoch(len(validation), settings.batch_size)
+        trainer = make_trainer(settings, sample, steps, validation_steps, policy)
         prepare(trainer)
-    history = trainer.fit(
-        training_batches(data, batch, settings.seed, 0, settings.epochs),
-        steps_per_epoch=steps,
-        epochs=settings.epochs,
-        validation_data=evaluation_batches(data, settings.batch_size, trainer.steps_per_execution),
-        validation_steps=evaluation_steps(clips, settings.batch_size, trainer.steps_per_execution),
-        shuffle=False,
-        verbose=0,
-    ).history
-    return trainer, data, history
+    with read_errors([data, validation]):
+        history = trainer.fit(
+            training_batches(data, batch, settings.seed, 0, settings.epochs),
+            steps_per_epoch=steps,
+            epochs=settings.epochs,
+            validation_data=evaluation_batches(validation, settings.batch_size),
+            validation_steps=validation_steps,
+            shuffle=False,
+            verbose=0,
+        ).history
+    return trainer, validation, history
 
 
 @pytest.mark.parametrize("xla", [False, True])
@@ -205,15 +214,40 @@ def test_accumulated_batches_are_one_large_batch(stored_features: Store) -> None
 
 
 def test_loss_and_accuracy_are_those_of_the_real_clips(stored_features: Store) -> None:
-    """The padding of the last batch counts nowhere: 21 clips in batches of 8."""
-    trainer, data, history = trained(PLAIN, stored_features)
-    features, labels, weights = data.batch(np.arange(len(data)))
+    """The padding of the last batch counts nowhere: 9 clips in batches of 8."""
+    trainer, clips, history = trained(PLAIN, stored_features)
+    features, labels, weights = clips.batch(np.arange(len(clips)))
     probabilities = trainer.classifier.predict(features, verbose=0)
     losses = np.asarray(make_loss(PLAIN)(labels, probabilities)) * weights
     penalty = float(sum(trainer.classifier.losses))
     assert history["val_loss"][-1] == pytest.approx(losses.mean() + penalty, rel=1e-4)
     accuracy = ((probabilities >= 0.5) == labels).mean()
     assert history["val_accuracy"][-1] == pytest.approx(accuracy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_steps_at_once_are_those_one_by_one(replicas: int, stored_features: Store) -> None:
+    """Of 11 steps an epoch, 4 are made at once, and 3 the last time; 5 batches of validation."""
+
+    def at_once(steps: int) -> Callable[[Trainer], None]:
+        return lambda trainer: setattr(trainer, "steps_per_execution", steps)
+
+    settings = dataclasses.replace(PLAIN, batch_size=2)
+    one, _, expected = trained(settings, stored_features, prepare=at_once(1))
+    four, _, history = trained(settings, stored_features, replicas, prepare=at_once(4))
+    for trainer in (one, four):
+        assert int(keras.ops.convert_to_numpy(trainer.optimizer.iterations)) == 3 * 11
+    for name, values in expected.items():
+        np.testing.assert_allclose(history[name], values, rtol=1e-5 if replicas == 1 else 1e-3)
+
+
+def test_row_lost_while_training_is_named(stored_features: Store, tmp_path: Path) -> None:
+    def lose_rows(_: Trainer) -> None:
+        os.truncate(tmp_path / "rows.features", 20 * 6 * 16 * 2)
+
+    with pytest.raises(RunError, match=r"rows\.features has lost row 20: start again"):
+        trained(PLAIN, stored_features, prepare=lose_rows)
 
 
 @pytest.mark.slow

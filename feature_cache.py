@@ -109,18 +109,15 @@ class FeatureCache:
 
     def known_contents(self, paths: Sequence[Path]) -> list[bytes | None]:
         """Return each file's content hash if it was hashed before and has not changed since."""
-        seen = {
-            path: (size, mtime_ns, ctime_ns, clip)
-            for path, size, mtime_ns, ctime_ns, clip in self._index.execute("SELECT * FROM files")
-        }
+        query = "SELECT size, mtime_ns, ctime_ns, clip FROM files WHERE path = ?"
         contents: list[bytes | None] = []
         for path in paths:
-            *stamp, clip = seen.get(os.fsencode(path), (None, None, None, None))
+            seen = self._index.execute(query, (os.fsencode(path),)).fetchone()
             try:
-                unchanged = clip is not None and file_stamp(path) == tuple(stamp)
+                unchanged = seen is not None and file_stamp(path) == seen[:3]
             except OSError:  # decoding will say what is wrong with it
                 unchanged = False
-            contents.append(clip if unchanged else None)
+            contents.append(seen[3] if unchanged else None)
         return contents
 
     def fingerprint(self, rows: Sequence[int]) -> str:

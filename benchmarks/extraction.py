@@ -21,7 +21,7 @@ from feature_extraction import CLIPS_PER_REPLICA, decoder_threads, extract_featu
 from frames import read_frames
 from model_architecture import feature_size, load_vgg19_weights, vgg19
 
-ROUNDS = 3
+ROUNDS = 2
 SECONDS = 6.0  # that the forward pass alone should take in a round; at least two batches
 PLAIN_CLIPS = 2  # of middling size: each takes seconds
 

@@ -27,7 +27,7 @@ from model_architecture import as_plain_keras, attention_lstm
 from training import Trainer, make_loss, make_trainer, standardize_on
 
 ROUNDS = 3
-CLIPS = 1024
+CLIPS = 768
 FRAMES, FEATURES = 16, 4096
 PIECE_ROUNDS = 20
 
@@ -43,12 +43,12 @@ class Configuration:
     xla: bool = False
 
 
-FLOAT32 = Configuration("one replica, float32", 64, all_replicas=False, mixed_precision=False)
-MIXED = Configuration("+ mixed precision", 64)
+FLOAT32 = Configuration("one replica", 64, all_replicas=False, mixed_precision=False)
+MIXED = Configuration("+ mixed", 64)
 CONFIGURATIONS = (
-    Configuration("one replica, float32", 16, all_replicas=False, mixed_precision=False),
+    Configuration("one replica", 16, all_replicas=False, mixed_precision=False),
     FLOAT32,
-    Configuration("all replicas, float32", 32, mixed_precision=False),
+    Configuration("all replicas", 32, mixed_precision=False),
     MIXED,
     Configuration("+ XLA", 64, xla=True),
     Configuration("+ XLA", 96, xla=True),

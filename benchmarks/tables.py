@@ -150,14 +150,20 @@ def pieces_table(training: dict[str, Any]) -> Table:
         if pieces:
             rows.append(
                 [
-                    f"{row['dtype']}, batch {row['batch_size']}",
+                    f"{row['dtype']}, {row['batch_size']}",
                     f"{row['milliseconds_of_a_step']:.1f}",
+                    f"{row['milliseconds_at_best']:.1f}",
                     f"{row['milliseconds_of_its_products']:.1f}",
                     *(f"{milliseconds:.1f}" for milliseconds in pieces.values()),
                 ]
             )
-    header = ["", "step", "products", "standardize", "LSTM", "fwd+bwd", "optimizer", "read"]
-    return Table("Milliseconds of a training step, and of its pieces alone", header, rows)
+    header = ["batch", "step", "at best", "products", "standardize"]
+    header += ["LSTM", "fwd+bwd", "optimizer", "read"]
+    title = (
+        "Milliseconds of a training step, and of its pieces alone "
+        "(at best: products, standardize, optimizer, read)"
+    )
+    return Table(title, header, rows)
 
 
 def startup_table(startup: dict[str, Any]) -> Table:
@@ -182,10 +188,12 @@ def memory_table(memory: dict[str, Any]) -> Table:
 
 
 def targets_table(targets: list[dict[str, Any]]) -> Table:
-    """Return each target, and whether it is met."""
+    """Return each target, whether it is met, and the most that this machine allows."""
     rows = []
     for row in targets:
         bound = f"≥ {row['at_least']}" if "at_least" in row else f"≤ {row['at_most']}"
         figure = "no device" if row["figure"] is None else f"{row['figure']:.3f}"
-        rows.append([row["name"], figure, bound, {True: "yes", False: "no", None: "-"}[row["met"]]])
-    return Table("Targets", ["", "measured", "target", "met"], rows)
+        at_best = "" if row["at_best"] is None else f"{row['at_best']:.3f}"
+        met = {True: "yes", False: "no", None: "-"}[row["met"]]
+        rows.append([row["name"], figure, bound, met, at_best])
+    return Table("Targets", ["", "measured", "target", "met", "at best"], rows)

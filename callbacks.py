@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,9 +11,10 @@ import keras
 import numpy as np
 
 from config import CHECKPOINT_EVERY
+from durable_files import replace_file
 from errors import RunError
 from model_architecture import as_plain_keras
-from run_directory import BEST_MODEL, Inputs, RunDirectory, checkpoint_name, replace_file
+from run_directory import BEST_MODEL, Inputs, RunDirectory, checkpoint_name
 from run_log import log
 from training import Trainer
 
@@ -122,12 +124,38 @@ def write_models_of_last_epoch(run: RunDirectory, trainer: Trainer) -> None:
     run.write_history()
     epoch = run.history[-1]["epoch"]
     names = [BEST_MODEL] if run.best_epoch() == epoch else []
-    if epoch % CHECKPOINT_EVERY == 0 and not (run / checkpoint_name(epoch)).exists():
+    if epoch % CHECKPOINT_EVERY == 0:
         names.append(checkpoint_name(epoch))
+    names = [name for name in names if not run.is_vouched_for(name, epoch)]
     if names:
-        model = as_plain_keras(trainer.classifier)
-        for name in names:
-            replace_file(run / name, model.save)
+        write_models(run, trainer, names, epoch)
+
+
+def write_models(run: RunDirectory, trainer: Trainer, names: Sequence[str], epoch: int) -> None:
+    """Write the trainer's classifier, as it is after `epoch`, under each name."""
+    model = as_plain_keras(trainer.classifier)
+    for name in names:
+        replace_file(run / name, model.save)
+        run.vouch_for(name, epoch)
+
+
+def make_good_best_model(run: RunDirectory, trainer: Trainer) -> None:
+    """Write the best model again, from its epoch's weights, if it is not as it was written.
+
+    Raises:
+        RunError: those weights are damaged, too.
+    """
+    epoch = run.best_epoch()
+    if run.is_vouched_for(BEST_MODEL, epoch):
+        return
+    weights = run.whole_weights_after(epoch)
+    log.warning(
+        "%s is damaged, gone or of another run (its checksum differs): it is written again from %s",
+        run / BEST_MODEL,
+        weights,
+    )
+    trainer.load_weights(weights)
+    write_models(run, trainer, [BEST_MODEL], epoch)
 
 
 class EarlyStopping(keras.callbacks.Callback):

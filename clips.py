@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from config import CLASS_NAMES, SPLIT_SHARES, SPLITS
+from durable_files import write_csv
 from errors import UserError
 
 VIDEO_SUFFIXES = frozenset(
@@ -278,9 +279,5 @@ def fingerprint(clips: Sequence[Clip]) -> str:
 
 def write_splits(clips: Sequence[Clip], path: Path) -> None:
     """Write `clip,label,split,group`, a row per clip."""
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["clip", "label", "split", "group"])
-        rows.writerows(
-            [clip.name, CLASS_NAMES[clip.label], clip.split, clip.group or ""] for clip in clips
-        )
+    rows = [(clip.name, CLASS_NAMES[clip.label], clip.split, clip.group or "") for clip in clips]
+    write_csv(path, ("clip", "label", "split", "group"), rows)

@@ -57,6 +57,27 @@ def finite(text: str) -> float:
 
 finite.__name__ = "number"  # argparse says "invalid number value"
 
+THRESHOLD_GOALS = ("accuracy", "balanced", "f1", "recall=SHARE", "fpr=SHARE")
+
+
+def parse_threshold_goal(text: str) -> tuple[str, float]:
+    """Return the goal and its share (1 where it has none); raises ValueError for any other text."""
+    name, equals, share = text.partition("=")
+    if name in ("accuracy", "balanced", "f1") and not equals:
+        return name, 1.0
+    if name in ("recall", "fpr") and 0 <= finite(share) <= 1:
+        return name, finite(share)
+    raise ValueError(text)
+
+
+def is_threshold_goal(text: str) -> bool:
+    """Return whether `parse_threshold_goal` understands it."""
+    try:
+        parse_threshold_goal(text)
+    except ValueError:
+        return False
+    return True
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -95,6 +116,21 @@ class Settings:
         "skip",
         "a clip that cannot be read is left out (skip), kept as zeros, or stops the run (fail)",
         choices=("skip", "zeros", "fail"),
+    )
+    clip_timeout: float = setting(
+        "data",
+        120.0,
+        "seconds that reading a clip may take; then it is one that cannot be read",
+        (lambda value: value > 0, "must be above 0"),
+        type=finite,
+        metavar="SECONDS",
+    )
+    on_leakage: str = setting(
+        "data",
+        "warn",
+        "clips of validation or test that are all but the same as one of another split: tell of "
+        "them (warn), leave out the training or validation clip (drop), or stop the run (fail)",
+        choices=("warn", "drop", "fail"),
     )
 
     frames: int = setting(
@@ -237,6 +273,17 @@ class Settings:
         metavar="L",
     )
 
+    threshold_for: str = setting(
+        "test",
+        "accuracy",
+        "what the decision threshold is chosen for, on validation clips: accuracy, balanced (mean "
+        "of both classes' accuracies), f1, recall=SHARE (of the violent clips found, at the "
+        "fewest false alarms) or fpr=SHARE (of the nonviolent clips called violent, at most)",
+        (is_threshold_goal, f"is none of {', '.join(THRESHOLD_GOALS)}, with a share from 0 to 1"),
+        type=str,
+        metavar="GOAL",
+    )
+
     replicas: int | None = setting(
         "devices",
         None,
@@ -284,7 +331,9 @@ DEMO_DEFAULTS = {
 }
 
 # A run may continue with other values of these: they decide nothing that it computes.
-FREE_TO_CHANGE = ("resume", "debug", "cache_dir", "checkpoint_dir")
+FREE_TO_CHANGE = (
+    *("resume", "debug", "cache_dir", "checkpoint_dir", "clip_timeout", "threshold_for"),
+)
 
 
 def flag(name: str) -> str:

@@ -1,13 +1,16 @@
 """What the run computes on: devices, strategy, precision."""
 
+import contextlib
 import platform
+import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
 
 from config import check_batch_divides
-from errors import UserError
+from errors import RunError, UserError
 
 # What a CPU must have for TensorFlow's bfloat16 kernels to be faster than float32.
 CPU_BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, Arm
@@ -100,3 +103,49 @@ def describe_devices(devices: list[tf.config.LogicalDevice]) -> list[str]:
             model = details.get("device_name", "GPU")
         lines.append(f"{device.name} ({model})")
     return lines
+
+
+@contextlib.contextmanager
+def enough_memory(
+    devices: list[tf.config.LogicalDevice], doing: str, way_out: str
+) -> Iterator[None]:
+    """Raise a `RunError` for memory that runs out: what for, what is free, the flags that help.
+
+    Args:
+        doing: what takes the memory, and how much of it at once.
+        way_out: the flags that make it less.
+    """
+    try:
+        yield
+    except (tf.errors.OpError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not _says_out_of_memory(error):
+            raise
+        raise RunError(
+            f"out of memory in {doing}; {'; '.join(map(free_memory, devices))}.\n"
+            f"What was finished is kept. {way_out}"
+        ) from error
+
+
+def _says_out_of_memory(error: tf.errors.OpError) -> bool:
+    # A full disk is a ResourceExhaustedError, too; XLA and cuDNN have words of their own.
+    words = ("oom", "out of memory", "bad_alloc", "memoryerror", "unable to allocate")
+    return any(word in str(error).lower() for word in words)
+
+
+def free_memory(device: tf.config.LogicalDevice) -> str:
+    """Return what is free on a device, in words."""
+    if device.device_type == "GPU":
+        own = tf.config.experimental.get_memory_info(device.name)["current"] / 2**30
+        query = ["nvidia-smi", "--query-gpu=index,memory.free", "--format=csv,noheader"]
+        try:
+            listing = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            listing = ""
+        rest = ", ".join(line.strip() for line in listing.splitlines()) or "unknown"
+        return f"{device.name} holds {own:.1f} GiB of this run; free (GPU, memory): {rest}"
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return f"{device.name}: free memory unknown"
+    available = next((line for line in lines if line.startswith("MemAvailable")), "0 0")
+    return f"{device.name}: {int(available.split()[1]) / 2**20:.1f} GiB were free on the machine"

@@ -2,10 +2,12 @@
 
 A cache folder holds one file of rows per recipe (what decides the features beside the clip:
 frames, layer, weights, frame size, number format) and an SQLite index of which clip's features
-are in which row. A clip is known by its content, so it may move, be renamed or change split; its
-file is only read again for that when its size or times have changed.
+are in which row, and of each row's checksum. A clip is known by its content, so it may move, be
+renamed or change split; its file is only read again for that when its size or times have changed.
+A folder is written by one process at a time; rows that the index knows are never written again.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -14,14 +16,19 @@ import os
 import sqlite3
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from config import FRAME_SIZE
+from durable_files import failing_as
 from errors import RunError, UserError
+from folder_lock import LOCK_NAME, locked
+from run_log import log
 
 INDEX_NAME = "index.sqlite"
 APPLICATION_ID = 0x56444643  # "VDFC" in the index's header: this program's own
@@ -31,7 +38,9 @@ COMMIT_INTERVAL = 1.0  # seconds of extraction that a killed run may lose
 _SCHEMA = """
 CREATE TABLE files (path BLOB PRIMARY KEY, size INT, mtime_ns INT, ctime_ns INT, clip BLOB);
 CREATE TABLE recipes (recipe TEXT PRIMARY KEY, description TEXT);
-CREATE TABLE features (recipe TEXT, clip BLOB, row INT, PRIMARY KEY (recipe, clip)) WITHOUT ROWID;
+CREATE TABLE features (
+    recipe TEXT, clip BLOB, row INT, checksum INT, PRIMARY KEY (recipe, clip)
+) WITHOUT ROWID;
 """
 
 
@@ -67,30 +76,37 @@ def file_stamp(path: Path) -> Stamp:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def clip_content(path: Path) -> bytes:
-    """Return the 16 bytes that stand for a file's content (BLAKE2b)."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+def row_checksum(row: np.ndarray) -> int:
+    """Return the CRC-32 of a row's bytes: it has to tell damage, not malice, at memory's speed."""
+    return zlib.crc32(row.reshape(-1).view(np.uint8).data)
 
 
 class FeatureCache:
-    """The rows of one recipe in a cache folder.
+    """The rows of one recipe in a cache folder, which is this process's own until `close`.
+
+    Args:
+        busy: called once, with "process 123", if another process has the folder; if it does not
+            raise, the folder is waited for.
 
     Raises:
         UserError: the folder cannot be written, or another program made it.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe):
+    def __init__(self, folder: Path, recipe: Recipe, busy: Callable[[str], None] | None = None):
         self.folder = folder.expanduser().absolute()
         self.recipe = recipe
         self.row_shape = (recipe.frames, recipe.features)
         self.row_bytes = recipe.frames * recipe.features * np.dtype(recipe.dtype).itemsize
         self.path = self.folder / f"{recipe.key}.features"
-        self._index = _open_index(self.folder)
-        # A row that the index does not know is the unfinished tail of a killed run; one that the
-        # index knows and the file has not is lost, and computed again.
-        complete = self.path.stat().st_size // self.row_bytes if self.path.exists() else 0
+        self._lock = contextlib.ExitStack()
+        _require_ours(self.folder)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.enter_context(locked(self.folder, busy or (lambda holder: None)))
+            self._index = _open_index(self.folder)
+            # A row that the index does not know is the unfinished tail of a killed run; one that
+            # the index knows and the file has not is lost, and computed again.
+            complete = self.path.stat().st_size // self.row_bytes if self.path.exists() else 0
             with self._index:
                 self._index.execute(
                     "INSERT OR IGNORE INTO recipes VALUES (?, ?)", (recipe.key, recipe.description)
@@ -98,12 +114,18 @@ class FeatureCache:
                 self._index.execute(
                     "DELETE FROM features WHERE recipe = ? AND row >= ?", (recipe.key, complete)
                 )
+        except OSError as error:
+            raise UserError(f"--cache-dir {self.folder} cannot be written: {error.strerror}") from (
+                error
+            )
         except sqlite3.OperationalError as error:
             raise UserError(f"--cache-dir {self.folder} cannot be written: {error}") from error
-        self._row_of: dict[bytes, int] = dict(
-            self._index.execute("SELECT clip, row FROM features WHERE recipe = ?", (recipe.key,))
-        )
-        self._rows = 1 + max(self._row_of.values(), default=-1)
+        found = self._index.execute(
+            "SELECT clip, row, checksum FROM features WHERE recipe = ?", (recipe.key,)
+        ).fetchall()
+        self._row_of: dict[bytes, int] = {clip: row for clip, row, _ in found}
+        self._checksums: dict[int, int] = {row: checksum for _, row, checksum in found}
+        self._rows = 1 + max(self._checksums, default=-1)
         self._pending: list[bytes] = []
         self._committed_at = time.monotonic()
 
@@ -134,41 +156,74 @@ class FeatureCache:
 
     def remember_file(self, path: Path, stamp: Stamp, clip: bytes) -> None:
         """Keep a file's content hash and the stamp that it had before it was read."""
-        self._index.execute(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
-            (os.fsencode(path), *stamp, clip),
-        )
+        with failing_as(self.folder / INDEX_NAME):
+            self._index.execute(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
+                (os.fsencode(path), *stamp, clip),
+            )
+
+    def checksum_of(self, row: int) -> int | None:
+        """Return what `row_checksum` of a row was when it was stored."""
+        return self._checksums.get(row)
 
     def store(self, clips: Iterable[bytes], features: np.ndarray) -> None:
-        """Append `(clips, frames, features)`; they are durable after the next `commit`."""
+        """Append `(clips, frames, features)`; they are durable after the next `commit`.
+
+        Raises:
+            RunError: the disk is full, gone or read-only.
+        """
         rows = np.ascontiguousarray(features, dtype=self.recipe.dtype)
-        with self.path.open("r+b" if self.path.exists() else "w+b") as file:
+        with failing_as(self.path), self.path.open("r+b" if self._rows else "w+b") as file:
             file.seek(self._rows * self.row_bytes)
             file.write(rows.tobytes())
-        for clip in clips:
+        for clip, row in zip(clips, rows, strict=True):
             self._row_of[clip] = self._rows
+            self._checksums[self._rows] = row_checksum(row)
             self._pending.append(clip)
             self._rows += 1
         if time.monotonic() - self._committed_at > COMMIT_INTERVAL:
             self.commit()
 
     def commit(self) -> None:
-        """Make what was stored durable: first the rows, then the index that vouches for them."""
+        """Make what was stored durable: first the rows, then the index that vouches for them.
+
+        Raises:
+            RunError: the disk is full, gone or read-only.
+        """
         if self._pending:
-            with self.path.open("r+b") as file:
+            with failing_as(self.path), self.path.open("r+b") as file:
                 os.fsync(file.fileno())
+        with failing_as(self.folder / INDEX_NAME):
             self._index.executemany(
-                "INSERT INTO features VALUES (?, ?, ?)",
-                [(self.recipe.key, clip, self._row_of[clip]) for clip in self._pending],
+                "INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?)",
+                [
+                    (self.recipe.key, clip, self._row_of[clip], self._checksums[self._row_of[clip]])
+                    for clip in self._pending
+                ],
             )
-        self._index.commit()
+            self._index.commit()
         self._pending.clear()
         self._committed_at = time.monotonic()
 
+    def forget(self, rows: Iterable[int]) -> None:
+        """Strike rows out: their clips have no features any more."""
+        lost = set(rows)
+        clips = [clip for clip, row in self._row_of.items() if row in lost]
+        with failing_as(self.folder / INDEX_NAME), self._index:
+            self._index.executemany(
+                "DELETE FROM features WHERE recipe = ? AND clip = ?",
+                [(self.recipe.key, clip) for clip in clips],
+            )
+        for clip in clips:
+            del self._row_of[clip]
+
     def close(self) -> None:
-        """Commit and let go of the index."""
-        self.commit()
-        self._index.close()
+        """Commit, and let go of the index and the folder."""
+        try:
+            self.commit()
+        finally:
+            self._index.close()
+            self._lock.close()
 
     def rows(self) -> "FeatureRows":
         """Return the rows, to be read as they are needed."""
@@ -220,38 +275,71 @@ class FeatureRows:
         return features
 
 
-def _open_index(folder: Path) -> sqlite3.Connection:
-    index_path = folder / INDEX_NAME
-    if not index_path.exists() and folder.is_dir():
-        foreign = sorted(
-            path.name for path in folder.iterdir() if not path.name.startswith((".", INDEX_NAME))
-        )
-        if foreign:
-            raise UserError(
-                f"--cache-dir {folder} is not empty and no cache of this program's making "
-                f"({foreign[0]} is in it): name another folder"
-            )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        index = sqlite3.connect(index_path, timeout=30)
-        ours = index.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
-        if not ours and not index.execute("SELECT 1 FROM sqlite_master").fetchone():
-            with index:  # all or nothing: a run killed here leaves an empty index
-                index.executescript(
-                    f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
-                    f"PRAGMA user_version = {FORMAT}; COMMIT;"
-                )
-            ours = True
-        index_format = index.execute("PRAGMA user_version").fetchone()[0]
-    except OSError as error:
-        raise UserError(f"--cache-dir {folder} cannot be written: {error.strerror}") from error
-    except sqlite3.OperationalError as error:
-        raise UserError(f"--cache-dir {folder} cannot be written: {error}") from error
-    except sqlite3.DatabaseError:
-        ours, index_format = False, 0
-    if not ours or index_format != FORMAT:
+def _require_ours(folder: Path) -> None:
+    """Raise `UserError` if a folder has files, but not this program's."""
+    if (folder / INDEX_NAME).exists() or not folder.is_dir():
+        return
+    own = (INDEX_NAME, LOCK_NAME)
+    foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith(own))
+    if foreign:
         raise UserError(
-            f"--cache-dir {folder}: {index_path.name} is of another program's making or of another "
+            f"--cache-dir {folder} is not empty and no cache of this program's making "
+            f"({foreign[0]} is in it): name another folder"
+        )
+
+
+def _open_index(folder: Path) -> sqlite3.Connection:
+    path = folder / INDEX_NAME
+    ours = _application_id(path) == APPLICATION_ID
+    try:
+        index = _connect(path)
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        index = None
+    if index is None and ours:
+        aside = path.with_name(f"{INDEX_NAME}.damaged-{datetime.now():%Y%m%d_%H%M%S}")
+        path.rename(aside)
+        for journal in folder.glob(f"{INDEX_NAME}-*"):  # not to be played back into the new one
+            journal.unlink()
+        log.warning(
+            "%s was damaged and is set aside as %s: features are computed anew", path, aside.name
+        )
+        index = _connect(path)
+    if index is None or index.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
+        raise UserError(
+            f"--cache-dir {folder}: {path.name} is of another program's making or of another "
             "version of this one: name another folder"
         )
     return index
+
+
+def _connect(path: Path) -> sqlite3.Connection | None:
+    """Return the index, made if there is none; None if it is another program's.
+
+    Raises:
+        sqlite3.DatabaseError: it is damaged, or no database at all.
+    """
+    index = sqlite3.connect(path, timeout=30)
+    if not index.execute("SELECT 1 FROM sqlite_master").fetchone():
+        with index:  # all or nothing: a run killed here leaves an empty index
+            index.executescript(
+                f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
+                f"PRAGMA user_version = {FORMAT}; COMMIT;"
+            )
+    if index.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        return None
+    complaint = index.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if complaint != "ok":
+        index.close()
+        raise sqlite3.DatabaseError(complaint)
+    return index
+
+
+def _application_id(path: Path) -> int:
+    """Return what an SQLite file's header says about whose it is; 0 if it has none."""
+    try:
+        with path.open("rb") as file:
+            return int.from_bytes(file.read(72)[68:72])
+    except FileNotFoundError:
+        return 0

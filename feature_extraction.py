@@ -1,21 +1,22 @@
-"""From clips to features: decoding in threads beside the network, several clips a batch."""
+"""From clips to features: decoding beside the network, several clips a batch."""
 
-import os
+import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import cv2
 import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from clips import Clip
+from decoding import DecoderProcesses, decoder_count
+from durable_files import file_checksum
 from errors import RunError, UserError
-from feature_cache import FeatureCache, Stamp, clip_content, file_stamp
-from frames import UnreadableClip, read_frames
+from feature_cache import FeatureCache, Stamp, file_stamp
+from frames import UnreadableClip
 
 CLIPS_PER_REPLICA = 4  # 64 frames a batch: VGG19 gains nothing from more, and memory is bounded
 
@@ -41,6 +42,7 @@ def extract_features(
     cache: FeatureCache,
     make_network: Callable[[], Callable[[np.ndarray], np.ndarray]],
     replicas: int,
+    clip_timeout: float,
     stop_at_bad_clip: bool = False,
 ) -> tuple[dict[Clip, int], list[BadClip]]:
     """Compute the features that `cache` lacks.
@@ -49,6 +51,7 @@ def extract_features(
         make_network: called only if there is anything to compute; its result maps
             `(replicas * CLIPS_PER_REPLICA, frames, 224, 224, 3)` uint8 to
             `(…, frames, features)` float32.
+        clip_timeout: seconds that decoding a clip may take.
 
     Returns:
         The row of each clip that has features, and the clips that have none.
@@ -72,27 +75,31 @@ def extract_features(
     batch_clips = replicas * CLIPS_PER_REPLICA
     batch: dict[bytes, _Decoded] = {}  # by content: of two copies in one batch, one is computed
     network = None
-    with tqdm(
+    bar = tqdm(
         total=len(clips), initial=len(content_of), desc="features", unit="clip", disable=None
-    ) as bar:
-        for decoded in _decode_ahead(missing, cache, ahead=2 * batch_clips):
-            bar.update()
-            if isinstance(decoded, BadClip):
-                bad.append(decoded)
-                if stop_at_bad_clip:
-                    break
-                continue
-            cache.remember_file(decoded.clip.path, decoded.stamp, decoded.content)
-            content_of[decoded.clip] = decoded.content
-            # Asked again here: a copy may have been decoded before its twin was stored.
-            if decoded.frames is not None and cache.row_of(decoded.content) is None:
-                batch.setdefault(decoded.content, decoded)
-            if len(batch) == batch_clips:
-                network = network or make_network()
-                _compute(batch, batch_clips, network, cache)
-        if batch:
-            _compute(batch, batch_clips, network or make_network(), cache)
-    cache.commit()
+    )
+    ahead = _decode_ahead(missing, cache, 2 * batch_clips, clip_timeout)
+    with bar, contextlib.closing(ahead) as decoded_clips:
+        try:
+            for decoded in decoded_clips:
+                bar.update()
+                if isinstance(decoded, BadClip):
+                    bad.append(decoded)
+                    if stop_at_bad_clip:
+                        break
+                    continue
+                cache.remember_file(decoded.clip.path, decoded.stamp, decoded.content)
+                content_of[decoded.clip] = decoded.content
+                # Asked again here: a copy may have been decoded before its twin was stored.
+                if decoded.frames is not None and cache.row_of(decoded.content) is None:
+                    batch.setdefault(decoded.content, decoded)
+                if len(batch) == batch_clips:
+                    network = network or make_network()
+                    _compute(batch, batch_clips, network, cache)
+            if batch:
+                _compute(batch, batch_clips, network or make_network(), cache)
+        finally:
+            cache.commit()  # also of a run that is interrupted or fails
     if bad and stop_at_bad_clip:
         raise UserError(
             f"{bad[0].clip.path}: {bad[0].reason} (--on-bad-clip fail; skip leaves such clips "
@@ -125,30 +132,31 @@ def _compute(
 
 
 def _decode_ahead(
-    missing: Sequence[tuple[Clip, bytes | None]], cache: FeatureCache, ahead: int
-) -> Iterator[_Decoded | BadClip]:
-    """Yield the clips in their order, decoded in threads at most `ahead` clips in advance."""
-    cv2.setNumThreads(1)  # the threads below share the cores already
+    missing: Sequence[tuple[Clip, bytes | None]], cache: FeatureCache, ahead: int, timeout: float
+) -> Generator[_Decoded | BadClip, None, None]:
+    """Yield the clips in their order, decoded at most `ahead` clips in advance."""
+    processes = decoder_count()
+    callers = processes + 1  # one clip is on its way while each process decodes another
+    decoders = DecoderProcesses(processes, callers, cache.recipe.frames, timeout)
 
     def decode(clip: Clip, content: bytes | None) -> _Decoded | BadClip:
         try:
             stamp = file_stamp(clip.path)
-            content = content or clip_content(clip.path)
+            content = content or file_checksum(clip.path)
             cached = cache.row_of(content) is not None  # the same file under another name
-            frames = None if cached else read_frames(clip.path, cache.recipe.frames)
+            frames = None if cached else decoders.read_frames(clip.path)
             return _Decoded(clip, stamp, content, frames)
         except UnreadableClip as error:
             return BadClip(clip, str(error))
         except OSError as error:
             return BadClip(clip, error.strerror or str(error))
-        except cv2.error as error:
-            return BadClip(clip, f"OpenCV: {error}")
 
     waiting: deque[Future[_Decoded | BadClip]] = deque()
-    with ThreadPoolExecutor(decoder_threads(), thread_name_prefix="decoder") as decoders:
+    # On an error the processes are ended first: the threads wait for them.
+    with ThreadPoolExecutor(callers, thread_name_prefix="decoder") as threads, decoders:
         try:
             for clip, content in missing:
-                waiting.append(decoders.submit(decode, clip, content))
+                waiting.append(threads.submit(decode, clip, content))
                 if len(waiting) >= ahead:
                     yield waiting.popleft().result()
             while waiting:
@@ -156,13 +164,6 @@ def _decode_ahead(
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def decoder_threads() -> int:
-    """Return how many clips are decoded at once: as many as there are cores to run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def on_replicas(

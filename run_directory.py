@@ -3,24 +3,37 @@
 `resume/state.json` is the one place that says which epochs are finished; it is replaced in one
 step, after the weights that it names are on disk. The CSV, the best model and the periodic
 checkpoints follow from it, and are made good on the next start if a run was killed in between.
+Whatever a later start relies on has a checksum; of state and weights, those of the epoch before are
+kept, too, so that damage to the last ones costs one epoch.
 """
 
 import csv
 import importlib.metadata
-import json
-import os
 import platform
+import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, NoReturn, Self
 
 from clips import Clip, fingerprint, write_splits
 from config import FREE_TO_CHANGE, Settings, as_json, flag
-from errors import UserError
+from durable_files import (
+    failing_as,
+    file_checksum,
+    read_json,
+    remove_partial_files,
+    replace_file,
+    write_json,
+    write_text,
+)
+from errors import RunError, UserError
+from folder_lock import locked
+from run_log import log
 
 CONFIG = "training_config.json"
 RESULTS = "training_results.json"
@@ -31,14 +44,17 @@ TENSORBOARD = "tensorboard"
 SPLITS_FILE = "splits.csv"
 PREDICTIONS = "predictions.csv"
 RESUME = "resume"
-STATE = "state.json"
+STATE, STATE_BEFORE = "state.json", "state_before.json"  # after the last epoch, the one before
+MODELS = "models.json"  # the checksums of the models
+DETECTOR = "detector.json"
+LEAKAGE = "leakage.csv"
 LEFT_BEHIND = (  # all that a run writes beside its config
     *(RESUME, RESULTS, HISTORY, BEST_MODEL, "checkpoint_epoch_*.keras", LOG),
-    *(TENSORBOARD, SPLITS_FILE, PREDICTIONS),
+    *(TENSORBOARD, SPLITS_FILE, PREDICTIONS, DETECTOR, LEAKAGE),
 )
 PACKAGES = (
     *("tensorflow", "keras", "numpy", "opencv-python-headless"),
-    *("scikit-learn", "h5py", "tensorboard"),
+    *("scikit-learn", "h5py", "tensorboard", "pebble", "filelock"),
 )
 
 Row = dict[str, Any]  # one epoch's figures
@@ -51,34 +67,64 @@ def checkpoint_name(epoch: int) -> str:
 
 
 class RunDirectory:
-    """The files of one run, and which of its epochs are finished."""
+    """The files of one run, and which of its epochs are finished; held by one process at a time.
+
+    Raises:
+        UserError: on entering, if the folder cannot be written or another process holds it.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder.expanduser().absolute()
         self.history: list[Row] = []  # of the finished epochs
         self.weights: Path | None = None  # after the last of them
+        self._checksums: dict[str, str] = {}  # of the epochs' weights that are kept
+        self._lock = ExitStack()
 
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
 
-    def prepare(self) -> None:
-        """Make the folder; raises `UserError` if it cannot be written."""
+    def __enter__(self) -> Self:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
+            self._lock.enter_context(locked(self.folder, self._refuse))
         except OSError as error:
             raise UserError(
                 f"--checkpoint-dir {self.folder} cannot be written: {error.strerror}"
             ) from error
+        for folder in (self.folder, self / RESUME):
+            remove_partial_files(folder)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.close()
+
+    def _refuse(self, holder: str) -> NoReturn:
+        raise UserError(
+            f"--checkpoint-dir {self.folder} is in use by {holder}: wait for its end, or give "
+            "another --checkpoint-dir"
+        )
 
     def has_run(self) -> bool:
         """Return whether a run was started here."""
         return (self / CONFIG).exists()
 
-    def is_finished(self) -> bool:
-        """Return whether the run here has been trained and tested."""
-        return (self / RESULTS).exists()
+    def is_finished(self, threshold_for: str | None = None) -> bool:
+        """Return whether the run here has been trained and tested, its threshold for that goal."""
+        if not (self / RESULTS).exists():
+            return False
+        try:
+            results = read_json(self / RESULTS)
+        except UserError as error:
+            log.warning("%s; the test is done again", error)
+            return False
+        return threshold_for in (None, results["chosen_for"])
 
     def set_aside(self) -> Path:
         """Move an earlier run's files into a folder of their own beside them; return that."""
@@ -139,42 +185,126 @@ class RunDirectory:
         }
         write_json(self / CONFIG, config)
 
+    def update_config(self, settings: Settings) -> None:
+        """Write the settings anew that a continued run may have changed."""
+        config = read_json(self / CONFIG)
+        if config["settings"] != as_json(settings):
+            write_json(self / CONFIG, config | {"settings": as_json(settings)})
+
     def restore(self, inputs: Inputs) -> bool:
         """Take up the finished epochs, if any; return whether there are some.
 
         Raises:
-            UserError: what the epochs were computed from is not what it was.
+            UserError: what the epochs were computed from is not what it was, or nothing whole is
+                left of them.
         """
-        (self / RESUME).mkdir(exist_ok=True)
-        if not (self / RESUME / STATE).exists():
+        with failing_as(self / RESUME):
+            (self / RESUME).mkdir(exist_ok=True)
+        paths = [self / RESUME / STATE, self / RESUME / STATE_BEFORE]
+        if not any(path.exists() for path in paths):
             return False
-        state = read_json(self / RESUME / STATE)
-        changed = [name for name in inputs if inputs[name] != state["inputs"].get(name)]
+        for path in paths:
+            try:
+                state = read_json(path)
+            except UserError as error:
+                log.warning("%s", error)
+                continue
+            self._require_same_inputs(inputs, state["inputs"])
+            self._checksums = state["weights"]
+            history = state["history"]
+            for finished in range(len(history), max(0, len(history) - 2), -1):
+                weights = self.weights_after(finished)
+                if self._is_whole(weights):
+                    self.history, self.weights = history[:finished], weights
+                    return True
+                log.warning(
+                    "%s is damaged or gone (its checksum differs): going back an epoch", weights
+                )
+        raise UserError(
+            f"{self / RESUME} is damaged: the interrupted run cannot go on from it. Restore it, or "
+            "--fresh to set that run aside and start anew"
+        )
+
+    def _require_same_inputs(self, inputs: Inputs, before: Inputs) -> None:
+        changed = [name for name in inputs if inputs[name] != before.get(name)]
         if changed:
             raise UserError(
                 f"{self.folder}: the interrupted run cannot go on as it was, since "
                 f"{' and '.join(changed)} changed (training.log says what was found).\n"
                 "Restore it, or --fresh to set that run aside and start anew"
             )
-        self.history = state["history"]
-        self.weights = self / RESUME / state["weights"]
-        return True
+
+    def _is_whole(self, weights: Path) -> bool:
+        return weights.exists() and file_checksum(weights).hex() == self._checksums.get(
+            weights.name
+        )
+
+    def weights_after(self, epoch: int) -> Path:
+        """Return where the weights after an epoch (from 1) are, if they are kept."""
+        return self / RESUME / f"epoch_{epoch:03d}.weights.h5"
+
+    def whole_weights_after(self, epoch: int) -> Path:
+        """Return the file of an epoch's weights; raises `RunError` if it is damaged or gone."""
+        weights = self.weights_after(epoch)
+        if not self._is_whole(weights):
+            raise RunError(
+                f"{self / BEST_MODEL} and {weights}, from which it would be written again, are "
+                "both damaged or gone: restore one of them, or --fresh to start anew"
+            )
+        return weights
 
     def finish_epoch(self, row: Row, inputs: Inputs, save_weights: Callable[[Path], None]) -> None:
-        """Make an epoch's end durable: its weights, then the state that names them."""
-        weights = self / RESUME / f"epoch_{row['epoch']:03d}.weights.h5"
-        replace_file(weights, save_weights)
+        """Make an epoch's end durable: its weights, then the state that names them.
+
+        The weights after this epoch and the one before are kept, and those of the best of them.
+        """
+        self.weights = self.weights_after(row["epoch"])
+        replace_file(self.weights, save_weights)
+        kept = {row["epoch"] - 1, row["epoch"]}
+        kept |= {self.best_epoch()} if self.history else set()
         self.history.append(row)
-        state = {
-            "weights": weights.name,
-            "inputs": inputs,
-            "history": self.history,
-        }
-        write_json(self / RESUME / STATE, state)
-        self.weights = weights
-        for old in (self / RESUME).glob("*.weights.h5"):
-            if old != weights:
+        kept.add(self.best_epoch())
+        checksums = self._checksums | {self.weights.name: file_checksum(self.weights).hex()}
+        names = [self.weights_after(epoch).name for epoch in sorted(kept)]
+        self._checksums = {name: checksums[name] for name in names if name in checksums}
+        state = {"weights": self._checksums, "inputs": inputs, "history": self.history}
+        path, before = self / RESUME / STATE, self / RESUME / STATE_BEFORE
+        if path.exists():
+            replace_file(before, lambda partial: shutil.copyfile(path, partial))
+        write_json(path, state)
+        for old in (self / RESUME).glob("epoch_*.weights.h5"):
+            if old.name not in self._checksums:
                 old.unlink()
+
+    def vouch_for(self, name: str, epoch: int) -> None:
+        """Keep the checksum of a model that was written, and the epoch that it is of."""
+        models = self._models() | {
+            name: {"epoch": epoch, "checksum": file_checksum(self / name).hex()}
+        }
+        write_json(self / RESUME / MODELS, models)
+
+    def is_vouched_for(self, name: str, epoch: int | None = None) -> bool:
+        """Return whether a model is as it was written, and of `epoch` if that is given."""
+        model = self._models().get(name)
+        return (
+            model is not None
+            and (self / name).exists()
+            and model["checksum"] == file_checksum(self / name).hex()
+            and epoch in (None, model["epoch"])
+        )
+
+    def damaged_checkpoints(self) -> list[Path]:
+        """Return the periodic checkpoints that are gone or not as they were written."""
+        names = [name for name in self._models() if name != BEST_MODEL]
+        return [self / name for name in names if not self.is_vouched_for(name)]
+
+    def _models(self) -> dict[str, Any]:
+        path = self / RESUME / MODELS
+        try:
+            return read_json(path) if path.exists() else {}
+        except UserError as error:
+            log.warning("%s; the models are checked against nothing", error)
+            return {}
 
     def write_history(self) -> None:
         """Bring `training_history.csv` up to the finished epochs: append, or mend it."""
@@ -187,10 +317,10 @@ class RunDirectory:
         if not self.history:
             path.unlink(missing_ok=True)
         elif present == lines[:-1]:  # as after every epoch: what tails the file goes on
-            with path.open("a") as file:
+            with failing_as(path), path.open("a") as file:
                 file.write(("\n".join(lines[len(present) :])) + "\n")
         elif present != lines:
-            replace_file(path, lambda partial: partial.write_text("\n".join(lines) + "\n"))
+            write_text(path, "\n".join(lines) + "\n")
 
     def best_epoch(self) -> int:
         """Return the epoch (from 1) of highest validation accuracy; of equals, of lowest loss."""
@@ -241,37 +371,3 @@ def _git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON file's object; raises `UserError` if it is not one."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): mend it, or --fresh to start anew"
-        ) from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is not what this program wrote: mend it, or --fresh")
-    return value
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file in one step."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    # A file name that is not UTF-8 becomes JSON's own escape for it.
-    data = text.encode(errors="backslashreplace")
-    replace_file(path, lambda partial: partial.write_bytes(data))
-
-
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make a file, and put it at `path` in one step once it is on disk."""
-    partial = path.with_name(f".partial-{path.name}")  # same suffix: Keras goes by it
-    write(partial)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
-    if sys.platform != "win32":
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)

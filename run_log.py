@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from errors import RunError
+
 log = logging.getLogger("violence")
 
 
@@ -20,10 +22,21 @@ def start_log(path: Path) -> None:
     screen = logging.StreamHandler(sys.stdout)
     screen.setLevel(logging.INFO)
     screen.setFormatter(_ScreenFormatter("%(message)s"))
-    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     log.addHandler(screen)
     log.addHandler(file)
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
+        # logging would print a traceback for every line, and go on.
+        log.removeHandler(self)
+        reason = getattr(sys.exc_info()[1], "strerror", None) or "it was closed"
+        raise RunError(
+            f"{self.baseFilename} cannot be written: {reason}. What was finished is kept: mend "
+            "this, and the same command, without --fresh, goes on"
+        )
 
 
 class _ScreenFormatter(logging.Formatter):

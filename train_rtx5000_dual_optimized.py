@@ -6,6 +6,8 @@
 clips -> 16 frames each -> VGG19 features, cached -> batches -> attention-LSTM -> test.
 """
 
+import contextlib
+import dataclasses
 import os
 import sys
 import time
@@ -15,16 +17,22 @@ from config import CLASS_NAMES, SPLITS, UNREADABLE_LIMIT, Settings, parse_settin
 from errors import UserError, run_or_explain
 
 STANDARDIZE_ON = 2048  # clips: enough for a mean and a deviation
+SHOWN = 5  # of what may be thousands of pairs or clips; the log file and the results have all
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; return its exit status."""
     debug = "--debug" in (sys.argv if arguments is None else arguments)
-    return run_or_explain(lambda: train(parse_settings(arguments)), debug)
+
+    def job() -> int:
+        with contextlib.ExitStack() as held:  # folders that no other run may write meanwhile
+            return train(parse_settings(arguments), held)
+
+    return run_or_explain(job, debug)
 
 
-def train(settings: Settings) -> int:
-    """Run the job that `settings` describe."""
+def train(settings: Settings, held: contextlib.ExitStack) -> int:
+    """Run the job that `settings` describe; what it takes hold of is let go with `held`."""
     started = time.perf_counter()
 
     # Clips: which, of which class, in which split.
@@ -37,12 +45,13 @@ def train(settings: Settings) -> int:
     )
     from run_directory import (
         BEST_MODEL,
+        DETECTOR,
+        LEAKAGE,
         LOG,
         PREDICTIONS,
         RESULTS,
         TENSORBOARD,
         RunDirectory,
-        write_json,
     )
     from run_log import log, native_messages_to, start_log
 
@@ -53,13 +62,12 @@ def train(settings: Settings) -> int:
     clips = find_clips(settings.dataset_path, settings.seed)
 
     # The checkpoint directory: a new run, an interrupted one to continue, or a finished one.
-    run = RunDirectory(settings.checkpoint_dir)
-    run.prepare()
+    run = held.enter_context(RunDirectory(settings.checkpoint_dir))
     continuing = run.has_run() and settings.resume
     if continuing:
         run.require_same(settings, clips)
     start_log(run / LOG)
-    if continuing and run.is_finished():
+    if continuing and run.is_finished(settings.threshold_for):
         log.info(
             "this run is finished; its results are in %s. "
             "To train anew: --fresh, or another --checkpoint-dir",
@@ -69,14 +77,6 @@ def train(settings: Settings) -> int:
     counts = count_by_split(clips)
     for split, of_class in counts.items():
         log.info("%-6s %s", split, ", ".join(f"{n} {name}" for name, n in of_class.items()))
-    two_sided = groups_on_two_sides(clips)
-    for group, sides in two_sided.items():
-        log.warning(
-            "group %s lies in %s: clips of one source on two sides make the figures look "
-            "better than they are; move them to one side",
-            group,
-            " and ".join(sides),
-        )
 
     # Devices and precision. TensorFlow takes seconds to load: only now, when the rest is known
     # to be right.
@@ -88,6 +88,7 @@ def train(settings: Settings) -> int:
         from devices import (
             choose_precision,
             describe_devices,
+            enough_memory,
             find_devices,
             gpus_left_out,
             make_strategy,
@@ -120,7 +121,13 @@ def train(settings: Settings) -> int:
 
     # Features: VGG19 up to a layer, computed once per clip and kept.
     from feature_cache import FeatureCache, Recipe
-    from feature_extraction import extract_features, on_replicas, too_many_unreadable
+    from feature_extraction import (
+        CLIPS_PER_REPLICA,
+        extract_features,
+        on_replicas,
+        too_many_unreadable,
+    )
+    from feature_survey import survey_features
     from model_architecture import feature_size, identify_weights, load_vgg19_weights, vgg19
 
     weights, layer = settings.vgg19_weights, settings.feature_layer
@@ -136,7 +143,6 @@ def train(settings: Settings) -> int:
         features=feature_size(layer),
         dtype=settings.feature_dtype,
     )
-    cache = FeatureCache(settings.cache_dir, recipe)
 
     def make_extractor() -> keras.Model:
         model = vgg19(layer, precision.computation)
@@ -144,14 +150,35 @@ def train(settings: Settings) -> int:
         return model
 
     extraction_started = time.perf_counter()
-    rows, bad = extract_features(
-        clips,
-        cache,
-        lambda: on_replicas(strategy, make_extractor),
-        replicas,
-        stop_at_bad_clip=settings.on_bad_clip == "fail",
+    cache = FeatureCache(
+        settings.cache_dir,
+        recipe,
+        lambda holder: log.info("%s has %s: waiting for it", holder, settings.cache_dir),
     )
-    cache.close()
+    with contextlib.closing(cache):
+        while True:  # until no row is damaged; a second time is rare
+            with enough_memory(
+                devices,
+                f"VGG19 on {CLIPS_PER_REPLICA} clips of {settings.frames} frames a replica",
+                "Fewer --frames or a lower --feature-layer take less; or end what else uses it",
+            ):
+                rows, bad = extract_features(
+                    clips,
+                    cache,
+                    lambda: on_replicas(strategy, make_extractor),
+                    replicas,
+                    settings.clip_timeout,
+                    stop_at_bad_clip=settings.on_bad_clip == "fail",
+                )
+            survey = survey_features(cache, list(rows.values()))
+            if not survey.damaged:
+                break
+            log.warning(
+                "%d rows of %s are damaged (their checksums differ): computed anew",
+                len(survey.damaged),
+                cache.path,
+            )
+            cache.forget(survey.damaged)
     log.info(
         "features of %d clips at %s in %s (%.1f s)",
         len(rows),
@@ -159,6 +186,16 @@ def train(settings: Settings) -> int:
         cache.path,
         time.perf_counter() - extraction_started,
     )
+
+    # What can be wrong with clips, before anything is learned from them.
+    from leakage import find_leaks, write_leaks
+    from sanity import (
+        contradicting_labels,
+        require_varied_features,
+        static_clips,
+        uncertain_validation,
+    )
+
     for item in bad:
         log.warning("bad clip %s: %s", item.clip.path, item.reason)
     if complaint := too_many_unreadable(bad, clips, UNREADABLE_LIMIT):
@@ -169,10 +206,47 @@ def train(settings: Settings) -> int:
             len(bad),
             {"skip": "left out", "zeros": "kept as zeros"}[settings.on_bad_clip],
         )
+    require_varied_features(survey)
+    conflicts = contradicting_labels(rows)
+    for copies in conflicts[:SHOWN]:
+        log.warning(
+            "one file under both labels: %s; one of them is wrong: remove it",
+            " and ".join(clip.name for clip in copies),
+        )
+    if len(conflicts) > SHOWN:
+        log.warning("%d files in all are under both labels (%s)", len(conflicts), RESULTS)
+    static = static_clips(rows, survey)
+    if static:
+        log.warning(
+            "in %d clips nothing moves (stills, test cards?): look at %s%s",
+            len(static),
+            ", ".join(clip.name for clip in static[:SHOWN]),
+            f" and the others in {RESULTS}" if len(static) > SHOWN else "",
+        )
+    leaks = find_leaks(rows, survey)
+    if leaks:
+        log.warning(
+            "%d clips are in one split what they are in another, which makes the figures look "
+            "better than they are (--on-leakage %s): %s",
+            len({leak.clip for leak in leaks}),
+            settings.on_leakage,
+            "".join(f"\n  {leak}" for leak in leaks[:SHOWN]),
+        )
+        if not run.has_run() or continuing:  # else it is an earlier run's
+            write_leaks(leaks, run / LEAKAGE)
+        if settings.on_leakage == "fail":
+            raise UserError(
+                f"--on-leakage fail: {len(leaks)} pairs of clips, the first is {leaks[0]}; drop "
+                "leaves the earlier split's clips out, warn goes on"
+            )
     if settings.on_bad_clip == "zeros":
         rows |= {item.clip: -1 for item in bad}
-    usable = [clip for clip in clips if clip in rows]
+    leaking = {leak.clip for leak in leaks} if settings.on_leakage == "drop" else set()
+    usable = [clip for clip in clips if clip in rows and clip not in leaking]
     require_both_classes(usable)
+    by_split = {split: [clip for clip in usable if clip.split == split] for split in SPLITS}
+    if complaint := uncertain_validation(by_split["val"]):
+        log.warning(complaint)
 
     # Batches: each split's features, read from the cache as they are needed.
     from input_pipeline import (
@@ -196,7 +270,6 @@ def train(settings: Settings) -> int:
         focal_alpha(settings) or "none",
     )
     stored = cache.rows()
-    by_split = {split: [clip for clip in usable if clip.split == split] for split in SPLITS}
     features = {
         split: ClipFeatures(
             stored, [rows[clip] for clip in chosen], [c.label for c in chosen], factors
@@ -238,6 +311,10 @@ def train(settings: Settings) -> int:
             log.info("the earlier run was set aside in %s", run.set_aside())
             start_log(run / LOG)
         run.write_config(settings, clips, describe_devices(devices), precision.computation)
+        if leaks:
+            write_leaks(leaks, run / LEAKAGE)
+    else:
+        run.update_config(settings)
     inputs = {
         "the clips that can be read": fingerprint(usable),
         "their content or the VGG19 weights": cache.fingerprint([rows[clip] for clip in usable]),
@@ -250,7 +327,13 @@ def train(settings: Settings) -> int:
     early_stopping = EarlyStopping(run, settings.early_stopping_patience)
     if not early_stopping.due():
         has_bar = sys.stdout.isatty()  # the progress bar is for a terminal only
-        with read_errors(features.values()):
+        memory = enough_memory(
+            devices,
+            f"training on batches of {settings.batch_size} clips of {settings.frames} frames",
+            f"A lower --batch-size, say {max(replicas, settings.batch_size // 2)}, takes less, "
+            "with --gradient-accumulation 2 for the same clips per optimizer step",
+        )
+        with memory, read_errors(features.values()):
             trainer.fit(
                 training_batches(
                     features["train"],
@@ -281,26 +364,66 @@ def train(settings: Settings) -> int:
             settings.early_stopping_patience,
         )
 
-    # Test: the best model on clips that it has never seen.
+    # Verdicts: temperature and threshold of the best model, chosen on the validation clips.
+    from callbacks import make_good_best_model
+    from durable_files import file_checksum, write_json
     from evaluation import (
-        classification_figures,
+        evaluate,
         figures_table,
+        groups_of,
         violence_probabilities,
         write_predictions,
     )
+    from operating_point import calibrate, choose_operating_point
 
-    tested = "test" if "test" in features else "val"
-    best = keras.models.load_model(run / BEST_MODEL)
-    probabilities = violence_probabilities(best, features[tested], settings.batch_size)
-    figures = classification_figures(features[tested].labels, probabilities)
-    write_predictions(by_split[tested], probabilities, run / PREDICTIONS)
+    make_good_best_model(run, trainer)
+    for path in run.damaged_checkpoints():
+        log.warning("%s is gone or damaged (its checksum differs): do not use it", path)
     best_epoch = run.best_epoch()
     log.info("best model: epoch %d of %d", best_epoch, len(run.history))
+    best = keras.models.load_model(run / BEST_MODEL, safe_mode=True)
+    judged = violence_probabilities(best, features["val"], settings.batch_size)
+    point = choose_operating_point(features["val"].labels, judged, settings.threshold_for)
+    log.info(
+        "temperature %.2f, threshold %.3f for %s, both from the validation clips",
+        point.temperature,
+        point.threshold,
+        point.chosen_for,
+    )
+
+    # Test: clips that the model has never seen.
+    tested = "test" if "test" in features else "val"
+    labels, groups = features[tested].labels, groups_of(by_split[tested])
+    raw = violence_probabilities(best, features[tested], settings.batch_size)
+    probabilities = calibrate(raw, point.temperature)
+    figures = evaluate(labels, probabilities, point.threshold, groups, settings.seed)
+    at_half = evaluate(labels, probabilities, 0.5, groups, settings.seed)
+    uncalibrated = evaluate(labels, raw, 0.5, groups, settings.seed)
+    write_predictions(by_split[tested], probabilities, point.threshold, run / PREDICTIONS)
     if tested == "val":
-        log.warning("there is no test split: these are the figures of the VALIDATION clips")
-    log.info("%s split, %d clips\n%s", tested, figures["clips"], figures_table(figures))
+        log.warning(
+            "there is no test split: these are the figures of the VALIDATION clips, by which epoch "
+            "and threshold were chosen"
+        )
+    log.info(
+        "%s split, %d clips, %d groups; 95 %% intervals\n%s",
+        tested,
+        figures["clips"],
+        figures["groups"],
+        figures_table(figures, at_half, uncalibrated),
+    )
     if weights == "random":
         log.warning("VGG19 had random weights: these figures say nothing about trained features")
+    write_json(
+        run / DETECTOR,
+        {
+            "model": BEST_MODEL,
+            "model_checksum": file_checksum(run / BEST_MODEL).hex(),
+            "features": dataclasses.asdict(recipe),
+            "untrained_vgg19": weights == "random",
+            **dataclasses.asdict(point),
+        },
+    )
     write_json(
         run / RESULTS,
         {
@@ -309,7 +432,10 @@ def train(settings: Settings) -> int:
             "stopped_early": stopped_early,
             "validation": run.history[best_epoch - 1],
             "evaluated_split": tested,
+            **dataclasses.asdict(point),
             "evaluation": figures,
+            "evaluation_at_0.5": at_half,
+            "evaluation_uncalibrated": uncalibrated,
             "untrained_vgg19": weights == "random",
             "class_factors": dict(zip(CLASS_NAMES, factors, strict=True)),
             "clips": counts,
@@ -318,7 +444,11 @@ def train(settings: Settings) -> int:
                 for item in bad
             ],
             "on_bad_clip": settings.on_bad_clip,
-            "groups_on_two_sides": two_sided,
+            "leakage": [leak.as_json() for leak in leaks],
+            "on_leakage": settings.on_leakage,
+            "groups_on_two_sides": groups_on_two_sides(clips),
+            "one_file_under_both_labels": [[clip.name for clip in copies] for copies in conflicts],
+            "static_clips": [clip.name for clip in static],
             "seconds": round(time.perf_counter() - started, 1),
         },
     )

@@ -15,15 +15,17 @@ import tensorflow as tf
 from benchmarks.decoding import seek_frames
 from benchmarks.timing import Way, side_by_side
 from clips import Clip
+from decoding import decoder_count
 from devices import Precision, make_strategy
 from feature_cache import FeatureCache, Recipe
-from feature_extraction import CLIPS_PER_REPLICA, decoder_threads, extract_features, on_replicas
+from feature_extraction import CLIPS_PER_REPLICA, extract_features, on_replicas
 from frames import read_frames
 from model_architecture import feature_size, load_vgg19_weights, vgg19
 
 ROUNDS = 2
 SECONDS = 6.0  # that the forward pass alone should take in a round; at least two batches
 PLAIN_CLIPS = 2  # of middling size: each takes seconds
+CLIP_TIMEOUT = 120.0  # seconds
 
 Network = Callable[[np.ndarray], np.ndarray]
 
@@ -74,11 +76,11 @@ def measure_extraction(
         recipe = Recipe(frames, layer, "random", feature_size(layer), "float16")
         with tempfile.TemporaryDirectory() as folder:
             cache = FeatureCache(Path(folder), recipe)
-            extract_features(chosen, cache, lambda: network, replicas)
+            extract_features(chosen, cache, lambda: network, replicas, CLIP_TIMEOUT)
             cache.close()
 
     def decode() -> None:
-        with ThreadPoolExecutor(decoder_threads()) as decoders:
+        with ThreadPoolExecutor(decoder_count()) as decoders:
             for _ in decoders.map(lambda clip: read_frames(clip.path, frames), chosen):
                 pass
 

@@ -47,6 +47,8 @@ class DecoderProcesses:
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(callers):
             self._free.put(slot)
+        self._closed = False
+        self._waited_for: set[pebble.ProcessFuture] = set()
         self._pool = pebble.ProcessPool(
             max_workers=processes,
             initializer=_start_decoder,
@@ -63,8 +65,11 @@ class DecoderProcesses:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pool.stop()  # kills what is still decoding: nobody waits for it any more
+        self._closed = True
+        self._pool.stop()  # kills what is still decoding: nobody wants it any more
         self._pool.join()
+        for future in list(self._waited_for):  # the pool forgets some that it had not begun
+            future.cancel()
 
     def read_frames(self, path: Path) -> np.ndarray:
         """Return what `frames.read_frames` does; may be called from several threads.
@@ -90,7 +95,14 @@ class DecoderProcesses:
             self._free.put(slot)
 
     def _decode(self, path: Path, slot: int) -> None:
-        self._pool.schedule(_decode_into, args=(path, slot), timeout=self.timeout).result()
+        future = self._pool.schedule(_decode_into, args=(path, slot), timeout=self.timeout)
+        self._waited_for.add(future)
+        try:
+            if self._closed:  # meanwhile
+                future.cancel()
+            future.result()
+        finally:
+            self._waited_for.discard(future)
 
 
 def _cause_of_death(error: pebble.ProcessExpired) -> str:

@@ -16,6 +16,7 @@ from input_pipeline import ClipFeatures, evaluation_batches, read_errors, steps_
 RESAMPLES = 1000  # of the bootstrap
 CONFIDENCE = 0.95
 CALIBRATION_BINS = 10
+NUMBERS_AT_ONCE = 2_000_000  # of resamples times clips: memory is bounded
 
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc")
 Interval = tuple[float, float] | None  # None: no resample has the figure
@@ -31,64 +32,83 @@ def violence_probabilities(model: keras.Model, clips: ClipFeatures, batch_size: 
 
 
 def classification_figures(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    threshold: float,
-    weights: np.ndarray | None = None,
-) -> dict[str, float | None]:
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float, weights: np.ndarray
+) -> dict[str, np.ndarray]:
     """Return accuracy, precision, recall, F1, ROC-AUC, PR-AUC, each class's accuracy, ECE, Brier.
 
-    Precision, recall and F1 are those of the violent class. A figure is None where it is not
-    defined: the AUCs and a class's accuracy on clips that lack a class.
+    scikit-learn's figures with its `sample_weight`, but for many resamples at once: one by one,
+    its checks of arguments would take a minute.
 
     Args:
         labels, probabilities: `(clips,)`.
         threshold: a clip of at least this probability is called violent.
-        weights: `(clips,)`: how often each clip counts; None: once.
+        weights: `(resamples, clips)`: how often each clip counts.
+
+    Returns:
+        `(resamples,)` float64 for each figure; nan where it is not defined: the AUCs and a class's
+        accuracy on clips that lack a class. Precision, recall and F1 are of the violent class.
     """
-    weights = np.ones(len(labels)) if weights is None else weights
-    confusion = confusion_matrix(labels, probabilities, threshold, weights)
-    (kept, alarms), (missed, found) = confusion
-    both = confusion.sum(axis=1).min() > 0
-    ranked = {"roc_auc": metrics.roc_auc_score, "pr_auc": metrics.average_precision_score}
+    verdicts = probabilities >= threshold
+    kept, alarms, missed, found = (
+        weights @ ((labels == label) & (verdicts == verdict)).astype(float)
+        for label in (0, 1)
+        for verdict in (False, True)
+    )
+    total = weights.sum(axis=1)
+    class_accuracies = _share(kept, kept + alarms), _share(found, found + missed)
     return {
-        "accuracy": (kept + found) / confusion.sum(),
-        "precision": found / (found + alarms) if found else 0.0,
-        "recall": found / (found + missed) if found else 0.0,
-        "f1": 2 * found / (2 * found + alarms + missed) if found else 0.0,
+        "accuracy": (kept + found) / total,
+        "precision": np.nan_to_num(_share(found, found + alarms)),
+        "recall": np.nan_to_num(class_accuracies[1]),
+        "f1": np.nan_to_num(_share(2 * found, 2 * found + alarms + missed)),
+        **_ranking_figures(labels, probabilities, weights),
         **{
-            name: float(score(labels, probabilities, sample_weight=weights)) if both else None
-            for name, score in ranked.items()
+            f"{name}_accuracy": accuracy
+            for name, accuracy in zip(CLASS_NAMES, class_accuracies, strict=True)
         },
-        **{
-            f"{name}_accuracy": row[label] / row.sum() if row.sum() else None
-            for label, (name, row) in enumerate(zip(CLASS_NAMES, confusion, strict=True))
-        },
-        **calibration_figures(labels, probabilities, weights),
+        **_calibration_figures(labels, probabilities, weights, total),
     }
 
 
-def confusion_matrix(
-    labels: np.ndarray, probabilities: np.ndarray, threshold: float, weights: np.ndarray
-) -> np.ndarray:
-    """Return `(2, 2)`: rows are the true classes, columns the verdicts, nonviolent first."""
-    places = 2 * labels + (probabilities >= threshold)
-    return np.bincount(places, weights, minlength=4).reshape(2, 2)
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return `part / whole`, nan where there is nothing."""
+    return np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)
 
 
-def calibration_figures(
+def _ranking_figures(
     labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
-) -> dict[str, float]:
+) -> dict[str, np.ndarray]:
+    """Return the areas under the ROC curve and, as average precision, under the PR curve."""
+    order = np.argsort(-probabilities, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(probabilities[order]) != 0, True))  # of equal ones
+    ranked, violent = weights[:, order], labels[order]
+    found = np.cumsum(ranked * violent, axis=1)[:, ends]
+    alarms = np.cumsum(ranked * (1 - violent), axis=1)[:, ends]
+    more_found = np.diff(found, axis=1, prepend=0)
+    more_alarms = np.diff(alarms, axis=1, prepend=0)
+    area = (more_alarms * (found - more_found / 2)).sum(axis=1)
+    precision = np.nan_to_num(_share(found, found + alarms))
+    both = (found[:, -1] > 0) & (alarms[:, -1] > 0)
+    average_precision = _share((more_found * precision).sum(axis=1), found[:, -1])
+    return {
+        "roc_auc": _share(area, found[:, -1] * alarms[:, -1]),
+        "pr_auc": np.where(both, average_precision, np.nan),
+    }
+
+
+def _calibration_figures(
+    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, total: np.ndarray
+) -> dict[str, np.ndarray]:
     """Return the expected calibration error, over ten equal bins, and the Brier score.
 
     Naeini et al., AAAI 2015, https://doi.org/10.1609/aaai.v29i1.9602; Brier, 1950,
     https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
     """
     bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights * (probabilities - labels), minlength=CALIBRATION_BINS)
+    gaps = np.eye(CALIBRATION_BINS)[bins] * (probabilities - labels)[:, None]
     return {
-        "ece": float(np.abs(gaps).sum() / weights.sum()),
-        "brier": float(np.average((probabilities - labels) ** 2, weights=weights)),
+        "ece": np.abs(weights @ gaps).sum(axis=1) / total,
+        "brier": weights @ (probabilities - labels) ** 2 / total,
     }
 
 
@@ -106,17 +126,20 @@ def bootstrap_intervals(
     """
     names, group_of = np.unique(groups, return_inverse=True)
     random = np.random.default_rng(seed)
-    resamples: list[dict[str, float | None]] = []
-    for _ in range(RESAMPLES):
-        drawn = np.bincount(random.integers(0, len(names), len(names)), minlength=len(names))
-        weights = drawn[group_of].astype(float)
-        resamples.append(classification_figures(labels, probabilities, threshold, weights))
+    at_once = max(1, NUMBERS_AT_ONCE // len(labels))
+    parts = []
+    for first in range(0, RESAMPLES, at_once):
+        count = min(at_once, RESAMPLES - first)
+        drawn = random.multinomial(len(names), np.full(len(names), 1 / len(names)), count)
+        weights = drawn[:, group_of].astype(float)
+        parts.append(classification_figures(labels, probabilities, threshold, weights))
     tail = (1 - CONFIDENCE) / 2
     intervals: dict[str, Interval] = {}
-    for name in resamples[0]:
-        values = [value for figures in resamples if (value := figures[name]) is not None]
-        low, high = np.quantile(values, [tail, 1 - tail]) if values else (0.0, 0.0)
-        intervals[name] = (float(low), float(high)) if values else None
+    for name in parts[0]:
+        values = np.concatenate([part[name] for part in parts])
+        values = values[~np.isnan(values)]
+        low, high = np.quantile(values, [tail, 1 - tail]) if len(values) else (0.0, 0.0)
+        intervals[name] = (float(low), float(high)) if len(values) else None
     return intervals
 
 
@@ -127,15 +150,24 @@ def evaluate(
     groups: Sequence[str],
     seed: int,
 ) -> dict[str, Any]:
-    """Return the figures of a split at a threshold, with intervals and confusion matrix."""
-    confusion = confusion_matrix(labels, probabilities, threshold, np.ones(len(labels)))
+    """Return the figures of a split at a threshold, with intervals and confusion matrix.
+
+    A figure that is not defined is None. The rows of the confusion matrix are the true classes,
+    its columns the verdicts, nonviolent first.
+    """
+    probabilities = probabilities.astype(np.float64)
+    once = np.ones((1, len(labels)))
+    figures = classification_figures(labels, probabilities, threshold, once)
+    confusion = metrics.confusion_matrix(labels, probabilities >= threshold, labels=(0, 1))
     return {
         "clips": len(labels),
         "groups": len(set(groups)),
         "threshold": threshold,
-        **classification_figures(labels, probabilities, threshold),
+        **{
+            name: None if np.isnan(value[0]) else float(value[0]) for name, value in figures.items()
+        },
         "intervals": bootstrap_intervals(labels, probabilities, threshold, groups, seed),
-        "confusion_matrix": confusion.astype(int).tolist(),
+        "confusion_matrix": confusion.tolist(),
     }
 
 

@@ -24,7 +24,7 @@ class Survey:
 
     damaged: list[int]  # rows whose bytes are not those that were stored
     summaries: dict[int, np.ndarray]  # `(values,)` float32, the mean over the frames, by row
-    changes: dict[int, float]  # mean absolute change from frame to frame over mean, by row
+    changes: dict[int, float]  # median change from frame to frame over mean, by row
 
 
 def survey_features(cache: FeatureCache, rows: Sequence[int]) -> Survey:
@@ -72,6 +72,8 @@ def _summarize(
     with np.errstate(all="ignore"):  # damaged values may be anything
         values = values.astype(np.float32)
         mean = values.mean(axis=0)
-        change = np.abs(np.diff(values, axis=0)).mean() if len(values) > 1 else np.nan
+        # The median of the steps: a still that was encoded settles after its first frames.
+        steps = np.abs(np.diff(values, axis=0)).mean(axis=1)
+        change = np.median(steps) if len(steps) else np.nan
         summary = mean if project is None else mean @ project.components_.T.astype(np.float32)
         return checksum, summary, float(change / max(float(np.abs(mean).mean()), 1e-12))

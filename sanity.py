@@ -11,7 +11,7 @@ from config import CLASS_NAMES
 from errors import UserError
 from feature_survey import Survey
 
-STATIC_SHARE = 0.1  # of the median change from frame to frame: below it, nothing moves
+STATIC_SHARE = 0.03  # of the median change from frame to frame: below it, nothing moves
 SURE_ENOUGH = 0.05  # half an interval of the validation accuracy that is not told of
 SUPPOSED_ACCURACY = 0.9  # for which that interval is computed
 

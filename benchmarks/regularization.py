@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from clips import find_clips
 from config import Settings, parse_settings
-from evaluation import THRESHOLD, violence_probabilities
+from evaluation import violence_probabilities
 from feature_cache import FeatureCache, Recipe
 from input_pipeline import ClipFeatures, sample_features, steps_per_epoch, training_batches
 from model_architecture import feature_size, identify_weights
@@ -147,7 +147,7 @@ def figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """Return ROC-AUC and accuracy over all held-out clips together."""
     return {
         "roc_auc": round(float(roc_auc_score(labels, probabilities)), 4),
-        "accuracy": round(float(accuracy_score(labels, probabilities >= THRESHOLD)), 4),
+        "accuracy": round(float(accuracy_score(labels, probabilities >= 0.5)), 4),
     }
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from durable_files import file_checksum
 from errors import RunError, UserError
-from feature_cache import INDEX_NAME, FeatureCache, Recipe, clip_content, file_stamp
+from feature_cache import INDEX_NAME, FeatureCache, Recipe, file_stamp
 
 RECIPE = Recipe(frames=4, layer="fc2", weights="md5-0", features=8, dtype="float16")
 
@@ -53,11 +54,11 @@ def test_file_is_known_by_its_content(tmp_path: Path) -> None:
     path.write_bytes(b"first")
     cache = FeatureCache(tmp_path / "cache", RECIPE)
     assert cache.known_contents([path]) == [None]
-    cache.remember_file(path, file_stamp(path), clip_content(path))
-    assert cache.known_contents([path]) == [clip_content(path)]
+    cache.remember_file(path, file_stamp(path), file_checksum(path))
+    assert cache.known_contents([path]) == [file_checksum(path)]
     path.write_bytes(b"other")
     assert cache.known_contents([path]) == [None]
-    assert clip_content(shutil.copy(path, tmp_path / "moved.avi")) == clip_content(path)
+    assert file_checksum(shutil.copy(path, tmp_path / "moved.avi")) == file_checksum(path)
 
 
 @pytest.mark.parametrize("lost", [0, 1, 64, 100])

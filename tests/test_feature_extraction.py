@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from clips import Clip, find_clips
 from devices import find_devices, make_strategy
+from durable_files import file_checksum
 from errors import RunError, UserError
 from feature_cache import FeatureCache, Recipe
 from feature_extraction import BadClip, extract_features, on_replicas, too_many_unreadable
@@ -16,6 +17,7 @@ from frames import read_frames
 from model_architecture import load_vgg19_weights, vgg19
 
 LAYER = "block1_conv1"
+TIMEOUT = 60.0  # seconds
 RECIPE = Recipe(frames=4, layer=LAYER, weights="random-0", features=64, dtype="float16")
 
 
@@ -53,7 +55,7 @@ def test_features_are_those_of_the_clips_own_frames(
 ) -> None:
     cache = FeatureCache(tmp_path, RECIPE)
     network = CountingNetwork(replicas)
-    rows, bad = extract_features(clips, cache, network, replicas)
+    rows, bad = extract_features(clips, cache, network, replicas, TIMEOUT)
     assert not bad
     assert network.clips == len(clips)
     features, model = cache.rows(), make_extractor()
@@ -64,11 +66,11 @@ def test_features_are_those_of_the_clips_own_frames(
 
 def test_nothing_is_computed_twice(clips: list[Clip], tmp_path: Path) -> None:
     network = CountingNetwork()
-    first, _ = extract_features(clips[5:], FeatureCache(tmp_path, RECIPE), network, 1)
-    again, _ = extract_features(clips[5:], FeatureCache(tmp_path, RECIPE), network, 1)
+    first, _ = extract_features(clips[5:], FeatureCache(tmp_path, RECIPE), network, 1, TIMEOUT)
+    again, _ = extract_features(clips[5:], FeatureCache(tmp_path, RECIPE), network, 1, TIMEOUT)
     assert again == first
     assert (network.made, network.clips) == (1, len(clips) - 5)
-    more, _ = extract_features(clips, FeatureCache(tmp_path, RECIPE), network, 1)
+    more, _ = extract_features(clips, FeatureCache(tmp_path, RECIPE), network, 1, TIMEOUT)
     assert network.clips == len(clips)
     assert {clip: more[clip] for clip in first} == first
 
@@ -80,8 +82,8 @@ def test_moved_and_doubled_clips_are_the_same_clip(clips: list[Clip], tmp_path: 
     ]
     network = CountingNetwork()
     cache = FeatureCache(tmp_path / "cache", RECIPE)
-    rows, _ = extract_features(clips[:1], cache, network, 1)
-    more, _ = extract_features(copies, cache, network, 1)
+    rows, _ = extract_features(clips[:1], cache, network, 1, TIMEOUT)
+    more, _ = extract_features(copies, cache, network, 1, TIMEOUT)
     assert network.clips == 2
     assert more[copies[0]] == rows[clips[0]]
     assert more[copies[1]] == more[copies[2]]
@@ -91,12 +93,12 @@ def test_copies_in_two_batches_are_computed_once(clips: list[Clip], tmp_path: Pa
     copy = Clip(Path(shutil.copy(clips[3].path, tmp_path / "copy.mp4")), "copy.mp4", 1, "val")
     network = CountingNetwork()
     cache = FeatureCache(tmp_path / "cache", RECIPE)
-    rows, _ = extract_features([*clips[:4], copy, *clips[4:8]], cache, network, 1)
+    rows, _ = extract_features([*clips[:4], copy, *clips[4:8]], cache, network, 1, TIMEOUT)
     cache.close()
     assert network.clips == 8
     assert rows[copy] == rows[clips[3]]
     again = FeatureCache(tmp_path / "cache", RECIPE)
-    assert extract_features([*clips[:8], copy], again, network, 1)[0] == rows
+    assert extract_features([*clips[:8], copy], again, network, 1, TIMEOUT)[0] == rows
 
 
 @pytest.fixture
@@ -116,7 +118,7 @@ def test_bad_clips_are_left_out_with_their_reason(
     with_bad_clips: list[Clip], tmp_path: Path
 ) -> None:
     cache = FeatureCache(tmp_path / "cache", RECIPE)
-    rows, bad = extract_features(with_bad_clips, cache, CountingNetwork(), 1)
+    rows, bad = extract_features(with_bad_clips, cache, CountingNetwork(), 1, TIMEOUT)
     assert {item.clip.name for item in bad} == {"empty.mp4", "text.mp4", "cut.mp4", "gone.mp4"}
     assert all(item.reason for item in bad)
     assert len(rows) == 6
@@ -126,7 +128,9 @@ def test_bad_clips_are_left_out_with_their_reason(
 def test_run_can_stop_at_a_bad_clip(with_bad_clips: list[Clip], tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "cache", RECIPE)
     with pytest.raises(UserError, match=r"empty\.mp4: the file is empty"):
-        extract_features(with_bad_clips, cache, CountingNetwork(), 1, stop_at_bad_clip=True)
+        extract_features(
+            with_bad_clips, cache, CountingNetwork(), 1, TIMEOUT, stop_at_bad_clip=True
+        )
 
 
 def test_features_that_overflow_are_not_kept(clips: list[Clip], tmp_path: Path) -> None:
@@ -136,7 +140,7 @@ def test_features_that_overflow_are_not_kept(clips: list[Clip], tmp_path: Path) 
         return lambda frames: np.full((*frames.shape[:2], 64), 1e6, np.float32)
 
     with pytest.raises(RunError, match="--feature-dtype float32"):
-        extract_features(clips, cache, huge, 1)
+        extract_features(clips, cache, huge, 1, TIMEOUT)
     assert not cache.path.exists()
 
 
@@ -145,8 +149,8 @@ def test_only_a_few_clips_are_decoded_in_advance(
 ) -> None:
     decoded: list[Path] = []
     monkeypatch.setattr(
-        "feature_extraction.read_frames",
-        lambda path, frames: decoded.append(path) or read_frames(path, frames),
+        "feature_extraction.file_checksum",
+        lambda path: decoded.append(path) or file_checksum(path),
     )
     waiting: list[int] = []
 
@@ -158,7 +162,7 @@ def test_only_a_few_clips_are_decoded_in_advance(
 
         return extract
 
-    extract_features(clips, FeatureCache(tmp_path, RECIPE), network, 1)
+    extract_features(clips, FeatureCache(tmp_path, RECIPE), network, 1, TIMEOUT)
     assert len(decoded) == 28
     assert max(waiting) <= 12  # one batch being computed, two ahead
 

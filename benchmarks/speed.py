@@ -14,28 +14,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-import numpy as np
-
-from run_log import native_messages_to
-
-with native_messages_to(Path(os.devnull)):  # TensorFlow's start-up notes, in every process
-    import tensorflow as tf
-
-    tf.config.list_physical_devices()
-
-from benchmarks.cached_run import measure_memory, measure_startup
-from benchmarks.decoding import measure_decoding
-from benchmarks.extraction import measure_extraction
-from benchmarks.machine import describe_machine
 from benchmarks.tables import figure_at, make_tables
 from benchmarks.timing import in_own_process
-from benchmarks.training import measure_training
-from clips import Clip, find_clips
-from demo_clips import draw_demo_clips
-from devices import choose_precision, find_devices
+
+if TYPE_CHECKING:
+    from clips import Clip
 
 DECODED_CLIPS = 24
 FRAMES = 16
@@ -61,6 +46,7 @@ AT_MOST = {
 
 def main() -> None:
     """Measure, print, and write the files that are asked for."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0], allow_abbrev=False
     )
@@ -85,6 +71,11 @@ def main() -> None:
 
 def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Return the figures of the stages; `folder` is for what has to lie on disk meanwhile."""
+    # Here and below: decoder processes import this file again, and TensorFlow takes seconds.
+    from benchmarks.cached_run import measure_memory, measure_startup
+    from benchmarks.decoding import measure_decoding
+    from benchmarks.training import measure_training
+
     clips = find_shuffled_clips(flags.dataset_path, folder)
     decoded = [clip.path for clip in clips[:DECODED_CLIPS]]
     layer, replicas = flags.feature_layer, flags.replicas
@@ -108,13 +99,19 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def machine(replicas: int | None) -> dict[str, Any]:
     """Return what the machine is."""
+    from benchmarks.machine import describe_machine
+    from devices import find_devices
+
     return describe_machine(find_devices(replicas))
 
 
 def extraction(
-    clips: list[Clip], layer: str, replicas: int | None, mixed_precision: bool
+    clips: "list[Clip]", layer: str, replicas: int | None, mixed_precision: bool
 ) -> dict[str, Any]:
     """Return the figures in one precision, on all devices and, if there are several, on one."""
+    from benchmarks.extraction import measure_extraction
+    from devices import choose_precision, find_devices
+
     devices = find_devices(replicas)
     precision = choose_precision(mixed_precision, devices[0].device_type)
     if mixed_precision and precision.computation == "float32":
@@ -126,8 +123,13 @@ def extraction(
     return report
 
 
-def find_shuffled_clips(dataset_path: Path | None, folder: Path) -> list[Clip]:
+def find_shuffled_clips(dataset_path: Path | None, folder: Path) -> "list[Clip]":
     """Return the clips, drawn ones if there is no path, so that the first few are of all kinds."""
+    import numpy as np
+
+    from clips import find_clips
+    from demo_clips import draw_demo_clips
+
     if dataset_path is None:
         dataset_path = folder / "drawn"
         draw_demo_clips(dataset_path)

@@ -1,12 +1,16 @@
 """Timing side by side: every way takes its turn in every round, so that drift cancels out."""
 
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
+
+from run_log import native_messages_to
 
 Result = TypeVar("Result")
 
@@ -55,7 +59,17 @@ def side_by_side(ways: Mapping[str, Way], rounds: int) -> Rates:
 
 
 def in_own_process(function: Callable[..., Result], *arguments: object) -> Result:
-    """Call a function where nothing else has been loaded, and return its result."""
+    """Call a function where nothing else has been loaded, and return its result.
+
+    TensorFlow's notes on how it starts are kept off the screen.
+    """
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as process:
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_load_tensorflow) as process:
         return process.submit(function, *arguments).result()
+
+
+def _load_tensorflow() -> None:
+    with native_messages_to(Path(os.devnull)):
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()

@@ -99,7 +99,8 @@ def test_finished_run_says_so_and_does_not_train(
     flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(flags) == 0
-    before = {path: path.stat().st_mtime_ns for path in run.glob("*.*") if path.suffix != ".log"}
+    files = [path for path in run.glob("*.*") if path.name not in ("training.log", ".lock")]
+    before = {path: path.stat().st_mtime_ns for path in files}
     capsys.readouterr()
     assert main(flags) == 0
     assert "finished" in capsys.readouterr().out

@@ -1,0 +1,261 @@
+"""Kill the training command at random moments, start it again, and compare with one left alone.
+
+    python -m benchmarks.crash --kills 50
+
+Each kill is SIGKILL, in a stage whose turn it is, at a moment drawn at random. When a run has ended
+in spite of its kills, its weights, CSV rows, test figures and features must be bit for bit those of
+a run that was never interrupted; then the next run begins, in new folders, until all kills are
+spent. Exit status 1 if anything differs.
+"""
+
+import argparse
+import csv
+import json
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCRIPT = Path(__file__).parent.parent / "train_rtx5000_dual_optimized.py"
+TIMES = ("time", "seconds", "clips_per_second")  # columns that differ from run to run
+EPOCHS = 6
+POLL = 0.0005  # seconds
+LIMIT = 600.0  # seconds for one start of the command
+STAGES = ("start-up", "decoding", "cache write", "training", "checkpoint write", "report")
+
+
+@dataclass
+class Attempt:
+    """One start of the training command, and what it has said so far."""
+
+    flags: Sequence[str]
+    folder: Path
+    lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), *self.flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(self.process.stdout)
+
+    def said(self, words: str) -> bool:
+        """Return whether a line with `words` has come."""
+        return any(words in line for line in self.lines)
+
+    def wait_until(self, reached: Callable[[], bool]) -> bool:
+        """Return True once `reached()` does, False if the command ends before."""
+        deadline = time.monotonic() + LIMIT
+        while not reached():
+            if self.process.poll() is not None:
+                return False
+            if time.monotonic() > deadline:
+                self.kill()
+                raise SystemExit(f"error: no progress in {LIMIT:g} s: {''.join(self.lines)}")
+            time.sleep(POLL)
+        return True
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self._reader.join()
+
+    def finish(self) -> int:
+        """Wait for its end; return the exit status."""
+        status = self.process.wait(LIMIT)
+        self._reader.join()
+        return status
+
+
+def main() -> int:
+    """Kill, compare, print; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
+    )
+    parser.add_argument("--kills", type=int, default=50, metavar="N", help="(default: 50)")
+    parser.add_argument("--dataset-path", type=Path, help="real clips (default: drawn ones)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    flags = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = crash(flags.kills, flags.dataset_path, flags.seed, Path(folder))
+    print(json.dumps(report, indent=2))
+    if flags.json:
+        flags.json.write_text(json.dumps(report, indent=2) + "\n")
+    return int(report["runs_that_differ"] > 0)
+
+
+def crash(kills: int, dataset_path: Path | None, seed: int, folder: Path) -> dict[str, Any]:
+    """Return how many kills were survived, in which stages, and what differs at the end."""
+    dataset = dataset_path or drawn_dataset(folder)
+    moments = random.Random(seed)
+    whole = Attempt(run_flags(dataset, folder / "whole"), folder / "whole")
+    began = time.monotonic()
+    whole.wait_until(lambda: whole.said("XLA "))
+    extraction = time.monotonic()
+    whole.wait_until(lambda: whole.said("features of"))
+    extraction_seconds = time.monotonic() - extraction
+    if whole.finish():
+        raise SystemExit(f"error: the command fails by itself: {''.join(whole.lines)}")
+    expected = outcome(folder / "whole")
+    print(f"a run left alone takes {time.monotonic() - began:.1f} s", file=sys.stderr)
+
+    killed: Counter[str] = Counter()
+    differences: list[str] = []
+    runs, missed = 0, 0
+    while sum(killed.values()) < kills:
+        own = folder / f"run_{runs}"
+        # A stage comes as often as there are moments in it; the later ones need the earlier.
+        for stage in (*STAGES, "training", "checkpoint write"):
+            if sum(killed.values()) == kills:
+                break
+            attempt = Attempt(run_flags(dataset, own), own)
+            if attempt.wait_until(moment_in(stage, attempt, moments, extraction_seconds)):
+                attempt.kill()
+                killed[stage] += 1
+                print(f"kill {sum(killed.values())} in {stage}", file=sys.stderr, flush=True)
+            else:
+                missed += 1  # it was done before: what it left is looked at below
+                break
+        last = Attempt(run_flags(dataset, own), own)
+        if last.finish():
+            differences.append(f"run {runs} failed: {''.join(last.lines)[-2000:]}")
+        else:
+            differences += [f"run {runs}: {text}" for text in compare(expected, outcome(own))]
+        runs += 1
+        shutil.rmtree(own)
+    return {
+        "kills": sum(killed.values()),
+        "kills_by_stage": dict(killed),
+        "runs": runs,
+        "runs_that_differ": len({text.split(":")[0] for text in differences}),
+        "ended_before_their_kill": missed,
+        "differences": differences,
+    }
+
+
+def moment_in(
+    stage: str, attempt: Attempt, moments: random.Random, extraction_seconds: float
+) -> Callable[[], bool]:
+    """Return what tells whether a moment in `stage`, drawn from `moments`, has come."""
+    cache, run = attempt.folder / "cache", attempt.folder / "run"
+    if stage == "cache write":
+        size = rows_size(cache)
+        return lambda: rows_size(cache) > size
+    if stage == "checkpoint write":
+        # One poll in a hundred that sees a file half written: in any of them, at any point.
+        return lambda: (
+            any(path for folder in (run, run / "resume") for path in folder.glob(".partial-*"))
+            and moments.random() < 0.01
+        )
+    after, longest = {
+        "start-up": ("train ", 1.0),
+        "decoding": ("XLA ", extraction_seconds),
+        "training": ("first step", 0.6),
+        "report": ("best model", 0.4),
+    }[stage]
+    delay = moments.uniform(0, longest)
+    reached: list[float] = []
+
+    def come() -> bool:
+        if not reached and attempt.said(after):
+            reached.append(time.monotonic())
+        return bool(reached) and time.monotonic() >= reached[0] + delay
+
+    return come
+
+
+def rows_size(cache: Path) -> int:
+    """Return the bytes of all rows in a cache folder."""
+    return sum(path.stat().st_size for path in cache.glob("*.features"))
+
+
+def drawn_dataset(folder: Path) -> Path:
+    """Return a folder of drawn clips in layout 1."""
+    import numpy as np
+
+    from config import CLASS_NAMES
+    from demo_clips import draw_clip
+
+    dataset, drawing = folder / "clips", np.random.default_rng(0)
+    for split, count in {"train": 12, "val": 4, "test": 4}.items():
+        for name in CLASS_NAMES:
+            (dataset / split / name).mkdir(parents=True)
+            for number in range(count):
+                draw_clip(dataset / split / name / f"{number}.mp4", name == "violent", drawing)
+    return dataset
+
+
+def run_flags(dataset: Path, folder: Path) -> list[str]:
+    """Return the flags of a short repeatable run, everything below `folder`."""
+    return [
+        *("--dataset-path", str(dataset), "--cache-dir", str(folder / "cache")),
+        *("--checkpoint-dir", str(folder / "run"), "--deterministic", "--no-mixed-precision"),
+        *("--vgg19-weights", "random", "--feature-layer", "block2_conv1"),
+        *("--epochs", str(EPOCHS), "--warmup-epochs", "1", "--batch-size", "8"),
+    ]
+
+
+def epochs_of(run: Path) -> list[dict[str, str]]:
+    """Return the rows of a run's CSV, without what differs from run to run."""
+    path = run / "training_history.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: row[name] for name in row if name not in TIMES} for row in rows]
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Return what a finished run computed: features, CSV rows, weights, test figures, verdicts."""
+    run, cache = folder / "run", folder / "cache"
+    results = json.loads((run / "training_results.json").read_text())
+    figures = [name for name in results if name.startswith("evaluation")]
+    index = sqlite3.connect(cache / "index.sqlite")
+    rows = dict(index.execute("SELECT clip, row FROM features"))
+    index.close()
+    (path,) = cache.glob("*.features")
+    data = path.read_bytes()
+    size = len(data) // len(rows) if rows else 0
+    return {
+        "features": {clip.hex(): data[row * size : (row + 1) * size] for clip, row in rows.items()},
+        "CSV rows": epochs_of(run),
+        "test figures": {name: results[name] for name in [*figures, "temperature", "threshold"]},
+        "predictions.csv": (run / "predictions.csv").read_text(),
+        **{path.name: weights_in(path) for path in sorted(run.glob("*.keras"))},
+    }
+
+
+def weights_in(model: Path) -> bytes:
+    """Return the bytes of a model's weights; the archive around them has a date."""
+    with zipfile.ZipFile(model) as archive:
+        return archive.read("model.weights.h5")
+
+
+def compare(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Return what differs."""
+    names = sorted(expected.keys() | found.keys())
+    return [f"{name} differ" for name in names if expected.get(name) != found.get(name)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,10 +1,13 @@
 """Clips that the tests draw themselves, the real ones where they are, and two CPU replicas."""
 
+import csv
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,15 +71,37 @@ def stored_features(tmp_path: Path) -> Callable[[np.ndarray], FeatureRows]:
     return store
 
 
-@pytest.fixture
-def quick_flags(tmp_path: Path) -> list[str]:
-    """Return flags for a run of seconds on the drawn clips, its folders below `tmp_path`."""
+def quick_flags_in(folder: Path) -> list[str]:
+    """Return flags for a run of seconds on the drawn clips, its folders below `folder`."""
     return [
-        *("--cache-dir", str(tmp_path / "cache"), "--checkpoint-dir", str(tmp_path / "run")),
+        *("--cache-dir", str(folder / "cache"), "--checkpoint-dir", str(folder / "run")),
         *("--vgg19-weights", "random", "--feature-layer", "block1_conv1", "--frames", "4"),
         *("--epochs", "6", "--warmup-epochs", "1", "--batch-size", "8", "--deterministic"),
         "--no-mixed-precision",
     ]
+
+
+@pytest.fixture
+def quick_flags(tmp_path: Path) -> list[str]:
+    """Return the flags of a quick run below `tmp_path`."""
+    return quick_flags_in(tmp_path)
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    """Return the rows of a run's CSV."""
+    with (run / "training_history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def figures_of(run: Path) -> list[tuple[str, ...]]:
+    """Return what is the same in each epoch of two equal runs."""
+    names = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+    return [tuple(row[name] for name in names) for row in rows_of(run)]
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    """Return a run's results."""
+    return json.loads((run / "training_results.json").read_text())
 
 
 @pytest.fixture

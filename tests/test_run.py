@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import figures_of, results_of, rows_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks import write_models_of_last_epoch
@@ -23,20 +24,6 @@ from train_rtx5000_dual_optimized import main
 from training import Trainer
 
 Start = Callable[..., "subprocess.Popen[str]"]
-
-
-def rows_of(run: Path) -> list[dict[str, str]]:
-    with (run / "training_history.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def figures_of(run: Path) -> list[tuple[str, ...]]:
-    names = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-    return [tuple(row[name] for name in names) for row in rows_of(run)]
-
-
-def results_of(run: Path) -> dict:
-    return json.loads((run / "training_results.json").read_text())
 
 
 @pytest.fixture

@@ -1,0 +1,398 @@
+"""What a run goes through on machines that fail: every one ends as if nothing had happened."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import keras
+import pytest
+from conftest import ROOT, figures_of, quick_flags_in, results_of
+from test_folder_lock import held_by_another
+
+from train_rtx5000_dual_optimized import main
+
+Start = Callable[..., "subprocess.Popen[str]"]
+Outcome = tuple[list, dict, list[bytes]]
+
+
+def outcome_of(run: Path) -> Outcome:
+    """Return CSV rows, test figures and the best model's weights."""
+    weights = keras.models.load_model(run / "best_model.keras").get_weights()
+    return figures_of(run), results_of(run)["evaluation"], [values.tobytes() for values in weights]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def flags(drawn_clips: Path, quick_flags: list[str]) -> list[str]:
+    return ["--dataset-path", str(drawn_clips), *quick_flags]
+
+
+@pytest.fixture(scope="session")
+def whole(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Return what a run that was left alone ends with."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert main(["--dataset-path", str(drawn_clips), *quick_flags_in(folder)]) == 0
+    return outcome_of(folder / "run")
+
+
+def wait_for_line(process: "subprocess.Popen[str]", words: str) -> None:
+    assert any(words in line for line in process.stdout), process.stderr.read()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_in_training_then_the_same_command(
+    flags: list[str],
+    run: Path,
+    whole: Outcome,
+    train_process: Start,
+    number: signal.Signals,
+    status: int,
+) -> None:
+    process = train_process(*flags)
+    wait_for_line(process, "epoch   2")
+    began = time.monotonic()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - began < 15
+    assert process.returncode == status
+    assert "goes on from what is finished" in said
+    assert "Traceback" not in said
+    assert 2 <= len(figures_of(run)) < 6
+    assert main(flags) == 0
+    assert outcome_of(run) == whole
+
+
+@pytest.mark.slow
+def test_sigterm_in_extraction_keeps_what_is_computed_and_leaves_no_process(
+    drawn_clips: Path, tmp_path: Path, quick_flags: list[str], train_process: Start
+) -> None:
+    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
+    os.mkfifo(tmp_path / "pipe.mp4")
+    hanging = dataset / "test" / "violent" / "zz.mp4"  # the last clip: FFmpeg waits for its pipe
+    hanging.write_text("ffconcat version 1.0\nfile ../../../pipe.mp4\n")
+    process = train_process("--dataset-path", str(dataset), *quick_flags)
+
+    def stored() -> int:
+        try:
+            with sqlite3.connect(tmp_path / "cache" / "index.sqlite") as index:
+                return index.execute("SELECT count(*) FROM features").fetchone()[0]
+        except sqlite3.OperationalError:  # not made yet
+            return 0
+
+    deadline = time.monotonic() + 120
+    path = tmp_path / "cache"
+    while not any(p.stat().st_size for p in path.glob("*.features")):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert stored() >= 4
+    children = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(dataset) in _text(p)]
+    assert not children
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a disk of its own of 2 MB, which can be made larger or read-only."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def remount(disk: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+
+
+def assert_one_clear_error(said: str, *words: str) -> None:
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    for word in words:
+        assert word in line
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["--checkpoint-dir", "--cache-dir"])
+def test_disk_that_is_full_then_is_not(
+    flags: list[str],
+    small_disk: Path,
+    run: Path,
+    whole: Outcome,
+    folder: str,
+    train_process: Start,
+) -> None:
+    """A run of these clips takes several MB of checkpoints and 14 KB of features."""
+    flags = [*flags, folder, str(small_disk / "there")]
+    room = 8000 if folder == "--cache-dir" else 1_500_000
+    free = os.statvfs(small_disk)
+    (small_disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - room))
+    process = train_process(*flags)
+    output, said = process.communicate(timeout=120)
+    assert process.returncode == 1, output + said
+    assert_one_clear_error(said, str(small_disk), "No space left on device", "goes on")
+    remount(small_disk, "size=200m")
+    assert main(flags) == 0
+    assert outcome_of(small_disk / "there" if folder == "--checkpoint-dir" else run) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["gone", "read-only"])
+def test_folder_that_is_lost_in_the_middle_of_a_run(
+    flags: list[str], small_disk: Path, whole: Outcome, fault: str, train_process: Start
+) -> None:
+    remount(small_disk, "size=200m")
+    run, elsewhere = small_disk / "there", small_disk / "elsewhere"
+    flags = [*flags, "--checkpoint-dir", str(run)]
+    process = train_process(*flags)
+    wait_for_line(process, "epoch   1")
+    if fault == "gone":
+        run.rename(elsewhere)
+    else:
+        remount_when_no_file_is_open_for_writing(small_disk)
+    output, said = process.communicate(timeout=120)
+    if fault == "gone":
+        elsewhere.rename(run)
+    else:
+        remount(small_disk, "rw")
+    assert process.returncode == 1, output + said
+    assert_one_clear_error(said, str(run), "goes on")
+    assert main(flags) == 0
+    assert outcome_of(run) == whole
+
+
+def remount_when_no_file_is_open_for_writing(disk: Path) -> None:
+    """Make the disk read-only as a failing one becomes: whatever is open for writing."""
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=False)
+    if os.access(disk, os.W_OK) and not _is_read_only(disk):
+        pytest.skip("this kernel does not make a disk in use read-only")
+
+
+def _is_read_only(disk: Path) -> bool:
+    return bool(os.statvfs(disk).f_flag & os.ST_RDONLY)
+
+
+def test_second_run_in_a_checkpoint_directory_is_refused_with_the_holders_id(
+    flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.mkdir()
+    with held_by_another(run) as other:
+        assert main(flags) == 2
+        assert f"is in use by process {other.pid}" in capsys.readouterr().err
+    assert main(flags) == 0
+
+
+@pytest.mark.slow
+def test_two_runs_share_one_cache_at_once(
+    flags: list[str], run: Path, tmp_path: Path, whole: Outcome, train_process: Start
+) -> None:
+    second = tmp_path / "second"
+    processes = [train_process(*flags), train_process(*flags, "--checkpoint-dir", str(second))]
+    said = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert outcome_of(run) == outcome_of(second) == whole
+    (rows,) = (tmp_path / "cache").glob("*.features")
+    assert rows.stat().st_size == 28 * 4 * 64 * 2  # each clip once
+
+
+def test_run_waits_for_another_that_writes_its_cache(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cache").mkdir()
+    log = tmp_path / "run" / "training.log"
+    with held_by_another(tmp_path / "cache") as other, ThreadPoolExecutor(1) as thread:
+
+        def let_go_once_it_waits() -> None:
+            while not log.exists() or f"process {other.pid} has" not in log.read_text():
+                time.sleep(0.05)
+            other.stdin.close()
+
+        waiting = thread.submit(let_go_once_it_waits)
+        assert main(flags) == 0
+        waiting.result(60)
+    assert "waiting for it" in capsys.readouterr().out
+
+
+# Damage to what a later start relies on.
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def interrupted(flags: list[str], run: Path) -> None:
+    """Leave a run as one that was killed just before its test."""
+    assert main(flags) == 0
+    (run / "training_results.json").unlink()
+
+
+@pytest.mark.parametrize("what", ["row", "foreign index"])
+def test_damaged_features_are_found_and_computed_anew(
+    flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    whole: Outcome,
+    what: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*flags, "--checkpoint-dir", str(tmp_path / "first")]) == 0
+    capsys.readouterr()
+    if what == "row":
+        (rows,) = (tmp_path / "cache").glob("*.features")
+        damage(rows)
+        lost = "1 rows of"
+    else:  # of the same clips, in other rows
+        with sqlite3.connect(tmp_path / "cache" / "index.sqlite") as index:
+            index.execute("UPDATE features SET row = 27 - row")
+        index.close()
+        lost = "28 rows of"
+    assert main(flags) == 0
+    screen = capsys.readouterr().out
+    assert lost in screen
+    assert "damaged (their checksums differ)" in screen
+    assert outcome_of(run) == whole
+
+
+def test_damaged_index_is_set_aside_and_made_anew(
+    flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    whole: Outcome,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*flags, "--checkpoint-dir", str(tmp_path / "first")]) == 0
+    index = tmp_path / "cache" / "index.sqlite"
+    data = bytearray(index.read_bytes())
+    data[200:] = os.urandom(len(data) - 200)
+    index.write_bytes(data)
+    assert main(flags) == 0
+    assert "was damaged and is set aside" in capsys.readouterr().out
+    assert outcome_of(run) == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resume/epoch_006.weights.h5", "going back an epoch"),
+        ("resume/state.json", "state.json"),
+        ("best_model.keras", "written again from"),
+        ("resume/models.json", "models.json"),
+    ],
+)
+def test_damaged_checkpoint_is_named_and_made_good(
+    flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    whole: Outcome,
+    name: str,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    interrupted(flags, run)
+    capsys.readouterr()
+    damage(run / name)
+    assert main(flags) == 0
+    assert words in capsys.readouterr().out
+    assert outcome_of(run) == whole
+
+
+def test_best_model_of_another_run_is_found_out(
+    flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    whole: Outcome,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    interrupted(flags, run)
+    other = tmp_path / "other"
+    assert main([*flags, "--checkpoint-dir", str(other), "--seed", "1"]) == 0
+    shutil.copy(other / "best_model.keras", run / "best_model.keras")
+    assert main(flags) == 0
+    assert "of another run" in capsys.readouterr().out
+    assert outcome_of(run) == whole
+
+
+def test_config_that_was_edited_is_refused(
+    flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(flags) == 0
+    path = run / "training_config.json"
+    path.write_text(path.read_text().replace('"epochs": 6', '"epochs": 7'))
+    assert main(flags) == 2
+    assert "training_config.json was changed or damaged" in capsys.readouterr().err
+
+
+def test_damaged_results_are_made_again(flags: list[str], run: Path, whole: Outcome) -> None:
+    assert main(flags) == 0
+    path = run / "training_results.json"
+    path.write_text(path.read_text()[:-40])
+    assert main(flags) == 0
+    assert outcome_of(run) == whole
+
+
+@pytest.mark.slow
+def test_out_of_memory_names_batch_size_free_memory_and_flags(
+    flags: list[str], train_process: Start
+) -> None:
+    """With 6 GB of address space, most of which TensorFlow reserves, and batches of 4 GB."""
+    program = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30,) * 2)\n"
+        "from train_rtx5000_dual_optimized import main\n"
+        f"sys.exit(main({[*flags, '--batch-size', '4000000']!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1, done.stdout + done.stderr
+    error = done.stderr[done.stderr.index("error: ") :]
+    for words in ("out of memory", "batches of 4000000 clips", "GiB were free", "--batch-size"):
+        assert words in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [7])
+def test_crash_harness_finds_no_difference(kills: int, tmp_path: Path) -> None:
+    report = harness("benchmarks.crash", "--kills", str(kills), tmp_path=tmp_path)
+    assert report["kills"] == kills
+    assert report["runs_that_differ"] == 0
+    assert len(report["kills_by_stage"]) >= 4
+
+
+@pytest.mark.slow
+def test_fuzz_harness_accounts_for_every_clip(tmp_path: Path) -> None:
+    report = harness("benchmarks.fuzz_clips", "--count", "150", tmp_path=tmp_path)
+    assert report["clips"] == report["with_features"] + report["with_a_reason"] == 150
+    assert report["with_features"] > 10
+    assert report["decoder_peak_mb"] < 2000
+
+
+def harness(module: str, *flags: str, tmp_path: Path) -> dict:
+    path = tmp_path / "report.json"
+    command = [sys.executable, "-m", module, *flags, "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(path.read_text())

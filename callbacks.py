@@ -102,7 +102,7 @@ class FinishEpoch(keras.callbacks.Callback):
             "seconds": time.perf_counter() - self._started,
             "clips_per_second": self.clips / (self._trained - self._started),
         }
-        self.run.finish_epoch(row, self.inputs, self.model.save_weights)
+        self.run.finish_epoch(row, self.inputs, self.model.save_state)
         write_models_of_last_epoch(self.run, self.model)
         log.log(
             self.level,
@@ -154,7 +154,7 @@ def make_good_best_model(run: RunDirectory, trainer: Trainer) -> None:
         run / BEST_MODEL,
         weights,
     )
-    trainer.load_weights(weights)
+    trainer.load_state(weights)
     write_models(run, trainer, [BEST_MODEL], epoch)
 
 

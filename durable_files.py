@@ -35,6 +35,13 @@ def failing_as(path: Path, done: str = "written") -> Iterator[None]:
         ) from error
 
 
+def require_room(error: OSError | sqlite3.Error, path: Path) -> None:
+    """Raise a `RunError` if an error says that the disk of `path` is full: not the user's fault."""
+    if _reason(error) == os.strerror(errno.ENOSPC):
+        with failing_as(path):
+            raise error
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

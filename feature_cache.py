@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from config import FRAME_SIZE
-from durable_files import failing_as
+from durable_files import failing_as, require_room
 from errors import RunError, UserError
 from folder_lock import LOCK_NAME, locked
 from run_log import log
@@ -114,12 +114,10 @@ class FeatureCache:
                 self._index.execute(
                     "DELETE FROM features WHERE recipe = ? AND row >= ?", (recipe.key, complete)
                 )
-        except OSError as error:
-            raise UserError(f"--cache-dir {self.folder} cannot be written: {error.strerror}") from (
-                error
-            )
-        except sqlite3.OperationalError as error:
-            raise UserError(f"--cache-dir {self.folder} cannot be written: {error}") from error
+        except (OSError, sqlite3.OperationalError) as error:
+            require_room(error, self.folder)
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"--cache-dir {self.folder} cannot be written: {reason}") from error
         found = self._index.execute(
             "SELECT clip, row, checksum FROM features WHERE recipe = ?", (recipe.key,)
         ).fetchall()

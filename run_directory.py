@@ -28,6 +28,7 @@ from durable_files import (
     read_json,
     remove_partial_files,
     replace_file,
+    require_room,
     write_json,
     write_text,
 )
@@ -76,7 +77,6 @@ class RunDirectory:
     def __init__(self, folder: Path):
         self.folder = folder.expanduser().absolute()
         self.history: list[Row] = []  # of the finished epochs
-        self.weights: Path | None = None  # after the last of them
         self._checksums: dict[str, str] = {}  # of the epochs' weights that are kept
         self._lock = ExitStack()
 
@@ -90,6 +90,7 @@ class RunDirectory:
                 pass
             self._lock.enter_context(locked(self.folder, self._refuse))
         except OSError as error:
+            require_room(error, self.folder)
             raise UserError(
                 f"--checkpoint-dir {self.folder} cannot be written: {error.strerror}"
             ) from error
@@ -191,8 +192,8 @@ class RunDirectory:
         if config["settings"] != as_json(settings):
             write_json(self / CONFIG, config | {"settings": as_json(settings)})
 
-    def restore(self, inputs: Inputs) -> bool:
-        """Take up the finished epochs, if any; return whether there are some.
+    def restore(self, inputs: Inputs) -> Path | None:
+        """Take up the finished epochs; return the weights after the last, None if there is none.
 
         Raises:
             UserError: what the epochs were computed from is not what it was, or nothing whole is
@@ -202,7 +203,7 @@ class RunDirectory:
             (self / RESUME).mkdir(exist_ok=True)
         paths = [self / RESUME / STATE, self / RESUME / STATE_BEFORE]
         if not any(path.exists() for path in paths):
-            return False
+            return None
         for path in paths:
             try:
                 state = read_json(path)
@@ -215,8 +216,8 @@ class RunDirectory:
             for finished in range(len(history), max(0, len(history) - 2), -1):
                 weights = self.weights_after(finished)
                 if self._is_whole(weights):
-                    self.history, self.weights = history[:finished], weights
-                    return True
+                    self.history = history[:finished]
+                    return weights
                 log.warning(
                     "%s is damaged or gone (its checksum differs): going back an epoch", weights
                 )
@@ -241,7 +242,7 @@ class RunDirectory:
 
     def weights_after(self, epoch: int) -> Path:
         """Return where the weights after an epoch (from 1) are, if they are kept."""
-        return self / RESUME / f"epoch_{epoch:03d}.weights.h5"
+        return self / RESUME / f"epoch_{epoch:03d}.weights.npz"
 
     def whole_weights_after(self, epoch: int) -> Path:
         """Return the file of an epoch's weights; raises `RunError` if it is damaged or gone."""
@@ -253,18 +254,18 @@ class RunDirectory:
             )
         return weights
 
-    def finish_epoch(self, row: Row, inputs: Inputs, save_weights: Callable[[Path], None]) -> None:
+    def finish_epoch(self, row: Row, inputs: Inputs, save_state: Callable[[Path], None]) -> None:
         """Make an epoch's end durable: its weights, then the state that names them.
 
         The weights after this epoch and the one before are kept, and those of the best of them.
         """
-        self.weights = self.weights_after(row["epoch"])
-        replace_file(self.weights, save_weights)
+        weights = self.weights_after(row["epoch"])
+        replace_file(weights, save_state)
         kept = {row["epoch"] - 1, row["epoch"]}
         kept |= {self.best_epoch()} if self.history else set()
         self.history.append(row)
         kept.add(self.best_epoch())
-        checksums = self._checksums | {self.weights.name: file_checksum(self.weights).hex()}
+        checksums = self._checksums | {weights.name: file_checksum(weights).hex()}
         names = [self.weights_after(epoch).name for epoch in sorted(kept)]
         self._checksums = {name: checksums[name] for name in names if name in checksums}
         state = {"weights": self._checksums, "inputs": inputs, "history": self.history}
@@ -272,7 +273,7 @@ class RunDirectory:
         if path.exists():
             replace_file(before, lambda partial: shutil.copyfile(path, partial))
         write_json(path, state)
-        for old in (self / RESUME).glob("epoch_*.weights.h5"):
+        for old in (self / RESUME).glob("epoch_*.weights.npz"):
             if old.name not in self._checksums:
                 old.unlink()
 

@@ -284,7 +284,16 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     # Model, loss, schedule, optimizer. Seeded here: whether VGG19 was built before, or its features
     # were found in the cache, makes no difference to the first weights.
     keras.utils.set_random_seed(settings.seed)
-    with strategy.scope(), read_errors(features.values()):
+
+    def training_memory() -> contextlib.AbstractContextManager[None]:
+        return enough_memory(
+            devices,
+            f"training on batches of {settings.batch_size} clips of {settings.frames} frames",
+            f"A lower --batch-size, say {max(replicas, settings.batch_size // 2)}, takes less, "
+            "with --gradient-accumulation 2 for the same clips per optimizer step",
+        )
+
+    with strategy.scope(), training_memory(), read_errors(features.values()):
         sample = sample_features(
             features["train"], settings.batch_size, settings.seed, STANDARDIZE_ON
         )
@@ -320,20 +329,14 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         "their content or the VGG19 weights": cache.fingerprint([rows[clip] for clip in usable]),
         "the precision": precision.policy,
     }
-    if run.restore(inputs):
-        trainer.load_weights(run.weights)
+    if weights_before := run.restore(inputs):
+        trainer.load_state(weights_before)
         write_models_of_last_epoch(run, trainer)
         log.info("continuing after epoch %d of %d", len(run.history), settings.epochs)
     early_stopping = EarlyStopping(run, settings.early_stopping_patience)
     if not early_stopping.due():
         has_bar = sys.stdout.isatty()  # the progress bar is for a terminal only
-        memory = enough_memory(
-            devices,
-            f"training on batches of {settings.batch_size} clips of {settings.frames} frames",
-            f"A lower --batch-size, say {max(replicas, settings.batch_size // 2)}, takes less, "
-            "with --gradient-accumulation 2 for the same clips per optimizer step",
-        )
-        with memory, read_errors(features.values()):
+        with training_memory(), read_errors(features.values()):
             trainer.fit(
                 training_batches(
                     features["train"],

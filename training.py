@@ -1,6 +1,7 @@
 """The training step: loss, schedule, optimizer, and what Keras's `fit` does with a batch."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -8,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from config import CLASS_NAMES, FINAL_LEARNING_RATE, Settings
+from errors import RunError
 from model_architecture import STANDARDIZED, STANDARDIZING, attention_lstm
 
 STEPS_PER_EXECUTION = 16  # between two looks at Python, which take a millisecond or two
@@ -195,6 +197,36 @@ class Trainer(keras.Model):
             share *= scale
         gradients = tape.gradient(share, self.classifier.trainable_weights)
         return gradients, losses * weights + penalty, probabilities
+
+    def save_state(self, path: Path) -> None:
+        """Write all that training goes on from: weights, optimizer, loss scale; as an .npz file.
+
+        Not by Keras's `save_weights`: HDF5 crashes the process when the disk is full.
+        """
+        variables = self._state()
+        values = {name: keras.ops.convert_to_numpy(v) for name, v in variables.items()}
+        np.savez(path, **values)
+
+    def load_state(self, path: Path) -> None:
+        """Take up what `save_state` wrote.
+
+        Raises:
+            RunError: it is of another model or optimizer.
+        """
+        variables = self._state()
+        with np.load(path, allow_pickle=False) as values:
+            shapes = {name: values[name].shape for name in values.files}
+            if shapes != {name: tuple(variable.shape) for name, variable in variables.items()}:
+                raise RunError(
+                    f"{path} is of another model or another version of this program: --fresh to "
+                    "start anew"
+                )
+            for name, variable in variables.items():
+                variable.assign(values[name])
+
+    def _state(self) -> dict[str, keras.Variable]:
+        variables = [*self.classifier.variables, *self.optimizer.variables]
+        return {f"{number:03d}": variable for number, variable in enumerate(variables)}
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         # Everything is built. Keras's takes a batch, in `evaluate` from where the last one ended.

@@ -42,7 +42,7 @@ def require_varied_features(survey: Survey) -> None:
 def static_clips(clips: Mapping[Clip, int], survey: Survey) -> list[Clip]:
     """Return the clips whose features hardly change from frame to frame: a still, a test card."""
     changes = np.array([survey.changes[row] for row in clips.values()])
-    least = STATIC_SHARE * np.median(changes)
+    least = STATIC_SHARE * np.median(changes)  # nan, and so below nothing, at one frame a clip
     return [clip for clip, change in zip(clips, changes, strict=True) if change < least]
 
 

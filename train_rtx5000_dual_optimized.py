@@ -232,12 +232,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             settings.on_leakage,
             "".join(f"\n  {leak}" for leak in leaks[:SHOWN]),
         )
-        if not run.has_run() or continuing:  # else it is an earlier run's
-            write_leaks(leaks, run / LEAKAGE)
         if settings.on_leakage == "fail":
+            write_leaks(leaks, run / LEAKAGE)
             raise UserError(
-                f"--on-leakage fail: {len(leaks)} pairs of clips, the first is {leaks[0]}; drop "
-                "leaves the earlier split's clips out, warn goes on"
+                f"--on-leakage fail: {len(leaks)} pairs of clips, the first is {leaks[0]}; all are "
+                f"in {run / LEAKAGE}. drop leaves the earlier split's clips out, warn goes on"
             )
     if settings.on_bad_clip == "zeros":
         rows |= {item.clip: -1 for item in bad}
@@ -320,10 +319,10 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             log.info("the earlier run was set aside in %s", run.set_aside())
             start_log(run / LOG)
         run.write_config(settings, clips, describe_devices(devices), precision.computation)
-        if leaks:
-            write_leaks(leaks, run / LEAKAGE)
     else:
         run.update_config(settings)
+    if leaks:
+        write_leaks(leaks, run / LEAKAGE)
     inputs = {
         "the clips that can be read": fingerprint(usable),
         "their content or the VGG19 weights": cache.fingerprint([rows[clip] for clip in usable]),
@@ -448,7 +447,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             ],
             "on_bad_clip": settings.on_bad_clip,
             "leakage": [leak.as_json() for leak in leaks],
-            "on_leakage": settings.on_leakage,
+            "clips_left_out_for_leakage": sorted(clip.name for clip in leaking),
             "groups_on_two_sides": groups_on_two_sides(clips),
             "one_file_under_both_labels": [[clip.name for clip in copies] for copies in conflicts],
             "static_clips": [clip.name for clip in static],

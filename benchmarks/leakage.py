@@ -1,0 +1,138 @@
+"""What the leakage check finds: altered copies of real clips, and how often it cries wolf.
+
+    python -m benchmarks.leakage --dataset-path DIR --feature-layer L --vgg19-weights FILE
+
+Some clips are altered in the ways that copies on the web are. Each copy should be found to repeat
+its source; clips of different sources (by groups.csv) should not be found to repeat each other.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from clips import Clip, find_clips
+
+FRAMES = 16
+CLIP_TIMEOUT = 120.0  # seconds
+
+Images = list[np.ndarray]
+ALTERATIONS: dict[str, Callable[[Images], Images]] = {
+    "encoded again": lambda images: images,
+    "a tenth cut off at both ends": lambda images: images[len(images) // 10 : -len(images) // 10],
+    "second half": lambda images: images[len(images) // 2 :],
+    "brighter": lambda images: [cv2.convertScaleAbs(i, alpha=1.15, beta=15) for i in images],
+    "half the size": lambda images: [cv2.resize(i, None, fx=0.5, fy=0.5) for i in images],
+    "cropped by a twentieth": lambda images: [cropped(i) for i in images],
+    "mirrored": lambda images: [np.ascontiguousarray(i[:, ::-1]) for i in images],
+}
+
+
+def cropped(image: np.ndarray) -> np.ndarray:
+    """Return an image without a twentieth at each side."""
+    height, width = (side // 20 for side in image.shape[:2])
+    return np.ascontiguousarray(image[height:-height, width:-width])
+
+
+def main() -> None:
+    """Alter, compare, print."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
+    )
+    parser.add_argument("--dataset-path", type=Path, required=True, help="with groups.csv")
+    parser.add_argument("--feature-layer", default="fc2")
+    parser.add_argument("--vgg19-weights", default="imagenet")
+    parser.add_argument("--cache-dir", type=Path, help="(default: a new one, thrown away)")
+    parser.add_argument("--count", type=int, default=24, help="clips to alter (default: 24)")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    flags = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = measure(flags, Path(folder))
+    print(json.dumps(report, indent=2))
+    if flags.json:
+        flags.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Return the share of the copies found, by alteration, and the false alarms."""
+    # Here: decoder processes import this file again, and TensorFlow takes seconds.
+    from devices import choose_precision, find_devices, make_strategy
+    from feature_cache import FeatureCache, Recipe
+    from feature_extraction import extract_features, on_replicas
+    from feature_survey import survey_features
+    from leakage import NEAR_DUPLICATE, find_leaks
+    from model_architecture import feature_size, identify_weights, load_vgg19_weights, vgg19
+
+    clips = [replace(c, split="train") for c in find_clips(flags.dataset_path, seed=0)]
+    copies = altered_copies(random.Random(0).sample(clips, flags.count), folder)
+    layer, weights = flags.feature_layer, flags.vgg19_weights
+    precision = choose_precision(True, "CPU").computation
+    recipe = Recipe(FRAMES, layer, identify_weights(weights, layer), feature_size(layer), "float16")
+
+    def make_extractor() -> Any:
+        model = vgg19(layer, precision)
+        load_vgg19_weights(model, weights, layer)
+        return model
+
+    cache = FeatureCache(flags.cache_dir or folder / "cache", recipe)
+    strategy = make_strategy(find_devices(1), 1)
+    rows, _ = extract_features(
+        [*clips, *copies], cache, lambda: on_replicas(strategy, make_extractor), 1, CLIP_TIMEOUT
+    )
+    survey = survey_features(cache, list(rows.values()))
+    cache.close()
+
+    pairs = {(leak.clip, leak.repeated) for leak in find_leaks(rows, survey)}
+    found = [copy for copy, source in copies.items() if (source, copy) in pairs]
+    tried = Counter(copy.group for copy in copies)
+    sources = sorted({clip.group or clip.name for clip in clips})
+    alarms: set[Clip] = set()
+    for source in sources:  # each against all others
+        sides = {
+            replace(c, split="train" if (c.group or c.name) == source else "test"): rows[c]
+            for c in clips
+        }
+        alarms |= {leak.clip for leak in find_leaks(sides, survey) if leak.reason == NEAR_DUPLICATE}
+    return {
+        "altered_clips": flags.count,
+        "found": {
+            name: round(sum(c.group == name for c in found) / tried[name], 3)
+            for name in ALTERATIONS
+        },
+        "clips": len(clips),
+        "sources": len(sources),
+        "clips_found_to_repeat_another_source": len(alarms),
+    }
+
+
+def altered_copies(sources: list[Clip], folder: Path) -> dict[Clip, Clip]:
+    """Return copies as clips of the test split, in one group per alteration, with their sources."""
+    copies = {}
+    for number, source in enumerate(sources):
+        reader = cv2.VideoCapture(str(source.path))
+        rate, images = reader.get(cv2.CAP_PROP_FPS), []
+        while (read := reader.read())[0]:
+            images.append(read[1])
+        for name, alter in ALTERATIONS.items():
+            path = folder / f"{number:03d} {name}.mp4"
+            altered = alter(images)
+            height, width = altered[0].shape[:2]
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            writer = cv2.VideoWriter(str(path), code, rate, (width, height))
+            for image in altered:
+                writer.write(image)
+            writer.release()
+            copies[Clip(path, path.name, source.label, "test", name)] = source
+    return copies
+
+
+if __name__ == "__main__":
+    main()

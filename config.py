@@ -405,6 +405,9 @@ def check_settings(settings: Settings) -> None:
             raise UserError(f"{flag(item.name)} {shown}: {check[1]}")
     if settings.dataset_path is None:
         raise UserError("--dataset-path is missing: name the folder of clips, or try --demo")
+    cache, checkpoints = settings.cache_dir.resolve(), settings.checkpoint_dir.resolve()
+    if cache == checkpoints:
+        raise UserError(f"--cache-dir and --checkpoint-dir are both {cache}: give each its own")
     if settings.epochs <= settings.warmup_epochs:
         raise UserError(
             f"--epochs {settings.epochs} is not above --warmup-epochs {settings.warmup_epochs}: "

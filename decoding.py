@@ -10,7 +10,11 @@ import os
 import queue
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from concurrent.futures import TimeoutError as DecodingTimeout
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +24,7 @@ import numpy as np
 import pebble
 
 from config import FRAME_SIZE
+from durable_files import file_checksum
 from frames import UnreadableClip, read_frames
 
 MEMORY_LIMIT = 1.6 * 2**30  # bytes that decoding a clip may take, beside the program itself
@@ -49,12 +54,15 @@ class DecoderProcesses:
             self._free.put(slot)
         self._closed = False
         self._waited_for: set[pebble.ProcessFuture] = set()
-        self._pool = pebble.ProcessPool(
+        self._make_pool = partial(
+            pebble.ProcessPool,
             max_workers=processes,
             initializer=_start_decoder,
             initargs=(shared, self.shape, timeout),
             context=spawn,
         )
+        self._pool = self._make_pool()
+        self._replacing = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +73,8 @@ class DecoderProcesses:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._closed = True
+        with self._replacing:
+            self._closed = True
         self._pool.stop()  # kills what is still decoding: nobody wants it any more
         self._pool.join()
         for future in list(self._waited_for):  # the pool forgets some that it had not begun
@@ -80,29 +89,60 @@ class DecoderProcesses:
         """
         slot = self._free.get()
         try:
-            try:
-                self._decode(path, slot)
-            except pebble.ProcessExpired:
-                self._decode(path, slot)
+            self._call(_decode_into, path, slot)
             return self._slots[slot].copy()
+        finally:
+            self._free.put(slot)
+
+    def checksum(self, path: Path) -> bytes:
+        """Return `durable_files.file_checksum`, under the same limits: reading may hang, too."""
+        return self._call(file_checksum, path)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what `function` does in a decoder; twice if the decoder dies the first time."""
+        try:
+            try:
+                return self._call_once(function, *arguments)
+            except pebble.ProcessExpired:
+                return self._call_once(function, *arguments)
         except DecodingTimeout as error:
             raise UnreadableClip(
                 f"it could not be read within {self.timeout:g} s (--clip-timeout)"
             ) from error
         except pebble.ProcessExpired as error:
             raise UnreadableClip(f"its decoder died ({_cause_of_death(error)})") from error
-        finally:
-            self._free.put(slot)
 
-    def _decode(self, path: Path, slot: int) -> None:
-        future = self._pool.schedule(_decode_into, args=(path, slot), timeout=self.timeout)
+    def _call_once(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        pool = self._pool
+        # Blocked, and so in the processes that are started: Ctrl-C is for this process to act on.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            future = pool.schedule(_limited, args=(function, *arguments), timeout=self.timeout)
+        except RuntimeError as error:  # a decoder was killed while it had nothing to do
+            if self._closed:
+                raise
+            self._replace(pool)
+            raise pebble.ProcessExpired("the pool is broken") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._waited_for.add(future)
         try:
             if self._closed:  # meanwhile
                 future.cancel()
-            future.result()
+            return future.result()
+        except BrokenProcessPool as error:
+            self._replace(pool)
+            raise pebble.ProcessExpired("the pool is broken") from error
         finally:
             self._waited_for.discard(future)
+
+    def _replace(self, broken: pebble.ProcessPool) -> None:
+        """Make a new pool in place of `broken`, unless another thread has."""
+        with self._replacing:
+            if self._pool is broken and not self._closed:
+                broken.stop()
+                broken.join()
+                self._pool = self._make_pool()
 
 
 def _cause_of_death(error: pebble.ProcessExpired) -> str:
@@ -129,10 +169,16 @@ def _start_decoder(shared: Any, shape: tuple[int, ...], timeout: float) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
+def _limited(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what `function` does; if the run was killed, nobody else ends one that hangs."""
+    signal.alarm(_decoder["seconds"])
+    try:
+        return function(*arguments)
+    finally:
+        signal.alarm(0)
+
+
 def _decode_into(path: Path, slot: int) -> None:
-    if hasattr(signal, "alarm"):
-        # If the run itself is killed, nobody else ends a decoder that hangs.
-        signal.alarm(_decoder["seconds"])
     slots = _decoder["slots"]
     try:
         slots[slot] = read_frames(path, slots.shape[1])
@@ -142,11 +188,6 @@ def _decode_into(path: Path, slot: int) -> None:
         if error.code == cv2.Error.StsNoMem:
             raise UnreadableClip(_too_large()) from error
         raise UnreadableClip(f"OpenCV: {error.err or error}") from error
-    except OSError as error:
-        raise UnreadableClip(error.strerror or str(error)) from error
-    finally:
-        if hasattr(signal, "alarm"):
-            signal.alarm(0)
 
 
 def _too_large() -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from config import CLASS_NAMES
 from errors import RunError, UserError
+from folder_lock import locked
 
 CLIPS_PER_CLASS = {"train": 90, "val": 20, "test": 20}
 WIDTH, HEIGHT, FRAMES_PER_SECOND, SECONDS = 256, 192, 12, 2
@@ -40,6 +41,13 @@ def draw_demo_clips(folder: Path) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     begun.touch()
+    with locked(folder, lambda holder: None):  # what another run is drawing is waited for
+        if not complete.exists():
+            _draw_all(folder)
+            complete.touch()
+
+
+def _draw_all(folder: Path) -> None:
     random = np.random.default_rng(SEED)
     for split, count in CLIPS_PER_CLASS.items():
         for class_name in CLASS_NAMES:
@@ -47,7 +55,6 @@ def draw_demo_clips(folder: Path) -> None:
             for number in range(count):
                 path = folder / split / class_name / f"{class_name}_{number:02d}.mp4"
                 draw_clip(path, class_name == "violent", random)
-    complete.touch()
 
 
 def draw_clip(path: Path, violent: bool, random: np.random.Generator) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -128,8 +129,8 @@ def enough_memory(
 
 def _says_out_of_memory(error: tf.errors.OpError) -> bool:
     # A full disk is a ResourceExhaustedError, too; XLA and cuDNN have words of their own.
-    words = ("oom", "out of memory", "bad_alloc", "memoryerror", "unable to allocate")
-    return any(word in str(error).lower() for word in words)
+    words = r"\boom\b|out of memory|bad_alloc|memoryerror|unable to allocate"
+    return re.search(words, str(error), re.IGNORECASE) is not None
 
 
 def free_memory(device: tf.config.LogicalDevice) -> str:

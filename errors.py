@@ -107,8 +107,9 @@ def explain(message: str, exit_status: int) -> int:
     """Print `message` on standard error (and into the log file); return `exit_status`."""
     with contextlib.suppress(RunError):  # the log cannot be written
         logging.getLogger("violence.traceback").debug("error: %s", message)
-    sys.stdout.flush()
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # nobody reads, or what they go to is full
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
     return exit_status
 
 

@@ -19,7 +19,7 @@ CALIBRATION_BINS = 10
 NUMBERS_AT_ONCE = 2_000_000  # of resamples times clips: memory is bounded
 
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc")
-Interval = tuple[float, float] | None  # None: no resample has the figure
+Interval = tuple[float, float] | None  # None: there is nothing to tell it from
 
 
 def violence_probabilities(model: keras.Model, clips: ClipFeatures, batch_size: int) -> np.ndarray:
@@ -46,7 +46,8 @@ def classification_figures(
 
     Returns:
         `(resamples,)` float64 for each figure; nan where it is not defined: the AUCs and a class's
-        accuracy on clips that lack a class. Precision, recall and F1 are of the violent class.
+        accuracy on clips that lack a class, the precision of no verdict. Precision, recall and F1
+        are of the violent class.
     """
     verdicts = probabilities >= threshold
     kept, alarms, missed, found = (
@@ -58,9 +59,9 @@ def classification_figures(
     class_accuracies = _share(kept, kept + alarms), _share(found, found + missed)
     return {
         "accuracy": (kept + found) / total,
-        "precision": np.nan_to_num(_share(found, found + alarms)),
-        "recall": np.nan_to_num(class_accuracies[1]),
-        "f1": np.nan_to_num(_share(2 * found, 2 * found + alarms + missed)),
+        "precision": _share(found, found + alarms),
+        "recall": class_accuracies[1],
+        "f1": _share(2 * found, 2 * found + alarms + missed),
         **_ranking_figures(labels, probabilities, weights),
         **{
             f"{name}_accuracy": accuracy
@@ -119,10 +120,12 @@ def bootstrap_intervals(
     groups: Sequence[str],
     seed: int,
 ) -> dict[str, Interval]:
-    """Return each figure's 95 % interval: percentiles over resamples of whole groups.
+    """Return each figure's 95 % interval, from resamples of whole groups; of one group, none.
 
     Clips of one source resemble each other, so that a test of 40 clips from 7 sources says less
-    than one of 40 sources. Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
+    than one of 40 sources. Percentiles (Efron and Tibshirani, An Introduction to the Bootstrap,
+    chapter 13); of the calibration error, which resampling makes larger, they are mirrored at the
+    figure itself.
     """
     names, group_of = np.unique(groups, return_inverse=True)
     random = np.random.default_rng(seed)
@@ -133,14 +136,22 @@ def bootstrap_intervals(
         drawn = random.multinomial(len(names), np.full(len(names), 1 / len(names)), count)
         weights = drawn[:, group_of].astype(float)
         parts.append(classification_figures(labels, probabilities, threshold, weights))
-    tail = (1 - CONFIDENCE) / 2
+    once = classification_figures(labels, probabilities, threshold, np.ones((1, len(labels))))
     intervals: dict[str, Interval] = {}
     for name in parts[0]:
         values = np.concatenate([part[name] for part in parts])
-        values = values[~np.isnan(values)]
-        low, high = np.quantile(values, [tail, 1 - tail]) if len(values) else (0.0, 0.0)
-        intervals[name] = (float(low), float(high)) if len(values) else None
+        if name == "ece":
+            values = np.maximum(0, 2 * once[name][0] - values)
+        intervals[name] = _interval(values[~np.isnan(values)]) if len(names) > 1 else None
     return intervals
+
+
+def _interval(values: np.ndarray) -> Interval:
+    if not len(values):
+        return None
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def evaluate(

@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import sqlite3
 import time
 import weakref
@@ -171,7 +172,11 @@ class FeatureCache:
             RunError: the disk is full, gone or read-only.
         """
         rows = np.ascontiguousarray(features, dtype=self.recipe.dtype)
-        with failing_as(self.path), self.path.open("r+b" if self._rows else "w+b") as file:
+        with failing_as(self.path):
+            if not self._rows:  # a run that trains on rows of an index that was lost keeps them
+                self.path.unlink(missing_ok=True)
+                self.path.touch()
+        with failing_as(self.path), self.path.open("r+b") as file:
             file.seek(self._rows * self.row_bytes)
             file.write(rows.tobytes())
         for clip, row in zip(clips, rows, strict=True):
@@ -277,8 +282,9 @@ def _require_ours(folder: Path) -> None:
     """Raise `UserError` if a folder has files, but not this program's."""
     if (folder / INDEX_NAME).exists() or not folder.is_dir():
         return
-    own = (INDEX_NAME, LOCK_NAME)
-    foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith(own))
+    # A run may have been killed with the index set aside, and the rows still there.
+    own = re.compile(rf"{re.escape(INDEX_NAME)}.*|{re.escape(LOCK_NAME)}|[0-9a-f]{{16}}\.features")
+    foreign = sorted(path.name for path in folder.iterdir() if not own.fullmatch(path.name))
     if foreign:
         raise UserError(
             f"--cache-dir {folder} is not empty and no cache of this program's making "

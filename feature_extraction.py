@@ -1,8 +1,9 @@
 """From clips to features: decoding beside the network, several clips a batch."""
 
 import contextlib
+import errno
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,11 +14,12 @@ from tqdm import tqdm
 
 from clips import Clip
 from decoding import DecoderProcesses, decoder_count
-from durable_files import file_checksum
 from errors import RunError, UserError
 from feature_cache import FeatureCache, Stamp, file_stamp
 from frames import UnreadableClip
 
+# Of the disk, not of one file: leaving its clips out would train on what happens to be left.
+DISK_FAULTS = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT)
 CLIPS_PER_REPLICA = 4  # 64 frames a batch: VGG19 gains nothing from more, and memory is bounded
 
 
@@ -44,6 +46,7 @@ def extract_features(
     replicas: int,
     clip_timeout: float,
     stop_at_bad_clip: bool = False,
+    known_bad: Mapping[str, str] | None = None,
 ) -> tuple[dict[Clip, int], list[BadClip]]:
     """Compute the features that `cache` lacks.
 
@@ -52,15 +55,19 @@ def extract_features(
             `(replicas * CLIPS_PER_REPLICA, frames, 224, 224, 3)` uint8 to
             `(…, frames, features)` float32.
         clip_timeout: seconds that decoding a clip may take.
+        known_bad: names of clips that are not tried, and why: a run that continues must not find
+            other clips readable than when it began.
 
     Returns:
         The row of each clip that has features, and the clips that have none.
 
     Raises:
         UserError: with `stop_at_bad_clip`, at the first clip that cannot be read.
-        RunError: features that the number format cannot hold.
+        RunError: features that the number format cannot hold; the disk of the clips is gone.
     """
-    bad: list[BadClip] = []
+    known_bad = known_bad or {}
+    bad = [BadClip(clip, known_bad[clip.name]) for clip in clips if clip.name in known_bad]
+    clips = [clip for clip in clips if clip.name not in known_bad]
     known = cache.known_contents([clip.path for clip in clips])
     content_of = {
         clip: content
@@ -142,13 +149,18 @@ def _decode_ahead(
     def decode(clip: Clip, content: bytes | None) -> _Decoded | BadClip:
         try:
             stamp = file_stamp(clip.path)
-            content = content or file_checksum(clip.path)
+            content = content or decoders.checksum(clip.path)
             cached = cache.row_of(content) is not None  # the same file under another name
             frames = None if cached else decoders.read_frames(clip.path)
             return _Decoded(clip, stamp, content, frames)
         except UnreadableClip as error:
             return BadClip(clip, str(error))
         except OSError as error:
+            if error.errno in DISK_FAULTS or not clip.path.parent.exists():
+                raise RunError(
+                    f"{clip.path} cannot be read: {error.strerror}. Is its disk there? What was "
+                    "finished is kept: the same command, without --fresh, goes on"
+                ) from error
             return BadClip(clip, error.strerror or str(error))
 
     waiting: deque[Future[_Decoded | BadClip]] = deque()

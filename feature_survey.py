@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.random_projection import GaussianRandomProjection
 
+from decoding import decoder_count
 from feature_cache import FeatureCache, FeatureRows, row_checksum
-from feature_extraction import decoder_count
 
 SUMMARY_SIZE = 256  # values; of more features, a random projection keeps the distances
 ROWS_AT_ONCE = 64

@@ -109,7 +109,13 @@ def _groups_on_two_sides(clips: Mapping[Clip, int]) -> Iterator[Leak]:
 
 
 def write_leaks(leaks: Sequence[Leak], path: Path) -> None:
-    """Write a row per pair: both clips, with their paths, splits, and what is the same."""
+    """Write a row per pair: both clips, with their paths, splits, and what is the same.
+
+    Without pairs there is no file: what an earlier start wrote there is removed.
+    """
+    if not leaks:
+        path.unlink(missing_ok=True)
+        return
     rows = [
         (
             *(leak.clip.split, leak.clip.path, leak.repeated.split, leak.repeated.path),

@@ -121,11 +121,14 @@ class RunDirectory:
         if not (self / RESULTS).exists():
             return False
         try:
-            results = read_json(self / RESULTS)
+            goals = {read_json(self / name)["chosen_for"] for name in (RESULTS, DETECTOR)}
         except UserError as error:
             log.warning("%s; the test is done again", error)
             return False
-        return threshold_for in (None, results["chosen_for"])
+        if not self.is_vouched_for(BEST_MODEL):
+            log.warning("%s is damaged or gone; the test is done again", self / BEST_MODEL)
+            return False
+        return threshold_for is None or goals == {threshold_for}
 
     def set_aside(self) -> Path:
         """Move an earlier run's files into a folder of their own beside them; return that."""
@@ -170,14 +173,24 @@ class RunDirectory:
         changed = sorted(now ^ before)
         return f"{len(now - before)} new, {len(before - now)} gone; the first is {changed[0][0]}"
 
+    def bad_clips(self) -> dict[str, str]:
+        """Return the clips that could not be read when the run was started, and why, by name."""
+        return read_json(self / CONFIG)["bad_clips"]
+
     def write_config(
-        self, settings: Settings, clips: Sequence[Clip], devices: list[str], precision: str
+        self,
+        settings: Settings,
+        clips: Sequence[Clip],
+        bad_clips: dict[str, str],
+        devices: list[str],
+        precision: str,
     ) -> None:
         """Write `splits.csv`, then `training_config.json`, which makes this a run."""
         write_splits(clips, self / SPLITS_FILE)
         config = {
             "settings": as_json(settings),
             "dataset": fingerprint(clips),
+            "bad_clips": bad_clips,
             "devices": devices,
             "precision": precision,
             "versions": versions(),
@@ -217,6 +230,8 @@ class RunDirectory:
                 weights = self.weights_after(finished)
                 if self._is_whole(weights):
                     self.history = history[:finished]
+                    if path != paths[0]:  # or the damaged one would take the place of this
+                        write_json(paths[0], state)
                     return weights
                 log.warning(
                     "%s is damaged or gone (its checksum differs): going back an epoch", weights

@@ -19,7 +19,7 @@ def start_log(path: Path) -> None:
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
-    screen = logging.StreamHandler(sys.stdout)
+    screen = _Screen(sys.stdout)
     screen.setLevel(logging.INFO)
     screen.setFormatter(_ScreenFormatter("%(message)s"))
     file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
@@ -37,6 +37,12 @@ class _LogFile(logging.FileHandler):
             f"{self.baseFilename} cannot be written: {reason}. What was finished is kept: mend "
             "this, and the same command, without --fresh, goes on"
         )
+
+
+class _Screen(logging.StreamHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
+        # Nobody reads any more, or its disk is full: the log file has everything.
+        log.removeHandler(self)
 
 
 class _ScreenFormatter(logging.Formatter):

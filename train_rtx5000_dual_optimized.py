@@ -14,8 +14,9 @@ import time
 from collections.abc import Sequence
 
 from config import CLASS_NAMES, SPLITS, UNREADABLE_LIMIT, Settings, parse_settings
-from errors import UserError, run_or_explain
+from errors import RunError, UserError, run_or_explain
 
+EXTRACTIONS = 3  # until no row is damaged: more than one is rare, more than two is the disk
 STANDARDIZE_ON = 2048  # clips: enough for a mean and a deviation
 SHOWN = 5  # of what may be thousands of pairs or clips; the log file and the results have all
 
@@ -156,7 +157,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         lambda holder: log.info("%s has %s: waiting for it", holder, settings.cache_dir),
     )
     with contextlib.closing(cache):
-        while True:  # until no row is damaged; a second time is rare
+        for attempt in range(EXTRACTIONS):
             with enough_memory(
                 devices,
                 f"VGG19 on {CLIPS_PER_REPLICA} clips of {settings.frames} frames a replica",
@@ -169,7 +170,13 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     replicas,
                     settings.clip_timeout,
                     stop_at_bad_clip=settings.on_bad_clip == "fail",
+                    known_bad=run.bad_clips() if continuing else None,
                 )
+            if attempt == 0:
+                for item in bad:
+                    log.warning("bad clip %s: %s", item.clip.path, item.reason)
+            if complaint := too_many_unreadable(bad, clips, UNREADABLE_LIMIT):
+                raise UserError(complaint)
             survey = survey_features(cache, list(rows.values()))
             if not survey.damaged:
                 break
@@ -179,6 +186,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 cache.path,
             )
             cache.forget(survey.damaged)
+        else:
+            raise RunError(
+                f"{cache.path}: rows are damaged as soon as they are written: look at that disk, "
+                "or give another --cache-dir"
+            )
     log.info(
         "features of %d clips at %s in %s (%.1f s)",
         len(rows),
@@ -196,10 +208,6 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         uncertain_validation,
     )
 
-    for item in bad:
-        log.warning("bad clip %s: %s", item.clip.path, item.reason)
-    if complaint := too_many_unreadable(bad, clips, UNREADABLE_LIMIT):
-        raise UserError(complaint)
     if bad:
         log.warning(
             "%d bad clips are %s (--on-bad-clip)",
@@ -226,17 +234,20 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     leaks = find_leaks(rows, survey)
     if leaks:
         log.warning(
-            "%d clips are in one split what they are in another, which makes the figures look "
-            "better than they are (--on-leakage %s): %s",
+            "%d clips repeat clips of a later split, which makes its figures look better than they "
+            "are (--on-leakage %s): %s",
             len({leak.clip for leak in leaks}),
             settings.on_leakage,
             "".join(f"\n  {leak}" for leak in leaks[:SHOWN]),
         )
+        for leak in leaks[SHOWN:]:
+            log.debug("leakage: %s", leak)
         if settings.on_leakage == "fail":
-            write_leaks(leaks, run / LEAKAGE)
+            if continuing or not run.has_run():  # else the file is an earlier run's
+                write_leaks(leaks, run / LEAKAGE)
             raise UserError(
-                f"--on-leakage fail: {len(leaks)} pairs of clips, the first is {leaks[0]}; all are "
-                f"in {run / LEAKAGE}. drop leaves the earlier split's clips out, warn goes on"
+                f"--on-leakage fail: {len(leaks)} pairs of clips, the first is {leaks[0]} (all are "
+                f"in {LEAKAGE} or {LOG}). drop leaves the earlier split's clips out, warn goes on"
             )
     if settings.on_bad_clip == "zeros":
         rows |= {item.clip: -1 for item in bad}
@@ -318,13 +329,18 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         if run.has_run():
             log.info("the earlier run was set aside in %s", run.set_aside())
             start_log(run / LOG)
-        run.write_config(settings, clips, describe_devices(devices), precision.computation)
+        run.write_config(
+            settings,
+            clips,
+            {item.clip.name: item.reason for item in bad},
+            describe_devices(devices),
+            precision.computation,
+        )
     else:
         run.update_config(settings)
-    if leaks:
-        write_leaks(leaks, run / LEAKAGE)
+    write_leaks(leaks, run / LEAKAGE)
     inputs = {
-        "the clips that can be read": fingerprint(usable),
+        "the clips that are used": fingerprint(usable),
         "their content or the VGG19 weights": cache.fingerprint([rows[clip] for clip in usable]),
         "the precision": precision.policy,
     }

@@ -32,7 +32,10 @@ TIMES = ("time", "seconds", "clips_per_second")  # columns that differ from run 
 EPOCHS = 6
 POLL = 0.0005  # seconds
 LIMIT = 600.0  # seconds for one start of the command
-STAGES = ("start-up", "decoding", "cache write", "training", "checkpoint write", "report")
+STAGES = (  # of a run, in this order: the later ones need the earlier
+    *("start-up", "decoding", "cache write", "training", "checkpoint write"),
+    *("training", "checkpoint write", "report"),
+)
 
 
 @dataclass
@@ -124,8 +127,7 @@ def crash(kills: int, dataset_path: Path | None, seed: int, folder: Path) -> dic
     runs, missed = 0, 0
     while sum(killed.values()) < kills:
         own = folder / f"run_{runs}"
-        # A stage comes as often as there are moments in it; the later ones need the earlier.
-        for stage in (*STAGES, "training", "checkpoint write"):
+        for stage in STAGES:
             if sum(killed.values()) == kills:
                 break
             attempt = Attempt(run_flags(dataset, own), own)
@@ -134,7 +136,7 @@ def crash(kills: int, dataset_path: Path | None, seed: int, folder: Path) -> dic
                 killed[stage] += 1
                 print(f"kill {sum(killed.values())} in {stage}", file=sys.stderr, flush=True)
             else:
-                missed += 1  # it was done before: what it left is looked at below
+                missed += 1  # it was done before its moment came
                 break
         last = Attempt(run_flags(dataset, own), own)
         if last.finish():

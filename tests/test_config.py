@@ -153,3 +153,19 @@ def test_config_file_holds_every_setting() -> None:
     assert written.keys() == Settings.__dataclass_fields__.keys()
     assert written["class_weights"] == [1.78, 0.57]
     assert written["dataset_path"] == "/data/organized_dataset"
+
+
+@pytest.mark.parametrize("goal", ["accuracy", "balanced", "f1", "recall=0.95", "fpr=0.01"])
+def test_threshold_goals(goal: str) -> None:
+    assert parse_settings([*DATASET, "--threshold-for", goal]).threshold_for == goal
+
+
+@pytest.mark.parametrize("goal", ["recall", "recall=2", "fpr=", "f1=0.5", "precision", "fpr=nan"])
+def test_threshold_goals_that_are_none(goal: str) -> None:
+    with pytest.raises(UserError, match="--threshold-for"):
+        parse_settings([*DATASET, "--threshold-for", goal])
+
+
+def test_one_folder_for_cache_and_checkpoints() -> None:
+    with pytest.raises(UserError, match="both"):
+        parse_settings([*DATASET, "--cache-dir", "a/../b", "--checkpoint-dir", "b"])

@@ -104,3 +104,22 @@ def test_end_does_not_wait_for_what_hangs(hanging_clip: Path) -> None:
         for reading in readings:
             assert reading.exception(60) is not None
     assert time.monotonic() - began < 30
+
+
+def test_decoder_that_is_killed_while_idle_is_replaced(
+    decoders: DecoderProcesses, good_clip: Path
+) -> None:
+    expected = read_frames(good_clip, FRAMES)
+    for _ in range(2):
+        np.testing.assert_array_equal(decoders.read_frames(good_clip), expected)
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, signal.SIGKILL)
+            process.join(60)
+
+
+def test_pipe_that_nobody_fills_has_no_checksum(decoders: DecoderProcesses, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(UnreadableClip, match="within 2 s"):
+        decoders.checksum(tmp_path / "pipe.mp4")
+    with pytest.raises(FileNotFoundError):
+        decoders.checksum(tmp_path / "nothing.mp4")

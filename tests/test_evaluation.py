@@ -83,3 +83,17 @@ def test_table_fits_the_screen() -> None:
     lines = figures_table(figures, figures, figures).splitlines()
     assert max(map(len, lines)) <= 80
     assert any(line.split() == ["really", "violent", "1", "3"] for line in lines)
+
+
+def test_one_source_has_no_interval() -> None:
+    intervals = bootstrap_intervals(LABELS, PROBABILITIES, 0.5, ["camera"] * 10, 0)
+    assert set(intervals.values()) == {None}
+
+
+def test_interval_of_the_calibration_error_holds_it() -> None:
+    random = np.random.default_rng(0)
+    probabilities = random.random(40)
+    labels = (random.random(40) < probabilities).astype(int)
+    figures = evaluate(labels, probabilities, 0.5, list(map(str, range(40))), seed=0)
+    low, high = figures["intervals"]["ece"]
+    assert 0 <= low <= figures["ece"] <= high

@@ -134,3 +134,20 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         FeatureCache(tmp_path / "file" / "cache", RECIPE)
+
+
+def test_rows_whose_index_is_gone_are_ours_and_stay_readable_for_who_has_them(
+    tmp_path: Path,
+) -> None:
+    """A run trains on them while another, which found the index damaged, starts anew."""
+    filled(tmp_path, b"one", b"two")
+    training = FeatureCache(tmp_path, RECIPE)
+    training.close()
+    rows = training.rows()
+    (tmp_path / INDEX_NAME).unlink()
+    cache = FeatureCache(tmp_path, RECIPE)
+    assert cache.row_of(b"one") is None
+    cache.store([b"two"], features(9))
+    cache.close()
+    np.testing.assert_array_equal(rows.read([0, 1]), features(0, 1))
+    np.testing.assert_array_equal(cache.rows().read([0]), features(9))

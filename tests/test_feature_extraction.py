@@ -149,8 +149,8 @@ def test_only_a_few_clips_are_decoded_in_advance(
 ) -> None:
     decoded: list[Path] = []
     monkeypatch.setattr(
-        "feature_extraction.file_checksum",
-        lambda path: decoded.append(path) or file_checksum(path),
+        "feature_extraction.DecoderProcesses.checksum",
+        lambda decoders, path: decoded.append(path) or file_checksum(path),
     )
     waiting: list[int] = []
 

@@ -9,16 +9,18 @@ accounted for, the run itself hangs or dies, or a decoder takes more than 2 GB.
 
 import argparse
 import json
+import multiprocessing
+import os
 import random
-import resource
 import struct
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 MEMORY_LIMIT_MB = 2000
 FRAMES, LAYER = 16, "block1_conv1"
@@ -190,13 +192,14 @@ def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[st
     recipe = Recipe(FRAMES, LAYER, "random-0", feature_size(LAYER), "float32")
     cache = FeatureCache(folder / "cache", recipe)
     started = time.perf_counter()
-    rows, bad = extract_features(
-        clips,
-        cache,
-        lambda: on_replicas(make_strategy(find_devices(1), 4), make_extractor),
-        1,
-        clip_timeout,
-    )
+    with DecoderPeaks() as peaks:
+        rows, bad = extract_features(
+            clips,
+            cache,
+            lambda: on_replicas(make_strategy(find_devices(1), 4), make_extractor),
+            1,
+            clip_timeout,
+        )
     seconds = time.perf_counter() - started
     cache.close()
     # The file that decoding was about is in some of the messages; what is counted is the kind.
@@ -208,9 +211,8 @@ def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[st
         "unaccounted_for": len(set(clips) - rows.keys() - {item.clip for item in bad}),
         "decoders_that_died": sum("decoder died" in item.reason for item in bad),
         "clips_that_timed_out": sum("could not be read within" in item.reason for item in bad),
-        # A process inherits the peak of the one that starts it: the decoders' is at most this.
-        "decoder_peak_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
-        "run_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "decoder_peak_mb": peaks.decoders,
+        "run_peak_mb": peak_mb(os.getpid()),
         "seconds": round(seconds, 1),
         "with_features_by_first_mutation": dict(
             Counter(clip.name[6:].removesuffix(".mp4").split("+")[0] for clip in rows)
@@ -222,6 +224,36 @@ def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[st
             if "decoder died" in item.reason or "could not be read within" in item.reason
         ],
     }
+
+
+class DecoderPeaks:
+    """Looks after the decoders while they live, at the peak of resident memory of each."""
+
+    def __enter__(self) -> Self:
+        self.decoders = 0  # MB
+        self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.02):
+            for process in multiprocessing.active_children():
+                if process.pid is not None:
+                    self.decoders = max(self.decoders, peak_mb(process.pid))
+
+
+def peak_mb(process: int) -> int:
+    """Return the peak resident memory of a process since it began; 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
 if __name__ == "__main__":

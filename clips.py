@@ -46,7 +46,7 @@ SPLIT_FOLDERS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One labelled video file."""
 

@@ -16,7 +16,7 @@ from input_pipeline import ClipFeatures, evaluation_batches, read_errors, steps_
 RESAMPLES = 1000  # of the bootstrap
 CONFIDENCE = 0.95
 CALIBRATION_BINS = 10
-NUMBERS_AT_ONCE = 2_000_000  # of resamples times clips: memory is bounded
+NUMBERS_AT_ONCE = 200_000  # of resamples times clips: memory is bounded
 
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc")
 Interval = tuple[float, float] | None  # None: there is nothing to tell it from

@@ -6,7 +6,7 @@ cosine of the two, standardized over all clips, is at least `SIMILAR`.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from durable_files import write_csv
 from feature_survey import Survey
 
 SIMILAR = 0.99  # `benchmarks/leakage.py` measures what it finds and what it does not
-BLOCK = 4096  # clips compared at once, on each side
+BLOCK = 2048  # clips compared at once, on each side
 PAIRS_PER_CLIP = 10  # listed; that there are more changes nothing
 NEAR_DUPLICATE, SAME_GROUP = "near duplicate", "same group"
 
@@ -52,39 +52,38 @@ def find_leaks(clips: Mapping[Clip, int], survey: Survey) -> list[Leak]:
         clips: with the row of each one's features.
     """
     by_split = {split: [clip for clip in clips if clip.split == split] for split in SPLITS}
-    vectors = _directions(np.stack([survey.summaries[row] for row in clips.values()]))
-    vector_of = dict(zip(clips, vectors, strict=True))
+    mean = survey.summaries.mean(axis=0, dtype=np.float64)
+    deviation = survey.summaries.std(axis=0, dtype=np.float64)
+    scale = deviation + 0.1 * deviation.mean() + 1e-12
+
+    def directions(chosen: Sequence[Clip]) -> np.ndarray:
+        """Return `(clips, values)` float32: standardized summaries of length 1."""
+        summaries = survey.summaries[survey.places([clips[clip] for clip in chosen])]
+        standardized = (summaries - mean) / scale
+        lengths = np.linalg.norm(standardized, axis=1, keepdims=True)
+        return (standardized / np.maximum(lengths, 1e-12)).astype(np.float32)
+
     leaks: list[Leak] = []
     for place, later in enumerate(SPLITS):
         earlier = [clip for split in SPLITS[:place] for clip in by_split[split]]
-        for clip, repeated, similarity in _similar_pairs(earlier, by_split[later], vector_of):
+        for clip, repeated, similarity in _similar_pairs(earlier, by_split[later], directions):
             leaks.append(Leak(clip, repeated, similarity, NEAR_DUPLICATE))
     leaks.sort(key=lambda leak: (-(leak.similarity or 0), leak.clip.name, leak.repeated.name))
     return leaks + list(_groups_on_two_sides(clips))
 
 
-def _directions(summaries: np.ndarray) -> np.ndarray:
-    """Return standardized summaries of length 1, `(clips, values)` float32."""
-    deviation = summaries.std(axis=0)
-    standardized = (summaries - summaries.mean(axis=0)) / (
-        deviation + 0.1 * deviation.mean() + 1e-12
-    )
-    lengths = np.linalg.norm(standardized, axis=1, keepdims=True)
-    return (standardized / np.maximum(lengths, 1e-12)).astype(np.float32)
-
-
 def _similar_pairs(
-    earlier: Sequence[Clip], later: Sequence[Clip], vector_of: Mapping[Clip, np.ndarray]
+    earlier: Sequence[Clip],
+    later: Sequence[Clip],
+    directions: Callable[[Sequence[Clip]], np.ndarray],
 ) -> Iterator[tuple[Clip, Clip, float]]:
     """Yield every earlier clip that is similar to a later one, with its nearest such ones."""
     for block in _blocks(later):
-        known = np.stack([vector_of[clip] for clip in block])
-        search = NearestNeighbors(metric="cosine", algorithm="brute").fit(known)
+        search = NearestNeighbors(metric="cosine", algorithm="brute").fit(directions(block))
         for queries in _blocks(earlier):
-            vectors = np.stack([vector_of[clip] for clip in queries])
             with config_context(working_memory=64):  # MB
-                found = search.kneighbors(vectors, min(PAIRS_PER_CLIP, len(block)))
-            for clip, distances, places in zip(queries, *found, strict=True):
+                nearest = search.kneighbors(directions(queries), min(PAIRS_PER_CLIP, len(block)))
+            for clip, distances, places in zip(queries, *nearest, strict=True):
                 for distance, place in zip(distances, places, strict=True):
                     if 1 - distance >= SIMILAR:
                         yield clip, block[place], float(1 - distance)

@@ -30,8 +30,9 @@ def contradicting_labels(clips: Mapping[Clip, int]) -> list[list[Clip]]:
 
 def require_varied_features(survey: Survey) -> None:
     """Raise `UserError` if all clips have the same features: nothing can be learned from them."""
-    summaries = np.stack(list(survey.summaries.values()))
-    spread, size = np.ptp(summaries, axis=0).max(), np.abs(summaries).max()
+    summaries = survey.summaries
+    spread = (summaries.max(axis=0) - summaries.min(axis=0)).max()
+    size = max(summaries.max(), -summaries.min())
     if len(summaries) > 1 and spread <= 1e-6 * size:
         raise UserError(
             f"the features of all {len(summaries)} clips are the same: the --vgg19-weights are not "
@@ -41,7 +42,7 @@ def require_varied_features(survey: Survey) -> None:
 
 def static_clips(clips: Mapping[Clip, int], survey: Survey) -> list[Clip]:
     """Return the clips whose features hardly change from frame to frame: a still, a test card."""
-    changes = np.array([survey.changes[row] for row in clips.values()])
+    changes = survey.changes[survey.places(list(clips.values()))]
     least = STATIC_SHARE * np.median(changes)  # nan, and so below nothing, at one frame a clip
     return [clip for clip, change in zip(clips, changes, strict=True) if change < least]
 

@@ -169,7 +169,7 @@ def surveyed(features: np.ndarray, folder: Path, splits: list[str]) -> tuple[dic
     return clips, survey
 
 
-@pytest.mark.parametrize("size", [SUMMARY_SIZE, 4096])
+@pytest.mark.parametrize("size", [2 * SUMMARY_SIZE, 4096])
 def test_near_duplicates_are_found_in_bounded_blocks_and_others_are_not(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,8 @@ def test_results_in_the_repository_hold_every_figure_that_is_promised() -> None:
     assert report["machine"]["devices"]
     tables = "\n\n".join(table.as_markdown() for table in make_tables(report)) + "\n"
     assert (RESULTS / "speed_cpu.md").read_text() == tables
+    for table in make_tables(report):
+        assert max(map(len, table.as_text().splitlines())) <= 80, table.title
     for table in make_tables(report)[1:]:  # those of the figures are also the README's
         assert table.as_markdown() in (ROOT / "README.md").read_text(), table.title
 

@@ -127,7 +127,7 @@ def training_table(training: dict[str, Any]) -> Table:
         rates = row["clips_per_second"]
         rows.append(
             [
-                row["name"] + (": only 1" if row["all_replicas"] and row["replicas"] == 1 else ""),
+                row["name"] + ("*" if row["all_replicas"] and row["replicas"] == 1 else ""),
                 str(row["batch_size"]),
                 f"{row['replicas']} {row['dtype']}",
                 f"{rates['plain']:.0f}",
@@ -139,7 +139,8 @@ def training_table(training: dict[str, Any]) -> Table:
             ]
         )
     header = ["", "batch", "replicas", "plain", "ours", "epoch", "MB", "/ plain", "/ limit"]
-    return Table("Training, clips/s; seconds per epoch of 10,000 clips; peak MB", header, rows)
+    title = "Training, clips/s; seconds per epoch of 10,000 clips; peak MB"
+    return Table(f"{title} (*: there is but one)", header, rows)
 
 
 def pieces_table(training: dict[str, Any]) -> Table:

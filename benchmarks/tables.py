@@ -140,7 +140,7 @@ def training_table(training: dict[str, Any]) -> Table:
         )
     header = ["", "batch", "replicas", "plain", "ours", "epoch", "MB", "/ plain", "/ limit"]
     title = "Training, clips/s; seconds per epoch of 10,000 clips; peak MB"
-    return Table(f"{title} (*: there is but one)", header, rows)
+    return Table(f"{title} (*: only one)", header, rows)
 
 
 def pieces_table(training: dict[str, Any]) -> Table:

@@ -181,3 +181,15 @@ def test_more_replicas_than_gpus_or_a_batch_that_does_not_divide() -> None:
     with pytest.raises(UserError, match="9 is not divisible by 2"):
         make_strategy(find_devices(2), 9)
     assert isinstance(make_strategy(find_devices(2), 8), tf.distribute.MirroredStrategy)
+
+
+def test_folder_of_clips_that_is_gone_ends_the_run(clips: list[Clip], tmp_path: Path) -> None:
+    """Leaving all of its clips out as bad ones would train on what happens to be left."""
+    gone = Clip(tmp_path / "unmounted" / "a.mp4", "a.mp4", 1, "train")
+    cache = FeatureCache(tmp_path / "cache", RECIPE)
+    with pytest.raises(RunError, match=r"unmounted.*Is its disk there"):
+        extract_features([*clips[:8], gone], cache, CountingNetwork(), 1, TIMEOUT)
+    cache.close()
+    again = FeatureCache(tmp_path / "cache", RECIPE)
+    rows, _ = extract_features(clips[:4], again, CountingNetwork(), 1, TIMEOUT)
+    assert len(rows) == 4

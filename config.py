@@ -330,7 +330,7 @@ DEMO_DEFAULTS = {
     "warmup_epochs": 3,
 }
 
-# A run may continue with other values of these: they decide nothing that it computes.
+# A run may continue with other values of these: they decide nothing that is trained.
 FREE_TO_CHANGE = (
     *("resume", "debug", "cache_dir", "checkpoint_dir", "clip_timeout", "threshold_for"),
 )

@@ -16,7 +16,6 @@ from concurrent.futures import TimeoutError as DecodingTimeout
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import cv2
@@ -67,12 +66,7 @@ class DecoderProcesses:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with self._replacing:
             self._closed = True
         self._pool.stop()  # kills what is still decoding: nobody wants it any more

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from errors import RunError, UserError
+from errors import GOES_ON, RunError, UserError
 
 PARTIAL = ".partial-"  # begins the name of a file that is being written
 
@@ -31,7 +31,7 @@ def failing_as(path: Path, done: str = "written") -> Iterator[None]:
     except (OSError, RuntimeError, sqlite3.Error) as error:
         raise RunError(
             f"{path} cannot be {done}: {_reason(error)}. What was finished is kept: mend this, "
-            "and the same command, without --fresh, goes on"
+            f"and {GOES_ON}"
         ) from error
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from clips import Clip
 from decoding import DecoderProcesses, decoder_count
-from errors import RunError, UserError
+from errors import GOES_ON, RunError, UserError
 from feature_cache import FeatureCache, Stamp, file_stamp
 from frames import UnreadableClip
 
@@ -158,8 +158,8 @@ def _decode_ahead(
         except OSError as error:
             if error.errno in DISK_FAULTS or not clip.path.parent.exists():
                 raise RunError(
-                    f"{clip.path} cannot be read: {error.strerror}. Is its disk there? What was "
-                    "finished is kept: the same command, without --fresh, goes on"
+                    f"{clip.path} cannot be read: {error.strerror}. Is its disk there? Mend this, "
+                    f"and {GOES_ON}"
                 ) from error
             return BadClip(clip, error.strerror or str(error))
 

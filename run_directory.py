@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from clips import Clip, fingerprint, write_splits
@@ -98,12 +97,7 @@ class RunDirectory:
             remove_partial_files(folder)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._lock.close()
 
     def _refuse(self, holder: str) -> NoReturn:
@@ -116,7 +110,7 @@ class RunDirectory:
         """Return whether a run was started here."""
         return (self / CONFIG).exists()
 
-    def is_finished(self, threshold_for: str | None = None) -> bool:
+    def is_finished(self, threshold_for: str) -> bool:
         """Return whether the run here has been trained and tested, its threshold for that goal."""
         if not (self / RESULTS).exists():
             return False
@@ -128,7 +122,7 @@ class RunDirectory:
         if not self.is_vouched_for(BEST_MODEL):
             log.warning("%s is damaged or gone; the test is done again", self / BEST_MODEL)
             return False
-        return threshold_for is None or goals == {threshold_for}
+        return goals == {threshold_for}
 
     def set_aside(self) -> Path:
         """Move an earlier run's files into a folder of their own beside them; return that."""
@@ -145,7 +139,7 @@ class RunDirectory:
         """Raise `UserError` naming what differs from the run that was started here."""
         config = read_json(self / CONFIG)
         ours, theirs = as_json(settings), config.get("settings", {})
-        kind = "a finished" if self.is_finished() else "an interrupted"
+        kind = "a finished" if (self / RESULTS).exists() else "an interrupted"
         way_out = "or --fresh to set that run aside (renamed, not deleted) and start anew"
         names = [name for name in ours if name not in FREE_TO_CHANGE]
         different = [name for name in names if ours[name] != theirs.get(name)]
@@ -304,9 +298,9 @@ class RunDirectory:
         model = self._models().get(name)
         return (
             model is not None
+            and epoch in (None, model["epoch"])  # first: it costs nothing
             and (self / name).exists()
             and model["checksum"] == file_checksum(self / name).hex()
-            and epoch in (None, model["epoch"])
         )
 
     def damaged_checkpoints(self) -> list[Path]:

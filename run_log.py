@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from errors import RunError
+from durable_files import failing_as
 
 log = logging.getLogger("violence")
 
@@ -32,11 +32,10 @@ class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
         # logging would print a traceback for every line, and go on.
         log.removeHandler(self)
-        reason = getattr(sys.exc_info()[1], "strerror", None) or "it was closed"
-        raise RunError(
-            f"{self.baseFilename} cannot be written: {reason}. What was finished is kept: mend "
-            "this, and the same command, without --fresh, goes on"
-        )
+        error = sys.exc_info()[1]
+        if error is not None:
+            with failing_as(Path(self.baseFilename)):
+                raise error
 
 
 class _Screen(logging.StreamHandler):

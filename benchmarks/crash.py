@@ -8,7 +8,6 @@ a run that was never interrupted; then the next run begins, in new folders, unti
 spent. Exit status 1 if anything differs.
 """
 
-import argparse
 import csv
 import json
 import random
@@ -26,6 +25,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from benchmarks.command import make_parser, print_report
 
 SCRIPT = Path(__file__).parent.parent / "train_rtx5000_dual_optimized.py"
 TIMES = ("time", "seconds", "clips_per_second")  # columns that differ from run to run
@@ -91,19 +92,14 @@ class Attempt:
 
 def main() -> int:
     """Kill, compare, print; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="(default: 50)")
     parser.add_argument("--dataset-path", type=Path, help="real clips (default: drawn ones)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = crash(flags.kills, flags.dataset_path, flags.seed, Path(folder))
-    print(json.dumps(report, indent=2))
-    if flags.json:
-        flags.json.write_text(json.dumps(report, indent=2) + "\n")
+    print_report(report, flags.json)
     return int(report["runs_that_differ"] > 0)
 
 

@@ -7,8 +7,6 @@ decoder processes, run through a small part of VGG19, stored. Exit status 1 if a
 accounted for, the run itself hangs or dies, or a decoder takes more than 2 GB.
 """
 
-import argparse
-import json
 import multiprocessing
 import os
 import random
@@ -21,6 +19,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
+
+from benchmarks.command import make_parser, print_report
 
 MEMORY_LIMIT_MB = 2000
 FRAMES, LAYER = 16, "block1_conv1"
@@ -121,23 +121,18 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 def main() -> int:
     """Mutate, extract, print; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--count", type=int, default=1000, metavar="N", help="(default: 1000)")
     parser.add_argument("--dataset-path", type=Path, help="real clips (default: drawn ones)")
     parser.add_argument("--clip-timeout", type=float, default=20, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=0, help="of the mutations (default: 0)")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = originals(flags.dataset_path, folder)
         mutated = mutate(paths, flags.count, flags.seed, folder / "mutated")
         report = extract(mutated, flags.clip_timeout, folder)
-    print(json.dumps(report, indent=2))
-    if flags.json:
-        flags.json.write_text(json.dumps(report, indent=2) + "\n")
+    print_report(report, flags.json)
     peak = max(report["decoder_peak_mb"], report["run_peak_mb"])
     return int(report["unaccounted_for"] > 0 or peak >= MEMORY_LIMIT_MB)
 

@@ -7,7 +7,6 @@ its source; clips of different sources (by groups.csv) should not be found to re
 """
 
 import argparse
-import json
 import random
 import tempfile
 from collections import Counter
@@ -19,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks.command import make_parser, print_report
 from clips import Clip, find_clips
 
 FRAMES = 16
@@ -44,21 +44,16 @@ def cropped(image: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Alter, compare, print."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--dataset-path", type=Path, required=True, help="with groups.csv")
     parser.add_argument("--feature-layer", default="fc2")
     parser.add_argument("--vgg19-weights", default="imagenet")
     parser.add_argument("--cache-dir", type=Path, help="(default: a new one, thrown away)")
     parser.add_argument("--count", type=int, default=24, help="clips to alter (default: 24)")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = measure(flags, Path(folder))
-    print(json.dumps(report, indent=2))
-    if flags.json:
-        flags.json.write_text(json.dumps(report, indent=2) + "\n")
+    print_report(report, flags.json)
 
 
 def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -7,13 +7,10 @@ left out: what is chosen here must not have seen it. Beside the grid, a logistic
 clips' mean features and on their mean change from frame to frame says how much each tells.
 """
 
-import argparse
 import dataclasses
 import itertools
-import json
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -25,6 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.command import make_parser, write_report
 from clips import find_clips
 from config import Settings, parse_settings
 from evaluation import violence_probabilities
@@ -40,11 +38,7 @@ PENALTIES = (0.0, 1e-4, 1e-3)
 
 def main() -> None:
     """Print the table and write it as JSON."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
-    )
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    own, flags = parser.parse_known_args()
+    own, flags = make_parser(__doc__).parse_known_args()
     settings = parse_settings(flags)
     clips, groups = cached_clips(settings)
     features = clips.stored.read(clips.rows.tolist()).astype(np.float32)
@@ -71,16 +65,15 @@ def main() -> None:
         }
         rows.append(row)
         print_row(row)
-    if own.json:
-        report = {
-            "clips": len(labels),
-            "groups": len(set(groups)),
-            "folds": FOLDS,
-            "epochs": settings.epochs,
-            "feature_layer": settings.feature_layer,
-            "rows": rows,
-        }
-        own.json.write_text(json.dumps(report, indent=2) + "\n")
+    report = {
+        "clips": len(labels),
+        "groups": len(set(groups)),
+        "folds": FOLDS,
+        "epochs": settings.epochs,
+        "feature_layer": settings.feature_layer,
+        "rows": rows,
+    }
+    write_report(report, own.json)
 
 
 def cached_clips(settings: Settings) -> tuple[ClipFeatures, np.ndarray]:

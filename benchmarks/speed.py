@@ -8,7 +8,6 @@ not met is printed as such, with the limit beside it.
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.command import make_parser, write_report
 from benchmarks.tables import figure_at, make_tables
 from benchmarks.timing import in_own_process
 
@@ -47,24 +47,20 @@ AT_MOST = {
 def main() -> None:
     """Measure, print, and write the files that are asked for."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--dataset-path", type=Path, help="real clips (default: drawn ones)")
     parser.add_argument("--feature-layer", default="fc2", help="of extraction (default: fc2)")
     parser.add_argument("--replicas", type=int, metavar="N", help="as of the training command")
     parser.add_argument(
         "--stages", nargs="+", choices=STAGES, default=STAGES, help="(default: all)"
     )
-    parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--markdown", type=Path, help="where to write the tables")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = measure(flags, Path(folder))
     tables = make_tables(report)
     print("\n\n".join(table.as_text() for table in tables))
-    if flags.json:
-        flags.json.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, flags.json)
     if flags.markdown:
         flags.markdown.write_text("\n\n".join(table.as_markdown() for table in tables) + "\n")
 

@@ -5,7 +5,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,18 @@ def quick_flags(tmp_path: Path) -> list[str]:
     return quick_flags_in(tmp_path)
 
 
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Return the checkpoint directory of `quick_flags`."""
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def flags(drawn_clips: Path, quick_flags: list[str]) -> list[str]:
+    """Return the flags of a quick run on the drawn clips."""
+    return ["--dataset-path", str(drawn_clips), *quick_flags]
+
+
 def rows_of(run: Path) -> list[dict[str, str]]:
     """Return the rows of a run's CSV."""
     with (run / "training_history.csv").open(newline="") as file:
@@ -117,3 +130,18 @@ def train_process() -> Callable[..., subprocess.Popen[str]]:
         )
 
     return start
+
+
+@contextmanager
+def held_by_another(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Hold a folder in a process of its own until the end of the block, or its death."""
+    program = (
+        "import sys; from pathlib import Path; from folder_lock import locked\n"
+        "with locked(Path(sys.argv[1]), print): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.stdin.close()

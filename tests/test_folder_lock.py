@@ -1,30 +1,11 @@
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from conftest import ROOT
+from conftest import held_by_another
 
 from errors import UserError
 from folder_lock import locked
-
-
-@contextmanager
-def held_by_another(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Hold a folder in a process of its own until the end of the block, or its death."""
-    program = (
-        "import sys; from pathlib import Path; from folder_lock import locked\n"
-        "with locked(Path(sys.argv[1]), print): print('held', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", program, str(folder)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.stdin.close()
 
 
 def refuse(holder: str) -> NoReturn:

@@ -27,16 +27,6 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def flags(drawn_clips: Path, quick_flags: list[str]) -> list[str]:
-    return ["--dataset-path", str(drawn_clips), *quick_flags]
-
-
-@pytest.fixture
 def dataset(drawn_clips: Path, tmp_path: Path) -> Path:
     """Return a copy of the drawn clips, to be changed."""
     return Path(shutil.copytree(drawn_clips, tmp_path / "clips"))

@@ -15,8 +15,7 @@ from pathlib import Path
 import keras
 import psutil
 import pytest
-from conftest import ROOT, figures_of, quick_flags_in, results_of
-from test_folder_lock import held_by_another
+from conftest import ROOT, figures_of, held_by_another, quick_flags_in, results_of
 
 from durable_files import read_json
 from run_directory import RunDirectory
@@ -30,16 +29,6 @@ def outcome_of(run: Path) -> Outcome:
     """Return CSV rows, test figures and the best model's weights."""
     weights = keras.models.load_model(run / "best_model.keras").get_weights()
     return figures_of(run), results_of(run)["evaluation"], [values.tobytes() for values in weights]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def flags(drawn_clips: Path, quick_flags: list[str]) -> list[str]:
-    return ["--dataset-path", str(drawn_clips), *quick_flags]
 
 
 @pytest.fixture(scope="session")

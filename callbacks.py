@@ -12,11 +12,27 @@ import numpy as np
 
 from config import CHECKPOINT_EVERY
 from durable_files import replace_file
-from errors import RunError
+from errors import RunError, end_if_told
 from model_architecture import as_plain_keras
 from run_directory import BEST_MODEL, Inputs, RunDirectory, checkpoint_name
 from run_log import log
 from training import Trainer
+
+
+class EndIfTold(keras.callbacks.Callback):
+    """Ends the training between two calls of the device when a signal has told it to."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """End in the middle of an epoch."""
+        end_if_told()
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """End in the middle of a validation."""
+        end_if_told()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """End before the next epoch."""
+        end_if_told()
 
 
 class SeedEpoch(keras.callbacks.Callback):

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
 GRACE = 3.0  # seconds that a run has to end by itself after Ctrl-C or SIGTERM
 GOES_ON = "the same command, without --fresh, goes on from what is finished"
@@ -26,12 +27,37 @@ class RunError(Exception):
     exit_status = 1
 
 
-class Terminated(BaseException):
-    """SIGTERM: what `KeyboardInterrupt` is to Ctrl-C."""
+class Ended(BaseException):
+    """A signal told the run to end. Exit status 128 and its number."""
+
+    def __init__(self, number: signal.Signals):
+        super().__init__(number)
+        self.number = number
 
 
-# What a signal that ends the run says, and as what exception the run sees it.
 SAID = {signal.SIGINT: f"interrupted: {GOES_ON}", signal.SIGTERM: f"terminated: {GOES_ON}"}
+
+
+class EndingSignal:
+    """The handler of Ctrl-C and SIGTERM: keeps which one came, for `end_if_told`.
+
+    It raises nothing itself: it is called between any two instructions, also of Python code that
+    TensorFlow calls and that must not raise. That crashed the process.
+    """
+
+    def __init__(self) -> None:
+        self.came: signal.Signals | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Keep the first one."""
+        self.came = self.came or signal.Signals(number)
+
+
+def end_if_told() -> None:
+    """Raise `Ended` if a signal has told the run to end; to be called where it may."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(handler, EndingSignal) and handler.came:
+        raise Ended(handler.came)
 
 
 def run_or_explain(run: Callable[[], int], debug: bool) -> int:
@@ -47,10 +73,8 @@ def run_or_explain(run: Callable[[], int], debug: bool) -> int:
         if debug:
             raise
         return explain(str(error), error.exit_status)
-    except KeyboardInterrupt:
-        return explain_signal(signal.SIGINT)
-    except Terminated:
-        return explain_signal(signal.SIGTERM)
+    except Ended as ended:
+        return explain_signal(ended.number)
     except Exception as error:
         if debug:
             raise
@@ -61,29 +85,25 @@ def run_or_explain(run: Callable[[], int], debug: bool) -> int:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, and either of them within a few seconds.
+    """Let Ctrl-C and SIGTERM end the block: at its next `end_if_told`, or in a few seconds.
 
-    Python only looks at signals between two of its own instructions, and a batch of VGG19 takes
-    many seconds on a CPU: a thread waits `GRACE` seconds, then ends the process as it stands. That
-    loses no more than SIGKILL would, which every file is safe against.
+    A batch of VGG19 takes many seconds on a CPU: a thread waits `GRACE` seconds, then ends the
+    process as it stands. That loses no more than SIGKILL would, which every file is safe against.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    ended = threading.Event()
     told, tell = socket.socketpair()  # the interpreter writes each signal's number at once
     tell.setblocking(False)
+    ended = threading.Event()
 
     def watch() -> None:
         while number := told.recv(1):
             if number[0] in SAID and not ended.wait(GRACE):
                 os._exit(explain_signal(signal.Signals(number[0])))
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    handler = EndingSignal()
+    before = {number: signal.signal(number, handler) for number in SAID}
     descriptor_before = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
     watcher = threading.Thread(target=watch, name="signals", daemon=True)
     watcher.start()
@@ -92,7 +112,8 @@ def ended_by_signals() -> Iterator[None]:
     finally:
         ended.set()
         signal.set_wakeup_fd(descriptor_before)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
         tell.close()
         watcher.join()
         told.close()
@@ -111,6 +132,15 @@ def explain(message: str, exit_status: int) -> int:
         print(f"error: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
     return exit_status
+
+
+def leave(exit_status: int) -> NoReturn:
+    """End the process at once: TensorFlow's threads may be in Python, which must not go first."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads
+            stream.flush()
+    os._exit(exit_status)
 
 
 def describe(error: Exception) -> str:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from clips import Clip
 from decoding import DecoderProcesses, decoder_count
-from errors import GOES_ON, RunError, UserError
+from errors import GOES_ON, RunError, UserError, end_if_told
 from feature_cache import FeatureCache, Stamp, file_stamp
 from frames import UnreadableClip
 
@@ -170,12 +170,20 @@ def _decode_ahead(
             for clip, content in missing:
                 waiting.append(threads.submit(decode, clip, content))
                 if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
+                    yield _result_of(waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield _result_of(waiting.popleft())
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _result_of(future: Future[_Decoded | BadClip]) -> _Decoded | BadClip:
+    """Return what a thread has decoded; a signal that tells the run to end is not kept waiting."""
+    while True:
+        end_if_told()
+        with contextlib.suppress(TimeoutError):
+            return future.result(timeout=0.1)
 
 
 def on_replicas(

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from config import CLASS_NAMES, SPLITS, UNREADABLE_LIMIT, Settings, parse_settings
-from errors import RunError, UserError, run_or_explain
+from errors import RunError, UserError, leave, run_or_explain
 
 EXTRACTIONS = 3  # until no row is damaged: more than one is rare, more than two is the disk
 STANDARDIZE_ON = 2048  # clips: enough for a mean and a deviation
@@ -320,6 +320,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     # Training, from the last finished epoch on. Nothing of an earlier run is touched before here.
     from callbacks import (
         EarlyStopping,
+        EndIfTold,
         FinishEpoch,
         SayFirstStep,
         SeedEpoch,
@@ -368,6 +369,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 validation_data=evaluation_batches(features["val"], settings.batch_size),
                 validation_steps=validation_steps,
                 callbacks=[
+                    EndIfTold(),
                     SeedEpoch(settings.seed),
                     SayFirstStep(started, on_screen=not has_bar),
                     FinishEpoch(run, inputs, len(features["train"]), on_screen=not has_bar),
@@ -477,4 +479,4 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

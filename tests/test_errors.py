@@ -4,11 +4,14 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from errors import GRACE
+from durable_files import replace_file
+from errors import GRACE, end_if_told, run_or_explain
 
 BUSY_IN_PYTHON = "time.sleep(100)"
 # One call that runs for minutes without a look at Python, as a batch of VGG19 does.
@@ -35,3 +38,24 @@ def test_signal_ends_the_run_in_seconds_and_says_how_to_go_on(
     assert process.returncode == status
     assert "the same command, without --fresh, goes on" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_what_is_being_done_when_a_signal_comes_is_done_to_its_end(
+    tmp_path: Path, number: signal.Signals, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An exception out of nowhere crashes TensorFlow, and a half-written .npz raises its own."""
+
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive, archive.open("values", "w") as values:
+            signal.raise_signal(number)
+            values.write(b"whole")
+
+    def job() -> int:
+        replace_file(tmp_path / "weights.npz", write)
+        end_if_told()
+        return 0
+
+    assert run_or_explain(job, debug=False) == status
+    assert zipfile.ZipFile(tmp_path / "weights.npz").read("values") == b"whole"
+    assert "goes on from what is finished" in capsys.readouterr().err

@@ -187,7 +187,7 @@ def test_interrupted_run_goes_on_in_mixed_precision(
     def interrupt(run_directory: RunDirectory, trainer: Trainer) -> None:
         write_models_of_last_epoch(run_directory, trainer)
         if len(run_directory.history) == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as pressed:
         pressed.setattr("callbacks.write_models_of_last_epoch", interrupt)

@@ -6,7 +6,9 @@ TensorFlow is loaded.
 
 import argparse
 import dataclasses
+import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,10 @@ UNREADABLE_LIMIT = 0.1  # share of a split's clips; above it the run stops
 SPLITS = ("train", "val", "test")
 SPLIT_SHARES = {"train": 0.70, "val": 0.15, "test": 0.15}  # when the folder has no splits
 CLASS_NAMES = ("nonviolent", "violent")  # the position is the label
+
+STREAMS = ("rgb", "difference", "flow")  # what VGG19 is shown, see `streams`
+HEADS = ("attention-lstm", "bidirectional", "self-attention", "transformer", "mean")
+AUGMENTATIONS = ("jitter", "speed", "drop", "reverse", "mixup", "cutmix", "noise", "flip")
 
 VGG19_CONVOLUTIONS = (2, 2, 4, 4, 4)  # per block
 VGG19_LAYERS = (
@@ -56,6 +62,21 @@ def finite(text: str) -> float:
 
 
 finite.__name__ = "number"  # argparse says "invalid number value"
+
+
+def names_out_of(allowed: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """Return a type for argparse: names out of `allowed`, with commas between them, or none."""
+
+    def names(text: str) -> tuple[str, ...]:
+        chosen = () if text in ("", "none") else tuple(text.split(","))
+        if unknown := [name for name in chosen if name not in allowed]:
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(allowed)}")
+        if len(set(chosen)) < len(chosen):
+            raise argparse.ArgumentTypeError(f"{text}: a name is there twice")
+        return chosen
+
+    return names
+
 
 THRESHOLD_GOALS = ("accuracy", "balanced", "f1", "recall=SHARE", "fpr=SHARE")
 
@@ -141,6 +162,25 @@ class Settings:
         type=int,
         metavar="N",
     )
+    cached_frames: int | None = setting(
+        "features",
+        None,
+        "frames per clip that are kept, of which --augment jitter and speed choose --frames anew "
+        "each time (default: as many as --frames)",
+        AT_LEAST_1,
+        type=int,
+        metavar="N",
+    )
+    streams: tuple[str, ...] = setting(
+        "features",
+        ("difference", "flow"),
+        "what VGG19 is shown, one or more of rgb (the frames), difference (to the frame before) "
+        "and flow (dense optical flow from the frame before), with commas; the shift that the "
+        "camera makes is taken out. Each is cached by itself",
+        (lambda value: len(value) > 0, "must name a stream"),
+        type=names_out_of(STREAMS),
+        metavar="NAMES",
+    )
     feature_layer: str = setting(
         "features",
         "fc2",
@@ -165,6 +205,24 @@ class Settings:
         "number format of the features on disk",
         choices=("float16", "float32"),
     )
+
+    head: str = setting(
+        "model",
+        "attention-lstm",
+        "what reads the frames' features in time: an LSTM or a bidirectional one under attention, "
+        "multi-head self-attention, a small transformer encoder, or mean, their average, which "
+        "the others must beat",
+        choices=HEADS,
+    )
+    projection: int = setting(
+        "model",
+        192,
+        "values that a frame's features are projected to",
+        AT_LEAST_1,
+        type=int,
+        metavar="N",
+    )
+    units: int = setting("model", 192, "width of the head", AT_LEAST_1, type=int, metavar="N")
 
     epochs: int = setting(
         "training", 100, "passes over the training clips", AT_LEAST_1, type=int, metavar="N"
@@ -211,6 +269,34 @@ class Settings:
         AT_LEAST_0,
         type=int,
         metavar="N",
+    )
+
+    sampling: str = setting(
+        "training",
+        "shuffle",
+        "every clip once an epoch (shuffle), or both classes in equal parts in every batch "
+        "(stratified): the smaller repeats itself, and balanced class weights are 1",
+        choices=("shuffle", "stratified"),
+    )
+    hard_mining: bool = setting(
+        "training",
+        False,
+        "draw clips the more often the larger their loss was; costs a forward pass an epoch",
+    )
+    curriculum: bool = setting(
+        "training",
+        False,
+        "begin with the clips that are easiest for a model trained shortly before, and come to all "
+        "of them after half the epochs",
+    )
+    augment: tuple[str, ...] = setting(
+        "training",
+        (),
+        "change training clips each time they are used: jitter (other frames), speed, drop (frames "
+        "repeat the one before), reverse (in time), mixup, cutmix (over time), noise (on features),"
+        " flip (mirrored clips, cached beside the others); with commas, or none",
+        type=names_out_of(AUGMENTATIONS),
+        metavar="NAMES",
     )
 
     use_focal_loss: bool = setting(
@@ -273,6 +359,39 @@ class Settings:
         metavar="L",
     )
 
+    cross_validate: int | None = setting(
+        "instead of a run",
+        None,
+        "train on all but one of K parts of all clips, stratified and by group, and test on that "
+        "part, K times; nothing is chosen on it. Figures, table and plot are written. With --tune "
+        "or --grid: the parts that each try is scored on (default there: 5)",
+        (lambda value: value >= 2, "must be 2 or more"),
+        type=int,
+        metavar="K",
+    )
+    find_lr: bool = setting(
+        "instead of a run",
+        False,
+        "raise the rate step by step until training blows up; plot it and propose a rate",
+    )
+    tune: int | None = setting(
+        "instead of a run",
+        None,
+        "search N times for better settings (rate, widths, dropout, l2, gamma, smoothing, head), "
+        "without the test clips; the best are written for --config. Again, it goes on",
+        AT_LEAST_1,
+        type=int,
+        metavar="N",
+    )
+    grid: Path | None = setting(
+        "instead of a run",
+        None,
+        'try every combination of a JSON file of lists, {"dropout": [0.2, 0.5], ...}, without the '
+        "test clips; the best are written for --config",
+        type=Path,
+        metavar="FILE",
+    )
+
     threshold_for: str = setting(
         "test",
         "accuracy",
@@ -310,12 +429,29 @@ class Settings:
     )
     deterministic: bool = setting("devices", False, "bit-for-bit repeatable runs, slower")
 
+    config: Path | None = setting(
+        "run",
+        None,
+        "JSON file of settings by name, as --tune writes it; a flag given here counts more",
+        type=Path,
+        metavar="FILE",
+    )
     resume: bool = setting(
         "run",
         True,
         "continue an interrupted run found in --checkpoint-dir; --no-resume is --fresh",
     )
     debug: bool = setting("run", False, "show errors with their traceback")
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a detector is trained: no experiment was asked for instead."""
+        return not (self.cross_validate or self.find_lr or self.tune or self.grid)
+
+    @property
+    def frames_in_cache(self) -> int:
+        """How many frames of a clip are kept."""
+        return self.cached_frames or self.frames
 
 
 # What a demo changes: a few minutes on two CPU cores, everything under ./demo.
@@ -332,7 +468,7 @@ DEMO_DEFAULTS = {
 
 # A run may continue with other values of these: they decide nothing that is trained.
 FREE_TO_CHANGE = (
-    *("resume", "debug", "cache_dir", "checkpoint_dir", "clip_timeout", "threshold_for"),
+    *("resume", "debug", "cache_dir", "checkpoint_dir", "clip_timeout", "threshold_for", "config"),
 )
 
 
@@ -365,6 +501,8 @@ def make_parser() -> FlagParser:
             shown = item.default
             if isinstance(shown, bool):
                 shown = "on" if shown else "off"
+            if isinstance(shown, tuple):
+                shown = ",".join(shown) or "none"
             help_text += f" (default: {shown})"
         if isinstance(item.default, bool):
             options["action"] = argparse.BooleanOptionalAction
@@ -384,6 +522,10 @@ def make_parser() -> FlagParser:
 def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     """Return the checked settings of a command line; raises `UserError` for a wrong value."""
     parser = make_parser()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    given = parser.parse_args(arguments)
+    if given.config:
+        arguments = [*read_config(given.config), *arguments]
     if parser.parse_args(arguments).demo:
         parser.set_defaults(**DEMO_DEFAULTS)
     values = vars(parser.parse_args(arguments))
@@ -394,6 +536,35 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     settings = Settings(**values)
     check_settings(settings)
     return settings
+
+
+def read_config(path: Path) -> list[str]:
+    """Return a config file's settings as the flags that they stand for.
+
+    Raises:
+        UserError: it is no JSON object of settings.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--config {path} cannot be read as JSON: {error}") from error
+    known = {item.name: item.default for item in dataclasses.fields(Settings)}
+    if not isinstance(values, dict) or (unknown := [n for n in values if n not in known]):
+        what = f"{unknown[0]!r} is no setting" if isinstance(values, dict) else "no JSON object"
+        raise UserError(f"--config {path}: {what}; it holds settings by name, as in --help")
+    flags = []
+    for name, value in values.items():
+        if isinstance(value, bool) != isinstance(known[name], bool):
+            raise UserError(f"--config {path}: {name} {json.dumps(value)}: that is no value of it")
+        if isinstance(value, bool):
+            flags.append(flag(name) if value else "--no-" + name.replace("_", "-"))
+        elif isinstance(value, list) and name == "class_weights":
+            flags += [flag(name), *map(str, value)]
+        elif isinstance(value, list):
+            flags.append(f"{flag(name)}={','.join(map(str, value))}")
+        elif value is not None:
+            flags.append(f"{flag(name)}={value}")
+    return flags
 
 
 def check_settings(settings: Settings) -> None:
@@ -414,6 +585,15 @@ def check_settings(settings: Settings) -> None:
             "train for more epochs or warm up for fewer"
         )
     check_batch_divides(settings.batch_size, settings.replicas or 1)
+    if settings.frames_in_cache < settings.frames:
+        raise UserError(
+            f"--cached-frames {settings.cached_frames} is below --frames {settings.frames}: of "
+            "what is kept, that many are used"
+        )
+    if sum(map(bool, (settings.find_lr, settings.tune, settings.grid))) > 1:
+        raise UserError("--find-lr, --tune and --grid are three commands: give one of them")
+    if settings.find_lr and settings.cross_validate:
+        raise UserError("--find-lr and --cross-validate are two commands: give one of them")
     if settings.focal_alpha is not None and not settings.use_focal_loss:
         raise UserError("--focal-alpha is of no use with --no-use-focal-loss: drop one of them")
     if settings.class_weights is not None and not settings.use_class_weights:
@@ -438,7 +618,10 @@ def check_batch_divides(batch_size: int, replicas: int) -> None:
 
 def as_json(settings: Settings) -> dict[str, Any]:
     """Return the settings as JSON values; paths are made absolute."""
-    return {
-        name: str(value.expanduser().resolve()) if isinstance(value, Path) else value
-        for name, value in dataclasses.asdict(settings).items()
-    } | ({"class_weights": list(settings.class_weights)} if settings.class_weights else {})
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value.expanduser().resolve())
+        return list(value) if isinstance(value, tuple) else value
+
+    return {name: plain(value) for name, value in dataclasses.asdict(settings).items()}

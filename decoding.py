@@ -11,7 +11,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as DecodingTimeout
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -25,9 +25,12 @@ import pebble
 from config import FRAME_SIZE
 from durable_files import file_checksum
 from frames import UnreadableClip, read_frames
+from streams import stream_images
 
 MEMORY_LIMIT = 1.6 * 2**30  # bytes that decoding a clip may take, beside the program itself
 ORPHAN_GRACE = 10  # seconds over the time limit after which a decoder ends itself
+
+View = tuple[str, bool]  # a stream, and whether it is of the mirrored clip
 
 
 class DecoderProcesses:
@@ -35,14 +38,15 @@ class DecoderProcesses:
 
     Args:
         processes: how many clips are decoded at once.
-        callers: how many threads call `read_frames`.
+        callers: how many threads call `read_images`.
         frames: per clip.
         timeout: seconds that a clip may take.
+        views: of a clip that are asked for at once, at most.
     """
 
-    def __init__(self, processes: int, callers: int, frames: int, timeout: float):
+    def __init__(self, processes: int, callers: int, frames: int, timeout: float, views: int = 1):
         self.timeout = timeout
-        self.shape = (callers, frames, FRAME_SIZE, FRAME_SIZE, 3)
+        self.shape = (callers, views, frames, FRAME_SIZE, FRAME_SIZE, 3)
         # Started afresh, not forked: this process has threads, and its files are not theirs.
         spawn = multiprocessing.get_context("spawn")
         # Frames come back through shared memory: a pipe would copy each clip's megabytes twice.
@@ -74,8 +78,11 @@ class DecoderProcesses:
         for future in list(self._waited_for):  # the pool forgets some that it had not begun
             future.cancel()
 
-    def read_frames(self, path: Path) -> np.ndarray:
-        """Return what `frames.read_frames` does; may be called from several threads.
+    def read_images(self, path: Path, views: Sequence[View] = (("rgb", False),)) -> np.ndarray:
+        """Return `(views, frames, 224, 224, 3)` uint8; may be called from several threads.
+
+        Args:
+            views: of the clip's frames, as `streams.stream_images` makes them.
 
         Raises:
             UnreadableClip: also for a clip that takes too long, too much memory, or its decoder
@@ -83,8 +90,8 @@ class DecoderProcesses:
         """
         slot = self._free.get()
         try:
-            self._call(_decode_into, path, slot)
-            return self._slots[slot].copy()
+            self._call(_decode_into, path, slot, views)
+            return self._slots[slot, : len(views)].copy()
         finally:
             self._free.put(slot)
 
@@ -172,10 +179,12 @@ def _limited(function: Callable[..., Any], *arguments: Any) -> Any:
         signal.alarm(0)
 
 
-def _decode_into(path: Path, slot: int) -> None:
-    slots = _decoder["slots"]
+def _decode_into(path: Path, slot: int, views: Sequence[View]) -> None:
+    images = _decoder["slots"][slot]
     try:
-        slots[slot] = read_frames(path, slots.shape[1])
+        frames = read_frames(path, images.shape[1])
+        for place, (stream, flipped) in enumerate(views):
+            images[place] = stream_images(frames, stream, flipped)
     except MemoryError as error:
         raise UnreadableClip(_too_large()) from error
     except cv2.error as error:

@@ -12,15 +12,19 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from cache_folder import Stamp, file_stamp
 from clips import Clip
 from decoding import DecoderProcesses, decoder_count
 from errors import GOES_ON, RunError, UserError, end_if_told
-from feature_cache import FeatureCache, Stamp, file_stamp
+from feature_cache import FeatureCache
 from frames import UnreadableClip
 
 # Of the disk, not of one file: leaving its clips out would train on what happens to be left.
 DISK_FAULTS = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT)
 CLIPS_PER_REPLICA = 4  # 64 frames a batch: VGG19 gains nothing from more, and memory is bounded
+
+
+ClipRows = dict[Clip, tuple[int, ...]]  # where each clip's features are in each of the caches
 
 
 @dataclass(frozen=True)
@@ -36,21 +40,28 @@ class _Decoded:
     clip: Clip
     stamp: Stamp
     content: bytes
-    frames: np.ndarray | None  # None: its features are in the cache already
+    images: dict[int, np.ndarray]  # (frames, height, width, 3) uint8, by the view that lacks it
+
+
+@dataclass(frozen=True)
+class _Missing:
+    clip: Clip
+    content: bytes | None  # None: the file has not been read for that yet
 
 
 def extract_features(
     clips: Sequence[Clip],
-    cache: FeatureCache,
+    caches: Sequence[FeatureCache],
     make_network: Callable[[], Callable[[np.ndarray], np.ndarray]],
     replicas: int,
     clip_timeout: float,
     stop_at_bad_clip: bool = False,
     known_bad: Mapping[str, str] | None = None,
-) -> tuple[dict[Clip, int], list[BadClip]]:
-    """Compute the features that `cache` lacks.
+) -> tuple[ClipRows, list[BadClip]]:
+    """Compute the features that the caches lack; each clip is decoded once for all of them.
 
     Args:
+        caches: one per view of a clip (stream, flipped or not) that is wanted.
         make_network: called only if there is anything to compute; its result maps
             `(replicas * CLIPS_PER_REPLICA, frames, 224, 224, 3)` uint8 to
             `(…, frames, features)` float32.
@@ -59,7 +70,7 @@ def extract_features(
             other clips readable than when it began.
 
     Returns:
-        The row of each clip that has features, and the clips that have none.
+        The rows of each clip that has features, one in each cache, and the clips that have none.
 
     Raises:
         UserError: with `stop_at_bad_clip`, at the first clip that cannot be read.
@@ -68,24 +79,26 @@ def extract_features(
     known_bad = known_bad or {}
     bad = [BadClip(clip, known_bad[clip.name]) for clip in clips if clip.name in known_bad]
     clips = [clip for clip in clips if clip.name not in known_bad]
-    known = cache.known_contents([clip.path for clip in clips])
+    folder = caches[0].folder
+    known = folder.known_contents([clip.path for clip in clips])
     content_of = {
         clip: content
         for clip, content in zip(clips, known, strict=True)
-        if content is not None and cache.row_of(content) is not None
+        if content is not None and all(cache.row_of(content) is not None for cache in caches)
     }
     missing = [
-        (clip, content)
+        _Missing(clip, content)
         for clip, content in zip(clips, known, strict=True)
         if clip not in content_of
     ]
     batch_clips = replicas * CLIPS_PER_REPLICA
-    batch: dict[bytes, _Decoded] = {}  # by content: of two copies in one batch, one is computed
+    # A batch for each view, by content: of two copies in one batch, one is computed.
+    batches: list[dict[bytes, _Decoded]] = [{} for _ in caches]
     network = None
     bar = tqdm(
         total=len(clips), initial=len(content_of), desc="features", unit="clip", disable=None
     )
-    ahead = _decode_ahead(missing, cache, 2 * batch_clips, clip_timeout)
+    ahead = _decode_ahead(missing, caches, 2 * batch_clips, clip_timeout)
     with bar, contextlib.closing(ahead) as decoded_clips:
         try:
             for decoded in decoded_clips:
@@ -95,38 +108,47 @@ def extract_features(
                     if stop_at_bad_clip:
                         break
                     continue
-                cache.remember_file(decoded.clip.path, decoded.stamp, decoded.content)
+                folder.remember_file(decoded.clip.path, decoded.stamp, decoded.content)
                 content_of[decoded.clip] = decoded.content
-                # Asked again here: a copy may have been decoded before its twin was stored.
-                if decoded.frames is not None and cache.row_of(decoded.content) is None:
-                    batch.setdefault(decoded.content, decoded)
-                if len(batch) == batch_clips:
+                for view in list(decoded.images):  # a batch that is computed takes its images out
+                    # Asked again here: a copy may have been decoded before its twin was stored.
+                    if caches[view].row_of(decoded.content) is None:
+                        batches[view].setdefault(decoded.content, decoded)
+                    if len(batches[view]) == batch_clips:
+                        network = network or make_network()
+                        _compute(batches[view], view, batch_clips, network, caches[view])
+            for view, batch in enumerate(batches):
+                if batch:
                     network = network or make_network()
-                    _compute(batch, batch_clips, network, cache)
-            if batch:
-                _compute(batch, batch_clips, network or make_network(), cache)
+                    _compute(batch, view, batch_clips, network, caches[view])
         finally:
-            cache.commit()  # also of a run that is interrupted or fails
+            for cache in caches:
+                cache.commit()  # also of a run that is interrupted or fails
     if bad and stop_at_bad_clip:
         raise UserError(
             f"{bad[0].clip.path}: {bad[0].reason} (--on-bad-clip fail; skip leaves such clips "
             "out, zeros keeps them as zeros)"
         )
-    rows = {clip: cache.row_of(content) for clip, content in content_of.items()}
-    return {clip: row for clip, row in rows.items() if row is not None}, bad
+    found: ClipRows = {}
+    for clip, content in content_of.items():
+        rows = [row for cache in caches if (row := cache.row_of(content)) is not None]
+        if len(rows) == len(caches):
+            found[clip] = tuple(rows)
+    return found, bad
 
 
 def _compute(
     batch: dict[bytes, _Decoded],
+    view: int,
     batch_clips: int,
     network: Callable[[np.ndarray], np.ndarray],
     cache: FeatureCache,
 ) -> None:
     """Run the network over a batch, padded to `batch_clips`; store the features and empty it."""
-    frames = np.stack([decoded.frames for decoded in batch.values() if decoded.frames is not None])
-    padding = np.zeros((batch_clips - len(frames), *frames.shape[1:]), np.uint8)
+    images = np.stack([decoded.images.pop(view) for decoded in batch.values()])
+    padding = np.zeros((batch_clips - len(images), *images.shape[1:]), np.uint8)
     with np.errstate(over="ignore"):  # told below, with the clip's name
-        features = network(np.concatenate([frames, padding]))[: len(frames)]
+        features = network(np.concatenate([images, padding]))[: len(images)]
         features = features.astype(cache.recipe.dtype)
     for decoded, values in zip(batch.values(), features, strict=True):
         if not np.isfinite(values).all():
@@ -139,20 +161,27 @@ def _compute(
 
 
 def _decode_ahead(
-    missing: Sequence[tuple[Clip, bytes | None]], cache: FeatureCache, ahead: int, timeout: float
+    missing: Sequence[_Missing], caches: Sequence[FeatureCache], ahead: int, timeout: float
 ) -> Generator[_Decoded | BadClip, None, None]:
     """Yield the clips in their order, decoded at most `ahead` clips in advance."""
     processes = decoder_count()
     callers = processes + 1  # one clip is on its way while each process decodes another
-    decoders = DecoderProcesses(processes, callers, cache.recipe.frames, timeout)
+    views = [(cache.recipe.stream, cache.recipe.flipped) for cache in caches]
+    frames = caches[0].recipe.frames
+    decoders = DecoderProcesses(processes, callers, frames, timeout, len(views))
 
     def decode(clip: Clip, content: bytes | None) -> _Decoded | BadClip:
         try:
             stamp = file_stamp(clip.path)
             content = content or decoders.checksum(clip.path)
-            cached = cache.row_of(content) is not None  # the same file under another name
-            frames = None if cached else decoders.read_frames(clip.path)
-            return _Decoded(clip, stamp, content, frames)
+            # Those that have it may have it from the same file under another name.
+            lacking = [view for view, cache in enumerate(caches) if cache.row_of(content) is None]
+            images = (
+                decoders.read_images(clip.path, [views[view] for view in lacking])
+                if lacking
+                else ()
+            )
+            return _Decoded(clip, stamp, content, dict(zip(lacking, images, strict=True)))
         except UnreadableClip as error:
             return BadClip(clip, str(error))
         except OSError as error:
@@ -167,8 +196,8 @@ def _decode_ahead(
     # On an error the processes are ended first: the threads wait for them.
     with ThreadPoolExecutor(callers, thread_name_prefix="decoder") as threads, decoders:
         try:
-            for clip, content in missing:
-                waiting.append(threads.submit(decode, clip, content))
+            for item in missing:
+                waiting.append(threads.submit(decode, item.clip, item.content))
                 if len(waiting) >= ahead:
                     yield _result_of(waiting.popleft())
             while waiting:

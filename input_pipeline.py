@@ -1,12 +1,14 @@
 """From cached features to batches: tf.data over the rows of the cache."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from augmentation import augment
+from clip_order import ClipOrder
 from errors import RunError
 from feature_cache import FeatureRows
 
@@ -19,78 +21,134 @@ def steps_per_epoch(clips: int, batch_size: int) -> int:
     return -(-clips // batch_size)
 
 
-def epoch_order(clips: int, seed: int, epoch: int) -> np.ndarray:
-    """Return `(clips,)` int64: the order of one epoch, a full shuffle that both decide alone."""
-    return np.random.default_rng([seed, epoch]).permutation(clips)
-
-
 class ClipFeatures:
     """The features, labels and weights of a split's clips; features are read when asked for.
 
     Args:
-        stored: the cache's rows.
-        rows: each clip's row; -1 for a clip whose features are zeros.
+        stored: the rows of each view that the features are of: the streams, and then, if there
+            are any, the same streams of the mirrored clips.
+        rows: `(clips, views)`: each clip's row of each view; -1 for features of zeros.
         labels: 0 or 1 for each clip.
         class_factors: what a clip of label 0 and of label 1 counts in the loss; above 0.
+        frames: that are used of those in the cache; None: all.
+        streams: how many of the views are not mirrored; None: all.
     """
 
     def __init__(
         self,
-        stored: FeatureRows,
+        stored: Sequence[FeatureRows],
         rows: ArrayLike,
         labels: ArrayLike,
         class_factors: tuple[float, float] = (1.0, 1.0),
+        frames: int | None = None,
+        streams: int | None = None,
     ):
-        self.stored = stored
-        self.rows = np.asarray(rows, np.int64)
+        self.stored = tuple(stored)
+        self.streams = streams or len(self.stored)
+        self.rows = np.asarray(rows, np.int64).reshape(-1, len(self.stored))
         self.labels = np.asarray(labels, np.int64)
+        self.class_factors = class_factors
         self.weights = np.asarray(class_factors, np.float32)[self.labels]
+        self.cached_frames = self.stored[0].row_shape[0]
+        self.frames = frames or self.cached_frames
+        self.values = sum(stored.row_shape[1] for stored in self.stored[: self.streams])
         self.read_error: RunError | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def of(
+        self,
+        places: Sequence[int] | np.ndarray | slice,
+        class_factors: tuple[float, float] | None = None,
+    ) -> "ClipFeatures":
+        """Return the clips at some places, with other class factors if they are given."""
+        return ClipFeatures(
+            self.stored,
+            self.rows[places],
+            self.labels[places],
+            class_factors or self.class_factors,
+            self.frames,
+            self.streams,
+        )
+
+    def batch(
+        self, clips: np.ndarray, mirrored: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the features, labels and weights of a batch; a place of -1 gets zeros.
 
         Args:
             clips: `(batch,)` numbers of clips, or -1.
+            mirrored: `(batch,)` bool: which clips are to be mirrored; None: none.
 
         Returns:
-            `(batch, frames, features)` in the dtype on disk, `(batch, 1)` and `(batch,)` float32.
+            `(batch, cached frames, features)` in the dtype on disk, one stream's features after the
+            other's; `(batch, 1)` and `(batch,)` float32.
         """
         labels = np.zeros((len(clips), 1), np.float32)
         weights = np.zeros(len(clips), np.float32)
         real = clips != PADDING
         labels[real, 0] = self.labels[clips[real]]
         weights[real] = self.weights[clips[real]]
+        rows = np.where(real[:, None], self.rows[clips], -1)
         try:
-            features = self.stored.read(np.where(real, self.rows[clips], -1).tolist())
+            parts = [self._read(stream, rows, mirrored) for stream in range(self.streams)]
         except RunError as error:
             self.read_error = error  # for `read_errors`: TensorFlow makes it unrecognizable
             raise
+        features = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
         return features, labels, weights
 
-    def in_batches(self, orders: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-        """Return the batches of a dataset of orders, each padded to whole batches."""
-        steps = steps_per_epoch(len(self), batch_size)
-        frames, features = self.stored.row_shape
-        dtype = tf.as_dtype(self.stored.dtype)
+    def _read(self, stream: int, rows: np.ndarray, mirrored: np.ndarray | None) -> np.ndarray:
+        features = self.stored[stream].read(
+            rows[:, stream].tolist()
+            if mirrored is None
+            else np.where(mirrored, -1, rows[:, stream]).tolist()
+        )
+        if mirrored is not None and mirrored.any():
+            other = self.streams + stream
+            features[mirrored] = self.stored[other].read(rows[mirrored, other].tolist())
+        return features
 
-        def places(order: tf.Tensor) -> tf.data.Dataset:
+    def in_batches(
+        self,
+        orders: tf.data.Dataset,
+        batch_size: int,
+        augmentations: Sequence[str] = (),
+        seed: int = 0,
+    ) -> tf.data.Dataset:
+        """Return the batches of a dataset of `(epoch, order)`, each order padded to whole batches.
+
+        Without augmentations, of the frames in the cache those are taken that are evenly spread.
+        """
+        steps = steps_per_epoch(len(self), batch_size)
+        dtype = tf.as_dtype(self.stored[0].dtype)
+
+        def places(epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
             padding = [[0, steps * batch_size - len(self)]]
             padded = tf.pad(order, padding, constant_values=PADDING)
-            return tf.data.Dataset.from_tensor_slices(tf.reshape(padded, [steps, batch_size]))
+            numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
+            return tf.data.Dataset.from_tensor_slices(
+                (numbers, tf.reshape(padded, [steps, batch_size]))
+            )
 
-        def gather(clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def read(step: int, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            mirrored = None
+            if "flip" in augmentations:
+                mirrored = np.random.default_rng([seed, step]).random(len(clips)) < 0.5
+            return self.batch(clips, mirrored)
+
+        def gather(step: tf.Tensor, clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             x, y, weights = tf.numpy_function(
-                self.batch, [clips], (dtype, tf.float32, tf.float32), stateful=False
+                read, [step, clips], (dtype, tf.float32, tf.float32), stateful=False
             )
-            return (
-                tf.ensure_shape(x, (batch_size, frames, features)),
-                tf.ensure_shape(y, (batch_size, 1)),
-                tf.ensure_shape(weights, (batch_size,)),
-            )
+            x = tf.ensure_shape(x, (batch_size, self.cached_frames, self.values))
+            y = tf.ensure_shape(y, (batch_size, 1))
+            weights = tf.ensure_shape(weights, (batch_size,))
+            if self.frames == self.cached_frames and not set(augmentations) - {"flip"}:
+                return x, y, weights
+            random = tf.stack([tf.constant(seed, tf.int64), step])
+            return augment(x, y, weights, random, self.frames, augmentations)
 
         batches = orders.flat_map(places).map(gather, num_parallel_calls=2, deterministic=True)
         options = tf.data.Options()
@@ -111,32 +169,38 @@ def read_errors(splits: Iterable[ClipFeatures]) -> Iterator[None]:
 
 
 def training_batches(
-    clips: ClipFeatures, batch_size: int, seed: int, first_epoch: int, epochs: int
+    clips: ClipFeatures,
+    order: ClipOrder,
+    batch_size: int,
+    first_epoch: int,
+    epochs: int,
+    augmentations: Sequence[str] = (),
 ) -> tf.data.Dataset:
     """Return the batches of epochs `first_epoch` to `epochs - 1`, one epoch after the other.
 
-    Each epoch is every clip once, in `epoch_order`; the end of its last batch is padded with
-    clips of weight 0, so that every step has one shape. An epoch has `steps_per_epoch` batches.
+    Each epoch is in its `order`; the end of its last batch is padded with clips of weight 0, so
+    that every step has one shape. An epoch has `steps_per_epoch` batches.
     """
 
-    def order(epoch: tf.Tensor) -> tf.Tensor:
-        shuffled = tf.numpy_function(
-            lambda epoch: epoch_order(len(clips), seed, int(epoch)), [epoch], tf.int64
+    def of_epoch(epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        clips_of_epoch = tf.numpy_function(
+            lambda epoch: order.of_epoch(int(epoch)), [epoch], tf.int64
         )
-        return tf.ensure_shape(shuffled, (len(clips),))
+        return epoch, tf.ensure_shape(clips_of_epoch, (len(clips),))
 
-    orders = tf.data.Dataset.range(first_epoch, epochs).map(order)
-    return clips.in_batches(orders, batch_size)
+    orders = tf.data.Dataset.range(first_epoch, epochs).map(of_epoch)
+    return clips.in_batches(orders, batch_size, augmentations, order.seed)
 
 
 def evaluation_batches(clips: ClipFeatures, batch_size: int) -> tf.data.Dataset:
     """Return every clip once, in order, the last batch padded as in training."""
     order = np.arange(len(clips), dtype=np.int64)[np.newaxis]
-    return clips.in_batches(tf.data.Dataset.from_tensor_slices(order), batch_size)
+    orders = tf.data.Dataset.from_tensor_slices((np.zeros(1, np.int64), order))
+    return clips.in_batches(orders, batch_size)
 
 
 def sample_features(clips: ClipFeatures, batch_size: int, seed: int, limit: int) -> tf.data.Dataset:
     """Return about `limit` clips' features, in batches, drawn at random and without padding."""
-    batches = training_batches(clips, batch_size, seed, 0, 1)
+    batches = training_batches(clips, ClipOrder(clips.labels, seed), batch_size, 0, 1)
     batches = batches.take(max(1, limit // batch_size))
     return batches.map(lambda features, _, weights: tf.boolean_mask(features, weights > 0))

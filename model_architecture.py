@@ -1,10 +1,11 @@
-"""The two networks: VGG19 up to a layer, which turns frames into features, and the
-attention-LSTM, which turns a clip's features into the probability of violence.
+"""The two networks: VGG19 up to a layer, which turns frames into features, and the classifier,
+an attention-LSTM or another head, which turns a clip's features into the probability of violence.
 
 Keras only, so that it runs on any of Keras's backends.
 """
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ IMAGENET_NO_TOP = (
     "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
     "253f8cb515780f3b799900260a226db6",
 )
-# Layers of `attention_lstm`: set from the training clips, and where the first weights begin.
+# Layers of `classifier`: set from the training clips, and where the first weights begin.
 STANDARDIZING = ("standardize", "standardize_change")
 STANDARDIZED = ("standardized", "standardized_change")
+ATTENTION_UNITS = 64
 RANDOM_WEIGHTS_SEED = 0  # its own: another --seed is no reason to extract anew
 
 
@@ -233,51 +235,54 @@ def as_plain_keras(classifier: keras.Model) -> keras.Model:
     return copy
 
 
-def attention_lstm(
+def classifier(
     frames: int,
     features: int,
     *,
     dropout: float,
     l2: float,
+    head: str = "attention-lstm",
     dtype: str = "float32",
     fused_kernel: bool = True,
     projection: int = 192,
     units: int = 192,
-    attention_units: int = 64,
 ) -> keras.Model:
-    """Build the classifier: what is seen and how it changes, LSTM, attention over the frames.
+    """Build the classifier: what is seen and how it changes, a head in time, attention.
 
-    About 2 million parameters at 4096 features. Each frame's features, and how much each of them
-    has changed since the frame before, are standardized (`training.standardize_on`), projected,
-    added and read by an LSTM; the attention of a frame is softmax(v . tanh(W h)), after
-    Bahdanau et al., https://arxiv.org/abs/1409.0473, and the clip is the weighted sum of the
-    LSTM's states. A violent act is a movement: `benchmarks/regularization.py` measures how much
-    more the change tells than the frames themselves.
+    Each frame's features, and how much each of them has changed since the frame before, are
+    standardized (`training.standardize_on`), projected, added and read by the head. A frame's
+    attention is softmax(v . tanh(W h)), after Bahdanau et al., https://arxiv.org/abs/1409.0473,
+    and the clip is the weighted sum of the head's states. A violent act is a movement:
+    `benchmarks/regularization.py` measures how much more the change tells than the frames.
 
     Args:
         frames, features: the shape of a clip.
         dropout: share of the projection's and the context's values dropped in training.
         l2: penalty on all kernels but the logit's.
+        head: one of `config.HEADS`.
         dtype: Keras dtype policy of the body; output and attention are float32 in any case.
         fused_kernel: let a GPU use cuDNN's LSTM, which cannot be part of an XLA program.
-        projection, units, attention_units: widths.
+        projection, units: widths, of the frames' projection and of the head.
 
     Returns:
         A model from `(clips, frames, features)` to `(clips, 1)` float32 probabilities of violence.
         Its layer `attention` gives `(clips, frames)` float32 weights that sum to 1.
 
     Example:
-        >>> model = attention_lstm(16, 4096, dropout=0.5, l2=1e-4)
+        >>> model = classifier(16, 4096, dropout=0.5, l2=1e-4)
         >>> model(np.zeros((2, 16, 4096), "float16")).shape
         TensorShape([2, 1])
     """
     penalty = keras.regularizers.L2(l2) if l2 else None
     inputs = keras.Input((frames, features), dtype="float32", name="features")
+    # VGG19's features are never negative (but with noise on them), and a few are far larger than
+    # the rest.
+    logarithms = ops.log1p(ops.relu(inputs))
     # The first frame has none before it: it is compared with the second.
-    before = ops.take(inputs, [min(1, frames - 1), *range(frames - 1)], axis=1)
-    change = ops.absolute(inputs - before)
+    before = ops.take(logarithms, [min(1, frames - 1), *range(frames - 1)], axis=1)
+    change = ops.absolute(logarithms - before)
     # In float32, then rounded to what the body computes in.
-    seen = layers.Normalization(axis=-1, dtype="float32", name="standardize")(inputs)
+    seen = layers.Normalization(axis=-1, dtype="float32", name="standardize")(logarithms)
     seen = layers.Identity(dtype=dtype, name="standardized")(seen)
     change = layers.Normalization(axis=-1, dtype="float32", name="standardize_change")(change)
     change = layers.Identity(dtype=dtype, name="standardized_change")(change)
@@ -301,30 +306,108 @@ def attention_lstm(
     x = layers.Add(dtype=dtype, name="seen_and_change")([projected, projected_change])
     x = layers.Activation("relu", dtype=dtype, name="projection_relu")(x)
     x = layers.Dropout(dropout, dtype=dtype, name="projection_dropout")(x)
-    states = OneProductLSTM(
-        units,
-        return_sequences=True,
-        kernel_regularizer=penalty,
-        recurrent_regularizer=penalty,
-        use_cudnn="auto" if fused_kernel else False,
-        dtype=dtype,
-        name="lstm",
-    )(x)
-    scores = layers.Dense(
-        attention_units,
-        activation="tanh",
-        kernel_regularizer=penalty,
-        dtype=dtype,
-        name="attention_hidden",
-    )(states)
-    scores = layers.Dense(1, use_bias=False, dtype="float32", name="attention_scores")(scores)
-    scores = layers.Reshape((frames,), dtype="float32", name="scores_by_frame")(scores)
-    weights = layers.Softmax(dtype="float32", name="attention")(scores)
+    parts = _Parts(units, dropout, penalty, dtype, fused_kernel)
+    states = {
+        "attention-lstm": parts.lstm,
+        "bidirectional": parts.bidirectional,
+        "self-attention": parts.self_attention,
+        "transformer": parts.transformer,
+        "mean": lambda x: x,
+    }[head](x)
+    weights = parts.even_weights(states) if head == "mean" else parts.attention(states)
     context = layers.Dot(axes=1, dtype="float32", name="context")([weights, states])
     context = layers.Dropout(dropout, dtype="float32", name="context_dropout")(context)
     logit = layers.Dense(1, dtype="float32", name="logit")(context)
     violence = layers.Activation("sigmoid", dtype="float32", name="violence")(logit)
-    return keras.Model(inputs, violence, name="attention_lstm")
+    return keras.Model(inputs, violence, name=head.replace("-", "_"))
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What heads are made of: each from `(clips, frames, values)` to `(clips, frames, units)`."""
+
+    units: int
+    dropout: float
+    penalty: keras.Regularizer | None
+    dtype: str
+    fused_kernel: bool
+
+    def lstm(self, x: Any, name: str = "lstm", units: int | None = None) -> Any:
+        return OneProductLSTM(
+            units or self.units,
+            return_sequences=True,
+            kernel_regularizer=self.penalty,
+            recurrent_regularizer=self.penalty,
+            use_cudnn="auto" if self.fused_kernel else False,
+            dtype=self.dtype,
+            name=name,
+        )(x)
+
+    def bidirectional(self, x: Any) -> Any:
+        """Two LSTMs of half the width, one of them on the frames in reverse."""
+        half = max(1, self.units // 2)
+        forward = self.lstm(x, "lstm", half)
+        backward = ops.flip(self.lstm(ops.flip(x, axis=1), "lstm_backward", half), axis=1)
+        return layers.Concatenate(dtype=self.dtype, name="both_ways")([forward, backward])
+
+    def self_attention(self, x: Any) -> Any:
+        """Vaswani et al., https://arxiv.org/abs/1706.03762: one layer, and what came in."""
+        x = self._positioned(x)
+        return layers.Add(dtype=self.dtype, name="attended")([x, self._attend(x, "1")])
+
+    def transformer(self, x: Any) -> Any:
+        """Two encoder layers, normalized before each part (https://arxiv.org/abs/2002.04745)."""
+        x = self._positioned(x)
+        for number in ("1", "2"):
+            normal = layers.LayerNormalization(dtype=self.dtype, name=f"norm_{number}")(x)
+            attended = self._attend(normal, number)
+            x = layers.Add(dtype=self.dtype, name=f"attended_{number}")([x, attended])
+            normal = layers.LayerNormalization(dtype=self.dtype, name=f"norm_dense_{number}")(x)
+            wide = self._dense(2 * self.units, f"wide_{number}", "gelu")(normal)
+            wide = layers.Dropout(self.dropout, dtype=self.dtype, name=f"drop_{number}")(wide)
+            narrow = self._dense(self.units, f"narrow_{number}")(wide)
+            x = layers.Add(dtype=self.dtype, name=f"encoded_{number}")([x, narrow])
+        return x
+
+    def _positioned(self, x: Any) -> Any:
+        """Bring the frames to the head's width and add what is learned of each place in time."""
+        x = self._dense(self.units, "to_units")(x)
+        places = ops.cumsum(ops.ones_like(x[:, :, 0], dtype="int32"), axis=1) - 1
+        embedding = layers.Embedding(x.shape[1], self.units, dtype=self.dtype, name="places")
+        return layers.Add(dtype=self.dtype, name="in_time")([x, embedding(places)])
+
+    def _attend(self, x: Any, number: str) -> Any:
+        heads = 4 if self.units % 4 == 0 else 1
+        attended = layers.MultiHeadAttention(
+            heads,
+            self.units // heads,
+            kernel_regularizer=self.penalty,
+            dtype=self.dtype,
+            name=f"self_attention_{number}",
+        )(x, x)
+        return layers.Dropout(self.dropout, dtype=self.dtype, name=f"attend_{number}")(attended)
+
+    def _dense(self, units: int, name: str, activation: str | None = None) -> keras.Layer:
+        return layers.Dense(
+            units,
+            activation=activation,
+            kernel_regularizer=self.penalty,
+            dtype=self.dtype,
+            name=name,
+        )
+
+    def attention(self, states: Any) -> Any:
+        """Return `(clips, frames)` float32 weights that sum to 1."""
+        scores = self._dense(ATTENTION_UNITS, "attention_hidden", "tanh")(states)
+        scores = layers.Dense(1, use_bias=False, dtype="float32", name="attention_scores")(scores)
+        frames = states.shape[1]
+        scores = layers.Reshape((frames,), dtype="float32", name="scores_by_frame")(scores)
+        return layers.Softmax(dtype="float32", name="attention")(scores)
+
+    def even_weights(self, states: Any) -> Any:
+        """Return weights that are the same for all frames."""
+        same = ops.zeros_like(states[:, :, 0], dtype="float32")
+        return layers.Softmax(dtype="float32", name="attention")(same)
 
 
 def with_attention(model: keras.Model) -> keras.Model:
@@ -335,5 +418,5 @@ def with_attention(model: keras.Model) -> keras.Model:
     return keras.Model(
         model.input,
         {"violence": model.output, "attention": model.get_layer("attention").output},
-        name="attention_lstm_with_attention",
+        name=f"{model.name}_with_attention",
     )

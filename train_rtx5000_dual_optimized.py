@@ -17,7 +17,6 @@ from config import CLASS_NAMES, SPLITS, UNREADABLE_LIMIT, Settings, parse_settin
 from errors import RunError, UserError, leave, run_or_explain
 
 EXTRACTIONS = 3  # until no row is damaged: more than one is rare, more than two is the disk
-STANDARDIZE_ON = 2048  # clips: enough for a mean and a deviation
 SHOWN = 5  # of what may be thousands of pairs or clips; the log file and the results have all
 
 
@@ -64,7 +63,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     # The checkpoint directory: a new run, an interrupted one to continue, or a finished one.
     run = held.enter_context(RunDirectory(settings.checkpoint_dir))
-    continuing = run.has_run() and settings.resume
+    continuing = settings.is_run and run.has_run() and settings.resume
     if continuing:
         run.require_same(settings, clips)
     start_log(run / LOG)
@@ -121,6 +120,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         )
 
     # Features: VGG19 up to a layer, computed once per clip and kept.
+    from cache_folder import CacheFolder
     from feature_cache import FeatureCache, Recipe
     from feature_extraction import (
         CLIPS_PER_REPLICA,
@@ -137,13 +137,19 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             "VGG19 HAS RANDOM WEIGHTS: the features are untrained. This is for trying the "
             "program out; give --vgg19-weights imagenet or a file for a detector"
         )
-    recipe = Recipe(
-        frames=settings.frames,
-        layer=layer,
-        weights=identify_weights(weights, layer),
-        features=feature_size(layer),
-        dtype=settings.feature_dtype,
-    )
+    recipes = [
+        Recipe(
+            frames=settings.frames_in_cache,
+            layer=layer,
+            weights=identify_weights(weights, layer),
+            features=feature_size(layer),
+            dtype=settings.feature_dtype,
+            stream=stream,
+            flipped=flipped,
+        )
+        for flipped in ((False, True) if "flip" in settings.augment else (False,))
+        for stream in settings.streams
+    ]
 
     def make_extractor() -> keras.Model:
         model = vgg19(layer, precision.computation)
@@ -151,21 +157,21 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         return model
 
     extraction_started = time.perf_counter()
-    cache = FeatureCache(
+    folder = CacheFolder(
         settings.cache_dir,
-        recipe,
         lambda holder: log.info("%s has %s: waiting for it", holder, settings.cache_dir),
     )
-    with contextlib.closing(cache):
+    with folder:
+        caches = [FeatureCache(folder, recipe) for recipe in recipes]
         for attempt in range(EXTRACTIONS):
             with enough_memory(
                 devices,
-                f"VGG19 on {CLIPS_PER_REPLICA} clips of {settings.frames} frames a replica",
+                f"VGG19 on {CLIPS_PER_REPLICA} clips of {recipes[0].frames} frames a replica",
                 "Fewer --frames or a lower --feature-layer take less; or end what else uses it",
             ):
                 rows, bad = extract_features(
                     clips,
-                    cache,
+                    caches,
                     lambda: on_replicas(strategy, make_extractor),
                     replicas,
                     settings.clip_timeout,
@@ -177,27 +183,35 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     log.warning("bad clip %s: %s", item.clip.path, item.reason)
             if complaint := too_many_unreadable(bad, clips, UNREADABLE_LIMIT):
                 raise UserError(complaint)
-            survey = survey_features(cache, list(rows.values()))
-            if not survey.damaged:
+            surveys = [
+                survey_features(cache, [of_views[view] for of_views in rows.values()])
+                for view, cache in enumerate(caches)
+            ]
+            if not any(survey.damaged for survey in surveys):
                 break
-            log.warning(
-                "%d rows of %s are damaged (their checksums differ): computed anew",
-                len(survey.damaged),
-                cache.path,
-            )
-            cache.forget(survey.damaged)
+            for cache, survey in zip(caches, surveys, strict=True):
+                if survey.damaged:
+                    log.warning(
+                        "%d rows of %s are damaged (their checksums differ): computed anew",
+                        len(survey.damaged),
+                        cache.path,
+                    )
+                    cache.forget(survey.damaged)
         else:
             raise RunError(
-                f"{cache.path}: rows are damaged as soon as they are written: look at that disk, "
+                f"{folder.path}: rows are damaged as soon as they are written: look at that disk, "
                 "or give another --cache-dir"
             )
-    log.info(
-        "features of %d clips at %s in %s (%.1f s)",
-        len(rows),
-        layer,
-        cache.path,
-        time.perf_counter() - extraction_started,
-    )
+    for cache in caches:
+        log.info(
+            "%s features%s of %d clips at %s in %s",
+            cache.recipe.stream,
+            " (mirrored)" if cache.recipe.flipped else "",
+            len(rows),
+            layer,
+            cache.path,
+        )
+    log.info("features took %.1f s", time.perf_counter() - extraction_started)
 
     # What can be wrong with clips, before anything is learned from them.
     from leakage import find_leaks, write_leaks
@@ -214,8 +228,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             len(bad),
             {"skip": "left out", "zeros": "kept as zeros"}[settings.on_bad_clip],
         )
+    # Copies are told by what the clips show, not by how it moves, where that is known.
+    seen = settings.streams.index("rgb") if "rgb" in settings.streams else 0
+    survey, seen_rows = surveys[seen], {clip: of_views[seen] for clip, of_views in rows.items()}
     require_varied_features(survey)
-    conflicts = contradicting_labels(rows)
+    conflicts = contradicting_labels(seen_rows)
     for copies in conflicts[:SHOWN]:
         log.warning(
             "one file under both labels: %s; one of them is wrong: remove it",
@@ -223,7 +240,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         )
     if len(conflicts) > SHOWN:
         log.warning("%d files in all are under both labels (%s)", len(conflicts), RESULTS)
-    static = static_clips(rows, survey)
+    static = static_clips(seen_rows, survey)
     if static:
         log.warning(
             "in %d clips nothing moves (stills, test cards?): look at %s%s",
@@ -231,7 +248,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             ", ".join(clip.name for clip in static[:SHOWN]),
             f" and the others in {RESULTS}" if len(static) > SHOWN else "",
         )
-    leaks = find_leaks(rows, survey)
+    leaks = find_leaks(seen_rows, survey)
     if leaks:
         log.warning(
             "%d clips repeat clips of a later split, which makes its figures look better than they "
@@ -243,15 +260,15 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         for leak in leaks[SHOWN:]:
             log.debug("leakage: %s", leak)
         if settings.on_leakage == "fail":
-            if continuing or not run.has_run():  # else the file is an earlier run's
+            if settings.is_run and (continuing or not run.has_run()):  # else another run's
                 write_leaks(leaks, run / LEAKAGE)
             raise UserError(
                 f"--on-leakage fail: {len(leaks)} pairs of clips, the first is {leaks[0]} (all are "
                 f"in {LEAKAGE} or {LOG}). drop leaves the earlier split's clips out, warn goes on"
             )
-    del survey  # at 100,000 clips, 50 MB
+    del survey, surveys, seen_rows  # at 100,000 clips, 50 MB and more
     if settings.on_bad_clip == "zeros":
-        rows |= {item.clip: -1 for item in bad}
+        rows |= {item.clip: (-1,) * len(caches) for item in bad}
     leaking = {leak.clip for leak in leaks} if settings.on_leakage == "drop" else set()
     usable = [clip for clip in clips if clip in rows and clip not in leaking]
     require_both_classes(usable)
@@ -260,6 +277,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         log.warning(complaint)
 
     # Batches: each split's features, read from the cache as they are needed.
+    from fitting import STANDARDIZE_ON, describe_sampling, make_order, prepare_order
     from input_pipeline import (
         ClipFeatures,
         evaluation_batches,
@@ -270,24 +288,41 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     )
     from training import class_factors, focal_alpha, make_trainer
 
-    factors = class_factors([c.label for c in usable if c.split == "train"], settings)
+    everything = ClipFeatures(
+        [cache.rows() for cache in caches],
+        [rows[clip] for clip in usable],
+        [clip.label for clip in usable],
+        frames=settings.frames,
+        streams=len(settings.streams),
+    )
+    features = {
+        split: everything.of([place for place, clip in enumerate(usable) if clip.split == split])
+        for split in SPLITS
+        if by_split[split]
+    }
+    order = make_order(settings, features["train"])
+    factors = class_factors(order.class_counts(), settings)
+    features["train"] = features["train"].of(slice(None), factors)
+    features["val"] = features["val"].of(slice(None), factors)
     log.info(
-        "in the loss %s (class weights %s, focal alpha %s)",
+        "in the loss %s (class weights %s, focal alpha %s); sampling %s",
         ", ".join(
             f"a {name} clip counts {factor:.3f}"
             for name, factor in zip(CLASS_NAMES, factors, strict=True)
         ),
         "off" if not settings.use_class_weights else settings.class_weights or "balanced",
         focal_alpha(settings) or "none",
+        describe_sampling(settings),
     )
-    stored = cache.rows()
-    features = {
-        split: ClipFeatures(
-            stored, [rows[clip] for clip in chosen], [c.label for c in chosen], factors
-        )
-        for split, chosen in by_split.items()
-        if chosen
-    }
+    log.info("augmentation: %s", ", ".join(settings.augment) or "none")
+
+    # Instead of a run: cross-validation, range test, search, grid.
+    if not settings.is_run:
+        from experiments import run_experiment
+
+        with strategy.scope(), read_errors([everything]):
+            run_experiment(settings, everything, usable, precision.policy, run.folder)
+        return 0
     global_batch = settings.batch_size * settings.gradient_accumulation  # clips per optimizer step
     steps = steps_per_epoch(len(features["train"]), global_batch)
     validation_steps = steps_per_epoch(len(features["val"]), settings.batch_size)
@@ -310,7 +345,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         )
         trainer = make_trainer(settings, sample, steps, validation_steps, precision.policy)
     log.info(
-        "attention-LSTM of %s parameters; %d steps an epoch of %d clips, %d a replica",
+        "%s of %s parameters; %d steps an epoch of %d clips, %d a replica",
+        settings.head,
         f"{trainer.classifier.count_params():,}",
         steps,
         global_batch,
@@ -343,10 +379,13 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     write_leaks(leaks, run / LEAKAGE)
     inputs = {
         "the clips that are used": fingerprint(usable),
-        "their content or the VGG19 weights": cache.fingerprint([rows[clip] for clip in usable]),
+        "their content or the VGG19 weights": " ".join(
+            cache.fingerprint([rows[clip][view] for clip in usable])
+            for view, cache in enumerate(caches)
+        ),
         "the precision": precision.policy,
     }
-    del cache, rows  # of 100,000 clips, another 50 MB
+    del caches, rows  # of 100,000 clips, another 50 MB
     if weights_before := run.restore(inputs):
         trainer.load_state(weights_before)
         write_models_of_last_epoch(run, trainer)
@@ -355,13 +394,18 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     if not early_stopping.due():
         has_bar = sys.stdout.isatty()  # the progress bar is for a terminal only
         with training_memory(), read_errors(features.values()):
+            with strategy.scope():
+                mining = prepare_order(
+                    settings, features["train"], order, trainer, precision.policy, len(run.history)
+                )
             trainer.fit(
                 training_batches(
                     features["train"],
+                    order,
                     global_batch,
-                    settings.seed,
                     first_epoch=len(run.history),
                     epochs=settings.epochs,
+                    augmentations=settings.augment,
                 ),
                 initial_epoch=len(run.history),
                 epochs=settings.epochs,
@@ -372,6 +416,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     EndIfTold(),
                     SeedEpoch(settings.seed),
                     SayFirstStep(started, on_screen=not has_bar),
+                    *mining,
                     FinishEpoch(run, inputs, len(features["train"]), on_screen=not has_bar),
                     early_stopping,
                     keras.callbacks.TensorBoard(run / TENSORBOARD, write_graph=False),
@@ -441,7 +486,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         {
             "model": BEST_MODEL,
             "model_checksum": file_checksum(run / BEST_MODEL).hex(),
-            "features": dataclasses.asdict(recipe),
+            "frames": settings.frames,
+            "features": [dataclasses.asdict(r) for r in recipes if not r.flipped],
             "untrained_vgg19": weights == "random",
             **dataclasses.asdict(point),
         },

@@ -1,31 +1,37 @@
 """The training step: loss, schedule, optimizer, and what Keras's `fit` does with a batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from config import CLASS_NAMES, FINAL_LEARNING_RATE, Settings
 from errors import RunError
-from model_architecture import STANDARDIZED, STANDARDIZING, attention_lstm
+from model_architecture import STANDARDIZED, STANDARDIZING
+from model_architecture import classifier as build_classifier
 
 STEPS_PER_EXECUTION = 16  # between two looks at Python, which take a millisecond or two
 LEAST_DEVIATION = 0.1  # of a feature, in mean deviations of all features
+KEPT = "kept_"  # begins the names of what is saved beside weights and optimizer
 DEFAULT_FOCAL_ALPHA = 0.25  # Lin et al., https://arxiv.org/abs/1708.02002
 
 
-def class_factors(labels: Sequence[int], settings: Settings) -> tuple[float, float]:
+def class_factors(counts: ArrayLike, settings: Settings) -> tuple[float, float]:
     """Return what a nonviolent and a violent clip count in the loss: class weight times alpha_t.
 
     Both correct for imbalance, so alpha is left out by default where class weights are used.
+
+    Args:
+        counts: `(2,)`: how often clips of each class are drawn in an epoch.
     """
     weights: tuple[float, float] = (1.0, 1.0)
     if settings.use_class_weights:
-        counts = np.bincount(labels, minlength=len(CLASS_NAMES))
-        balanced = len(labels) / (len(CLASS_NAMES) * counts)
+        drawn = np.asarray(counts, float)
+        balanced = drawn.sum() / (len(CLASS_NAMES) * drawn)
         weights = settings.class_weights or (float(balanced[0]), float(balanced[1]))
     alpha = focal_alpha(settings)
     alphas = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
@@ -149,6 +155,7 @@ class Trainer(keras.Model):
         validation_steps: int = 1,
     ):
         super().__init__(name="trainer")
+        self.kept: dict[str, np.ndarray] = {}  # beside the weights, what the next epochs go by
         self.steps_of_pass = {"train": steps, "test": validation_steps}
         self.classifier = classifier
         self.clip_loss = loss
@@ -205,7 +212,8 @@ class Trainer(keras.Model):
         """
         variables = self._state()
         values = {name: keras.ops.convert_to_numpy(v) for name, v in variables.items()}
-        np.savez(path, **values)
+        kept = {KEPT + name: values for name, values in self.kept.items()}
+        np.savez(path, allow_pickle=False, **values, **kept)
 
     def load_state(self, path: Path) -> None:
         """Take up what `save_state` wrote.
@@ -215,7 +223,8 @@ class Trainer(keras.Model):
         """
         variables = self._state()
         with np.load(path, allow_pickle=False) as values:
-            shapes = {name: values[name].shape for name in values.files}
+            kept = [name for name in values.files if name.startswith(KEPT)]
+            shapes = {name: values[name].shape for name in values.files if name not in kept}
             if shapes != {name: tuple(variable.shape) for name, variable in variables.items()}:
                 raise RunError(
                     f"{path} is of another model or another version of this program: --fresh to "
@@ -223,6 +232,7 @@ class Trainer(keras.Model):
                 )
             for name, variable in variables.items():
                 variable.assign(values[name])
+            self.kept = {name.removeprefix(KEPT): values[name] for name in kept}
 
     def _state(self) -> dict[str, keras.Variable]:
         variables = [*self.classifier.variables, *self.optimizer.variables]
@@ -298,6 +308,7 @@ class Trainer(keras.Model):
         self, losses: tf.Tensor, probabilities: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
     ) -> None:
         real = tf.cast(weights > 0, tf.float32)
+        labels = tf.round(labels)  # of two clips that are mixed, the one that there is more of
         self.mean_loss.update_state(losses, sample_weight=real)
         self.accuracy.update_state(labels, probabilities, sample_weight=real)
         self.auc.update_state(labels, probabilities, sample_weight=real)
@@ -319,11 +330,14 @@ def make_trainer(
         policy: Keras dtype policy; "mixed_float16" brings loss scaling.
     """
     frames, features = sample.element_spec.shape[1:]
-    classifier = attention_lstm(
+    classifier = build_classifier(
         frames,
         features,
         dropout=settings.dropout,
         l2=settings.l2,
+        head=settings.head,
+        projection=settings.projection,
+        units=settings.units,
         dtype=policy,
         fused_kernel=not settings.xla,
     )

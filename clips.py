@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from config import CLASS_NAMES, SPLIT_SHARES, SPLITS
+from config import CLASS_NAMES, SPLIT_SHARES, SPLITS, UNLABELED
 from durable_files import write_csv
 from errors import UserError
 
@@ -53,7 +53,7 @@ class Clip:
     path: Path  # absolute
     name: str  # below the dataset folder, with slashes
     label: int  # 1 is violent
-    split: str  # one of SPLITS
+    split: str  # one of SPLITS, or UNLABELED
     group: str | None = None  # clips of one group share a source video or a camera
 
 
@@ -204,6 +204,26 @@ def _with_groups(clips: list[Clip], groups_csv: Path) -> list[Clip]:
             f"the first is {missing[0]!r} (a clip is written as its path below the dataset folder)"
         )
     return [replace(clip, group=groups.get(clip.name)) for clip in clips]
+
+
+def find_unlabeled(folder: Path) -> list[Clip]:
+    """Return the clips at any depth below `folder`, sorted by name; their label means nothing.
+
+    Raises:
+        UserError: there is no such folder, or no clip in it.
+    """
+    folder = folder.expanduser().resolve()
+    if not folder.is_dir():
+        raise UserError(f"--unlabeled {folder}: no such folder")
+    found = [
+        Clip(path, f"{UNLABELED}/{path.relative_to(folder).as_posix()}", 0, UNLABELED)
+        for path in _video_files(folder)
+    ]
+    if not found:
+        raise UserError(
+            f"--unlabeled {folder} holds no clips (file types: {', '.join(sorted(VIDEO_SUFFIXES))})"
+        )
+    return sorted(found, key=lambda clip: clip.name)
 
 
 def split_clips(clips: Sequence[Clip], seed: int) -> list[Clip]:

@@ -21,6 +21,7 @@ FINAL_LEARNING_RATE = 1e-7  # where the cosine ends
 CHECKPOINT_EVERY = 5  # epochs
 UNREADABLE_LIMIT = 0.1  # share of a split's clips; above it the run stops
 SPLITS = ("train", "val", "test")
+UNLABELED = "unlabeled"  # stands in a split's place for clips of --unlabeled
 SPLIT_SHARES = {"train": 0.70, "val": 0.15, "test": 0.15}  # when the folder has no splits
 CLASS_NAMES = ("nonviolent", "violent")  # the position is the label
 
@@ -254,6 +255,12 @@ class Settings:
         type=int,
         metavar="N",
     )
+    schedule: str = setting(
+        "training",
+        "cosine",
+        "cosine: the rate falls to its end after the warm-up; constant: it stays",
+        choices=("cosine", "constant"),
+    )
     clipnorm: float = setting(
         "training",
         1.0,
@@ -288,6 +295,40 @@ class Settings:
         False,
         "begin with the clips that are easiest for a model trained shortly before, and come to all "
         "of them after half the epochs",
+    )
+    ensemble: int = setting(
+        "training",
+        1,
+        "train that many classifiers, of seeds one after the other, and average their "
+        "probabilities",
+        AT_LEAST_1,
+        type=int,
+        metavar="K",
+    )
+    unlabeled: Path | None = setting(
+        "training",
+        None,
+        "folder of clips without labels: a classifier trained on the others judges them, and those "
+        "that it is sure of are trained on, too (pseudo-labels)",
+        type=Path,
+        metavar="DIR",
+    )
+    pseudo_confidence: float = setting(
+        "training",
+        0.9,
+        "how sure: the calibrated probability of either class",
+        (lambda value: 0.5 <= value < 1, "must be at least 0.5 and below 1"),
+        type=finite,
+        metavar="P",
+    )
+    pseudo_rounds: int = setting(
+        "training",
+        1,
+        "how often the unlabeled clips are judged anew, each time by a classifier that has learned "
+        "from those taken before",
+        AT_LEAST_1,
+        type=int,
+        metavar="N",
     )
     augment: tuple[str, ...] = setting(
         "training",

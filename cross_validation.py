@@ -18,7 +18,7 @@ from config import CLASS_NAMES, Settings
 from durable_files import replace_file, write_csv, write_json
 from errors import UserError
 from evaluation import FIGURES, evaluate, groups_of, violence_probabilities
-from fitting import fit
+from fitting import fit, members
 from input_pipeline import ClipFeatures
 
 JSON, CSV, PLOT = "cross_validation.json", "cross_validation.csv", "cross_validation.png"
@@ -75,10 +75,12 @@ def cross_validate(
     probabilities = np.zeros(len(clips), np.float32)
     fold_of = np.zeros(len(clips), np.int64)
     for fold, (train, held_out) in enumerate(folds(clips, count, settings.seed)):
-        trainer = fit(settings, features.of(train), policy)
-        probabilities[held_out] = violence_probabilities(
-            trainer.classifier, features.of(held_out), settings.batch_size
-        )
+        for member in members(settings):
+            trainer = fit(member, features.of(train), policy)
+            probabilities[held_out] += violence_probabilities(
+                trainer.classifier, features.of(held_out), settings.batch_size
+            )
+        probabilities[held_out] /= settings.ensemble
         fold_of[held_out] = fold
         if after_fold:
             after_fold(fold, held_out, probabilities[held_out])

@@ -27,6 +27,9 @@ from errors import RunError
 COMMIT_INTERVAL = 1.0  # seconds of extraction that a killed run may lose
 
 
+THUMBNAIL = "thumbnail"  # in a layer's place: small pictures, no network, by which copies are found
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All that decides a clip's features, beside the clip."""

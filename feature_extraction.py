@@ -16,8 +16,9 @@ from cache_folder import Stamp, file_stamp
 from clips import Clip
 from decoding import DecoderProcesses, decoder_count
 from errors import GOES_ON, RunError, UserError, end_if_told
-from feature_cache import FeatureCache
+from feature_cache import THUMBNAIL, FeatureCache
 from frames import UnreadableClip
+from streams import thumbnails
 
 # Of the disk, not of one file: leaving its clips out would train on what happens to be left.
 DISK_FAULTS = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT)
@@ -115,11 +116,13 @@ def extract_features(
                     if caches[view].row_of(decoded.content) is None:
                         batches[view].setdefault(decoded.content, decoded)
                     if len(batches[view]) == batch_clips:
-                        network = network or make_network()
+                        if caches[view].recipe.layer != THUMBNAIL:
+                            network = network or make_network()
                         _compute(batches[view], view, batch_clips, network, caches[view])
             for view, batch in enumerate(batches):
                 if batch:
-                    network = network or make_network()
+                    if caches[view].recipe.layer != THUMBNAIL:
+                        network = network or make_network()
                     _compute(batch, view, batch_clips, network, caches[view])
         finally:
             for cache in caches:
@@ -141,11 +144,16 @@ def _compute(
     batch: dict[bytes, _Decoded],
     view: int,
     batch_clips: int,
-    network: Callable[[np.ndarray], np.ndarray],
+    network: Callable[[np.ndarray], np.ndarray] | None,
     cache: FeatureCache,
 ) -> None:
     """Run the network over a batch, padded to `batch_clips`; store the features and empty it."""
     images = np.stack([decoded.images.pop(view) for decoded in batch.values()])
+    if cache.recipe.layer == THUMBNAIL:
+        cache.store(batch, thumbnails(images))
+        batch.clear()
+        return
+    assert network is not None
     padding = np.zeros((batch_clips - len(images), *images.shape[1:]), np.uint8)
     with np.errstate(over="ignore"):  # told below, with the clip's name
         features = network(np.concatenate([images, padding]))[: len(images)]

@@ -24,6 +24,14 @@ STANDARDIZE_ON = 2048  # clips: enough for a mean and a deviation
 WARM_UP_EPOCHS = 5  # of the model that says which clips are easy
 
 
+def members(settings: Settings) -> list[Settings]:
+    """Return the settings of each classifier of an ensemble: they differ in their seed."""
+    return [
+        dataclasses.replace(settings, seed=(settings.seed + number) % 2**32)
+        for number in range(settings.ensemble)
+    ]
+
+
 def make_order(settings: Settings, clips: ClipFeatures) -> ClipOrder:
     """Return the order of the epochs that the settings ask for."""
     return ClipOrder(

@@ -5,6 +5,7 @@ Keras only, so that it runs on any of Keras's backends.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -410,13 +411,28 @@ class _Parts:
         return layers.Softmax(dtype="float32", name="attention")(same)
 
 
+def average_of(classifiers: Sequence[keras.Model]) -> keras.Model:
+    """Return one classifier whose probability is the mean of those of several."""
+    inputs = keras.Input(classifiers[0].input.shape[1:], dtype="float32", name="features")
+    members = [
+        keras.Model(classifier.input, classifier.output, name=f"member_{number}")
+        for number, classifier in enumerate(classifiers, start=1)
+    ]
+    violence = layers.Average(dtype="float32", name="violence")([m(inputs) for m in members])
+    return keras.Model(inputs, violence, name="ensemble")
+
+
 def with_attention(model: keras.Model) -> keras.Model:
     """Return the classifier with two outputs by name.
 
-    `violence` is `(clips, 1)`, `attention` is `(clips, frames)`; the weights are shared.
+    `violence` is `(clips, 1)`, `attention` is `(clips, frames)`, of an ensemble the mean over its
+    members; the weights are shared.
     """
-    return keras.Model(
-        model.input,
-        {"violence": model.output, "attention": model.get_layer("attention").output},
-        name=f"{model.name}_with_attention",
-    )
+    members = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    if members:
+        of_members = [with_attention(member)(model.input)["attention"] for member in members]
+        attention = layers.Average(dtype="float32", name="attention")(of_members)
+    else:
+        attention = model.get_layer("attention").output
+    outputs = {"violence": model.output, "attention": attention}
+    return keras.Model(model.input, outputs, name=f"{model.name}_with_attention")

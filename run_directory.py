@@ -39,6 +39,10 @@ CONFIG = "training_config.json"
 RESULTS = "training_results.json"
 HISTORY = "training_history.csv"
 BEST_MODEL = "best_model.keras"
+ENSEMBLE_MODEL = "ensemble.keras"
+MEMBER = "member_"  # begins the folders of an ensemble's second member and those after it
+TEACHER = "teacher_"  # begins the folders of those whose verdicts are pseudo-labels
+PSEUDO_LABELS = "pseudo_labels.csv"
 LOG = "training.log"
 TENSORBOARD = "tensorboard"
 SPLITS_FILE = "splits.csv"
@@ -51,6 +55,7 @@ LEAKAGE = "leakage.csv"
 LEFT_BEHIND = (  # all that a run writes beside its config
     *(RESUME, RESULTS, HISTORY, BEST_MODEL, "checkpoint_epoch_*.keras", LOG),
     *(TENSORBOARD, SPLITS_FILE, PREDICTIONS, DETECTOR, LEAKAGE),
+    *(ENSEMBLE_MODEL, f"{MEMBER}*", f"{TEACHER}*", PSEUDO_LABELS),
 )
 PACKAGES = (
     *("tensorflow", "keras", "numpy", "opencv-python-headless"),
@@ -119,9 +124,10 @@ class RunDirectory:
         except UserError as error:
             log.warning("%s; the test is done again", error)
             return False
-        if not self.is_vouched_for(BEST_MODEL):
-            log.warning("%s is damaged or gone; the test is done again", self / BEST_MODEL)
-            return False
+        for name in {BEST_MODEL, read_json(self / DETECTOR)["model"]}:
+            if not self.is_vouched_for(name):
+                log.warning("%s is damaged or gone; the test is done again", self / name)
+                return False
         return goals == {threshold_for}
 
     def set_aside(self) -> Path:

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 
 FLOW_SCALE = 16.0  # grey levels per pixel of motion: up to 8 pixels between two frames are told
+THUMBNAIL_SIZE = 8  # pixels, both sides
+THUMBNAIL_VALUES = 3 * THUMBNAIL_SIZE**2
 LEAST_SHIFT = 0.5  # pixels; less is noise
 
 
@@ -38,6 +40,19 @@ def stream_images(frames: np.ndarray, stream: str, flipped: bool = False) -> np.
         images[now] = of_pair(frames[now - 1 : now + 1], greys[now - 1 : now + 1], shift)
     images[0] = images[min(1, len(frames) - 1)]
     return images
+
+
+def thumbnails(clips: np.ndarray) -> np.ndarray:
+    """Return `(clips, frames, 192)` float32: each frame in 8 x 8 pixels, three colours.
+
+    Args:
+        clips: `(clips, frames, height, width, 3)` uint8.
+    """
+    size = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
+    small = [
+        cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for clip in clips for frame in clip
+    ]
+    return np.stack(small).reshape(*clips.shape[:2], THUMBNAIL_VALUES).astype(np.float32)
 
 
 def global_shift(before: np.ndarray, now: np.ndarray) -> tuple[float, float]:

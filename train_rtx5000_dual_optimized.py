@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from config import CLASS_NAMES, SPLITS, UNREADABLE_LIMIT, Settings, parse_settings
+from config import CLASS_NAMES, SPLITS, UNLABELED, UNREADABLE_LIMIT, Settings, parse_settings
 from errors import RunError, UserError, leave, run_or_explain
 
 EXTRACTIONS = 3  # until no row is damaged: more than one is rare, more than two is the disk
@@ -39,6 +39,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from clips import (
         count_by_split,
         find_clips,
+        find_unlabeled,
         fingerprint,
         groups_on_two_sides,
         require_both_classes,
@@ -46,10 +47,14 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from run_directory import (
         BEST_MODEL,
         DETECTOR,
+        ENSEMBLE_MODEL,
         LEAKAGE,
         LOG,
+        MEMBER,
         PREDICTIONS,
+        PSEUDO_LABELS,
         RESULTS,
+        TEACHER,
         TENSORBOARD,
         RunDirectory,
     )
@@ -60,6 +65,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
         draw_demo_clips(settings.dataset_path)
     clips = find_clips(settings.dataset_path, settings.seed)
+    unlabeled = find_unlabeled(settings.unlabeled) if settings.unlabeled else []
 
     # The checkpoint directory: a new run, an interrupted one to continue, or a finished one.
     run = held.enter_context(RunDirectory(settings.checkpoint_dir))
@@ -121,7 +127,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     # Features: VGG19 up to a layer, computed once per clip and kept.
     from cache_folder import CacheFolder
-    from feature_cache import FeatureCache, Recipe
+    from feature_cache import THUMBNAIL, FeatureCache, Recipe
     from feature_extraction import (
         CLIPS_PER_REPLICA,
         extract_features,
@@ -130,6 +136,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     )
     from feature_survey import survey_features
     from model_architecture import feature_size, identify_weights, load_vgg19_weights, vgg19
+    from streams import THUMBNAIL_VALUES
 
     weights, layer = settings.vgg19_weights, settings.feature_layer
     if weights == "random":
@@ -150,6 +157,15 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         for flipped in ((False, True) if "flip" in settings.augment else (False,))
         for stream in settings.streams
     ]
+    # Copies are found by what clips show, not by how it moves: RGB features, or thumbnails.
+    views = len(recipes)
+    seen = settings.streams.index("rgb") if "rgb" in settings.streams else views
+    if seen == views:
+        recipes.append(
+            Recipe(
+                settings.frames_in_cache, THUMBNAIL, "", THUMBNAIL_VALUES, settings.feature_dtype
+            )
+        )
 
     def make_extractor() -> keras.Model:
         model = vgg19(layer, precision.computation)
@@ -170,7 +186,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 "Fewer --frames or a lower --feature-layer take less; or end what else uses it",
             ):
                 rows, bad = extract_features(
-                    clips,
+                    [*clips, *unlabeled],
                     caches,
                     lambda: on_replicas(strategy, make_extractor),
                     replicas,
@@ -202,7 +218,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 f"{folder.path}: rows are damaged as soon as they are written: look at that disk, "
                 "or give another --cache-dir"
             )
-    for cache in caches:
+    for cache in caches[:views]:
         log.info(
             "%s features%s of %d clips at %s in %s",
             cache.recipe.stream,
@@ -228,10 +244,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             len(bad),
             {"skip": "left out", "zeros": "kept as zeros"}[settings.on_bad_clip],
         )
-    # Copies are told by what the clips show, not by how it moves, where that is known.
-    seen = settings.streams.index("rgb") if "rgb" in settings.streams else 0
+    require_varied_features(surveys[0])
     survey, seen_rows = surveys[seen], {clip: of_views[seen] for clip, of_views in rows.items()}
-    require_varied_features(survey)
     conflicts = contradicting_labels(seen_rows)
     for copies in conflicts[:SHOWN]:
         log.warning(
@@ -248,7 +262,22 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             ", ".join(clip.name for clip in static[:SHOWN]),
             f" and the others in {RESULTS}" if len(static) > SHOWN else "",
         )
-    leaks = find_leaks(seen_rows, survey)
+    leaks, repeated = find_leaks(seen_rows, survey), set()
+    if unlabeled:  # those that are like a clip of validation or test must not be learned from
+        as_training = {
+            dataclasses.replace(clip, split="train") if clip.split == UNLABELED else clip: row
+            for clip, row in seen_rows.items()
+        }
+        found = {leak.clip.name for leak in find_leaks(as_training, survey)}
+        of_training = {row for clip, row in seen_rows.items() if clip.split != UNLABELED}
+        repeated = {
+            clip for clip in unlabeled if clip.name in found or seen_rows.get(clip) in of_training
+        }
+        log.info(
+            "%d unlabeled clips; %d of them repeat labelled ones and are left out",
+            len(unlabeled),
+            len(repeated),
+        )
     if leaks:
         log.warning(
             "%d clips repeat clips of a later split, which makes its figures look better than they "
@@ -273,11 +302,14 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     usable = [clip for clip in clips if clip in rows and clip not in leaking]
     require_both_classes(usable)
     by_split = {split: [clip for clip in usable if clip.split == split] for split in SPLITS}
+    unlabeled = [clip for clip in unlabeled if clip in rows and clip not in repeated]
     if complaint := uncertain_validation(by_split["val"]):
         log.warning(complaint)
 
     # Batches: each split's features, read from the cache as they are needed.
-    from fitting import STANDARDIZE_ON, describe_sampling, make_order, prepare_order
+    import numpy as np
+
+    from fitting import STANDARDIZE_ON, describe_sampling, make_order, members, prepare_order
     from input_pipeline import (
         ClipFeatures,
         evaluation_batches,
@@ -286,11 +318,12 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         steps_per_epoch,
         training_batches,
     )
-    from training import class_factors, focal_alpha, make_trainer
+    from pseudo_labels import PseudoLabels, take_sure_ones, write_pseudo_labels
+    from training import Trainer, class_factors, focal_alpha, make_trainer
 
     everything = ClipFeatures(
-        [cache.rows() for cache in caches],
-        [rows[clip] for clip in usable],
+        [cache.rows() for cache in caches[:views]],
+        [rows[clip][:views] for clip in usable],
         [clip.label for clip in usable],
         frames=settings.frames,
         streams=len(settings.streams),
@@ -300,20 +333,25 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         for split in SPLITS
         if by_split[split]
     }
-    order = make_order(settings, features["train"])
-    factors = class_factors(order.class_counts(), settings)
-    features["train"] = features["train"].of(slice(None), factors)
-    features["val"] = features["val"].of(slice(None), factors)
-    log.info(
-        "in the loss %s (class weights %s, focal alpha %s); sampling %s",
-        ", ".join(
-            f"a {name} clip counts {factor:.3f}"
-            for name, factor in zip(CLASS_NAMES, factors, strict=True)
-        ),
-        "off" if not settings.use_class_weights else settings.class_weights or "balanced",
-        focal_alpha(settings) or "none",
-        describe_sampling(settings),
-    )
+
+    def with_class_factors(train: ClipFeatures) -> tuple[float, float]:
+        """Give training and validation clips their factors in the loss; return and say them."""
+        factors = class_factors(make_order(settings, train).class_counts(), settings)
+        features["train"] = train.of(slice(None), factors)
+        features["val"] = features["val"].of(slice(None), factors)
+        log.info(
+            "in the loss %s (class weights %s, focal alpha %s); sampling %s",
+            ", ".join(
+                f"a {name} clip counts {factor:.3f}"
+                for name, factor in zip(CLASS_NAMES, factors, strict=True)
+            ),
+            "off" if not settings.use_class_weights else settings.class_weights or "balanced",
+            focal_alpha(settings) or "none",
+            describe_sampling(settings),
+        )
+        return factors
+
+    factors = with_class_factors(features["train"])
     log.info("augmentation: %s", ", ".join(settings.augment) or "none")
 
     # Instead of a run: cross-validation, range test, search, grid.
@@ -324,13 +362,9 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             run_experiment(settings, everything, usable, precision.policy, run.folder)
         return 0
     global_batch = settings.batch_size * settings.gradient_accumulation  # clips per optimizer step
-    steps = steps_per_epoch(len(features["train"]), global_batch)
     validation_steps = steps_per_epoch(len(features["val"]), settings.batch_size)
 
-    # Model, loss, schedule, optimizer. Seeded here: whether VGG19 was built before, or its features
-    # were found in the cache, makes no difference to the first weights.
-    keras.utils.set_random_seed(settings.seed)
-
+    # Model, loss, schedule, optimizer, for each member of an ensemble (of one, unless --ensemble).
     def training_memory() -> contextlib.AbstractContextManager[None]:
         return enough_memory(
             devices,
@@ -339,16 +373,23 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             "with --gradient-accumulation 2 for the same clips per optimizer step",
         )
 
-    with strategy.scope(), training_memory(), read_errors(features.values()):
-        sample = sample_features(
-            features["train"], settings.batch_size, settings.seed, STANDARDIZE_ON
-        )
-        trainer = make_trainer(settings, sample, steps, validation_steps, precision.policy)
+    def new_trainer(of_member: Settings) -> Trainer:
+        # Seeded here: whether VGG19 was built before, or its features were found in the cache,
+        # makes no difference to the first weights.
+        keras.utils.set_random_seed(of_member.seed)
+        with strategy.scope(), training_memory(), read_errors(features.values()):
+            sample = sample_features(
+                features["train"], settings.batch_size, of_member.seed, STANDARDIZE_ON
+            )
+            steps = steps_per_epoch(len(features["train"]), global_batch)
+            return make_trainer(of_member, sample, steps, validation_steps, precision.policy)
+
+    trainer = new_trainer(settings)
     log.info(
         "%s of %s parameters; %d steps an epoch of %d clips, %d a replica",
         settings.head,
         f"{trainer.classifier.count_params():,}",
-        steps,
+        steps_per_epoch(len(features["train"]), global_batch),
         global_batch,
         global_batch // replicas,
     )
@@ -360,6 +401,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         FinishEpoch,
         SayFirstStep,
         SeedEpoch,
+        make_good_best_model,
         write_models_of_last_epoch,
     )
 
@@ -381,59 +423,111 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         "the clips that are used": fingerprint(usable),
         "their content or the VGG19 weights": " ".join(
             cache.fingerprint([rows[clip][view] for clip in usable])
-            for view, cache in enumerate(caches)
+            for view, cache in enumerate(caches[:views])
         ),
         "the precision": precision.policy,
     }
-    del caches, rows  # of 100,000 clips, another 50 MB
-    if weights_before := run.restore(inputs):
-        trainer.load_state(weights_before)
-        write_models_of_last_epoch(run, trainer)
-        log.info("continuing after epoch %d of %d", len(run.history), settings.epochs)
-    early_stopping = EarlyStopping(run, settings.early_stopping_patience)
-    if not early_stopping.due():
-        has_bar = sys.stdout.isatty()  # the progress bar is for a terminal only
-        with training_memory(), read_errors(features.values()):
-            with strategy.scope():
-                mining = prepare_order(
-                    settings, features["train"], order, trainer, precision.policy, len(run.history)
-                )
-            trainer.fit(
-                training_batches(
-                    features["train"],
-                    order,
-                    global_batch,
-                    first_epoch=len(run.history),
-                    epochs=settings.epochs,
-                    augmentations=settings.augment,
-                ),
-                initial_epoch=len(run.history),
-                epochs=settings.epochs,
-                steps_per_epoch=steps,
-                validation_data=evaluation_batches(features["val"], settings.batch_size),
-                validation_steps=validation_steps,
-                callbacks=[
-                    EndIfTold(),
-                    SeedEpoch(settings.seed),
-                    SayFirstStep(started, on_screen=not has_bar),
-                    *mining,
-                    FinishEpoch(run, inputs, len(features["train"]), on_screen=not has_bar),
-                    early_stopping,
-                    keras.callbacks.TensorBoard(run / TENSORBOARD, write_graph=False),
-                ],
-                shuffle=False,  # the batches are shuffled already
-                verbose=int(has_bar),
-            )
-    stopped_early = len(run.history) < settings.epochs
-    if stopped_early:
-        log.info(
-            "stopped early: no lower validation loss for %d epochs",
-            settings.early_stopping_patience,
+    if unlabeled:
+        inputs["the unlabeled clips"] = " ".join(
+            cache.fingerprint([rows[clip][view] for clip in unlabeled])
+            for view, cache in enumerate(caches)
         )
+    unlabeled_rows = [rows[clip][:views] for clip in unlabeled]
+    del caches, rows  # of 100,000 clips, another 50 MB
+    has_bar = sys.stdout.isatty()  # the progress bar is for a terminal only
+
+    def train_member(member_run: RunDirectory, of_member: Settings, trainer: Trainer) -> None:
+        """Train to the end, from the last finished epoch on; the best model is there afterwards."""
+        train = features["train"]
+        order = make_order(of_member, train)
+        if weights_before := member_run.restore(inputs):
+            trainer.load_state(weights_before)
+            write_models_of_last_epoch(member_run, trainer)
+            log.info("continuing after epoch %d of %d", len(member_run.history), settings.epochs)
+        early_stopping = EarlyStopping(member_run, settings.early_stopping_patience)
+        finished = len(member_run.history)
+        if finished < settings.epochs and not early_stopping.due():
+            with training_memory(), read_errors(features.values()):
+                with strategy.scope():
+                    mining = prepare_order(
+                        of_member, train, order, trainer, precision.policy, finished
+                    )
+                trainer.fit(
+                    training_batches(
+                        train,
+                        order,
+                        global_batch,
+                        first_epoch=finished,
+                        epochs=settings.epochs,
+                        augmentations=settings.augment,
+                    ),
+                    initial_epoch=finished,
+                    epochs=settings.epochs,
+                    steps_per_epoch=steps_per_epoch(len(train), global_batch),
+                    validation_data=evaluation_batches(features["val"], settings.batch_size),
+                    validation_steps=validation_steps,
+                    callbacks=[
+                        EndIfTold(),
+                        SeedEpoch(of_member.seed),
+                        SayFirstStep(started, on_screen=not has_bar and member_run is run),
+                        *mining,
+                        FinishEpoch(member_run, inputs, len(train), on_screen=not has_bar),
+                        early_stopping,
+                        keras.callbacks.TensorBoard(member_run / TENSORBOARD, write_graph=False),
+                    ],
+                    shuffle=False,  # the order is the batches' own
+                    verbose=int(has_bar),
+                )
+        if len(member_run.history) < settings.epochs:
+            log.info(
+                "stopped early: no lower validation loss for %d epochs",
+                settings.early_stopping_patience,
+            )
+        make_good_best_model(member_run, trainer)
+        log.info("best model: epoch %d of %d", member_run.best_epoch(), len(member_run.history))
+
+    # Pseudo-labels: a teacher judges the unlabeled clips; what it is sure of is learned from.
+    taken: list[PseudoLabels] = []
+    labelled = features["train"]
+    for number in range(1, settings.pseudo_rounds + 1 if unlabeled else 1):
+        log.info("teacher %d of %d", number, settings.pseudo_rounds)
+        teacher_run = held.enter_context(RunDirectory(run / f"{TEACHER}{number}"))
+        train_member(teacher_run, settings, trainer)
+        candidates = ClipFeatures(
+            everything.stored,
+            unlabeled_rows,
+            np.zeros(len(unlabeled), int),
+            frames=settings.frames,
+            streams=len(settings.streams),
+        )
+        teacher = keras.models.load_model(teacher_run / BEST_MODEL, safe_mode=True)
+        taken.append(take_sure_ones(teacher, features["val"], candidates, settings))
+        log.info(
+            "round %d: %d of %d unlabeled clips are taken, %d as nonviolent, %d as violent "
+            "(confidence %g)",
+            number,
+            len(taken[-1].places),
+            len(unlabeled),
+            *np.bincount(taken[-1].labels, minlength=2),
+            settings.pseudo_confidence,
+        )
+        factors = with_class_factors(taken[-1].added_to(labelled, candidates))
+        inputs["the pseudo-labels"] = taken[-1].fingerprint()
+        trainer = new_trainer(settings)
+    if taken:
+        write_pseudo_labels(unlabeled, taken, run / PSEUDO_LABELS)
+
+    # The detector, or the members of an ensemble.
+    member_runs = [run]
+    for number, of_member in enumerate(members(settings), start=1):
+        if number > 1:
+            log.info("member %d of %d, seed %d", number, settings.ensemble, of_member.seed)
+            member_runs.append(held.enter_context(RunDirectory(run / f"{MEMBER}{number}")))
+            trainer = new_trainer(of_member)
+        train_member(member_runs[-1], of_member, trainer)
 
     # Verdicts: temperature and threshold of the best model, chosen on the validation clips.
-    from callbacks import make_good_best_model
-    from durable_files import file_checksum, write_json
+    from durable_files import file_checksum, replace_file, write_json
     from evaluation import (
         evaluate,
         figures_table,
@@ -441,14 +535,20 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         violence_probabilities,
         write_predictions,
     )
+    from model_architecture import average_of
     from operating_point import calibrate, choose_operating_point
 
-    make_good_best_model(run, trainer)
-    for path in run.damaged_checkpoints():
-        log.warning("%s is gone or damaged (its checksum differs): do not use it", path)
-    best_epoch = run.best_epoch()
-    log.info("best model: epoch %d of %d", best_epoch, len(run.history))
-    best = keras.models.load_model(run / BEST_MODEL, safe_mode=True)
+    best_models = [
+        keras.models.load_model(member / BEST_MODEL, safe_mode=True) for member in member_runs
+    ]
+    best, best_name = best_models[0], BEST_MODEL
+    if len(best_models) > 1:
+        best, best_name = average_of(best_models), ENSEMBLE_MODEL
+        replace_file(run / best_name, best.save)
+        run.vouch_for(best_name, epoch=0)
+    for member in member_runs:
+        for path in member.damaged_checkpoints():
+            log.warning("%s is gone or damaged (its checksum differs): do not use it", path)
     judged = violence_probabilities(best, features["val"], settings.batch_size)
     point = choose_operating_point(features["val"].labels, judged, settings.threshold_for)
     log.info(
@@ -462,6 +562,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     tested = "test" if "test" in features else "val"
     labels, groups = features[tested].labels, groups_of(by_split[tested])
     raw = violence_probabilities(best, features[tested], settings.batch_size)
+    of_members = [
+        violence_probabilities(model, features[tested], settings.batch_size)
+        for model in (best_models if len(best_models) > 1 else ())
+    ]
+    member_figures = [evaluate(labels, member, 0.5, groups, settings.seed) for member in of_members]
     probabilities = calibrate(raw, point.temperature)
     figures = evaluate(labels, probabilities, point.threshold, groups, settings.seed)
     at_half = evaluate(labels, probabilities, 0.5, groups, settings.seed)
@@ -479,15 +584,22 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         figures["groups"],
         figures_table(figures, at_half, uncalibrated),
     )
+    for number, of_one in enumerate(member_figures, start=1):
+        log.info(
+            "  member %d alone, threshold 0.5: accuracy %.3f, roc auc %.3f",
+            number,
+            of_one["accuracy"],
+            of_one["roc_auc"],
+        )
     if weights == "random":
         log.warning("VGG19 had random weights: these figures say nothing about trained features")
     write_json(
         run / DETECTOR,
         {
-            "model": BEST_MODEL,
-            "model_checksum": file_checksum(run / BEST_MODEL).hex(),
+            "model": best_name,
+            "model_checksum": file_checksum(run / best_name).hex(),
             "frames": settings.frames,
-            "features": [dataclasses.asdict(r) for r in recipes if not r.flipped],
+            "features": [dataclasses.asdict(r) for r in recipes[:views] if not r.flipped],
             "untrained_vgg19": weights == "random",
             **dataclasses.asdict(point),
         },
@@ -495,15 +607,19 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     write_json(
         run / RESULTS,
         {
-            "best_epoch": best_epoch,
+            "best_epoch": run.best_epoch(),
             "epochs_trained": len(run.history),
-            "stopped_early": stopped_early,
-            "validation": run.history[best_epoch - 1],
+            "stopped_early": len(run.history) < settings.epochs,
+            "validation": run.history[run.best_epoch() - 1],
             "evaluated_split": tested,
             **dataclasses.asdict(point),
             "evaluation": figures,
             "evaluation_at_0.5": at_half,
             "evaluation_uncalibrated": uncalibrated,
+            "members_at_0.5": member_figures,
+            "pseudo_labels": [
+                {"unlabeled": len(unlabeled), **of_round.as_json()} for of_round in taken
+            ],
             "untrained_vgg19": weights == "random",
             "class_factors": dict(zip(CLASS_NAMES, factors, strict=True)),
             "clips": counts,

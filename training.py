@@ -57,12 +57,17 @@ def make_loss(settings: Settings) -> keras.losses.Loss:
 
 
 def make_schedule(
-    learning_rate: float, warmup_steps: int, steps: int
+    learning_rate: float, warmup_steps: int, steps: int, kind: str = "cosine"
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     """Return a rate of 0 at step 0, `learning_rate` at `warmup_steps`, 1e-7 at `steps - 1`.
 
-    Linear, then a cosine (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983).
+    Linear, then a cosine (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983); of the kind
+    "constant", it stays at `learning_rate` after the warm-up.
     """
+    if kind == "constant":
+        return keras.optimizers.schedules.PolynomialDecay(
+            0.0 if warmup_steps else learning_rate, max(1, warmup_steps), learning_rate
+        )
     decay_steps = max(1, steps - 1 - warmup_steps)
     alpha = FINAL_LEARNING_RATE / learning_rate
     if not warmup_steps:
@@ -343,7 +348,10 @@ def make_trainer(
     )
     standardize_on(classifier, sample)
     schedule = make_schedule(
-        settings.learning_rate, settings.warmup_epochs * steps, settings.epochs * steps
+        settings.learning_rate,
+        settings.warmup_epochs * steps,
+        settings.epochs * steps,
+        settings.schedule,
     )
     optimizer = make_optimizer(schedule, settings.clipnorm, policy == "mixed_float16")
     trainer = Trainer(

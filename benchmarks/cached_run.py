@@ -15,9 +15,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from cache_folder import INDEX_NAME, CacheFolder, file_stamp
 from config import CLASS_NAMES, Settings
 from durable_files import file_checksum
-from feature_cache import INDEX_NAME, FeatureCache, Recipe, file_stamp, row_checksum
+from feature_cache import FeatureCache, Recipe, row_checksum
 from model_architecture import feature_size, identify_weights
 
 SCRIPT = Path(__file__).parent.parent / "train_rtx5000_dual_optimized.py"
@@ -25,6 +26,7 @@ HELP_ROUNDS = 5
 STARTUP_CLIPS = 10_000
 SMALL, LARGE = 2_000, 100_000  # clips
 PAGE = 2048  # values of a row that are not zero
+STREAM = "rgb"  # one, as the sizes of the report are of one
 FIRST_STEP = "first step after"  # what the command says
 
 
@@ -76,28 +78,28 @@ def measure_memory(folder: Path) -> dict[str, Any]:
 
 
 def recipe() -> Recipe:
-    """Return the features that the command's defaults ask for, with random weights."""
+    """Return the features of one stream that the command's defaults ask for, of random weights."""
     settings = Settings(dataset_path=Path())
     layer = settings.feature_layer
     weights = identify_weights("random", layer)
     dtype = settings.feature_dtype
-    return Recipe(settings.frames, layer, weights, feature_size(layer), dtype)
+    return Recipe(settings.frames, layer, weights, feature_size(layer), dtype, STREAM)
 
 
 def cached_dataset(folder: Path, clips: int) -> Path:
     """Return a folder of clips whose features are in its `cache`: 80 % to train on."""
     dataset = folder / f"{clips}_clips"
     splits = {"train": clips * 8 // 10, "val": clips // 10, "test": clips // 10}
-    cache = FeatureCache(dataset / "cache", recipe())
     contents = []
-    for split, count in splits.items():
-        for number in range(count):
-            path = dataset / "clips" / split / CLASS_NAMES[number % 2] / f"{number}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{split} {number}")
-            contents.append(file_checksum(path))
-            cache.remember_file(path, file_stamp(path), contents[-1])
-    cache.close()
+    with CacheFolder(dataset / "cache") as cache_folder:
+        cache = FeatureCache(cache_folder, recipe())
+        for split, count in splits.items():
+            for number in range(count):
+                path = dataset / "clips" / split / CLASS_NAMES[number % 2] / f"{number}.mp4"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"{split} {number}")
+                contents.append(file_checksum(path))
+                cache_folder.remember_file(path, file_stamp(path), contents[-1])
     key = cache.recipe.key
     rows = []
     random = np.random.default_rng(0)
@@ -123,7 +125,7 @@ def start_training(
         [
             *(sys.executable, str(SCRIPT), "--dataset-path", str(dataset / "clips")),
             *("--cache-dir", str(dataset / "cache"), "--vgg19-weights", "random"),
-            *("--checkpoint-dir", str(folder / "run"), "--fresh"),
+            *("--checkpoint-dir", str(folder / "run"), "--fresh", "--streams", STREAM),
             *("--epochs", "1", "--warmup-epochs", "0"),
         ],
         stdout=stdout,

@@ -209,6 +209,7 @@ def run_flags(dataset: Path, folder: Path) -> list[str]:
         *("--dataset-path", str(dataset), "--cache-dir", str(folder / "cache")),
         *("--checkpoint-dir", str(folder / "run"), "--deterministic", "--no-mixed-precision"),
         *("--vgg19-weights", "random", "--feature-layer", "block2_conv1"),
+        *("--streams", "rgb"),
         *("--epochs", str(EPOCHS), "--warmup-epochs", "1", "--batch-size", "8"),
     ]
 

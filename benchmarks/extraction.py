@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from benchmarks.decoding import seek_frames
 from benchmarks.timing import Way, side_by_side
+from cache_folder import CacheFolder
 from clips import Clip
 from decoding import decoder_count
 from devices import Precision, make_strategy
@@ -75,10 +76,9 @@ def measure_extraction(
 
     def ours() -> None:
         recipe = Recipe(frames, layer, "random", feature_size(layer), "float16")
-        with tempfile.TemporaryDirectory() as folder:
-            cache = FeatureCache(Path(folder), recipe)
-            extract_features(chosen, cache, lambda: network, replicas, CLIP_TIMEOUT)
-            cache.close()
+        with tempfile.TemporaryDirectory() as name, CacheFolder(Path(name)) as folder:
+            caches = [FeatureCache(folder, recipe)]
+            extract_features(chosen, caches, lambda: network, replicas, CLIP_TIMEOUT)
 
     def decode() -> None:
         with ThreadPoolExecutor(decoder_count()) as decoders:

@@ -172,6 +172,7 @@ def mutate(paths: Sequence[Path], count: int, seed: int, folder: Path) -> list[P
 
 def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[str, Any]:
     """Extract features as training does; return what became of the clips."""
+    from cache_folder import CacheFolder
     from clips import Clip
     from devices import find_devices, make_strategy
     from feature_cache import FeatureCache, Recipe
@@ -185,18 +186,16 @@ def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[st
 
     clips = [Clip(path, path.name, number % 2, "train") for number, path in enumerate(paths)]
     recipe = Recipe(FRAMES, LAYER, "random-0", feature_size(LAYER), "float32")
-    cache = FeatureCache(folder / "cache", recipe)
     started = time.perf_counter()
-    with DecoderPeaks() as peaks:
+    with DecoderPeaks() as peaks, CacheFolder(folder / "cache") as cache_folder:
         rows, bad = extract_features(
             clips,
-            cache,
+            [FeatureCache(cache_folder, recipe)],
             lambda: on_replicas(make_strategy(find_devices(1), 4), make_extractor),
             1,
             clip_timeout,
         )
     seconds = time.perf_counter() - started
-    cache.close()
     # The file that decoding was about is in some of the messages; what is counted is the kind.
     reasons = Counter(item.reason.split(" (")[0].split(" of ")[0] for item in bad)
     return {

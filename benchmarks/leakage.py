@@ -59,6 +59,7 @@ def main() -> None:
 def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Return the share of the copies found, by alteration, and the false alarms."""
     # Here: decoder processes import this file again, and TensorFlow takes seconds.
+    from cache_folder import CacheFolder
     from devices import choose_precision, find_devices, make_strategy
     from feature_cache import FeatureCache, Recipe
     from feature_extraction import extract_features, on_replicas
@@ -77,13 +78,18 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
         load_vgg19_weights(model, weights, layer)
         return model
 
-    cache = FeatureCache(flags.cache_dir or folder / "cache", recipe)
     strategy = make_strategy(find_devices(1), 1)
-    rows, _ = extract_features(
-        [*clips, *copies], cache, lambda: on_replicas(strategy, make_extractor), 1, CLIP_TIMEOUT
-    )
-    survey = survey_features(cache, list(rows.values()))
-    cache.close()
+    with CacheFolder(flags.cache_dir or folder / "cache") as cache_folder:
+        cache = FeatureCache(cache_folder, recipe)
+        found_rows, _ = extract_features(
+            [*clips, *copies],
+            [cache],
+            lambda: on_replicas(strategy, make_extractor),
+            1,
+            CLIP_TIMEOUT,
+        )
+        rows = {clip: row for clip, (row,) in found_rows.items()}
+        survey = survey_features(cache, list(rows.values()))
 
     pairs = {(leak.clip, leak.repeated) for leak in find_leaks(rows, survey)}
     found = [copy for copy, source in copies.items() if (source, copy) in pairs]

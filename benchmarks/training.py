@@ -19,11 +19,13 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.timing import Way, in_own_process, side_by_side
+from clip_order import ClipOrder
 from config import Settings
 from devices import choose_precision, find_devices, make_strategy
 from feature_cache import FeatureRows
 from input_pipeline import ClipFeatures, sample_features, steps_per_epoch, training_batches
-from model_architecture import as_plain_keras, attention_lstm
+from model_architecture import as_plain_keras
+from model_architecture import classifier as build_classifier
 from training import Trainer, make_loss, make_trainer, standardize_on
 
 ROUNDS = 3
@@ -95,6 +97,7 @@ def measure_configuration(
         Settings(dataset_path=folder), batch_size=configuration.batch_size, xla=configuration.xla
     )
     clips = stored_clips(folder)
+    order = ClipOrder(clips.labels, settings.seed)
     steps = steps_per_epoch(CLIPS, settings.batch_size)
     with strategy.scope():
         sample = sample_features(clips, settings.batch_size, settings.seed, 128)
@@ -102,7 +105,7 @@ def measure_configuration(
 
     def ours() -> float:
         # Three epochs of batches: those after the timed one are read ahead in it.
-        batches = training_batches(clips, settings.batch_size, settings.seed, 0, 3)
+        batches = training_batches(clips, order, settings.batch_size, 0, 3)
         return seconds_of_second_epoch(trainer, batches, steps)
 
     ours()  # traced before the clock starts
@@ -163,7 +166,7 @@ def stored_clips(folder: Path) -> ClipFeatures:
                     random.random((FRAMES, FEATURES), np.float32).astype(np.float16).tobytes()
                 )
     rows = FeatureRows(path, (FRAMES, FEATURES), "float16")
-    return ClipFeatures(rows, range(CLIPS), random.integers(0, 2, CLIPS))
+    return ClipFeatures([rows], range(CLIPS), random.integers(0, 2, CLIPS))
 
 
 def seconds_of_second_epoch(
@@ -195,8 +198,16 @@ def make_plain(settings: Settings, clips: ClipFeatures) -> tuple[keras.Model, tf
     """Return the same classifier of Keras's own layers, compiled as everyone does it, in float32
     on one device, and its batches: all features in memory, shuffled and batched anew each epoch.
     """
-    features = clips.stored.read(clips.rows.tolist())
-    classifier = attention_lstm(FRAMES, FEATURES, dropout=settings.dropout, l2=settings.l2)
+    features = clips.stored[0].read(clips.rows[:, 0].tolist())
+    classifier = build_classifier(
+        FRAMES,
+        FEATURES,
+        dropout=settings.dropout,
+        l2=settings.l2,
+        head=settings.head,
+        projection=settings.projection,
+        units=settings.units,
+    )
     standardize_on(classifier, tf.data.Dataset.from_tensors(features[:128]))
     model = as_plain_keras(classifier)
     loss = make_loss(settings)

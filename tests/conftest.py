@@ -16,8 +16,9 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 
+from cache_folder import CacheFolder
 from demo_clips import draw_clip
-from feature_cache import FeatureRows
+from feature_cache import FeatureCache, FeatureRows, Recipe
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -60,6 +61,15 @@ def real_weights() -> Path:
     return REAL_WEIGHTS
 
 
+@contextmanager
+def opened_cache(folder: Path, recipe: Recipe) -> Iterator[FeatureCache]:
+    """Hold a cache folder until the end of the block; what was stored is kept."""
+    with CacheFolder(folder) as held:
+        cache = FeatureCache(held, recipe)
+        yield cache
+        cache.commit()
+
+
 @pytest.fixture
 def stored_features(tmp_path: Path) -> Callable[[np.ndarray], FeatureRows]:
     """Return a function that puts `(clips, frames, features)` into a file of rows."""
@@ -77,6 +87,7 @@ def quick_flags_in(folder: Path) -> list[str]:
     return [
         *("--cache-dir", str(folder / "cache"), "--checkpoint-dir", str(folder / "run")),
         *("--vgg19-weights", "random", "--feature-layer", "block1_conv1", "--frames", "4"),
+        *("--streams", "rgb"),
         *("--epochs", "6", "--warmup-epochs", "1", "--batch-size", "8", "--deterministic"),
         "--no-mixed-precision",
     ]

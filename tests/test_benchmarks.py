@@ -11,7 +11,7 @@ from benchmarks.speed import AT_LEAST, AT_MOST, compare_with_targets
 from benchmarks.tables import Table, figure_at, make_tables
 from benchmarks.timing import Way, side_by_side
 from benchmarks.training import FEATURES, FRAMES, matrix_product_operations
-from model_architecture import attention_lstm
+from model_architecture import classifier
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -47,11 +47,11 @@ def test_target_is_met_missed_or_without_a_device(figure: float | None, met: boo
 
 def test_operations_of_the_matrix_products() -> None:
     """The projections twice, forward and for their kernels; the others also for their inputs."""
-    classifier = attention_lstm(FRAMES, FEATURES, dropout=0.5, l2=1e-4)
+    model = classifier(FRAMES, FEATURES, dropout=0.5, l2=1e-4)
     projections = 2 * 4096 * 192
     others = (192 + 192) * 4 * 192 + 192 * 64 + 64
     expected = 2 * 16 * (2 * projections + 3 * others) + 2 * 3 * 192
-    assert matrix_product_operations(classifier) == expected
+    assert matrix_product_operations(model) == expected
 
 
 def test_results_in_the_repository_hold_every_figure_that_is_promised() -> None:

@@ -41,16 +41,16 @@ def decoders() -> Iterator[DecoderProcesses]:
 def test_frames_are_those_of_the_clip(decoders: DecoderProcesses, drawn_clips: Path) -> None:
     paths = sorted(drawn_clips.rglob("*.mp4"))
     with ThreadPoolExecutor(2) as threads:
-        for path, frames in zip(paths, threads.map(decoders.read_frames, paths), strict=True):
-            np.testing.assert_array_equal(frames, read_frames(path, FRAMES))
+        for path, frames in zip(paths, threads.map(decoders.read_images, paths), strict=True):
+            np.testing.assert_array_equal(frames, [read_frames(path, FRAMES)])
 
 
 def test_clip_that_hangs_is_given_up_and_the_next_one_read(
     decoders: DecoderProcesses, hanging_clip: Path, good_clip: Path
 ) -> None:
     with pytest.raises(UnreadableClip, match=r"within 2 s \(--clip-timeout\)"):
-        decoders.read_frames(hanging_clip)
-    np.testing.assert_array_equal(decoders.read_frames(good_clip), read_frames(good_clip, FRAMES))
+        decoders.read_images(hanging_clip)
+    np.testing.assert_array_equal(decoders.read_images(good_clip), [read_frames(good_clip, FRAMES)])
 
 
 def test_clip_that_brings_its_decoder_down_twice_is_bad_and_the_next_one_read(
@@ -72,14 +72,14 @@ def test_clip_that_brings_its_decoder_down_twice_is_bad_and_the_next_one_read(
         os.close(writer)
 
     with DecoderProcesses(1, 2, FRAMES, timeout=100) as decoders, ThreadPoolExecutor(1) as thread:
-        reading = thread.submit(decoders.read_frames, hanging_clip)
+        reading = thread.submit(decoders.read_images, hanging_clip)
         crash_decoder()
         assert not reading.done(), "something else may have killed it: it is tried again"
         crash_decoder()
         with pytest.raises(UnreadableClip, match=r"its decoder died \(SIGSEGV\)"):
             reading.result(60)
-        frames = decoders.read_frames(good_clip)
-    np.testing.assert_array_equal(frames, read_frames(good_clip, FRAMES))
+        frames = decoders.read_images(good_clip)
+    np.testing.assert_array_equal(frames, [read_frames(good_clip, FRAMES)])
 
 
 def test_clip_that_would_take_gigabytes_is_refused_them(tmp_path: Path, good_clip: Path) -> None:
@@ -90,14 +90,14 @@ def test_clip_that_would_take_gigabytes_is_refused_them(tmp_path: Path, good_cli
     writer.release()
     with DecoderProcesses(1, 2, FRAMES, timeout=100) as decoders:
         with pytest.raises(UnreadableClip, match=r"needs more than 1\.6 GiB"):
-            decoders.read_frames(clip)
-        decoders.read_frames(good_clip)
+            decoders.read_images(clip)
+        decoders.read_images(good_clip)
 
 
 def test_end_does_not_wait_for_what_hangs(hanging_clip: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
         with DecoderProcesses(1, 2, FRAMES, timeout=100) as decoders:
-            readings = [threads.submit(decoders.read_frames, hanging_clip) for _ in range(2)]
+            readings = [threads.submit(decoders.read_images, hanging_clip) for _ in range(2)]
             while not multiprocessing.active_children():
                 time.sleep(0.01)
             began = time.monotonic()
@@ -109,9 +109,9 @@ def test_end_does_not_wait_for_what_hangs(hanging_clip: Path) -> None:
 def test_decoder_that_is_killed_while_idle_is_replaced(
     decoders: DecoderProcesses, good_clip: Path
 ) -> None:
-    expected = read_frames(good_clip, FRAMES)
+    expected = [read_frames(good_clip, FRAMES)]
     for _ in range(2):
-        np.testing.assert_array_equal(decoders.read_frames(good_clip), expected)
+        np.testing.assert_array_equal(decoders.read_images(good_clip), expected)
         for process in multiprocessing.active_children():
             os.kill(process.pid, signal.SIGKILL)
             process.join(60)

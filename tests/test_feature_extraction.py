@@ -1,20 +1,25 @@
+import dataclasses
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import opened_cache
 
+from cache_folder import CacheFolder
 from clips import Clip, find_clips
+from decoding import DecoderProcesses, View
 from devices import find_devices, make_strategy
 from durable_files import file_checksum
 from errors import RunError, UserError
 from feature_cache import FeatureCache, Recipe
-from feature_extraction import BadClip, extract_features, on_replicas, too_many_unreadable
+from feature_extraction import BadClip, ClipRows, extract_features, on_replicas, too_many_unreadable
 from frames import read_frames
 from model_architecture import load_vgg19_weights, vgg19
+from streams import stream_images
 
 LAYER = "block1_conv1"
 TIMEOUT = 60.0  # seconds
@@ -53,26 +58,91 @@ def clips(drawn_clips: Path) -> list[Clip]:
 def test_features_are_those_of_the_clips_own_frames(
     clips: list[Clip], tmp_path: Path, replicas: int
 ) -> None:
-    cache = FeatureCache(tmp_path, RECIPE)
     network = CountingNetwork(replicas)
-    rows, bad = extract_features(clips, cache, network, replicas, TIMEOUT)
+    with opened_cache(tmp_path, RECIPE) as cache:
+        rows, bad = extract_features(clips, [cache], network, replicas, TIMEOUT)
     assert not bad
     assert network.clips == len(clips)
     features, model = cache.rows(), make_extractor()
     for clip in clips[::5]:
         expected = model.predict(read_frames(clip.path, 4), verbose=0)
-        np.testing.assert_allclose(features.read([rows[clip]])[0], expected, rtol=2e-3)
+        np.testing.assert_allclose(features.read(rows[clip])[0], expected, rtol=2e-3)
 
 
 def test_nothing_is_computed_twice(clips: list[Clip], tmp_path: Path) -> None:
     network = CountingNetwork()
-    first, _ = extract_features(clips[5:], FeatureCache(tmp_path, RECIPE), network, 1, TIMEOUT)
-    again, _ = extract_features(clips[5:], FeatureCache(tmp_path, RECIPE), network, 1, TIMEOUT)
-    assert again == first
+
+    def extract(chosen: list[Clip]) -> ClipRows:
+        with opened_cache(tmp_path, RECIPE) as cache:
+            return extract_features(chosen, [cache], network, 1, TIMEOUT)[0]
+
+    first = extract(clips[5:])
+    assert extract(clips[5:]) == first
     assert (network.made, network.clips) == (1, len(clips) - 5)
-    more, _ = extract_features(clips, FeatureCache(tmp_path, RECIPE), network, 1, TIMEOUT)
+    more = extract(clips)
     assert network.clips == len(clips)
     assert {clip: more[clip] for clip in first} == first
+
+
+STREAM_RECIPES = [dataclasses.replace(RECIPE, stream=name) for name in ("difference", "flow")]
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Return a list that fills with the streams of every decoding of a clip."""
+    decoded: list[tuple[str, ...]] = []
+    read_images = DecoderProcesses.read_images
+
+    def counted(decoders: DecoderProcesses, path: Path, views: Sequence[View]) -> np.ndarray:
+        decoded.append(tuple(stream for stream, _ in views))
+        return read_images(decoders, path, views)
+
+    monkeypatch.setattr(DecoderProcesses, "read_images", counted)
+    return decoded
+
+
+def assert_features_of_streams(caches: list[FeatureCache], rows: ClipRows) -> None:
+    model = make_extractor()
+    for view, cache in enumerate(caches):
+        for clip in list(rows)[::4]:
+            images = stream_images(read_frames(clip.path, 4), cache.recipe.stream)
+            found = cache.rows().read([rows[clip][view]])[0]
+            expected = model.predict(images, verbose=0)
+            np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-3)
+
+
+def test_two_streams_decode_each_clip_once(
+    clips: list[Clip], tmp_path: Path, decodings: list[tuple[str, ...]]
+) -> None:
+    network = CountingNetwork()
+    with CacheFolder(tmp_path) as folder:
+        caches = [FeatureCache(folder, recipe) for recipe in STREAM_RECIPES]
+        rows, bad = extract_features(clips, caches, network, 1, TIMEOUT)
+    assert not bad
+    assert decodings == [("difference", "flow")] * len(clips)
+    assert (network.made, network.clips) == (1, 2 * len(clips))
+    assert_features_of_streams(caches, rows)
+
+
+def test_of_a_stream_that_is_added_only_that_is_computed(
+    clips: list[Clip], tmp_path: Path, decodings: list[tuple[str, ...]]
+) -> None:
+    clips, network = clips[:9], CountingNetwork()
+    with opened_cache(tmp_path, STREAM_RECIPES[0]) as cache:
+        first, _ = extract_features(clips, [cache], network, 1, TIMEOUT)
+    assert decodings == [("difference",)] * 9
+    stored = cache.path.read_bytes()
+    with CacheFolder(tmp_path) as folder:
+        caches = [FeatureCache(folder, recipe) for recipe in STREAM_RECIPES]
+        both, _ = extract_features(clips, caches, network, 1, TIMEOUT)
+        assert decodings[9:] == [("flow",)] * 9
+        assert network.clips == 2 * 9
+        again, _ = extract_features(clips, caches, network, 1, TIMEOUT)
+        assert network.clips == len(decodings) == 2 * 9
+    assert again == both
+    assert {clip: rows[:1] for clip, rows in both.items()} == first
+    assert caches[0].path.read_bytes() == stored
+    assert_features_of_streams(caches, both)
 
 
 def test_moved_and_doubled_clips_are_the_same_clip(clips: list[Clip], tmp_path: Path) -> None:
@@ -81,9 +151,9 @@ def test_moved_and_doubled_clips_are_the_same_clip(clips: list[Clip], tmp_path: 
         for n, clip in enumerate([clips[0], clips[1], clips[1]])
     ]
     network = CountingNetwork()
-    cache = FeatureCache(tmp_path / "cache", RECIPE)
-    rows, _ = extract_features(clips[:1], cache, network, 1, TIMEOUT)
-    more, _ = extract_features(copies, cache, network, 1, TIMEOUT)
+    with opened_cache(tmp_path / "cache", RECIPE) as cache:
+        rows, _ = extract_features(clips[:1], [cache], network, 1, TIMEOUT)
+        more, _ = extract_features(copies, [cache], network, 1, TIMEOUT)
     assert network.clips == 2
     assert more[copies[0]] == rows[clips[0]]
     assert more[copies[1]] == more[copies[2]]
@@ -92,13 +162,12 @@ def test_moved_and_doubled_clips_are_the_same_clip(clips: list[Clip], tmp_path: 
 def test_copies_in_two_batches_are_computed_once(clips: list[Clip], tmp_path: Path) -> None:
     copy = Clip(Path(shutil.copy(clips[3].path, tmp_path / "copy.mp4")), "copy.mp4", 1, "val")
     network = CountingNetwork()
-    cache = FeatureCache(tmp_path / "cache", RECIPE)
-    rows, _ = extract_features([*clips[:4], copy, *clips[4:8]], cache, network, 1, TIMEOUT)
-    cache.close()
+    with opened_cache(tmp_path / "cache", RECIPE) as cache:
+        rows, _ = extract_features([*clips[:4], copy, *clips[4:8]], [cache], network, 1, TIMEOUT)
     assert network.clips == 8
     assert rows[copy] == rows[clips[3]]
-    again = FeatureCache(tmp_path / "cache", RECIPE)
-    assert extract_features([*clips[:8], copy], again, network, 1, TIMEOUT)[0] == rows
+    with opened_cache(tmp_path / "cache", RECIPE) as again:
+        assert extract_features([*clips[:8], copy], [again], network, 1, TIMEOUT)[0] == rows
 
 
 @pytest.fixture
@@ -117,30 +186,33 @@ def with_bad_clips(clips: list[Clip], tmp_path: Path) -> list[Clip]:
 def test_bad_clips_are_left_out_with_their_reason(
     with_bad_clips: list[Clip], tmp_path: Path
 ) -> None:
-    cache = FeatureCache(tmp_path / "cache", RECIPE)
-    rows, bad = extract_features(with_bad_clips, cache, CountingNetwork(), 1, TIMEOUT)
+    with opened_cache(tmp_path / "cache", RECIPE) as cache:
+        rows, bad = extract_features(with_bad_clips, [cache], CountingNetwork(), 1, TIMEOUT)
     assert {item.clip.name for item in bad} == {"empty.mp4", "text.mp4", "cut.mp4", "gone.mp4"}
     assert all(item.reason for item in bad)
     assert len(rows) == 6
-    assert sorted(rows.values()) == list(range(6))
+    assert sorted(rows.values()) == [(row,) for row in range(6)]
 
 
 def test_run_can_stop_at_a_bad_clip(with_bad_clips: list[Clip], tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path / "cache", RECIPE)
-    with pytest.raises(UserError, match=r"empty\.mp4: the file is empty"):
+    with (
+        opened_cache(tmp_path / "cache", RECIPE) as cache,
+        pytest.raises(UserError, match=r"empty\.mp4: the file is empty"),
+    ):
         extract_features(
-            with_bad_clips, cache, CountingNetwork(), 1, TIMEOUT, stop_at_bad_clip=True
+            with_bad_clips, [cache], CountingNetwork(), 1, TIMEOUT, stop_at_bad_clip=True
         )
 
 
 def test_features_that_overflow_are_not_kept(clips: list[Clip], tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path / "cache", RECIPE)
-
     def huge() -> Callable[[np.ndarray], np.ndarray]:
         return lambda frames: np.full((*frames.shape[:2], 64), 1e6, np.float32)
 
-    with pytest.raises(RunError, match="--feature-dtype float32"):
-        extract_features(clips, cache, huge, 1, TIMEOUT)
+    with (
+        opened_cache(tmp_path / "cache", RECIPE) as cache,
+        pytest.raises(RunError, match="--feature-dtype float32"),
+    ):
+        extract_features(clips, [cache], huge, 1, TIMEOUT)
     assert not cache.path.exists()
 
 
@@ -162,7 +234,8 @@ def test_only_a_few_clips_are_decoded_in_advance(
 
         return extract
 
-    extract_features(clips, FeatureCache(tmp_path, RECIPE), network, 1, TIMEOUT)
+    with opened_cache(tmp_path, RECIPE) as cache:
+        extract_features(clips, [cache], network, 1, TIMEOUT)
     assert len(decoded) == 28
     assert max(waiting) <= 12  # one batch being computed, two ahead
 
@@ -186,10 +259,11 @@ def test_more_replicas_than_gpus_or_a_batch_that_does_not_divide() -> None:
 def test_folder_of_clips_that_is_gone_ends_the_run(clips: list[Clip], tmp_path: Path) -> None:
     """Leaving all of its clips out as bad ones would train on what happens to be left."""
     gone = Clip(tmp_path / "unmounted" / "a.mp4", "a.mp4", 1, "train")
-    cache = FeatureCache(tmp_path / "cache", RECIPE)
-    with pytest.raises(RunError, match=r"unmounted.*Is its disk there"):
-        extract_features([*clips[:8], gone], cache, CountingNetwork(), 1, TIMEOUT)
-    cache.close()
-    again = FeatureCache(tmp_path / "cache", RECIPE)
-    rows, _ = extract_features(clips[:4], again, CountingNetwork(), 1, TIMEOUT)
+    with (
+        opened_cache(tmp_path / "cache", RECIPE) as cache,
+        pytest.raises(RunError, match=r"unmounted.*Is its disk there"),
+    ):
+        extract_features([*clips[:8], gone], [cache], CountingNetwork(), 1, TIMEOUT)
+    with opened_cache(tmp_path / "cache", RECIPE) as again:
+        rows, _ = extract_features(clips[:4], [again], CountingNetwork(), 1, TIMEOUT)
     assert len(rows) == 4

@@ -4,10 +4,10 @@ from itertools import chain
 import numpy as np
 import pytest
 
+from clip_order import ClipOrder
 from feature_cache import FeatureRows
 from input_pipeline import (
     ClipFeatures,
-    epoch_order,
     evaluation_batches,
     sample_features,
     steps_per_epoch,
@@ -24,7 +24,7 @@ def clips(stored_features: Callable[[np.ndarray], FeatureRows]) -> ClipFeatures:
     features = np.empty((CLIPS, 4, 3), np.float16)
     features[rows] = np.arange(CLIPS)[:, None, None]
     labels = np.arange(CLIPS) % 2
-    return ClipFeatures(stored_features(features), rows, labels, class_factors=(1.5, 0.5))
+    return ClipFeatures([stored_features(features)], rows, labels, class_factors=(1.5, 0.5))
 
 
 def numbers(batch: tuple) -> list[int]:
@@ -44,7 +44,8 @@ def numbers(batch: tuple) -> list[int]:
 
 
 def epochs_of(clips: ClipFeatures, seed: int, first: int, end: int) -> list[list[int]]:
-    batches = [numbers(batch) for batch in training_batches(clips, BATCH, seed, first, end)]
+    order = ClipOrder(clips.labels, seed)
+    batches = [numbers(batch) for batch in training_batches(clips, order, BATCH, first, end)]
     steps = steps_per_epoch(CLIPS, BATCH)
     assert len(batches) == steps * (end - first)
     return [list(chain(*batches[at : at + steps])) for at in range(0, len(batches), steps)]
@@ -62,7 +63,7 @@ def test_order_is_a_function_of_seed_and_epoch(clips: ClipFeatures) -> None:
 
 
 def test_shuffle_is_of_all_clips_not_of_a_window() -> None:
-    order = epoch_order(10_000, seed=0, epoch=0)
+    order = ClipOrder(np.zeros(10_000), seed=0).of_epoch(0)
     assert abs(np.corrcoef(order, np.arange(10_000))[0, 1]) < 0.05
 
 

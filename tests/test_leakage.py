@@ -8,11 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import results_of
+from conftest import opened_cache, results_of
 
 from clips import Clip
 from errors import UserError
-from feature_cache import FeatureCache, Recipe
+from feature_cache import Recipe
 from feature_survey import SUMMARY_SIZE, survey_features
 from frames import read_frames
 from leakage import NEAR_DUPLICATE, find_leaks
@@ -160,13 +160,11 @@ def test_weights_that_tell_nothing_apart_are_refused(
 def surveyed(features: np.ndarray, folder: Path, splits: list[str]) -> tuple[dict, object]:
     """Store `(clips, frames, features)` and survey them; return the clips with their rows, too."""
     recipe = Recipe(features.shape[1], "fc2", "md5-0", features.shape[2], "float32")
-    cache = FeatureCache(folder, recipe)
     contents = [bytes([number // 256, number % 256]) for number in range(len(features))]
-    cache.store(contents, features)
     clips = {Clip(Path(f"/{n}"), f"{n:03d}", n % 2, split): n for n, split in enumerate(splits)}
-    survey = survey_features(cache, list(clips.values()))
-    cache.close()
-    return clips, survey
+    with opened_cache(folder, recipe) as cache:
+        cache.store(contents, features)
+        return clips, survey_features(cache, list(clips.values()))
 
 
 @pytest.mark.parametrize("size", [2 * SUMMARY_SIZE, 4096])
@@ -228,15 +226,15 @@ def test_validation_that_is_too_small_is_told_with_its_interval(clips: int, told
 def test_damaged_row_is_found(tmp_path: Path) -> None:
     features = np.random.default_rng(0).random((9, 2, 4)).astype(np.float32)
     surveyed(features, tmp_path, ["train"] * 9)
-    cache = FeatureCache(tmp_path, Recipe(2, "fc2", "md5-0", 4, "float32"))
-    with cache.path.open("r+b") as file:
-        file.seek(4 * cache.row_bytes + 7)
-        file.write(b"\xff")
-    assert survey_features(cache, range(9)).damaged == [4]
-    cache.forget([4])
-    cache.close()
-    again = FeatureCache(tmp_path, Recipe(2, "fc2", "md5-0", 4, "float32"))
-    known = [again.row_of(bytes([0, number])) for number in range(9)]
+    recipe = Recipe(2, "fc2", "md5-0", 4, "float32")
+    with opened_cache(tmp_path, recipe) as cache:
+        with cache.path.open("r+b") as file:
+            file.seek(4 * cache.row_bytes + 7)
+            file.write(b"\xff")
+        assert survey_features(cache, range(9)).damaged == [4]
+        cache.forget([4])
+    with opened_cache(tmp_path, recipe) as again:
+        known = [again.row_of(bytes([0, number])) for number in range(9)]
     assert known == [0, 1, 2, 3, None, 5, 6, 7, 8]
 
 
@@ -255,7 +253,9 @@ def test_threshold_goal_is_stored_and_used_and_can_be_changed_without_training(
         assert detector[name] == results[name]
     assert results["evaluation"]["threshold"] == detector["threshold"]
     assert results["evaluation_at_0.5"]["threshold"] == 0.5
-    assert detector["features"]["layer"] == "block1_conv1"
+    (recipe,) = detector["features"]
+    assert (recipe["layer"], recipe["stream"]) == ("block1_conv1", "rgb")
+    assert detector["frames"] == 16
     config = json.loads((run / "training_config.json").read_text())
     assert config["settings"]["threshold_for"] == "recall=1"
     with (run / "predictions.csv").open(newline="") as file:

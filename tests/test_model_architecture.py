@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from config import VGG19_LAYERS
+from config import HEADS, VGG19_LAYERS
 from errors import UserError
 from frames import read_frames
 from model_architecture import (
     OneProductLSTM,
     as_plain_keras,
-    attention_lstm,
+    classifier,
     feature_size,
     identify_weights,
     layers_with_weights,
@@ -129,14 +129,15 @@ def test_only_the_layers_needed_must_be_in_the_file(tmp_path: Path) -> None:
 
 
 def test_classifier_has_about_two_million_parameters_at_fc2() -> None:
-    model = attention_lstm(16, 4096, dropout=0.5, l2=1e-4)
+    model = classifier(16, 4096, dropout=0.5, l2=1e-4)
     assert 1.8e6 < model.count_params() < 2.2e6
 
 
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
-def test_probability_and_attention_by_name(dtype: str) -> None:
-    model = attention_lstm(16, 32, dropout=0.5, l2=1e-4, dtype=dtype)
-    clips = np.random.default_rng(0).standard_normal((3, 16, 32), dtype=np.float32)
+def test_probability_and_attention_by_name(dtype: str, head: str) -> None:
+    model = classifier(16, 32, dropout=0.5, l2=1e-4, head=head, dtype=dtype)
+    clips = np.random.default_rng(0).random((3, 16, 32), dtype=np.float32)
     outputs = with_attention(model)(clips.astype(np.float16))
     violence, attention = (np.asarray(outputs[name]) for name in ("violence", "attention"))
     assert violence.shape == (3, 1)
@@ -147,8 +148,8 @@ def test_probability_and_attention_by_name(dtype: str) -> None:
 
 
 def test_saved_classifier_loads_without_this_program(tmp_path: Path) -> None:
-    model = attention_lstm(4, 8, dropout=0.5, l2=1e-4)
-    clips = np.random.default_rng(0).standard_normal((5, 4, 8), dtype=np.float32)
+    model = classifier(4, 8, dropout=0.5, l2=1e-4, head="bidirectional")
+    clips = np.random.default_rng(0).random((5, 4, 8), dtype=np.float32)
     standardize_on(model, tf.data.Dataset.from_tensors(3 * clips + 1))
     as_plain_keras(model).save(tmp_path / "model.keras")
     script = (
@@ -161,6 +162,37 @@ def test_saved_classifier_loads_without_this_program(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(tmp_path / "model.keras"), str(values)]
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
     np.testing.assert_allclose(np.load(values), model(clips), rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_every_head_is_the_same_when_it_was_saved(tmp_path: Path, head: str, dtype: str) -> None:
+    keras.utils.set_random_seed(0)
+    model = classifier(6, 8, dropout=0.5, l2=1e-4, head=head, dtype=dtype, projection=16, units=16)
+    clips = np.random.default_rng(0).random((5, 6, 8), dtype=np.float32)
+    standardize_on(model, tf.data.Dataset.from_tensors(clips))
+    as_plain_keras(model).save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    expected, found = (np.asarray(network(clips)) for network in (model, loaded))
+    assert np.ptp(expected) > 1e-3  # the clips are told apart
+    np.testing.assert_allclose(found, expected, rtol=1e-5 if dtype == "float32" else 2e-2)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_order_of_the_frames_matters_but_for_the_mean(head: str) -> None:
+    keras.utils.set_random_seed(0)
+    model = classifier(6, 8, dropout=0.5, l2=0.0, head=head, projection=16, units=16)
+    # Each value's logarithm grows evenly, so that the changes are the same in reverse.
+    slopes = np.random.default_rng(0).random((9, 1, 8), dtype=np.float32)
+    clips = np.expm1(slopes * np.arange(6, dtype=np.float32)[:, None])
+    forward, backward = np.asarray(model(clips)), np.asarray(model(clips[:, ::-1]))
+    assert np.allclose(forward, backward, atol=1e-5) == (head == "mean")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_one_frame_a_clip_is_enough_for_every_head(head: str) -> None:
+    clips = np.random.default_rng(0).random((3, 1, 8), dtype=np.float32)
+    assert classifier(1, 8, dropout=0.5, l2=0.0, head=head)(clips).shape == (3, 1)
 
 
 @pytest.mark.parametrize("steps", [1, 7])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from clip_order import ClipOrder
 from config import Settings
 from devices import choose_precision, find_devices, make_strategy
 from errors import RunError
@@ -20,7 +21,8 @@ from input_pipeline import (
     steps_per_epoch,
     training_batches,
 )
-from model_architecture import STANDARDIZED, as_plain_keras, attention_lstm
+from model_architecture import STANDARDIZED, as_plain_keras
+from model_architecture import classifier as build_classifier
 from training import (
     SummedGradientsAdam,
     Trainer,
@@ -64,9 +66,9 @@ def test_schedule_between_its_corners() -> None:
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_feature_that_the_sample_lacks_does_not_blow_up(policy: str) -> None:
     random = np.random.default_rng(0)
-    features = random.standard_normal((20, 6, 16)).astype(np.float32)
+    features = np.abs(random.standard_normal((20, 6, 16))).astype(np.float32)
     features[..., 5] = 0
-    classifier = attention_lstm(6, 16, dropout=0.0, l2=0.0, dtype=policy)
+    classifier = build_classifier(6, 16, dropout=0.0, l2=0.0, dtype=policy)
     standardize_on(classifier, tf.data.Dataset.from_tensors(features))
     outputs = [classifier.get_layer(name).output for name in STANDARDIZED]
     features[0, 2, 5] = 1
@@ -75,7 +77,7 @@ def test_feature_that_the_sample_lacks_does_not_blow_up(policy: str) -> None:
     assert np.isfinite(np.asarray(classifier(features))).all()
 
 
-LABELS = [1] * 78 + [0] * 22
+COUNTS = (22, 78)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ LABELS = [1] * 78 + [0] * 22
     ],
 )
 def test_factor_of_each_class(changes: dict, nonviolent: float, violent: float) -> None:
-    factors = class_factors(LABELS, dataclasses.replace(PLAIN, **changes))
+    factors = class_factors(COUNTS, dataclasses.replace(PLAIN, **changes))
     assert factors == pytest.approx((nonviolent, violent))
 
 
@@ -125,11 +127,11 @@ def trained(
     """
     random, clips = np.random.default_rng(0), 21
     labels = random.integers(0, 2, clips)
-    features = random.standard_normal((clips, 6, 16)).astype(np.float16)
+    features = np.abs(random.standard_normal((clips, 6, 16))).astype(np.float16)
     features[labels == 1, 2:4] += 0.7
-    stored = stored_features(features)
-    data = ClipFeatures(stored, range(clips), labels, class_factors=(1.5, 0.7))
-    validation = ClipFeatures(stored, range(9), labels[:9], class_factors=(1.5, 0.7))
+    rows = stored_features(features)
+    data = ClipFeatures([rows], range(clips), labels, class_factors=(1.5, 0.7))
+    validation = data.of(slice(9))
     keras.utils.set_random_seed(settings.seed)
     batch = settings.batch_size * settings.gradient_accumulation
     steps = steps_per_epoch(clips, batch)
@@ -141,7 +143,7 @@ def trained(
         prepare(trainer)
     with read_errors([data, validation]):
         history = trainer.fit(
-            training_batches(data, batch, settings.seed, 0, settings.epochs),
+            training_batches(data, ClipOrder(labels, settings.seed), batch, 0, settings.epochs),
             steps_per_epoch=steps,
             epochs=settings.epochs,
             validation_data=evaluation_batches(validation, settings.batch_size),
@@ -157,10 +159,10 @@ def test_gradients_are_those_of_plain_keras(xla: bool) -> None:
     """What is done faster is the same computation: same parameters, same gradients."""
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
-    features = random.standard_normal((6, 5, 16)).astype(np.float16)
+    features = np.abs(random.standard_normal((6, 5, 16))).astype(np.float16)
     labels = random.integers(0, 2, (6, 1)).astype(np.float32)
     weights = random.random(6).astype(np.float32)
-    classifier = attention_lstm(5, 16, dropout=0.0, l2=1e-2)
+    classifier = build_classifier(5, 16, dropout=0.0, l2=1e-2)
     standardize_on(classifier, tf.data.Dataset.from_tensors(3 * features + 1))
     loss = make_loss(PLAIN)
     trainer = Trainer(classifier, loss, xla=xla)

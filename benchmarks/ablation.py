@@ -1,0 +1,363 @@
+"""What each part of the recipe is worth: added one after the other, measured on held-out clips.
+
+    python -m benchmarks.ablation --dataset-path DIR --seeds 5 --json FILE --markdown FILE …
+
+takes the training command's flags beside its own. Every row is a cross-validation by group, once
+per seed; of the clips to train on, groups of nonviolent ones are left out until 78 % are violent.
+Nothing is chosen on the held-out clips: the models are of the last epoch, the threshold is 0.5.
+A step's gain is real if a paired t-test over seeds and folds, corrected for folds that share their
+training clips (Nadeau and Bengio, https://doi.org/10.1023/A:1024068626366), says so at 5 %.
+
+Beside the recipe stand a logistic regression and a support vector machine on mean and deviation
+over the frames, and three LSTMs of plain Keras on RGB: the way that this replaces.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+import keras
+import numpy as np
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from benchmarks.command import make_parser, write_report
+from cache_folder import CacheFolder
+from clips import Clip, find_clips
+from config import STREAMS, Settings, parse_settings
+from cross_validation import folds
+from devices import choose_precision, find_devices, make_strategy
+from evaluation import CONFIDENCE, classification_figures, groups_of, violence_probabilities
+from feature_cache import FeatureCache, Recipe
+from feature_extraction import extract_features, on_replicas
+from fitting import fit, members
+from input_pipeline import ClipFeatures
+from model_architecture import feature_size, identify_weights, load_vgg19_weights, vgg19
+
+FOLDS = 5
+VIOLENT_SHARE = 0.78  # of the clips that are trained on
+ENSEMBLE = 5
+RESAMPLES = 1000
+SIGNIFICANT = 0.05
+FIGURES = ("accuracy", "nonviolent_accuracy", "balanced_accuracy", "roc_auc")
+
+# What each row of the recipe changes, added to the rows before.
+PLAIN = {
+    "streams": ("rgb",),
+    "use_class_weights": False,
+    "use_focal_loss": False,
+    "label_smoothing": 0.0,
+    "schedule": "constant",
+    "warmup_epochs": 0,
+}
+RECIPE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("none", PLAIN),
+    ("+ class weights", {"use_class_weights": True}),
+    ("+ focal loss", {"use_focal_loss": True}),
+    ("+ label smoothing", {"label_smoothing": 0.1}),
+    ("+ warm-up, cosine", {"schedule": "cosine", "warmup_epochs": 5}),
+    ("+ difference", {"streams": ("rgb", "difference")}),
+    ("flow for RGB", {"streams": ("difference", "flow")}),
+    ("+ augmentation", {"augment": ("reverse", "mixup")}),
+    (f"+ ensemble of {ENSEMBLE}", {"ensemble": ENSEMBLE}),
+)
+
+# `(training clips, held-out clips, seed)` to the held-out clips' probabilities.
+Predict = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+
+
+def main() -> None:
+    """Print the table, and write it as JSON and Markdown."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--markdown", type=Path, help="where to write the table")
+    parser.add_argument("--seeds", type=int, default=5, help="repetitions (default: 5)")
+    own, flags = parser.parse_known_args()
+    settings = parse_settings([*flags, "--streams", ",".join(STREAMS)])
+    devices = find_devices(settings.replicas)
+    precision = choose_precision(settings.mixed_precision, devices[0].device_type)
+    clips, features = all_features(settings, precision.computation)
+    report = ablate(settings, clips, features, range(own.seeds), precision.policy)
+    write_report(report, own.json)
+    text = as_markdown(report)
+    if own.markdown:
+        own.markdown.write_text(text)
+    print(text)
+
+
+def all_features(settings: Settings, dtype: str) -> tuple[list[Clip], ClipFeatures]:
+    """Return the clips that can be read and their features in every stream, computed if need be."""
+    clips = find_clips(settings.dataset_path, settings.seed)
+    layer, weights = settings.feature_layer, settings.vgg19_weights
+    recipes = [
+        Recipe(
+            frames=settings.frames_in_cache,
+            layer=layer,
+            weights=identify_weights(weights, layer),
+            features=feature_size(layer),
+            dtype=settings.feature_dtype,
+            stream=stream,
+        )
+        for stream in settings.streams
+    ]
+    strategy = make_strategy(find_devices(settings.replicas), settings.batch_size)
+
+    def make_extractor() -> keras.Model:
+        model = vgg19(layer, dtype)
+        load_vgg19_weights(model, weights, layer)
+        return model
+
+    with CacheFolder(settings.cache_dir) as folder:
+        caches = [FeatureCache(folder, recipe) for recipe in recipes]
+        rows, _ = extract_features(
+            clips,
+            caches,
+            lambda: on_replicas(strategy, make_extractor),
+            strategy.num_replicas_in_sync,
+            settings.clip_timeout,
+        )
+    clips = [clip for clip in clips if clip in rows]
+    stored = [cache.rows() for cache in caches]
+    labels = [clip.label for clip in clips]
+    return clips, ClipFeatures(
+        stored, [rows[clip] for clip in clips], labels, frames=settings.frames
+    )
+
+
+def streams_of(features: ClipFeatures, streams: Sequence[str]) -> ClipFeatures:
+    """Return the same clips with some of the streams only."""
+    chosen = [STREAMS.index(stream) for stream in streams]
+    stored = [features.stored[place] for place in chosen]
+    return ClipFeatures(stored, features.rows[:, chosen], features.labels, frames=features.frames)
+
+
+def ablate(
+    settings: Settings,
+    clips: Sequence[Clip],
+    features: ClipFeatures,
+    seeds: Sequence[int],
+    policy: str,
+) -> dict[str, Any]:
+    """Return the figures of every row, and what each step gains."""
+    rows: list[dict[str, Any]] = []
+    for name, streams, predict in baselines(features, settings):
+        rows.append(measured(name, clips, seeds, predict))
+        rows[-1]["streams"] = streams
+        say(rows[-1])
+    changed = settings
+    before = None
+    for name, change in RECIPE:
+        changed = dataclasses.replace(changed, **change)
+        chosen = streams_of(features, changed.streams)
+
+        def predict(
+            train: np.ndarray,
+            held_out: np.ndarray,
+            seed: int,
+            changed: Settings = changed,
+            chosen: ClipFeatures = chosen,
+        ) -> np.ndarray:
+            trainers = (
+                fit(member, chosen.of(train), policy)
+                for member in members(dataclasses.replace(changed, seed=seed))
+            )
+            return np.mean(
+                [
+                    violence_probabilities(t.classifier, chosen.of(held_out), changed.batch_size)
+                    for t in trainers
+                ],
+                axis=0,
+            )
+
+        row = measured(name, clips, seeds, predict)
+        row["streams"] = list(changed.streams)
+        if before:
+            row["gain"] = paired_gain(before["fold_roc_auc"], row["fold_roc_auc"])
+        rows.append(row)
+        before = row
+        say(row)
+    return {
+        "clips": len(clips),
+        "groups": len(set(groups_of(clips))),
+        "folds": FOLDS,
+        "seeds": list(seeds),
+        "violent_share_in_training": VIOLENT_SHARE,
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "feature_layer": settings.feature_layer,
+        "rows": rows,
+    }
+
+
+def made_imbalanced(clips: Sequence[Clip], train: np.ndarray, seed: int) -> np.ndarray:
+    """Return the places of `train` without as many nonviolent clips as make 78 % violent.
+
+    Group by group, in an order drawn by `seed`; of the last group, what is too much.
+    """
+    violent = train[[clips[place].label == 1 for place in train]]
+    others = train[[clips[place].label == 0 for place in train]]
+    kept = max(1, round(len(violent) * (1 - VIOLENT_SHARE) / VIOLENT_SHARE))
+    groups = np.array(groups_of([clips[place] for place in others]))
+    order = np.random.default_rng(seed).permutation(np.unique(groups))
+    by_group = np.concatenate([others[groups == group] for group in order])
+    return np.sort(np.concatenate([violent, by_group[:kept]]))
+
+
+def measured(
+    name: str, clips: Sequence[Clip], seeds: Sequence[int], predict: Predict
+) -> dict[str, Any]:
+    """Return a row: figures pooled over the folds, their mean over the seeds, with intervals."""
+    started = time.perf_counter()
+    labels = np.array([clip.label for clip in clips])
+    by_fold: list[float] = []
+    judged = []
+    for seed in seeds:
+        probabilities = np.zeros(len(clips))
+        for train, held_out in folds(clips, FOLDS, seed):
+            probabilities[held_out] = predict(made_imbalanced(clips, train, seed), held_out, seed)
+            by_fold.append(float(roc_auc_score(labels[held_out], probabilities[held_out])))
+        judged.append(probabilities)
+    figures = mean_figures(labels, judged, np.ones((1, len(clips))))
+    _, group_of = np.unique(groups_of(clips), return_inverse=True)
+    count = group_of.max() + 1
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    resampled = mean_figures(labels, judged, drawn[:, group_of].astype(float))
+    tail = 100 * (1 - CONFIDENCE) / 2
+    return {
+        "name": name,
+        **{figure: float(figures[figure][0]) for figure in FIGURES},
+        "intervals": {
+            figure: np.nanpercentile(resampled[figure], [tail, 100 - tail]).tolist()
+            for figure in FIGURES
+        },
+        "fold_roc_auc": by_fold,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def mean_figures(
+    labels: np.ndarray, judged: Sequence[np.ndarray], weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return `(resamples,)` of each figure, the mean over the seeds."""
+    of_seeds = [classification_figures(labels, p, 0.5, weights) for p in judged]
+    for figures in of_seeds:
+        recalls = figures["nonviolent_accuracy"], figures["violent_accuracy"]
+        figures["balanced_accuracy"] = (recalls[0] + recalls[1]) / 2
+    return {name: np.mean([figures[name] for figures in of_seeds], axis=0) for name in FIGURES}
+
+
+def paired_gain(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+    """Return the mean gain in ROC-AUC over seeds and folds, its p-value, and whether it is real."""
+    gains = np.array(after) - np.array(before)
+    # Folds share most of their training clips: the variance of their mean is larger than 1/n.
+    variance = gains.var(ddof=1) * (1 / len(gains) + 1 / (FOLDS - 1))
+    t = gains.mean() / np.sqrt(variance) if variance > 0 else 0.0
+    p = float(2 * stats.t.sf(abs(t), len(gains) - 1))
+    return {"roc_auc": float(gains.mean()), "p": p, "real": p < SIGNIFICANT}
+
+
+def baselines(features: ClipFeatures, settings: Settings) -> list[tuple[str, list[str], Predict]]:
+    """Return the names, the streams and the predictors that stand beside the recipe."""
+
+    def pooled(streams: Sequence[str]) -> np.ndarray:
+        values = read_all(streams_of(features, streams))
+        return np.concatenate([values.mean(axis=1), values.std(axis=1)], axis=1)
+
+    def on_pooled(make: Callable[[], Any], streams: Sequence[str]) -> Predict:
+        values = pooled(streams)
+
+        def predict(train: np.ndarray, held_out: np.ndarray, seed: int) -> np.ndarray:
+            model = make_pipeline(StandardScaler(), make())
+            model.fit(values[train], features.labels[train])
+            scores = model.decision_function(values[held_out])
+            return 1 / (1 + np.exp(-scores))
+
+        return predict
+
+    def logistic() -> LogisticRegression:
+        return LogisticRegression(C=0.01, max_iter=3000, class_weight="balanced")
+
+    def vector_machine() -> SVC:
+        return SVC(class_weight="balanced")
+
+    both, every = ["difference", "flow"], list(STREAMS)
+    return [
+        ("logistic regression", ["rgb"], on_pooled(logistic, ["rgb"])),
+        ("logistic regression", both, on_pooled(logistic, both)),
+        ("logistic regression", every, on_pooled(logistic, every)),
+        ("support vectors", both, on_pooled(vector_machine, both)),
+        ("support vectors", every, on_pooled(vector_machine, every)),
+        ("three LSTMs", ["rgb"], three_lstms(streams_of(features, ["rgb"]), settings)),
+    ]
+
+
+def read_all(features: ClipFeatures) -> np.ndarray:
+    """Return `(clips, cached frames, features)` float32."""
+    return features.batch(np.arange(len(features)))[0].astype(np.float32)
+
+
+def three_lstms(features: ClipFeatures, settings: Settings) -> Predict:
+    """Return the way that this program replaces: 3 x LSTM(128), batch normalization, attention."""
+    values = read_all(features)
+
+    def predict(train: np.ndarray, held_out: np.ndarray, seed: int) -> np.ndarray:
+        keras.utils.set_random_seed(seed)
+        inputs = x = keras.Input(values.shape[1:])
+        for _ in range(3):
+            x = keras.layers.LSTM(128, return_sequences=True)(x)
+            x = keras.layers.BatchNormalization()(x)
+            x = keras.layers.Dropout(0.5)(x)
+        scores = keras.layers.Softmax(axis=1)(keras.layers.Dense(1)(x))
+        x = keras.layers.Flatten()(keras.layers.Dot(axes=1)([scores, x]))
+        model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
+        model.compile(keras.optimizers.Adam(settings.learning_rate), "binary_crossentropy")
+        model.fit(
+            values[train],
+            features.labels[train],
+            batch_size=settings.batch_size,
+            epochs=settings.epochs,
+            verbose=0,
+        )
+        return model.predict(values[held_out], verbose=0)[:, 0]
+
+    return predict
+
+
+def say(row: dict[str, Any]) -> None:
+    """Print a row as it comes."""
+    gain = row.get("gain")
+    shown = f"  gain {gain['roc_auc']:+.3f} (p {gain['p']:.2f})" if gain else ""
+    print(
+        f"{row['name']:<22}{'+'.join(row['streams']):<22}AUC {row['roc_auc']:.3f}  "
+        f"accuracy {row['accuracy']:.3f}  {row['seconds']:.0f} s{shown}",
+        flush=True,
+    )
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """Return the report's table."""
+    lines = []
+    for row in report["rows"]:
+        gain = row.get("gain")
+        cells = []
+        for figure in FIGURES:
+            low, high = row["intervals"][figure]
+            cells.append(f"{row[figure]:.2f} ({low:.2f}–{high:.2f})")
+        step = ""
+        if gain:
+            step = f"{gain['roc_auc']:+.3f}, {'real' if gain['real'] else 'chance'}"
+        lines.append([f"{row['name']} ({'+'.join(s[:4] for s in row['streams'])})", *cells, step])
+    header = ["", "accuracy", "nonviolent found", "balanced", "ROC-AUC", "gain in AUC"]
+    table = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines)]
+    return "\n".join(table) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -18,6 +18,10 @@ from run_directory import BEST_MODEL, Inputs, RunDirectory, checkpoint_name
 from run_log import log
 from training import Trainer
 
+WRITTEN_AGAIN = (
+    "%s is damaged, gone or of another run (its checksum differs): it is written again from %s"
+)
+
 
 class EndIfTold(keras.callbacks.Callback):
     """Ends the training between two calls of the device when a signal has told it to."""
@@ -143,6 +147,9 @@ def write_models_of_last_epoch(run: RunDirectory, trainer: Trainer) -> None:
     if epoch % CHECKPOINT_EVERY == 0:
         names.append(checkpoint_name(epoch))
     names = [name for name in names if not run.is_vouched_for(name, epoch)]
+    for name in names:
+        if (run / name).exists() and not run.is_vouched_for(name):
+            log.warning(WRITTEN_AGAIN, run / name, "the last epoch's weights")
     if names:
         write_models(run, trainer, names, epoch)
 
@@ -165,11 +172,7 @@ def make_good_best_model(run: RunDirectory, trainer: Trainer) -> None:
     if run.is_vouched_for(BEST_MODEL, epoch):
         return
     weights = run.whole_weights_after(epoch)
-    log.warning(
-        "%s is damaged, gone or of another run (its checksum differs): it is written again from %s",
-        run / BEST_MODEL,
-        weights,
-    )
+    log.warning(WRITTEN_AGAIN, run / BEST_MODEL, weights)
     trainer.load_state(weights)
     write_models(run, trainer, [BEST_MODEL], epoch)
 

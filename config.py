@@ -393,7 +393,7 @@ class Settings:
     )
     l2: float = setting(
         "loss and regularization",
-        1e-4,
+        1e-2,
         "L2 penalty on the weights' kernels; 0: none",
         AT_LEAST_0,
         type=finite,

@@ -253,8 +253,7 @@ def classifier(
     Each frame's features, and how much each of them has changed since the frame before, are
     standardized (`training.standardize_on`), projected, added and read by the head. A frame's
     attention is softmax(v . tanh(W h)), after Bahdanau et al., https://arxiv.org/abs/1409.0473,
-    and the clip is the weighted sum of the head's states. A violent act is a movement:
-    `benchmarks/regularization.py` measures how much more the change tells than the frames.
+    and the clip is the weighted sum of the head's states.
 
     Args:
         frames, features: the shape of a clip.

@@ -11,6 +11,7 @@ import numpy as np
 FLOW_SCALE = 16.0  # grey levels per pixel of motion: up to 8 pixels between two frames are told
 THUMBNAIL_SIZE = 8  # pixels, both sides
 THUMBNAIL_VALUES = 3 * THUMBNAIL_SIZE**2
+MARGIN = 4  # pixels: OpenCV pads 224 to 225, and of an odd size it is half a pixel off
 LEAST_SHIFT = 0.5  # pixels; less is noise
 
 
@@ -64,9 +65,8 @@ def global_shift(before: np.ndarray, now: np.ndarray) -> tuple[float, float]:
     Args:
         before, now: `(height, width)` uint8.
     """
-    (right, down), _ = cv2.phaseCorrelate(
-        before.astype(np.float32), now.astype(np.float32), _window(now)
-    )
+    middles = [image[MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float32) for image in (before, now)]
+    (right, down), _ = cv2.phaseCorrelate(middles[0], middles[1], _window(middles[0]))
     shift = right, down
     if np.hypot(*shift) < LEAST_SHIFT:
         return 0.0, 0.0

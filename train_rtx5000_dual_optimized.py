@@ -100,6 +100,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             make_strategy,
         )
 
+        tf.get_logger().setLevel("ERROR")  # it warns of a new graph for every fold's model
         if settings.deterministic:
             tf.config.experimental.enable_op_determinism()
         devices = find_devices(settings.replicas)
@@ -621,6 +622,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 {"unlabeled": len(unlabeled), **of_round.as_json()} for of_round in taken
             ],
             "untrained_vgg19": weights == "random",
+            "sampling": describe_sampling(settings),
+            "augmentation": list(settings.augment),
             "class_factors": dict(zip(CLASS_NAMES, factors, strict=True)),
             "clips": counts,
             "bad_clips": [

@@ -138,7 +138,9 @@ class Trainer(keras.Model):
 
     A batch is `(features, labels, weights)` as `input_pipeline` makes it. A weight is the clip's
     factor in the loss; clips of weight 0 are padding and count nowhere. The loss of a batch is
-    the mean over the places of the global batch, whatever the number of replicas.
+    the mean over the places of the global batch, whatever the number of replicas. What is told as
+    the loss is the clips' own, without the L2 penalty: that falls whether or not anything is
+    learned, and early stopping would wait for it.
 
     Args:
         classifier: from `(clips, frames, features)` to `(clips, 1)` probabilities.
@@ -208,7 +210,7 @@ class Trainer(keras.Model):
             share = tf.reduce_mean(losses * weights) + penalty
             share *= scale
         gradients = tape.gradient(share, self.classifier.trainable_weights)
-        return gradients, losses * weights + penalty, probabilities
+        return gradients, losses * weights, probabilities
 
     def save_state(self, path: Path) -> None:
         """Write all that training goes on from: weights, optimizer, loss scale; as an .npz file.
@@ -305,8 +307,6 @@ class Trainer(keras.Model):
         features, labels, weights = data
         probabilities = self.call(features, training=False)
         losses = self.clip_loss(labels, probabilities) * weights
-        if self.classifier.losses:
-            losses += tf.add_n(self.classifier.losses)
         self._count(losses, probabilities, labels, weights)
 
     def _count(

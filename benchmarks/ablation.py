@@ -8,8 +8,10 @@ Nothing is chosen on the held-out clips: the models are of the last epoch, the t
 A step's gain is real if a paired t-test over seeds and folds, corrected for folds that share their
 training clips (Nadeau and Bengio, https://doi.org/10.1023/A:1024068626366), says so at 5 %.
 
-Beside the recipe stand a logistic regression and a support vector machine on mean and deviation
-over the frames, and three LSTMs of plain Keras on RGB: the way that this replaces.
+With `--compare heads` the rows are the heads, at the training command's defaults or the flags that
+are given, on all clips as they are. Beside them stand a logistic regression and a support vector
+machine on mean and deviation over the frames, and three LSTMs of plain Keras on RGB: the way that
+this replaces.
 """
 
 import dataclasses
@@ -22,6 +24,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
+import tensorflow as tf
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -32,7 +35,7 @@ from sklearn.svm import SVC
 from benchmarks.command import make_parser, write_report
 from cache_folder import CacheFolder
 from clips import Clip, find_clips
-from config import STREAMS, Settings, parse_settings
+from config import HEADS, STREAMS, Settings, parse_settings
 from cross_validation import folds
 from devices import choose_precision, find_devices, make_strategy
 from evaluation import CONFIDENCE, classification_figures, groups_of, violence_probabilities
@@ -76,15 +79,20 @@ Predict = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 def main() -> None:
     """Print the table, and write it as JSON and Markdown."""
+    tf.get_logger().setLevel("ERROR")  # it warns of a new graph for every fold's model
     parser = make_parser(__doc__)
     parser.add_argument("--markdown", type=Path, help="where to write the table")
+    parser.add_argument(
+        "--compare", choices=("recipe", "heads"), default="recipe", help="what the rows are"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="repetitions (default: 5)")
     own, flags = parser.parse_known_args()
     settings = parse_settings([*flags, "--streams", ",".join(STREAMS)])
     devices = find_devices(settings.replicas)
     precision = choose_precision(settings.mixed_precision, devices[0].device_type)
     clips, features = all_features(settings, precision.computation)
-    report = ablate(settings, clips, features, range(own.seeds), precision.policy)
+    rows, share = (RECIPE, VIOLENT_SHARE) if own.compare == "recipe" else (heads(), None)
+    report = ablate(settings, clips, features, range(own.seeds), precision.policy, rows, share)
     write_report(report, own.json)
     text = as_markdown(report)
     if own.markdown:
@@ -144,16 +152,23 @@ def ablate(
     features: ClipFeatures,
     seeds: Sequence[int],
     policy: str,
+    steps: Sequence[tuple[str, dict[str, Any]]],
+    violent_share: float | None,
 ) -> dict[str, Any]:
-    """Return the figures of every row, and what each step gains."""
+    """Return the figures of every row, and what each step gains over the one before.
+
+    Args:
+        steps: the rows' names and what each changes in the settings of the row before.
+        violent_share: of the clips that are trained on; None: as they are.
+    """
     rows: list[dict[str, Any]] = []
     for name, streams, predict in baselines(features, settings):
-        rows.append(measured(name, clips, seeds, predict))
+        rows.append(measured(name, clips, seeds, predict, violent_share))
         rows[-1]["streams"] = streams
         say(rows[-1])
     changed = settings
     before = None
-    for name, change in RECIPE:
+    for name, change in steps:
         changed = dataclasses.replace(changed, **change)
         chosen = streams_of(features, changed.streams)
 
@@ -176,7 +191,7 @@ def ablate(
                 axis=0,
             )
 
-        row = measured(name, clips, seeds, predict)
+        row = measured(name, clips, seeds, predict, violent_share)
         row["streams"] = list(changed.streams)
         if before:
             row["gain"] = paired_gain(before["fold_roc_auc"], row["fold_roc_auc"])
@@ -188,7 +203,7 @@ def ablate(
         "groups": len(set(groups_of(clips))),
         "folds": FOLDS,
         "seeds": list(seeds),
-        "violent_share_in_training": VIOLENT_SHARE,
+        "violent_share_in_training": violent_share,
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,
         "feature_layer": settings.feature_layer,
@@ -196,14 +211,24 @@ def ablate(
     }
 
 
-def made_imbalanced(clips: Sequence[Clip], train: np.ndarray, seed: int) -> np.ndarray:
-    """Return the places of `train` without as many nonviolent clips as make 78 % violent.
+def heads() -> list[tuple[str, dict[str, Any]]]:
+    """Return the rows of `--compare heads`: the baseline first, the default last."""
+    streams = Settings.streams
+    names = ("mean", *(head for head in HEADS if head not in ("mean", Settings.head)))
+    rows = [(head, {"streams": streams, "head": head}) for head in (*names, Settings.head)]
+    return [*rows, (f"+ ensemble of {ENSEMBLE}", {"ensemble": ENSEMBLE})]
+
+
+def made_imbalanced(
+    clips: Sequence[Clip], train: np.ndarray, seed: int, violent_share: float
+) -> np.ndarray:
+    """Return the places of `train` without as many nonviolent clips as are too many.
 
     Group by group, in an order drawn by `seed`; of the last group, what is too much.
     """
     violent = train[[clips[place].label == 1 for place in train]]
     others = train[[clips[place].label == 0 for place in train]]
-    kept = max(1, round(len(violent) * (1 - VIOLENT_SHARE) / VIOLENT_SHARE))
+    kept = max(1, round(len(violent) * (1 - violent_share) / violent_share))
     groups = np.array(groups_of([clips[place] for place in others]))
     order = np.random.default_rng(seed).permutation(np.unique(groups))
     by_group = np.concatenate([others[groups == group] for group in order])
@@ -211,7 +236,11 @@ def made_imbalanced(clips: Sequence[Clip], train: np.ndarray, seed: int) -> np.n
 
 
 def measured(
-    name: str, clips: Sequence[Clip], seeds: Sequence[int], predict: Predict
+    name: str,
+    clips: Sequence[Clip],
+    seeds: Sequence[int],
+    predict: Predict,
+    violent_share: float | None,
 ) -> dict[str, Any]:
     """Return a row: figures pooled over the folds, their mean over the seeds, with intervals."""
     started = time.perf_counter()
@@ -221,7 +250,9 @@ def measured(
     for seed in seeds:
         probabilities = np.zeros(len(clips))
         for train, held_out in folds(clips, FOLDS, seed):
-            probabilities[held_out] = predict(made_imbalanced(clips, train, seed), held_out, seed)
+            if violent_share:
+                train = made_imbalanced(clips, train, seed, violent_share)
+            probabilities[held_out] = predict(train, held_out, seed)
             by_fold.append(float(roc_auc_score(labels[held_out], probabilities[held_out])))
         judged.append(probabilities)
     figures = mean_figures(labels, judged, np.ones((1, len(clips))))

@@ -71,11 +71,11 @@ def opened_cache(folder: Path, recipe: Recipe) -> Iterator[FeatureCache]:
 
 
 @pytest.fixture
-def stored_features(tmp_path: Path) -> Callable[[np.ndarray], FeatureRows]:
+def stored_features(tmp_path: Path) -> Callable[..., FeatureRows]:
     """Return a function that puts `(clips, frames, features)` into a file of rows."""
 
-    def store(features: np.ndarray) -> FeatureRows:
-        path = tmp_path / "rows.features"
+    def store(features: np.ndarray, name: str = "rows") -> FeatureRows:
+        path = tmp_path / f"{name}.features"
         path.write_bytes(features.tobytes())
         return FeatureRows(path, features.shape[1:], features.dtype.name)
 

@@ -1,16 +1,20 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
+from benchmarks.ablation import made_imbalanced, paired_gain
 from benchmarks.cached_run import FIRST_STEP, cached_dataset, start_training
 from benchmarks.speed import AT_LEAST, AT_MOST, compare_with_targets
 from benchmarks.tables import Table, figure_at, make_tables
 from benchmarks.timing import Way, side_by_side
 from benchmarks.training import FEATURES, FRAMES, matrix_product_operations
+from clips import Clip
 from model_architecture import classifier
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -94,3 +98,24 @@ def test_speed_of_decoding_from_the_command_line(tmp_path: Path) -> None:
     assert "grab() alone" in done.stdout
     assert "| grab() alone" in (tmp_path / "speed.md").read_text()
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_training_side_is_made_imbalanced_by_whole_sources() -> None:
+    clips = [Clip(Path(f"/{n}"), str(n), n % 2, "train", f"source {n // 10}") for n in range(200)]
+    train = np.arange(40, 200)
+    chosen = made_imbalanced(clips, train, seed=0, violent_share=0.78)
+    labels = np.array([clips[place].label for place in chosen])
+    assert labels.sum() == 80 and labels.mean() == pytest.approx(0.78, abs=0.01)
+    assert set(chosen) <= set(train)
+    others = Counter(clips[place].group for place in chosen if not clips[place].label)
+    assert sorted(others.values())[1:] == [5] * (len(others) - 1)  # but for the last one
+
+
+@pytest.mark.parametrize(("gain", "real"), [(0.0, False), (0.01, False), (0.2, True), (-0.2, True)])
+def test_gain_is_real_if_folds_agree_on_it(gain: float, real: bool) -> None:
+    random = np.random.default_rng(0)
+    before = random.uniform(0.6, 0.9, 25)
+    after = before + gain + random.normal(0, 0.05, 25)
+    found = paired_gain(before.tolist(), after.tolist())
+    assert found["roc_auc"] == pytest.approx(gain, abs=0.03)
+    assert found["real"] == real

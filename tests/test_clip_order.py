@@ -1,15 +1,13 @@
 """The order of an epoch: what it holds of each class, of hard clips, of easy ones."""
 
 import threading
-from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from clip_order import EASIEST_SHARE, PACE, ClipOrder
 
-# Two violent clips for three nonviolent ones of many.
-LABELS = np.arange(40) % 5 < 2
+LABELS = np.arange(40) % 5 < 2  # 16 violent clips, 24 nonviolent
 
 
 def drawn(order: ClipOrder, epochs: int) -> list[list[int]]:
@@ -86,18 +84,20 @@ def test_end_frees_an_epoch_that_waits() -> None:
 
 @pytest.mark.parametrize("stratified", [False, True])
 def test_curriculum_begins_with_the_easiest_of_each_class(stratified: bool) -> None:
-    epochs = 20
+    epochs, all_from = 20, 10
+    assert all_from == PACE * epochs
     order = ClipOrder(LABELS, seed=0, stratified=stratified, curriculum_epochs=epochs)
     order.easiness = np.random.default_rng(0).random(40) + LABELS  # violent clips are harder
     of_epochs = list(map(set, drawn(order, epochs)))
     for label in (0, 1):
-        members = np.flatnonzero(LABELS == label)
-        easiest = members[np.argsort(order.easiness[members])][: int(EASIEST_SHARE * len(members))]
+        members = np.flatnonzero(order.labels == label)
+        by_easiness = members[np.argsort(order.easiness[members])]
+        easiest = by_easiness[: int(EASIEST_SHARE * len(members))]
         assert of_epochs[0] & set(members) == set(easiest)
-    assert all(len(later) >= len(earlier) for earlier, later in pairwise(of_epochs[:10]))
-    assert set.union(*of_epochs[int(PACE * epochs) :]) == set(range(40))
+        assert not any(by_easiness[-1] in epoch for epoch in of_epochs[:all_from])
+    assert set.union(*of_epochs[all_from:]) == set(range(40))
     if not stratified:
-        assert all(len(epoch) == 40 for epoch in of_epochs[int(PACE * epochs) :])
+        assert all(len(epoch) == 40 for epoch in of_epochs[all_from:])
 
 
 @pytest.mark.parametrize("stratified", [False, True])

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,13 @@ ROOT = Path(__file__).parent.parent
         (["--feature-layer", "fc3"], ["--feature-layer fc3", "block5_pool"]),
         (["--vgg19-weights", "/no/such.h5"], ["/no/such.h5", "no such file"]),
         (["--replicas", "0"], ["--replicas 0"]),
+        (["--streams", "none"], ["--streams", "must name a stream"]),
+        (["--cached-frames", "8"], ["--cached-frames 8", "--frames 16"]),
+        (["--cached-frames", "0"], ["--cached-frames 0", "1 or more"]),
+        (["--units", "0"], ["--units 0", "1 or more"]),
+        (["--find-lr", "--tune", "3"], ["--find-lr", "--tune", "one of them"]),
+        (["--find-lr", "--cross-validate", "5"], ["--find-lr", "--cross-validate", "one of them"]),
+        (["--cross-validate", "1"], ["--cross-validate 1", "2 or more"]),
         (["--seed", "4294967296"], ["--seed 4294967296"]),
     ],
 )
@@ -50,6 +58,10 @@ def test_wrong_value_is_named_with_the_way_out(
         ([*DATASET, "--dropot", "0.5"], "--dropot"),
         ([*DATASET, "--on-bad-clip", "ignore"], "zeros"),
         ([*DATASET, "--epoch", "50"], "--epoch"),
+        ([*DATASET, "--streams", "flow,depth"], "'depth' is not one of rgb, difference, flow"),
+        ([*DATASET, "--streams", "flow,flow"], "flow,flow: a name is there twice"),
+        ([*DATASET, "--augment", "mixup,rotate"], "'rotate' is not one of jitter, speed"),
+        ([*DATASET, "--head", "gru"], "attention-lstm"),
     ],
 )
 def test_flag_that_cannot_be_read_is_told_in_one_line(
@@ -101,6 +113,10 @@ def test_promised_command_lines_are_understood(line: str) -> None:
         ("use_class_weights", True),
         ("label_smoothing", 0.1),
         ("frames", 16),
+        ("streams", ("difference", "flow")),
+        ("augment", ()),
+        ("head", "attention-lstm"),
+        ("sampling", "shuffle"),
         ("feature_layer", "fc2"),
         ("feature_dtype", "float16"),
         ("resume", True),
@@ -169,3 +185,82 @@ def test_threshold_goals_that_are_none(goal: str) -> None:
 def test_one_folder_for_cache_and_checkpoints() -> None:
     with pytest.raises(UserError, match="both"):
         parse_settings([*DATASET, "--cache-dir", "a/../b", "--checkpoint-dir", "b"])
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [("none", ()), ("", ()), ("flip", ("flip",)), ("mixup,noise", ("mixup", "noise"))],
+)
+def test_names_with_commas_between_them_or_none(given: str, chosen: tuple[str, ...]) -> None:
+    assert parse_settings([*DATASET, f"--augment={given}"]).augment == chosen
+
+
+def test_as_many_frames_are_cached_as_are_used_or_more() -> None:
+    assert parse_settings([*DATASET, "--frames", "8"]).frames_in_cache == 8
+    more = parse_settings([*DATASET, "--frames", "8", "--cached-frames", "32"])
+    assert (more.frames, more.frames_in_cache) == (8, 32)
+
+
+def test_config_file_is_read_and_the_command_line_counts_more(tmp_path: Path) -> None:
+    values = {
+        "epochs": 12,
+        "learning_rate": 0.02,
+        "head": "mean",
+        "streams": ["rgb", "flow"],
+        "augment": [],
+        "class_weights": [1.5, 0.5],
+        "use_focal_loss": False,
+        "hard_mining": True,
+        "replicas": None,
+    }
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps(values))
+    settings = parse_settings([*DATASET, "--config", str(path), "--epochs", "9", "--head=mean"])
+    assert (settings.epochs, settings.learning_rate, settings.head) == (9, 0.02, "mean")
+    assert (settings.streams, settings.augment) == (("rgb", "flow"), ())
+    assert settings.class_weights == (1.5, 0.5)
+    assert (settings.use_focal_loss, settings.hard_mining, settings.replicas) == (False, True, None)
+    switched = parse_settings([*DATASET, "--config", str(path), "--no-hard-mining"])
+    assert (switched.hard_mining, switched.epochs) == (False, 12)
+
+
+def test_config_file_may_name_the_dataset_and_hold_what_a_run_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(as_json(parse_settings([*DATASET, "--epochs", "7"]))))
+    settings = parse_settings(["--config", str(path)])
+    assert (settings.dataset_path, settings.epochs) == (Path("/data/organized_dataset"), 7)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read as JSON"),
+        ("{epochs: 3}", "cannot be read as JSON"),
+        ("[1, 2]", "no JSON object"),
+        ('{"epoch": 3}', "'epoch' is no setting"),
+        ('{"hard_mining": 1}', "hard_mining 1: that is no value of it"),
+        ('{"epochs": true}', "epochs true: that is no value of it"),
+        ('{"dropout": 2}', "--dropout 2"),
+    ],
+)
+def test_config_file_that_is_wrong_is_named(
+    tmp_path: Path, content: str | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "best.json"
+    if content is not None:
+        path.write_text(content)
+    assert main([*DATASET, "--config", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.startswith("error: ")
+    assert message.count("\n") <= 2
+
+
+def test_config_file_with_a_value_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "best.json"
+    path.write_text('{"epochs": "many"}')
+    with pytest.raises(SystemExit):
+        parse_settings([*DATASET, "--config", str(path)])
+    assert "--epochs: invalid int value: 'many'" in capsys.readouterr().err

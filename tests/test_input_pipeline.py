@@ -82,6 +82,56 @@ def test_clip_kept_as_zeros(clips: ClipFeatures) -> None:
     assert weights[2] == 0
 
 
+def test_streams_are_side_by_side_and_mirrored_clips_are_of_the_same_streams(
+    stored_features: Callable[..., FeatureRows],
+) -> None:
+    """Clip n's features are n, n + 100 in the second stream, and negative where mirrored."""
+    numbers = np.arange(CLIPS, dtype=np.float32)[:, None, None]
+    views = {"rgb": numbers, "flow": numbers + 100}
+    views |= {f"mirrored_{name}": -values for name, values in views.items()}
+    stored = [
+        stored_features(np.broadcast_to(values, (CLIPS, 4, size)).copy(), name)
+        for (name, values), size in zip(views.items(), (3, 2, 3, 2), strict=True)
+    ]
+    rows = np.tile(np.arange(CLIPS)[:, None], 4)
+    clips = ClipFeatures(stored, rows, np.arange(CLIPS) % 2, streams=2)
+    plain, _, _ = clips.batch(np.array([5, 7, -1]))
+    expected = np.array([[5, 5, 5, 105, 105], [7, 7, 7, 107, 107], [0] * 5])
+    np.testing.assert_array_equal(plain, np.tile(expected[:, None], (1, 4, 1)))
+    mirrored, _, _ = clips.batch(np.array([5, 7, -1]), np.array([False, True, True]))
+    np.testing.assert_array_equal(mirrored[:, 0], expected * [[1], [-1], [1]])
+
+    batches = training_batches(clips, ClipOrder(clips.labels, 0), BATCH, 0, 4, ["flip"])
+    signs = {float(np.sign(clip[0, -1])) for x, _, _ in batches for clip in x.numpy()}
+    assert signs == {-1.0, 0.0, 1.0}  # both ways, and padding
+
+
+def test_frames_of_more_in_the_cache(
+    stored_features: Callable[[np.ndarray], FeatureRows],
+) -> None:
+    """Evaluation takes those that are evenly spread; jitter others each time, in time order."""
+    numbers = np.arange(8, dtype=np.float32)[None, :, None] + np.zeros((4, 1, 1), np.float32)
+    rows = stored_features(numbers)
+    few = ClipFeatures([rows], range(4), [0, 1, 0, 1], frames=4)
+    ((features, _, _),) = evaluation_batches(few, 4).as_numpy_iterator()
+    assert features[:, :, 0].tolist() == [[1, 3, 5, 7]] * 4
+    order = ClipOrder(few.labels, seed=0)
+    jittered = training_batches(few, order, 4, 0, 20, augmentations=["jitter"])
+    drawn = np.concatenate([features[:, :, 0] for features, _, _ in jittered.as_numpy_iterator()])
+    assert (np.diff(drawn, axis=1) >= 0).all()
+    assert set(drawn.ravel()) == set(range(8))
+
+
+def test_some_of_the_clips_with_other_factors(clips: ClipFeatures) -> None:
+    some = clips.of([4, 9], (2.0, 3.0))
+    for own, whole in zip(
+        some.batch(np.arange(2))[:2], clips.batch(np.array([4, 9]))[:2], strict=True
+    ):
+        np.testing.assert_array_equal(own, whole)
+    np.testing.assert_array_equal(some.weights, [2, 3])
+    np.testing.assert_array_equal(clips.of(slice(2)).weights, [1.5, 0.5])
+
+
 def test_sample_has_no_padding(clips: ClipFeatures) -> None:
     sample = [np.asarray(batch) for batch in sample_features(clips, BATCH, seed=1, limit=1000)]
     assert sorted(np.concatenate(sample)[:, 0, 0].astype(int)) == list(range(CLIPS))

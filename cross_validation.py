@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import roc_curve
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -17,7 +19,7 @@ from clips import Clip
 from config import CLASS_NAMES, Settings
 from durable_files import replace_file, write_csv, write_json
 from errors import UserError
-from evaluation import FIGURES, evaluate, groups_of, violence_probabilities
+from evaluation import FIGURES, evaluate, groups_of, shown, violence_probabilities
 from fitting import fit, members
 from input_pipeline import ClipFeatures
 
@@ -26,14 +28,21 @@ SHOWN = (*FIGURES, *(f"{name}_accuracy" for name in CLASS_NAMES))
 THRESHOLD = 0.5
 
 
-def folds(clips: Sequence[Clip], count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def folds(
+    clips: Sequence[Clip], count: int, seed: int, rows: np.ndarray | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the places of the clips to train on and of those held out, for each fold.
+
+    Args:
+        rows: `(clips,)`: where each clip's features are: copies of one file stay together, too.
 
     Raises:
         UserError: there are too few groups of a class for that many folds.
     """
     labels = np.array([clip.label for clip in clips])
-    groups = np.array(groups_of(clips))
+    groups = np.unique(groups_of(clips), return_inverse=True)[1]
+    if rows is not None:
+        groups = _joined(groups, rows)
     for label, name in enumerate(CLASS_NAMES):
         found = len(set(groups[labels == label]))
         if found < count:
@@ -50,6 +59,14 @@ def folds(clips: Sequence[Clip], count: int, seed: int) -> list[tuple[np.ndarray
                 "both classes: ask for fewer parts, or try another --seed"
             )
     return parts
+
+
+def _joined(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return groups in which clips are together that share a group or a row, also by others."""
+    rows = np.where(rows < 0, rows.max() + 1 + np.arange(len(rows)), rows)  # of zeros: each its own
+    places = np.unique(rows, return_inverse=True)[1] + groups.max() + 1
+    links = coo_array((np.ones(len(groups)), (groups, places)), shape=(places.max() + 1,) * 2)
+    return connected_components(links, directed=False)[1][groups]
 
 
 def cross_validate(
@@ -74,7 +91,9 @@ def cross_validate(
     """
     probabilities = np.zeros(len(clips), np.float32)
     fold_of = np.zeros(len(clips), np.int64)
-    for fold, (train, held_out) in enumerate(folds(clips, count, settings.seed)):
+    for fold, (train, held_out) in enumerate(
+        folds(clips, count, settings.seed, features.rows[:, 0])
+    ):
         for member in members(settings):
             trainer = fit(member, features.of(train), policy)
             probabilities[held_out] += violence_probabilities(
@@ -109,8 +128,11 @@ def summarize(
     }
     return {
         "folds": by_fold,
-        "mean": {name: float(np.mean(found)) for name, found in values.items()},
-        "deviation": {name: float(np.std(found, ddof=1)) for name, found in values.items()},
+        "mean": {name: float(np.mean(found)) if found else None for name, found in values.items()},
+        "deviation": {
+            name: float(np.std(found, ddof=1)) if len(found) > 1 else None
+            for name, found in values.items()
+        },
         "pooled": figures(np.ones(len(clips), bool)),
     }
 
@@ -121,10 +143,10 @@ def as_table(summary: dict[str, Any]) -> str:
     width = max(len(name) for name in SHOWN) + 2
     lines = [f"  {'':<{width}}{'mean ± deviation':<20}pooled (95 % interval)"]
     for name in SHOWN:
-        mean = f"{summary['mean'][name]:.3f} ± {summary['deviation'][name]:.3f}"
-        interval = pooled["intervals"][name]
-        spread = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-        lines.append(f"  {name.replace('_', ' '):<{width}}{mean:<20}{pooled[name]:.3f}{spread}")
+        mean, deviation = summary["mean"][name], summary["deviation"][name]
+        spread = "n/a" if mean is None else f"{mean:.3f}"
+        spread += "" if deviation is None else f" ± {deviation:.3f}"
+        lines.append(f"  {name.replace('_', ' '):<{width}}{spread:<20}{shown(pooled, name)}")
     return "\n".join(lines)
 
 
@@ -179,7 +201,8 @@ def _draw(
         interval = summary["pooled"]["intervals"][name]
         if interval:
             figures.plot(interval, [place, place], color="black", linewidth=2)
-        figures.plot(summary["pooled"][name], place, "D", color="black")
+        if summary["pooled"][name] is not None:
+            figures.plot(summary["pooled"][name], place, "D", color="black")
     figures.set_yticks(range(len(SHOWN)), [name.replace("_", " ") for name in SHOWN])
     figures.invert_yaxis()
     figures.set(title="folds (dots); all clips, 95 % interval (line)", xlim=(0, 1))

@@ -197,11 +197,11 @@ def figures_table(
         ("calibrated", "uncalibrated", ("ece", "brier"), chosen, uncalibrated),
     ]
     lines = []
-    for left, right, shown, first, second in blocks:
+    for left, right, listed, first, second in blocks:
         lines.append(f"  {'':<20}{left:<26}{right}")
         lines += [
-            f"  {name.replace('_', ' '):<20}{_shown(first, name):<26}{_shown(second, name)}"
-            for name in shown
+            f"  {name.replace('_', ' '):<20}{shown(first, name):<26}{shown(second, name)}"
+            for name in listed
         ]
     lines.append(f"  {'':<20}{'called ' + CLASS_NAMES[0]:>18}{'called ' + CLASS_NAMES[1]:>18}")
     lines += [
@@ -211,7 +211,8 @@ def figures_table(
     return "\n".join(lines)
 
 
-def _shown(figures: dict[str, Any], name: str) -> str:
+def shown(figures: dict[str, Any], name: str) -> str:
+    """Return a figure with its interval in words; "n/a" if it is not defined."""
     value, interval = figures[name], figures["intervals"][name]
     if value is None:
         return "n/a"

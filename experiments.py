@@ -5,25 +5,29 @@ nothing, uses all clips.
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from clips import Clip, fingerprint
-from config import Settings, as_json, check_settings, flag
+from config import FREE_TO_CHANGE, Settings, as_json, check_settings, flag
 from cross_validation import (
     JSON,
     PLOT,
     THRESHOLD,
     as_table,
     cross_validate,
+    folds,
     summarize,
     write_summary,
 )
-from durable_files import write_csv
+from durable_files import read_json, write_csv, write_json
+from errors import UserError, end_if_told
 from evaluation import groups_of
 from fitting import STANDARDIZE_ON, make_order
 from input_pipeline import ClipFeatures, sample_features, steps_per_epoch, training_batches
@@ -44,7 +48,7 @@ FOLDS = 5  # of a search, if --cross-validate does not say
 RANGE_STEPS = 300  # of a range test
 SEARCH_FILE, TRIALS, BEST_CONFIG = "search.sqlite", "trials.csv", "best_config.json"
 RANGE_TEST, RANGE_PLOT = "learning_rate.csv", "learning_rate.png"
-GRID = "grid.csv"
+GRID, GRID_STATE = "grid.csv", "grid.json"
 
 
 def run_experiment(
@@ -77,7 +81,7 @@ def run_experiment(
         write_csv(folder / TRIALS, list(trials[0]), [list(trial.values()) for trial in trials])
         log.info("all trials: %s", folder / TRIALS)
     else:
-        best = _try_grid(settings, score, folder)
+        best = _try_grid(settings, score, chosen, folder)
     write_config(best, folder / BEST_CONFIG)
     log.info(
         "best: %s\ntrain with them: --config %s",
@@ -132,7 +136,7 @@ def _cross_validate(
             count,
             len(held_out),
             right.mean(),
-            roc_auc_score(labels[held_out], probabilities),
+            _area(labels[held_out], probabilities),
         )
 
     probabilities, fold_of = cross_validate(settings, features, clips, count, policy, say)
@@ -174,15 +178,50 @@ def _find_rate(settings: Settings, features: ClipFeatures, policy: str, folder: 
     )
 
 
-def _try_grid(settings: Settings, score: Score, folder: Path) -> dict[str, object]:
-    combinations = read_grid(settings.grid) if settings.grid else []
-    rows: list[tuple[object, ...]] = []
-    names = list(combinations[0])
+def check_experiment(settings: Settings, clips: Sequence[Clip]) -> None:
+    """Raise `UserError` for what cannot be done, before any features are computed for it."""
+    for values in _combinations(settings):
+        changed = dataclasses.replace(settings, **values)
+        check_settings(changed)
+        if "flip" in set(changed.augment) - set(settings.augment):
+            raise UserError(f"--grid {settings.grid}: for flip in it, give --augment flip, too")
+    if not settings.find_lr:
+        searched = settings.tune or settings.grid
+        chosen = [clip for clip in clips if not searched or clip.split != "test"]
+        folds(chosen, settings.cross_validate or FOLDS, settings.seed)
+
+
+def _combinations(settings: Settings) -> list[dict[str, Any]]:
+    return read_grid(settings.grid) if settings.grid else []
+
+
+def _try_grid(
+    settings: Settings, score: Score, clips: Sequence[Clip], folder: Path
+) -> dict[str, Any]:
+    combinations = _combinations(settings)
+    free = {*combinations[0], *FREE_TO_CHANGE}
+    fixed = {name: value for name, value in as_json(settings).items() if name not in free}
+    identity = {"settings": fixed, "clips": fingerprint(clips)}
+    state = folder / GRID_STATE
+    done = read_json(state) if state.exists() else {}
+    scores = done["scores"] if done.get("identity") == identity else {}
     for number, values in enumerate(combinations, start=1):
-        area = score(dataclasses.replace(settings, **values), lambda fold, so_far: None)
-        rows.append((*values.values(), f"{area:.6f}"))
-        write_csv(folder / GRID, (*names, "roc_auc"), rows)  # as far as it has come
-        log.info("%d of %d: %s  ROC-AUC %.4f", number, len(combinations), values, area)
+        end_if_told()
+        name = json.dumps(values)
+        if name not in scores:
+            changed = dataclasses.replace(settings, **values)
+            area = score(changed, lambda fold, so_far: None)
+            scores[name] = None if math.isnan(area) else area
+            write_json(state, {"identity": identity, "scores": scores})
+        log.info("%d of %d: %s  ROC-AUC %s", number, len(combinations), values, scores[name])
+    areas = [scores[json.dumps(values)] for values in combinations]
+    rows = [
+        (*values.values(), "" if area is None else f"{area:.6f}")
+        for values, area in zip(combinations, areas, strict=True)
+    ]
+    write_csv(folder / GRID, (*combinations[0], "roc_auc"), rows)
     log.info("the grid: %s", folder / GRID)
-    best = max(range(len(rows)), key=lambda place: float(str(rows[place][-1])))
+    if all(area is None for area in areas):
+        raise UserError(f"--grid {settings.grid}: training blew up with every combination")
+    best = max(range(len(areas)), key=lambda place: -1 if areas[place] is None else areas[place])
     return combinations[best]

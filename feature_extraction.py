@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from cache_folder import Stamp, file_stamp
 from clips import Clip
+from config import UNLABELED
 from decoding import DecoderProcesses, decoder_count
 from errors import GOES_ON, RunError, UserError, end_if_told
 from feature_cache import THUMBNAIL, FeatureCache
@@ -257,7 +258,7 @@ def on_replicas(
 
 def too_many_unreadable(bad: Sequence[BadClip], clips: Sequence[Clip], limit: float) -> str | None:
     """Return what to tell the user if more than `limit` of a split cannot be read, else None."""
-    for split in {item.clip.split for item in bad}:
+    for split in {item.clip.split for item in bad} - {UNLABELED}:
         lost = sum(item.clip.split == split for item in bad)
         total = sum(clip.split == split for clip in clips)
         if lost > limit * total:

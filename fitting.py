@@ -79,10 +79,6 @@ class MineHardClips(keras.callbacks.Callback):
         self.model.kept["mined_losses"] = np.stack([kept[1], losses])
         self.order.losses_after(epoch, losses)
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Nobody is to wait for the losses of an epoch that does not come."""
-        self.order.end()
-
 
 def prepare_order(
     settings: Settings,
@@ -148,12 +144,15 @@ def fit(
                 on_epoch_end=lambda epoch, logs: after_epoch and after_epoch(epoch + 1, trainer),
             )
         )
-        trainer.fit(
-            batches,
-            epochs=settings.epochs,
-            steps_per_epoch=steps,
-            callbacks=callbacks,
-            shuffle=False,  # the order is the batches' own
-            verbose=0,
-        )
+        try:
+            trainer.fit(
+                batches,
+                epochs=settings.epochs,
+                steps_per_epoch=steps,
+                callbacks=callbacks,
+                shuffle=False,  # the order is the batches' own
+                verbose=0,
+            )
+        finally:
+            order.end()  # or the batches would wait for losses for ever
     return trainer

@@ -11,7 +11,7 @@ import numpy as np
 
 from clips import Clip
 from config import CLASS_NAMES, Settings
-from durable_files import write_csv
+from durable_files import read_json, write_csv, write_json
 from evaluation import violence_probabilities
 from input_pipeline import ClipFeatures
 from operating_point import calibrate, fit_temperature
@@ -41,10 +41,23 @@ class PseudoLabels:
         digest.update(self.labels.tobytes())
         return digest.hexdigest()
 
+    def write(self, path: Path) -> None:
+        """Keep what is taken: a teacher that is asked again may be a little less or more sure."""
+        values = (self.probabilities, self.places, self.labels)
+        names = ("probabilities", "places", "labels")
+        write_json(path, {n: v.tolist() for n, v in zip(names, values, strict=True)})
+
     def as_json(self) -> dict[str, Any]:
         """Return how many clips are taken of each class."""
         counts = np.bincount(self.labels, minlength=len(CLASS_NAMES)).tolist()
         return {"taken": dict(zip(CLASS_NAMES, counts, strict=True))}
+
+
+def read_pseudo_labels(path: Path) -> PseudoLabels:
+    """Return what `PseudoLabels.write` kept; raises `UserError` if it is damaged."""
+    kept = read_json(path)
+    places, labels = (np.array(kept[name], np.int64) for name in ("places", "labels"))
+    return PseudoLabels(np.array(kept["probabilities"], np.float64), places, labels)
 
 
 def take_sure_ones(

@@ -43,7 +43,9 @@ ENSEMBLE_MODEL = "ensemble.keras"
 MEMBER = "member_"  # begins the folders of an ensemble's second member and those after it
 TEACHER = "teacher_"  # begins the folders of those whose verdicts are pseudo-labels
 PSEUDO_LABELS = "pseudo_labels.csv"
+TAKEN = "taken.json"  # in a teacher's folder: the pseudo-labels of its round
 LOG = "training.log"
+EXPERIMENTS_LOG = "experiments.log"
 TENSORBOARD = "tensorboard"
 SPLITS_FILE = "splits.csv"
 PREDICTIONS = "predictions.csv"
@@ -242,7 +244,8 @@ class RunDirectory:
         )
 
     def _require_same_inputs(self, inputs: Inputs, before: Inputs) -> None:
-        changed = [name for name in inputs if inputs[name] != before.get(name)]
+        names = dict.fromkeys((*inputs, *before))
+        changed = [name for name in names if inputs.get(name) != before.get(name)]
         if changed:
             raise UserError(
                 f"{self.folder}: the interrupted run cannot go on as it was, since "

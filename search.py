@@ -56,6 +56,9 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 Score = Callable[[Settings, Callable[[int, float], None]], float]
 
+# What may differ from one combination to the next: the features are the same for all.
+GRID_GROUPS = ("model", "training", "loss and regularization")
+NOT_IN_A_GRID = ("unlabeled", "pseudo_confidence", "pseudo_rounds")
 GRID_FORM = 'it is to hold lists of values, {"dropout": [0.2, 0.5], ...}'
 
 
@@ -365,7 +368,8 @@ def read_grid(path: Path) -> list[dict[str, Any]]:
     counts once. A setting may be spelled as its flag.
 
     Raises:
-        UserError: it is no such file, a name is no setting, or a value cannot be one of it.
+        UserError: it is no such file, a name is no setting or none of a grid, or a value cannot be
+            one of it.
     """
     try:
         lists = json.loads(path.read_text(encoding="utf-8"))
@@ -380,6 +384,8 @@ def read_grid(path: Path) -> list[dict[str, Any]]:
         name = key.removeprefix("--").replace("-", "_")
         if name not in fields:
             raise UserError(f"{path}: {key} is no setting; it may hold those of --help")
+        if fields[name].metadata["group"] not in GRID_GROUPS or name in NOT_IN_A_GRID:
+            raise UserError(f"{path}: {key} is not searched by a grid: give it on the command line")
         if name in grid:
             raise UserError(f"{path}: {key} is there twice: put its values into one list")
         if not isinstance(values, list) or not values:

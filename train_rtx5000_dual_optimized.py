@@ -48,12 +48,14 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         BEST_MODEL,
         DETECTOR,
         ENSEMBLE_MODEL,
+        EXPERIMENTS_LOG,
         LEAKAGE,
         LOG,
         MEMBER,
         PREDICTIONS,
         PSEUDO_LABELS,
         RESULTS,
+        TAKEN,
         TEACHER,
         TENSORBOARD,
         RunDirectory,
@@ -72,7 +74,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     continuing = settings.is_run and run.has_run() and settings.resume
     if continuing:
         run.require_same(settings, clips)
-    start_log(run / LOG)
+    log_file = run / (LOG if settings.is_run else EXPERIMENTS_LOG)
+    start_log(log_file)
     if continuing and run.is_finished(settings.threshold_for):
         log.info(
             "this run is finished; its results are in %s. "
@@ -87,7 +90,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     # Devices and precision. TensorFlow takes seconds to load: only now, when the rest is known
     # to be right.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how it was compiled
-    with native_messages_to(run / LOG):
+    with native_messages_to(log_file):
         import keras
         import tensorflow as tf
 
@@ -109,7 +112,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         log.warning(
             "there is an NVIDIA GPU here, but TensorFlow does not find it: pip install -r "
             "requirements-gpu.txt (its own words are in %s)",
-            run / LOG,
+            log_file,
         )
     replicas = strategy.num_replicas_in_sync
     precision = choose_precision(settings.mixed_precision, devices[0].device_type)
@@ -125,6 +128,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             if settings.xla
             else "off, but for standardizing the features, where it is faster",
         )
+
+    if not settings.is_run:
+        from experiments import check_experiment, run_experiment
+
+        check_experiment(settings, clips)
 
     # Features: VGG19 up to a layer, computed once per clip and kept.
     from cache_folder import CacheFolder
@@ -247,7 +255,9 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         )
     require_varied_features(surveys[0])
     survey, seen_rows = surveys[seen], {clip: of_views[seen] for clip, of_views in rows.items()}
-    conflicts = contradicting_labels(seen_rows)
+    conflicts = contradicting_labels(
+        {clip: row for clip, row in seen_rows.items() if clip.split != UNLABELED}
+    )
     for copies in conflicts[:SHOWN]:
         log.warning(
             "one file under both labels: %s; one of them is wrong: remove it",
@@ -298,7 +308,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             )
     del survey, surveys, seen_rows  # at 100,000 clips, 50 MB and more
     if settings.on_bad_clip == "zeros":
-        rows |= {item.clip: (-1,) * len(caches) for item in bad}
+        rows |= {item.clip: (-1,) * len(caches) for item in bad if item.clip.split != UNLABELED}
     leaking = {leak.clip for leak in leaks} if settings.on_leakage == "drop" else set()
     usable = [clip for clip in clips if clip in rows and clip not in leaking]
     require_both_classes(usable)
@@ -319,7 +329,12 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         steps_per_epoch,
         training_batches,
     )
-    from pseudo_labels import PseudoLabels, take_sure_ones, write_pseudo_labels
+    from pseudo_labels import (
+        PseudoLabels,
+        read_pseudo_labels,
+        take_sure_ones,
+        write_pseudo_labels,
+    )
     from training import Trainer, class_factors, focal_alpha, make_trainer
 
     everything = ClipFeatures(
@@ -357,8 +372,6 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     # Instead of a run: cross-validation, range test, search, grid.
     if not settings.is_run:
-        from experiments import run_experiment
-
         with strategy.scope(), read_errors([everything]):
             run_experiment(settings, everything, usable, precision.policy, run.folder)
         return 0
@@ -453,32 +466,37 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     mining = prepare_order(
                         of_member, train, order, trainer, precision.policy, finished
                     )
-                trainer.fit(
-                    training_batches(
-                        train,
-                        order,
-                        global_batch,
-                        first_epoch=finished,
+                try:
+                    trainer.fit(
+                        training_batches(
+                            train,
+                            order,
+                            global_batch,
+                            first_epoch=finished,
+                            epochs=settings.epochs,
+                            augmentations=settings.augment,
+                        ),
+                        initial_epoch=finished,
                         epochs=settings.epochs,
-                        augmentations=settings.augment,
-                    ),
-                    initial_epoch=finished,
-                    epochs=settings.epochs,
-                    steps_per_epoch=steps_per_epoch(len(train), global_batch),
-                    validation_data=evaluation_batches(features["val"], settings.batch_size),
-                    validation_steps=validation_steps,
-                    callbacks=[
-                        EndIfTold(),
-                        SeedEpoch(of_member.seed),
-                        SayFirstStep(started, on_screen=not has_bar and member_run is run),
-                        *mining,
-                        FinishEpoch(member_run, inputs, len(train), on_screen=not has_bar),
-                        early_stopping,
-                        keras.callbacks.TensorBoard(member_run / TENSORBOARD, write_graph=False),
-                    ],
-                    shuffle=False,  # the order is the batches' own
-                    verbose=int(has_bar),
-                )
+                        steps_per_epoch=steps_per_epoch(len(train), global_batch),
+                        validation_data=evaluation_batches(features["val"], settings.batch_size),
+                        validation_steps=validation_steps,
+                        callbacks=[
+                            EndIfTold(),
+                            SeedEpoch(of_member.seed),
+                            SayFirstStep(started, on_screen=not has_bar and member_run is run),
+                            *mining,
+                            FinishEpoch(member_run, inputs, len(train), on_screen=not has_bar),
+                            early_stopping,
+                            keras.callbacks.TensorBoard(
+                                member_run / TENSORBOARD, write_graph=False
+                            ),
+                        ],
+                        shuffle=False,  # the order is the batches' own
+                        verbose=int(has_bar),
+                    )
+                finally:
+                    order.end()  # or the batches would wait for losses for ever
         if len(member_run.history) < settings.epochs:
             log.info(
                 "stopped early: no lower validation loss for %d epochs",
@@ -501,8 +519,12 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             frames=settings.frames,
             streams=len(settings.streams),
         )
-        teacher = keras.models.load_model(teacher_run / BEST_MODEL, safe_mode=True)
-        taken.append(take_sure_ones(teacher, features["val"], candidates, settings))
+        if (teacher_run / TAKEN).exists():
+            taken.append(read_pseudo_labels(teacher_run / TAKEN))
+        else:
+            teacher = keras.models.load_model(teacher_run / BEST_MODEL, safe_mode=True)
+            taken.append(take_sure_ones(teacher, features["val"], candidates, settings))
+            taken[-1].write(teacher_run / TAKEN)
         log.info(
             "round %d: %d of %d unlabeled clips are taken, %d as nonviolent, %d as violent "
             "(confidence %g)",

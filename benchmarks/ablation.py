@@ -155,7 +155,7 @@ def ablate(
     steps: Sequence[tuple[str, dict[str, Any]]],
     violent_share: float | None,
 ) -> dict[str, Any]:
-    """Return the figures of every row, and what each step gains over the one before.
+    """Return the figures of every row, and what it gains over the one before, a head over `mean`.
 
     Args:
         steps: the rows' names and what each changes in the settings of the row before.
@@ -167,9 +167,10 @@ def ablate(
         rows[-1]["streams"] = streams
         say(rows[-1])
     changed = settings
-    before = None
+    compared: dict[str, Any] | None = None
     for name, change in steps:
         changed = dataclasses.replace(changed, **change)
+        changes_head = "head" in change
         chosen = streams_of(features, changed.streams)
 
         def predict(
@@ -193,10 +194,11 @@ def ablate(
 
         row = measured(name, clips, seeds, predict, violent_share)
         row["streams"] = list(changed.streams)
-        if before:
-            row["gain"] = paired_gain(before["fold_roc_auc"], row["fold_roc_auc"])
+        if compared:
+            row["gain"] = paired_gain(compared["fold_roc_auc"], row["fold_roc_auc"])
         rows.append(row)
-        before = row
+        if compared is None or not changes_head:
+            compared = row  # heads are compared with the first of them, steps with the one before
         say(row)
     return {
         "clips": len(clips),

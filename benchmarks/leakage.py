@@ -46,7 +46,12 @@ def main() -> None:
     """Alter, compare, print."""
     parser = make_parser(__doc__)
     parser.add_argument("--dataset-path", type=Path, required=True, help="with groups.csv")
-    parser.add_argument("--feature-layer", default="fc2")
+    parser.add_argument(
+        "--feature-layer",
+        default="thumbnail",
+        help="what clips are compared by: a VGG19 layer, as where rgb is among the streams, or "
+        "thumbnail, as where it is not (default)",
+    )
     parser.add_argument("--vgg19-weights", default="imagenet")
     parser.add_argument("--cache-dir", type=Path, help="(default: a new one, thrown away)")
     parser.add_argument("--count", type=int, default=24, help="clips to alter (default: 24)")
@@ -61,17 +66,22 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
     # Here: decoder processes import this file again, and TensorFlow takes seconds.
     from cache_folder import CacheFolder
     from devices import choose_precision, find_devices, make_strategy
-    from feature_cache import FeatureCache, Recipe
+    from feature_cache import THUMBNAIL, FeatureCache, Recipe
     from feature_extraction import extract_features, on_replicas
     from feature_survey import survey_features
     from leakage import NEAR_DUPLICATE, find_leaks
     from model_architecture import feature_size, identify_weights, load_vgg19_weights, vgg19
+    from streams import THUMBNAIL_VALUES
 
     clips = [replace(c, split="train") for c in find_clips(flags.dataset_path, seed=0)]
     copies = altered_copies(random.Random(0).sample(clips, flags.count), folder)
     layer, weights = flags.feature_layer, flags.vgg19_weights
     precision = choose_precision(True, "CPU").computation
-    recipe = Recipe(FRAMES, layer, identify_weights(weights, layer), feature_size(layer), "float16")
+    if layer == THUMBNAIL:
+        recipe = Recipe(FRAMES, THUMBNAIL, "", THUMBNAIL_VALUES, "float16")
+    else:
+        identity = identify_weights(weights, layer)
+        recipe = Recipe(FRAMES, layer, identity, feature_size(layer), "float16")
 
     def make_extractor() -> Any:
         model = vgg19(layer, precision)

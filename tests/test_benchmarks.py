@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from benchmarks.ablation import made_imbalanced, paired_gain
+from benchmarks.ablation import as_markdown, made_imbalanced, paired_gain
 from benchmarks.cached_run import FIRST_STEP, cached_dataset, start_training
 from benchmarks.speed import AT_LEAST, AT_MOST, compare_with_targets
 from benchmarks.tables import Table, figure_at, make_tables
@@ -119,3 +119,9 @@ def test_gain_is_real_if_folds_agree_on_it(gain: float, real: bool) -> None:
     found = paired_gain(before.tolist(), after.tolist())
     assert found["roc_auc"] == pytest.approx(gain, abs=0.03)
     assert found["real"] == real
+
+
+@pytest.mark.parametrize("name", ["ablation_fights", "heads_fights"])
+def test_readme_shows_the_accuracies_that_are_checked_in(name: str) -> None:
+    report = json.loads((RESULTS / f"{name}.json").read_text())
+    assert as_markdown(report) in (ROOT / "README.md").read_text()

@@ -8,7 +8,7 @@ import pytest
 
 from clips import Clip
 from config import Settings, parse_settings
-from cross_validation import CSV, PLOT, cross_validate, folds, summarize, write_summary
+from cross_validation import CSV, PLOT, as_table, cross_validate, folds, summarize, write_summary
 from errors import UserError
 from feature_cache import FeatureRows
 from input_pipeline import ClipFeatures
@@ -46,6 +46,29 @@ def test_every_clip_is_held_out_once_and_its_group_with_it() -> None:
         groups = [{clips[place].group for place in side} for side in (train, part)]
         assert not groups[0] & groups[1]
         assert {clips[place].label for place in part} == {0, 1}
+
+
+def test_copies_of_a_file_are_held_out_together() -> None:
+    """Also where that joins two groups."""
+    clips = grouped_clips(12, 6)
+    rows = np.arange(len(clips))
+    rows[6] = rows[0]  # of groups 0 and 1
+    for train, held_out in folds(clips, 4, seed=0, rows=rows):
+        for side in (train, held_out):
+            names = {clips[place].group for place in side}
+            assert ("source 0" in names) == ("source 1" in names)
+
+
+def test_no_clip_is_called_violent(tmp_path: Path) -> None:
+    """Then there is no precision, in no fold and not in all."""
+    clips = grouped_clips(10, 4)
+    fold_of = np.arange(len(clips)) % 4 // 2
+    probabilities = np.linspace(0, 0.4, len(clips), dtype=np.float32)
+    summary = summarize(clips, probabilities, fold_of, seed=0)
+    assert summary["mean"]["precision"] is None
+    assert "precision" in as_table(summary) and "n/a" in as_table(summary)
+    write_summary({}, clips, probabilities, fold_of, summary, tmp_path)
+    assert (tmp_path / PLOT).exists()
 
 
 def test_more_folds_than_groups_are_refused_with_what_is_possible() -> None:

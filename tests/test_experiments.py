@@ -1,10 +1,15 @@
 import csv
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 
+from config import Settings
+from cross_validation import cross_validate
 from train_rtx5000_dual_optimized import main
 
 pytestmark = pytest.mark.slow
@@ -59,6 +64,31 @@ def test_grid_tries_every_combination_and_names_the_best(
     assert chosen == {"head": best["head"], "dropout": 0.1}
 
 
+def test_grid_that_was_interrupted_goes_on(
+    scored_by_two_folds: list[str],
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C while the second combination is tried: the first is not tried again."""
+    grid = tmp_path / "grid.json"
+    grid.write_text('{"head": ["mean", "bidirectional"]}')
+    tried: list[str] = []
+
+    def interrupted(settings: Settings, *others: Any) -> tuple[np.ndarray, np.ndarray]:
+        tried.append(settings.head)
+        if len(tried) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return cross_validate(settings, *others)
+
+    monkeypatch.setattr("experiments.cross_validate", interrupted)
+    command = [*scored_by_two_folds, "--grid", str(grid)]
+    assert main(command) == 130
+    assert main(command) == 0
+    assert tried == ["mean", "bidirectional", "bidirectional"]
+    assert [row["head"] for row in rows_in(run / "grid.csv")] == ["mean", "bidirectional"]
+
+
 def test_grid_with_a_combination_that_contradicts_itself(
     scored_by_two_folds: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,10 +108,21 @@ def test_range_test_writes_its_losses_and_its_plot(flags: list[str], run: Path) 
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--find-lr", "--tune", "3"], ["--find-lr", "--cross-validate", "3"]]
+    ("wrong", "said"),
+    [
+        (["--find-lr", "--tune", "3"], "give one of them"),
+        (["--find-lr", "--cross-validate", "3"], "give one of them"),
+        (["--unlabeled", ".", "--tune", "3"], "drop it"),
+        (["--cross-validate", "15"], "ask for at most 14"),
+    ],
 )
-def test_two_experiments_at_once(
-    flags: list[str], wrong: list[str], capsys: pytest.CaptureFixture[str]
+def test_what_cannot_be_done_is_told_before_features_are_computed(
+    flags: list[str],
+    tmp_path: Path,
+    wrong: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main([*flags, *wrong]) == 2
-    assert "give one of them" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()

@@ -48,6 +48,17 @@ def test_hard_clips_are_learned_sooner_when_they_are_mined(clips: ClipFeatures) 
     assert losses["--hard-mining",] < 0.9 * losses[()]
 
 
+def test_training_that_fails_does_not_wait_for_losses_that_do_not_come(clips: ClipFeatures) -> None:
+    """Two steps an epoch: the batches are ahead by several epochs when it ends."""
+
+    def fail(epoch: int, trainer: Trainer) -> None:
+        raise OSError("the disk is full")
+
+    settings = settings_with("--epochs", "40", "--hard-mining", "--batch-size", "32")
+    with pytest.raises(OSError, match="the disk is full"):
+        fit(settings, clips, "float32", fail)
+
+
 def test_curriculum_begins_with_what_a_warm_up_model_finds_easy(clips: ClipFeatures) -> None:
     settings = settings_with("--epochs", "2", "--curriculum", "--learning-rate", "0.01")
     easiness = fit(settings, clips, "float32").kept["easiness"]

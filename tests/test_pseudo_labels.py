@@ -16,6 +16,7 @@ def unlabeled(drawn_clips: Path, tmp_path: Path) -> Path:
     for number, path in enumerate(sorted(drawn_clips.glob("val/*/*.mp4"))):
         shutil.copy(path, folder / f"{number}.mp4")
     shutil.copy(next(drawn_clips.glob("test/violent/*.mp4")), folder / "test.mp4")
+    (folder / "unreadable.mp4").write_bytes(b"no video")
     return folder
 
 
@@ -41,8 +42,9 @@ def test_sure_clips_are_learned_from_and_told_and_none_of_the_test(
     given = [*smaller_flags, "--unlabeled", str(unlabeled), "--pseudo-confidence", "0.5"]
     assert main([*given, "--pseudo-rounds", "2"]) == 0
     said = capsys.readouterr().out
-    assert "9 unlabeled clips; 1 of them repeat labelled ones and are left out" in said
+    assert "10 unlabeled clips; 1 of them repeat labelled ones and are left out" in said
     assert "round 2: 8 of 8 unlabeled clips are taken" in said
+    assert "one file under both labels" not in said
     with (run / "pseudo_labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 16 and not any("test" in row["clip"] for row in rows)

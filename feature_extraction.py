@@ -14,11 +14,12 @@ from tqdm import tqdm
 
 from cache_folder import Stamp, file_stamp
 from clips import Clip
-from config import UNLABELED
+from config import UNLABELED, Settings
 from decoding import DecoderProcesses, decoder_count
 from errors import GOES_ON, RunError, UserError, end_if_told
-from feature_cache import THUMBNAIL, FeatureCache
+from feature_cache import THUMBNAIL, FeatureCache, Recipe
 from frames import UnreadableClip
+from model_architecture import feature_size, identify_weights
 from streams import thumbnails
 
 # Of the disk, not of one file: leaving its clips out would train on what happens to be left.
@@ -27,6 +28,24 @@ CLIPS_PER_REPLICA = 4  # 64 frames a batch: VGG19 gains nothing from more, and m
 
 
 ClipRows = dict[Clip, tuple[int, ...]]  # where each clip's features are in each of the caches
+
+
+def stream_recipes(settings: Settings) -> list[Recipe]:
+    """Return the recipes of the streams, and behind them those of mirrored clips, if asked for."""
+    layer = settings.feature_layer
+    return [
+        Recipe(
+            frames=settings.frames_in_cache,
+            layer=layer,
+            weights=identify_weights(settings.vgg19_weights, layer),
+            features=feature_size(layer),
+            dtype=settings.feature_dtype,
+            stream=stream,
+            flipped=flipped,
+        )
+        for flipped in ((False, True) if "flip" in settings.augment else (False,))
+        for stream in settings.streams
+    ]
 
 
 @dataclass(frozen=True)

@@ -141,10 +141,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         CLIPS_PER_REPLICA,
         extract_features,
         on_replicas,
+        stream_recipes,
         too_many_unreadable,
     )
     from feature_survey import survey_features
-    from model_architecture import feature_size, identify_weights, load_vgg19_weights, vgg19
+    from model_architecture import load_vgg19_weights, vgg19
     from streams import THUMBNAIL_VALUES
 
     weights, layer = settings.vgg19_weights, settings.feature_layer
@@ -153,19 +154,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             "VGG19 HAS RANDOM WEIGHTS: the features are untrained. This is for trying the "
             "program out; give --vgg19-weights imagenet or a file for a detector"
         )
-    recipes = [
-        Recipe(
-            frames=settings.frames_in_cache,
-            layer=layer,
-            weights=identify_weights(weights, layer),
-            features=feature_size(layer),
-            dtype=settings.feature_dtype,
-            stream=stream,
-            flipped=flipped,
-        )
-        for flipped in ((False, True) if "flip" in settings.augment else (False,))
-        for stream in settings.streams
-    ]
+    recipes = stream_recipes(settings)
     # Copies are found by what clips show, not by how it moves: RGB features, or thumbnails.
     views = len(recipes)
     seen = settings.streams.index("rgb") if "rgb" in settings.streams else views

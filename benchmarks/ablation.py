@@ -39,11 +39,11 @@ from config import HEADS, STREAMS, Settings, parse_settings
 from cross_validation import folds
 from devices import choose_precision, find_devices, make_strategy
 from evaluation import CONFIDENCE, classification_figures, groups_of, violence_probabilities
-from feature_cache import FeatureCache, Recipe
-from feature_extraction import extract_features, on_replicas
+from feature_cache import FeatureCache
+from feature_extraction import extract_features, on_replicas, stream_recipes
 from fitting import fit, members
 from input_pipeline import ClipFeatures
-from model_architecture import feature_size, identify_weights, load_vgg19_weights, vgg19
+from model_architecture import load_vgg19_weights, vgg19
 
 FOLDS = 5
 VIOLENT_SHARE = 0.78  # of the clips that are trained on
@@ -104,17 +104,6 @@ def all_features(settings: Settings, dtype: str) -> tuple[list[Clip], ClipFeatur
     """Return the clips that can be read and their features in every stream, computed if need be."""
     clips = find_clips(settings.dataset_path, settings.seed)
     layer, weights = settings.feature_layer, settings.vgg19_weights
-    recipes = [
-        Recipe(
-            frames=settings.frames_in_cache,
-            layer=layer,
-            weights=identify_weights(weights, layer),
-            features=feature_size(layer),
-            dtype=settings.feature_dtype,
-            stream=stream,
-        )
-        for stream in settings.streams
-    ]
     strategy = make_strategy(find_devices(settings.replicas), settings.batch_size)
 
     def make_extractor() -> keras.Model:
@@ -123,7 +112,7 @@ def all_features(settings: Settings, dtype: str) -> tuple[list[Clip], ClipFeatur
         return model
 
     with CacheFolder(settings.cache_dir) as folder:
-        caches = [FeatureCache(folder, recipe) for recipe in recipes]
+        caches = [FeatureCache(folder, recipe) for recipe in stream_recipes(settings)]
         rows, _ = extract_features(
             clips,
             caches,

@@ -1,6 +1,5 @@
 """What happens at an epoch's end: checkpoints, CSV, early stopping."""
 
-import logging
 import math
 import time
 from collections.abc import Sequence
@@ -13,9 +12,13 @@ import numpy as np
 from config import CHECKPOINT_EVERY
 from durable_files import replace_file
 from errors import RunError, end_if_told
+from hardware_use import HardwareMonitor, utilization
+from input_pipeline import Supply
 from model_architecture import as_plain_keras
-from run_directory import BEST_MODEL, Inputs, RunDirectory, checkpoint_name
+from progress import Progress
+from run_directory import BEST_MODEL, Inputs, Row, RunDirectory, checkpoint_name
 from run_log import log
+from stage_clock import TRAINING, VALIDATION, WRITING, StageClock, held_up_by
 from training import Trainer
 
 WRITTEN_AGAIN = (
@@ -61,20 +64,104 @@ class SayFirstStep(keras.callbacks.Callback):
     """Says once how long it took until the first steps were done: tracing and all.
 
     Args:
-        started: when the command was, by `time.perf_counter`.
-        on_screen: else only in the log.
+        started: when the command was, by `time.perf_counter`; None: it is not said.
     """
 
-    def __init__(self, started: float, on_screen: bool):
+    def __init__(self, started: float | None):
         super().__init__()
-        self.started: float | None = started
-        self.level = logging.INFO if on_screen else logging.DEBUG
+        self.started = started
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Say it, if it was not said."""
         if self.started is not None:
-            log.log(self.level, "first step after %.1f s", time.perf_counter() - self.started)
+            log.info("first step after %.1f s", time.perf_counter() - self.started)
             self.started = None
+
+
+class ShowProgress(keras.callbacks.Callback):
+    """Shows how far the training is, and when it will end.
+
+    Args:
+        progress: over the clips of all epochs.
+        clips: trained on in an epoch.
+        batch_size: clips of a step.
+    """
+
+    def __init__(self, progress: Progress, clips: int, batch_size: int):
+        super().__init__()
+        self.progress = progress
+        self.clips = clips
+        self.batch_size = batch_size
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Say which epoch it is."""
+        self._done = 0
+        self.progress.update(0, f"epoch {epoch + 1}/{self.params['epochs']}")
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Count the clips of the last steps."""
+        done = min(self.clips, (batch + 1) * self.batch_size)
+        self.progress.update(done - self._done)
+        self._done = done
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Take the bar away."""
+        self.progress.close()
+
+
+class TimeStages(keras.callbacks.Callback):
+    """Counts the time of training, validation and writing; names what keeps GPUs waiting.
+
+    It has to be the first: what the others write is counted, too.
+
+    Args:
+        run: whose rows say how much the GPUs computed.
+        clock: counts.
+        supply: of the training batches.
+    """
+
+    def __init__(self, run: RunDirectory, clock: StageClock, supply: Supply):
+        super().__init__()
+        self.run = run
+        self.clock = clock
+        self.supply = supply
+        self._first_epoch: int | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Training begins; in its first epoch, tracing takes most of the time."""
+        self.clock.begin(TRAINING)
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+        elif epoch == self._first_epoch + 1:
+            self._before = self.clock.seconds
+            self.supply.begin()
+        self._used = epoch * self.params["steps"]
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look whether the next batches are there."""
+        self.supply.look(self._used + batch + 1)
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Validation begins."""
+        self.clock.begin(VALIDATION)
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Writing begins."""
+        self.clock.begin(WRITING)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Name what held the GPUs up, if they were not used well after the first epoch."""
+        rows = self.run.history[(self._first_epoch or 0) + 1 :]
+        used = [figure for row in rows if (figure := utilization(row)) is not None]
+        if not used:
+            return
+        now = self.clock.seconds
+        seconds = {stage: now[stage] - self._before.get(stage, 0.0) for stage in now}
+        mean = sum(used) / len(used)
+        if held_up := held_up_by(mean, seconds, self.supply.starved_share):
+            log.warning(
+                "GPUs computed %.0f %% of the training's time. Held up by %s", mean, held_up
+            )
 
 
 class FinishEpoch(keras.callbacks.Callback):
@@ -84,15 +171,19 @@ class FinishEpoch(keras.callbacks.Callback):
         run: where to.
         inputs: what the run is computed from; it may only be resumed on the same.
         clips: trained on in an epoch.
-        on_screen: say each epoch in a line on the screen, too (it is in the log in any case).
+        monitor: tells how the hardware was used meanwhile.
     """
 
-    def __init__(self, run: RunDirectory, inputs: Inputs, clips: int, on_screen: bool):
+    def __init__(self, run: RunDirectory, inputs: Inputs, clips: int, monitor: HardwareMonitor):
         super().__init__()
         self.run = run
         self.inputs = inputs
         self.clips = clips
-        self.level = logging.INFO if on_screen else logging.DEBUG
+        self.monitor = monitor
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Leave out what was used before."""
+        self.monitor.take()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start the clock."""
@@ -119,20 +210,26 @@ class FinishEpoch(keras.callbacks.Callback):
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),
             **{name: float(value) for name, value in logs.items()},
             "learning_rate": float(self.model.optimizer.learning_rate),
+            "loss_scale": float(getattr(self.model.optimizer, "dynamic_scale", 1.0)),
             "seconds": time.perf_counter() - self._started,
             "clips_per_second": self.clips / (self._trained - self._started),
+            **self.monitor.take(),
         }
         self.run.finish_epoch(row, self.inputs, self.model.save_state)
         write_models_of_last_epoch(self.run, self.model)
-        log.log(
-            self.level,
-            "epoch %3d  loss %.4f accuracy %.3f  validation %.4f %.3f  rate %.1e  %.1f s%s",
-            epoch + 1,
-            *(row[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")),
-            row["learning_rate"],
-            row["seconds"],
-            "  best" if self.run.best_epoch() == epoch + 1 else "",
-        )
+        is_best = self.run.best_epoch() == epoch + 1
+        log.info("%s", epoch_line(row, self.params["epochs"], is_best))
+
+
+def epoch_line(row: Row, epochs: int, is_best: bool) -> str:
+    """Return an epoch's figures in a line of at most 100 columns."""
+    used = utilization(row)
+    return (
+        f"epoch {row['epoch']:>3}/{epochs:<3} loss {row['loss']:.4f}  acc {row['accuracy']:.3f}"
+        f"  val {row['val_loss']:.4f}  acc {row['val_accuracy']:.3f}  auc {row['val_auc']:.3f}"
+        f"  rate {row['learning_rate']:.1e}  {row['seconds']:.1f} s"
+        f"{'' if used is None else f'  gpu {used:.0f} %'}{'  best' if is_best else ''}"
+    )
 
 
 def write_models_of_last_epoch(run: RunDirectory, trainer: Trainer) -> None:

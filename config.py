@@ -444,6 +444,47 @@ class Settings:
         metavar="GOAL",
     )
 
+    profile: bool = setting(
+        "watching",
+        False,
+        "record a few steps in detail, for TensorBoard's profiler",
+    )
+    quiet: bool = setting(
+        "watching",
+        False,
+        "lines instead of progress bars, as where the output is not a terminal",
+    )
+    electricity_price: float = setting(
+        "watching",
+        0.12,
+        "of a kWh, in whatever currency: what the GPUs' energy costs is told at the end",
+        AT_LEAST_0,
+        type=finite,
+        metavar="PRICE",
+    )
+    cloud_price: float | None = setting(
+        "watching",
+        None,
+        "of an hour of such a machine in a cloud: what the run would have cost there is told, too",
+        AT_LEAST_0,
+        type=finite,
+        metavar="PRICE",
+    )
+    mlflow: str | None = setting(
+        "watching",
+        None,
+        "log settings, epochs, figures and report to this MLflow server or folder, too",
+        type=str,
+        metavar="URI",
+    )
+    wandb: str | None = setting(
+        "watching",
+        None,
+        "log them to this Weights & Biases project, too",
+        type=str,
+        metavar="PROJECT",
+    )
+
     replicas: int | None = setting(
         "devices",
         None,
@@ -510,6 +551,7 @@ DEMO_DEFAULTS = {
 # A run may continue with other values of these: they decide nothing that is trained.
 FREE_TO_CHANGE = (
     *("resume", "debug", "cache_dir", "checkpoint_dir", "clip_timeout", "threshold_for", "config"),
+    *("profile", "quiet", "electricity_price", "cloud_price", "mlflow", "wandb"),
 )
 
 

@@ -99,6 +99,14 @@ class DecoderProcesses:
         """Return `durable_files.file_checksum`, under the same limits: reading may hang, too."""
         return self._call(file_checksum, path)
 
+    def aspect_ratio(self, path: Path) -> float:
+        """Return the width of a clip's picture over its height, as it is to be shown.
+
+        Raises:
+            UnreadableClip: as `read_images` does; also where the file does not say.
+        """
+        return self._call(_aspect_ratio, path)
+
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what `function` does in a decoder; twice if the decoder dies the first time."""
         try:
@@ -191,6 +199,17 @@ def _decode_into(path: Path, slot: int, views: Sequence[View]) -> None:
         if error.code == cv2.Error.StsNoMem:
             raise UnreadableClip(_too_large()) from error
         raise UnreadableClip(f"OpenCV: {error.err or error}") from error
+
+
+def _aspect_ratio(path: Path) -> float:
+    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    width, height = map(capture.get, (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    # Of one pixel; where it is not known, it is square.
+    wide, high = (capture.get(side) or 1.0 for side in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN))
+    capture.release()
+    if not width * height > 0:
+        raise UnreadableClip("its width and height are not known")
+    return width * wide / (height * high)
 
 
 def _too_large() -> str:

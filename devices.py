@@ -4,7 +4,7 @@ import contextlib
 import platform
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,16 +93,29 @@ def gpus_left_out(devices: list[tf.config.LogicalDevice]) -> bool:
     return devices[0].device_type == "CPU" and Path("/dev/nvidia0").exists()
 
 
-def describe_devices(devices: list[tf.config.LogicalDevice]) -> list[str]:
-    """Return a line per device: its name and, of a GPU, its model."""
+def gpu_names(devices: list[tf.config.LogicalDevice]) -> list[str]:
+    """Return the model of each GPU among the devices, as TensorFlow tells it."""
+    physical = tf.config.list_physical_devices("GPU")
+    gpus = [device for device in devices if device.device_type == "GPU"]
+    return [
+        tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+        for gpu, _ in zip(physical, gpus, strict=False)
+    ]
+
+
+def describe_devices(
+    devices: list[tf.config.LogicalDevice], memory: Sequence[float | None] = ()
+) -> list[str]:
+    """Return a line per device: its name, its model and, where it is known, its memory.
+
+    Args:
+        memory: of each device, in GiB.
+    """
+    models = gpu_names(devices) or [_cpu_info("model name") or platform.machine()] * len(devices)
     lines = []
-    physical_gpus = tf.config.list_physical_devices("GPU")
-    for number, device in enumerate(devices):
-        model = _cpu_info("model name") or platform.machine()
-        if device.device_type == "GPU":
-            details = tf.config.experimental.get_device_details(physical_gpus[number])
-            model = details.get("device_name", "GPU")
-        lines.append(f"{device.name} ({model})")
+    for number, (device, model) in enumerate(zip(devices, models, strict=True)):
+        size = memory[number] if number < len(memory) else None
+        lines.append(f"{device.name} ({model}{'' if size is None else f', {size:.1f} GiB'})")
     return lines
 
 

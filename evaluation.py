@@ -12,6 +12,7 @@ from clips import Clip
 from config import CLASS_NAMES
 from durable_files import write_csv
 from input_pipeline import ClipFeatures, evaluation_batches, read_errors, steps_per_epoch
+from model_architecture import with_attention
 
 RESAMPLES = 1000  # of the bootstrap
 CONFIDENCE = 0.95
@@ -29,6 +30,21 @@ def violence_probabilities(model: keras.Model, clips: ClipFeatures, batch_size: 
     with read_errors([clips]):
         probabilities = model.predict(batches, steps=steps, verbose=0)
     return probabilities[: len(clips), 0].astype(np.float32)
+
+
+def violence_and_attention(
+    model: keras.Model, clips: ClipFeatures, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `(clips,)` probabilities and `(clips, frames)` attention, float32, in one pass."""
+    batches = evaluation_batches(clips, batch_size).map(lambda features, *_: features)
+    steps = steps_per_epoch(len(clips), batch_size)
+    with read_errors([clips]):
+        judged = with_attention(model).predict(batches, steps=steps, verbose=0)
+    probabilities, attention = judged["violence"][:, 0], judged["attention"]
+    return (
+        probabilities[: len(clips)].astype(np.float32),
+        attention[: len(clips)].astype(np.float32),
+    )
 
 
 def classification_figures(
@@ -220,11 +236,25 @@ def shown(figures: dict[str, Any], name: str) -> str:
 
 
 def write_predictions(
-    clips: Sequence[Clip], probabilities: np.ndarray, threshold: float, path: Path
+    clips: Sequence[Clip],
+    probabilities: np.ndarray,
+    threshold: float,
+    attention: np.ndarray,
+    path: Path,
 ) -> None:
-    """Write `clip,label,probability,verdict`, a row per clip."""
+    """Write `clip,group,label,probability,verdict,attention_1,…`, a row per clip.
+
+    Args:
+        attention: `(clips, frames)`: the weight of each frame.
+    """
+    frames = [f"attention_{number}" for number in range(1, attention.shape[1] + 1)]
     rows = [
-        (clip.name, CLASS_NAMES[clip.label], f"{p:.6f}", CLASS_NAMES[int(p >= threshold)])
-        for clip, p in zip(clips, probabilities, strict=True)
+        (
+            *(clip.name, clip.group or "", CLASS_NAMES[clip.label]),
+            *(f"{p:.6f}", CLASS_NAMES[int(p >= threshold)]),
+            *(f"{weight:.4f}" for weight in weights),
+        )
+        for clip, p, weights in zip(clips, probabilities, attention, strict=True)
     ]
-    write_csv(path, ("clip", "label", "probability", "verdict"), rows)
+    header = ("clip", "group", "label", "probability", "verdict", *frames)
+    write_csv(path, header, rows)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from cache_folder import Stamp, file_stamp
 from clips import Clip
@@ -20,6 +19,8 @@ from errors import GOES_ON, RunError, UserError, end_if_told
 from feature_cache import THUMBNAIL, FeatureCache, Recipe
 from frames import UnreadableClip
 from model_architecture import feature_size, identify_weights
+from progress import Progress
+from stage_clock import FRAMES, NETWORK, StageClock
 from streams import thumbnails
 
 # Of the disk, not of one file: leaving its clips out would train on what happens to be left.
@@ -78,6 +79,8 @@ def extract_features(
     clip_timeout: float,
     stop_at_bad_clip: bool = False,
     known_bad: Mapping[str, str] | None = None,
+    clock: StageClock | None = None,
+    bar: bool = False,
 ) -> tuple[ClipRows, list[BadClip]]:
     """Compute the features that the caches lack; each clip is decoded once for all of them.
 
@@ -89,6 +92,8 @@ def extract_features(
         clip_timeout: seconds that decoding a clip may take.
         known_bad: names of clips that are not tried, and why: a run that continues must not find
             other clips readable than when it began.
+        clock: counts the time that is spent waiting for frames, and in VGG19.
+        bar: show a progress bar; else a line now and then.
 
     Returns:
         The rows of each clip that has features, one in each cache, and the clips that have none.
@@ -98,6 +103,7 @@ def extract_features(
         RunError: features that the number format cannot hold; the disk of the clips is gone.
     """
     known_bad = known_bad or {}
+    clock = clock or StageClock()
     bad = [BadClip(clip, known_bad[clip.name]) for clip in clips if clip.name in known_bad]
     clips = [clip for clip in clips if clip.name not in known_bad]
     folder = caches[0].folder
@@ -116,14 +122,12 @@ def extract_features(
     # A batch for each view, by content: of two copies in one batch, one is computed.
     batches: list[dict[bytes, _Decoded]] = [{} for _ in caches]
     network = None
-    bar = tqdm(
-        total=len(clips), initial=len(content_of), desc="features", unit="clip", disable=None
-    )
-    ahead = _decode_ahead(missing, caches, 2 * batch_clips, clip_timeout)
-    with bar, contextlib.closing(ahead) as decoded_clips:
+    progress = Progress("features", len(clips), len(content_of), bar=bar)
+    ahead = _decode_ahead(missing, caches, 2 * batch_clips, clip_timeout, clock)
+    with progress, contextlib.closing(ahead) as decoded_clips:
         try:
             for decoded in decoded_clips:
-                bar.update()
+                progress.update()
                 if isinstance(decoded, BadClip):
                     bad.append(decoded)
                     if stop_at_bad_clip:
@@ -189,7 +193,11 @@ def _compute(
 
 
 def _decode_ahead(
-    missing: Sequence[_Missing], caches: Sequence[FeatureCache], ahead: int, timeout: float
+    missing: Sequence[_Missing],
+    caches: Sequence[FeatureCache],
+    ahead: int,
+    timeout: float,
+    clock: StageClock,
 ) -> Generator[_Decoded | BadClip, None, None]:
     """Yield the clips in their order, decoded at most `ahead` clips in advance."""
     processes = decoder_count()
@@ -227,20 +235,23 @@ def _decode_ahead(
             for item in missing:
                 waiting.append(threads.submit(decode, item.clip, item.content))
                 if len(waiting) >= ahead:
-                    yield _result_of(waiting.popleft())
+                    yield _result_of(waiting.popleft(), clock)
             while waiting:
-                yield _result_of(waiting.popleft())
+                yield _result_of(waiting.popleft(), clock)
         finally:
             for future in waiting:
                 future.cancel()
 
 
-def _result_of(future: Future[_Decoded | BadClip]) -> _Decoded | BadClip:
+def _result_of(future: Future[_Decoded | BadClip], clock: StageClock) -> _Decoded | BadClip:
     """Return what a thread has decoded; a signal that tells the run to end is not kept waiting."""
+    clock.begin(FRAMES)
     while True:
         end_if_told()
         with contextlib.suppress(TimeoutError):
-            return future.result(timeout=0.1)
+            decoded = future.result(timeout=0.1)
+            clock.begin(NETWORK)
+            return decoded
 
 
 def on_replicas(

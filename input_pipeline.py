@@ -13,12 +13,38 @@ from errors import RunError
 from feature_cache import FeatureRows
 
 PREFETCHED_BATCHES = 4
+READERS = 2  # batches that are read at once
 PADDING = -1  # in a batch's places: no clip
 
 
 def steps_per_epoch(clips: int, batch_size: int) -> int:
     """Return how many batches hold all clips, the last one padded."""
     return -(-clips // batch_size)
+
+
+class Supply:
+    """Tells whether batches are read as fast as they are used."""
+
+    def __init__(self) -> None:
+        self.batches = 0  # in all
+        self.begun = 0  # of them, those that are read or being read
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to count."""
+        self._looks = self._starved = 0
+
+    def look(self, used: int) -> None:
+        """Count whether a batch is ready, when `used` of them have been used."""
+        if used + READERS + PREFETCHED_BATCHES <= self.batches:  # else there are none to come
+            self._looks += 1
+            # Those being read, and one that may have come with the last.
+            self._starved += self.begun - used <= READERS + 1
+
+    @property
+    def starved_share(self) -> float:
+        """The share of the looks that found no batch ready."""
+        return self._starved / max(1, self._looks)
 
 
 class ClipFeatures:
@@ -116,11 +142,13 @@ class ClipFeatures:
         batch_size: int,
         augmentations: Sequence[str] = (),
         seed: int = 0,
+        supply: Supply | None = None,
     ) -> tf.data.Dataset:
         """Return the batches of a dataset of `(epoch, order)`, each order padded to whole batches.
 
         Without augmentations, of the frames in the cache those are taken that are evenly spread.
         """
+        supply = supply or Supply()
         steps = steps_per_epoch(len(self), batch_size)
         dtype = tf.as_dtype(self.stored[0].dtype)
 
@@ -133,6 +161,7 @@ class ClipFeatures:
             )
 
         def read(step: int, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            supply.begun = max(supply.begun, int(step) + 1)
             mirrored = None
             if "flip" in augmentations:
                 mirrored = np.random.default_rng([seed, step]).random(len(clips)) < 0.5
@@ -150,7 +179,9 @@ class ClipFeatures:
             random = tf.stack([tf.constant(seed, tf.int64), step])
             return augment(x, y, weights, random, self.frames, augmentations)
 
-        batches = orders.flat_map(places).map(gather, num_parallel_calls=2, deterministic=True)
+        batches = orders.flat_map(places).map(
+            gather, num_parallel_calls=READERS, deterministic=True
+        )
         options = tf.data.Options()
         options.autotune.enabled = False  # its thread holds up the end of `fit` for seconds
         return batches.prefetch(PREFETCHED_BATCHES).with_options(options)
@@ -175,6 +206,7 @@ def training_batches(
     first_epoch: int,
     epochs: int,
     augmentations: Sequence[str] = (),
+    supply: Supply | None = None,
 ) -> tf.data.Dataset:
     """Return the batches of epochs `first_epoch` to `epochs - 1`, one epoch after the other.
 
@@ -189,7 +221,9 @@ def training_batches(
         return epoch, tf.ensure_shape(clips_of_epoch, (len(clips),))
 
     orders = tf.data.Dataset.range(first_epoch, epochs).map(of_epoch)
-    return clips.in_batches(orders, batch_size, augmentations, order.seed)
+    if supply:
+        supply.batches = epochs * steps_per_epoch(len(clips), batch_size)
+    return clips.in_batches(orders, batch_size, augmentations, order.seed, supply)
 
 
 def evaluation_batches(clips: ClipFeatures, batch_size: int) -> tf.data.Dataset:

@@ -49,6 +49,8 @@ EXPERIMENTS_LOG = "experiments.log"
 TENSORBOARD = "tensorboard"
 SPLITS_FILE = "splits.csv"
 PREDICTIONS = "predictions.csv"
+REPORT = "report.html"
+PLOTS = "plots"
 RESUME = "resume"
 STATE, STATE_BEFORE = "state.json", "state_before.json"  # after the last epoch, the one before
 MODELS = "models.json"  # the checksums of the models
@@ -56,12 +58,13 @@ DETECTOR = "detector.json"
 LEAKAGE = "leakage.csv"
 LEFT_BEHIND = (  # all that a run writes beside its config
     *(RESUME, RESULTS, HISTORY, BEST_MODEL, "checkpoint_epoch_*.keras", LOG),
-    *(TENSORBOARD, SPLITS_FILE, PREDICTIONS, DETECTOR, LEAKAGE),
-    *(ENSEMBLE_MODEL, f"{MEMBER}*", f"{TEACHER}*", PSEUDO_LABELS),
+    *(TENSORBOARD, SPLITS_FILE, PREDICTIONS, DETECTOR, LEAKAGE, REPORT, PLOTS),
+    *(ENSEMBLE_MODEL, f"{MEMBER}*", f"{TEACHER}*", PSEUDO_LABELS, "wandb"),
 )
 PACKAGES = (
     *("tensorflow", "keras", "numpy", "opencv-python-headless"),
-    *("scikit-learn", "h5py", "tensorboard", "pebble", "filelock"),
+    *("scikit-learn", "scipy", "h5py", "tensorboard", "pebble", "filelock"),
+    *("matplotlib", "jinja2", "psutil", "nvidia-ml-py"),
 )
 
 Row = dict[str, Any]  # one epoch's figures
@@ -327,7 +330,9 @@ class RunDirectory:
 
     def write_history(self) -> None:
         """Bring `training_history.csv` up to the finished epochs: append, or mend it."""
-        path, columns = self / HISTORY, list(self.history[0]) if self.history else []
+        path = self / HISTORY
+        # A run that goes on with other devices has other columns.
+        columns = list(dict.fromkeys(name for row in self.history for name in row))
         lines = [",".join(columns), *(_csv_line(row, columns) for row in self.history)]
         try:
             present = path.read_text().splitlines()
@@ -355,8 +360,11 @@ class RunDirectory:
 
 
 def _csv_line(row: Row, columns: Sequence[str]) -> str:
+    """Return a row as CSV: a figure that is not known is an empty cell."""
+    values = [row.get(name) for name in columns]
     return ",".join(
-        f"{row[name]:.6g}" if isinstance(row[name], float) else str(row[name]) for name in columns
+        f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
+        for value in values
     )
 
 

@@ -7,9 +7,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tqdm import tqdm
+
 from durable_files import failing_as
 
 log = logging.getLogger("violence")
+
+CONTROL_CHARACTERS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
+}
 
 
 def start_log(path: Path) -> None:
@@ -21,9 +27,9 @@ def start_log(path: Path) -> None:
         handler.close()
     screen = _Screen(sys.stdout)
     screen.setLevel(logging.INFO)
-    screen.setFormatter(_ScreenFormatter("%(message)s"))
+    screen.setFormatter(_ScreenLine("%(message)s"))
     file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    file.setFormatter(_PlainText("%(asctime)s %(levelname)-7s %(message)s"))
     log.addHandler(screen)
     log.addHandler(file)
 
@@ -39,16 +45,25 @@ class _LogFile(logging.FileHandler):
 
 
 class _Screen(logging.StreamHandler):
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode(file=self.stream):  # above a bar, not into it
+            super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
         # Nobody reads any more, or its disk is full: the log file has everything.
         log.removeHandler(self)
 
 
-class _ScreenFormatter(logging.Formatter):
+class _PlainText(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        # A file name may hold anything: what a terminal would obey, or bytes that are no text.
+        text = super().format(record).translate(CONTROL_CHARACTERS)
+        return text.encode(errors="backslashreplace").decode()
+
+
+class _ScreenLine(_PlainText):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        # A file name need not be valid in the terminal's encoding.
-        text = text.encode(errors="backslashreplace").decode()
         return f"WARNING: {text}" if record.levelno >= logging.WARNING else text
 
 

@@ -13,7 +13,15 @@ import sys
 import time
 from collections.abc import Sequence
 
-from config import CLASS_NAMES, SPLITS, UNLABELED, UNREADABLE_LIMIT, Settings, parse_settings
+from config import (
+    CLASS_NAMES,
+    SPLITS,
+    UNLABELED,
+    UNREADABLE_LIMIT,
+    Settings,
+    as_json,
+    parse_settings,
+)
 from errors import RunError, UserError, leave, run_or_explain
 
 EXTRACTIONS = 3  # until no row is damaged: more than one is rare, more than two is the disk
@@ -34,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(settings: Settings, held: contextlib.ExitStack) -> int:
     """Run the job that `settings` describe; what it takes hold of is let go with `held`."""
     started = time.perf_counter()
+    from stage_clock import TEST, StageClock, held_up_by
+
+    clock = StageClock()
 
     # Clips: which, of which class, in which split.
     from clips import (
@@ -54,14 +65,18 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         MEMBER,
         PREDICTIONS,
         PSEUDO_LABELS,
+        REPORT,
         RESULTS,
         TAKEN,
         TEACHER,
         TENSORBOARD,
+        Row,
         RunDirectory,
     )
     from run_log import log, native_messages_to, start_log
+    from trackers import Trackers, require_trackers
 
+    require_trackers(settings.mlflow, settings.wandb)
     if settings.demo:
         from demo_clips import draw_demo_clips
 
@@ -77,6 +92,10 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     log_file = run / (LOG if settings.is_run else EXPERIMENTS_LOG)
     start_log(log_file)
     if continuing and run.is_finished(settings.threshold_for):
+        if not (run / REPORT).exists():
+            from report_page import write_report
+
+            write_report([run.folder], run / REPORT)
         log.info(
             "this run is finished; its results are in %s. "
             "To train anew: --fresh, or another --checkpoint-dir",
@@ -99,6 +118,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             describe_devices,
             enough_memory,
             find_devices,
+            gpu_names,
             gpus_left_out,
             make_strategy,
         )
@@ -116,8 +136,14 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         )
     replicas = strategy.num_replicas_in_sync
     precision = choose_precision(settings.mixed_precision, devices[0].device_type)
-    for line in describe_devices(devices):
+    from hardware_use import HardwareMonitor, describe_usage, hardware_source, usage, utilization
+
+    hardware = hardware_source(gpu_names(devices))
+    monitor = held.enter_context(HardwareMonitor(hardware))
+    device_lines = describe_devices(devices, hardware.memory_gib)
+    for line in device_lines:
         log.info("device %s", line)
+    has_bar = sys.stderr.isatty() and not settings.quiet  # a progress bar is for a terminal only
     log.info("%s: %s", precision.computation, precision.reason)
     if devices[0].device_type == "GPU":
         log.info("XLA %s", "on" if settings.xla else "off")
@@ -191,6 +217,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     settings.clip_timeout,
                     stop_at_bad_clip=settings.on_bad_clip == "fail",
                     known_bad=run.bad_clips() if continuing else None,
+                    clock=clock,
+                    bar=has_bar,
                 )
             if attempt == 0:
                 for item in bad:
@@ -226,6 +254,10 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             cache.path,
         )
     log.info("features took %.1f s", time.perf_counter() - extraction_started)
+    used = utilization(monitor.take())
+    if held_up := held_up_by(used, clock.seconds):
+        log.warning("GPUs computed %.0f %% of the time for features. Held up by %s", used, held_up)
+    clock.begin("checks")
 
     # What can be wrong with clips, before anything is learned from them.
     from leakage import find_leaks, write_leaks
@@ -312,6 +344,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from fitting import STANDARDIZE_ON, describe_sampling, make_order, members, prepare_order
     from input_pipeline import (
         ClipFeatures,
+        Supply,
         evaluation_batches,
         read_errors,
         sample_features,
@@ -404,9 +437,13 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         FinishEpoch,
         SayFirstStep,
         SeedEpoch,
+        ShowProgress,
+        TimeStages,
         make_good_best_model,
         write_models_of_last_epoch,
     )
+    from progress import Progress
+    from tensorboard_log import Profile, TensorBoardLog, write_hparams
 
     if not continuing:
         if run.has_run():
@@ -416,7 +453,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             settings,
             clips,
             {item.clip.name: item.reason for item in bad},
-            describe_devices(devices),
+            device_lines,
             precision.computation,
         )
     else:
@@ -437,7 +474,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         )
     unlabeled_rows = [rows[clip][:views] for clip in unlabeled]
     del caches, rows  # of 100,000 clips, another 50 MB
-    has_bar = sys.stdout.isatty()  # the progress bar is for a terminal only
+    earlier: list[Row] = []  # epochs that were finished before this command
+    trackers = held.enter_context(Trackers(settings.mlflow, settings.wandb, run))
 
     def train_member(member_run: RunDirectory, of_member: Settings, trainer: Trainer) -> None:
         """Train to the end, from the last finished epoch on; the best model is there afterwards."""
@@ -448,44 +486,64 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             write_models_of_last_epoch(member_run, trainer)
             log.info("continuing after epoch %d of %d", len(member_run.history), settings.epochs)
         early_stopping = EarlyStopping(member_run, settings.early_stopping_patience)
+        board = TensorBoardLog(member_run, features["val"], settings.batch_size)
         finished = len(member_run.history)
+        earlier.extend(member_run.history)
+        if member_run is run:
+            trackers.start(as_json(settings))
         if finished < settings.epochs and not early_stopping.due():
             with training_memory(), read_errors(features.values()):
                 with strategy.scope():
                     mining = prepare_order(
                         of_member, train, order, trainer, precision.policy, finished
                     )
+                supply = Supply()
+                batches = training_batches(
+                    train,
+                    order,
+                    global_batch,
+                    first_epoch=finished,
+                    epochs=settings.epochs,
+                    augmentations=settings.augment,
+                    supply=supply,
+                )
+                total = settings.epochs * len(train)
+                progress = Progress("training", total, finished * len(train), bar=has_bar)
+                callbacks = [
+                    TimeStages(member_run, clock, supply),
+                    EndIfTold(),
+                    SeedEpoch(of_member.seed),
+                    SayFirstStep(started if member_run is run else None),
+                    ShowProgress(progress, len(train), global_batch),
+                    *mining,
+                    FinishEpoch(member_run, inputs, len(train), monitor),
+                    early_stopping,
+                    board,
+                    *(
+                        [Profile(run / TENSORBOARD)]
+                        if settings.profile and member_run is run
+                        else []
+                    ),
+                    keras.callbacks.LambdaCallback(
+                        on_epoch_end=lambda epoch, logs: trackers.log_epochs()
+                    ),
+                ]
                 try:
                     trainer.fit(
-                        training_batches(
-                            train,
-                            order,
-                            global_batch,
-                            first_epoch=finished,
-                            epochs=settings.epochs,
-                            augmentations=settings.augment,
-                        ),
+                        batches,
                         initial_epoch=finished,
                         epochs=settings.epochs,
                         steps_per_epoch=steps_per_epoch(len(train), global_batch),
                         validation_data=evaluation_batches(features["val"], settings.batch_size),
                         validation_steps=validation_steps,
-                        callbacks=[
-                            EndIfTold(),
-                            SeedEpoch(of_member.seed),
-                            SayFirstStep(started, on_screen=not has_bar and member_run is run),
-                            *mining,
-                            FinishEpoch(member_run, inputs, len(train), on_screen=not has_bar),
-                            early_stopping,
-                            keras.callbacks.TensorBoard(
-                                member_run / TENSORBOARD, write_graph=False
-                            ),
-                        ],
+                        callbacks=callbacks,
                         shuffle=False,  # the order is the batches' own
-                        verbose=int(has_bar),
+                        verbose=0,
                     )
                 finally:
                     order.end()  # or the batches would wait for losses for ever
+        else:
+            board.catch_up(trainer)
         if len(member_run.history) < settings.epochs:
             log.info(
                 "stopped early: no lower validation loss for %d epochs",
@@ -541,15 +599,19 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     # Verdicts: temperature and threshold of the best model, chosen on the validation clips.
     from durable_files import file_checksum, replace_file, write_json
     from evaluation import (
+        FIGURES,
         evaluate,
         figures_table,
         groups_of,
+        shown,
+        violence_and_attention,
         violence_probabilities,
         write_predictions,
     )
     from model_architecture import average_of
     from operating_point import calibrate, choose_operating_point
 
+    clock.begin(TEST)
     best_models = [
         keras.models.load_model(member / BEST_MODEL, safe_mode=True) for member in member_runs
     ]
@@ -573,7 +635,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     # Test: clips that the model has never seen.
     tested = "test" if "test" in features else "val"
     labels, groups = features[tested].labels, groups_of(by_split[tested])
-    raw = violence_probabilities(best, features[tested], settings.batch_size)
+    raw, attention = violence_and_attention(best, features[tested], settings.batch_size)
     of_members = [
         violence_probabilities(model, features[tested], settings.batch_size)
         for model in (best_models if len(best_models) > 1 else ())
@@ -583,7 +645,9 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     figures = evaluate(labels, probabilities, point.threshold, groups, settings.seed)
     at_half = evaluate(labels, probabilities, 0.5, groups, settings.seed)
     uncalibrated = evaluate(labels, raw, 0.5, groups, settings.seed)
-    write_predictions(by_split[tested], probabilities, point.threshold, run / PREDICTIONS)
+    write_predictions(
+        by_split[tested], probabilities, point.threshold, attention, run / PREDICTIONS
+    )
     if tested == "val":
         log.warning(
             "there is no test split: these are the figures of the VALIDATION clips, by which epoch "
@@ -605,6 +669,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         )
     if weights == "random":
         log.warning("VGG19 had random weights: these figures say nothing about trained features")
+    best_row = run.history[run.best_epoch() - 1]
     write_json(
         run / DETECTOR,
         {
@@ -616,13 +681,22 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             **dataclasses.asdict(point),
         },
     )
+    energy = monitor.energy_kwh
+    if energy is not None:
+        energy += sum(row.get("energy_wh") or 0 for row in earlier) / 1000
+    spent = usage(
+        time.perf_counter() - started + sum(row["seconds"] for row in earlier),
+        energy,
+        settings.electricity_price,
+        settings.cloud_price,
+    )
     write_json(
         run / RESULTS,
         {
             "best_epoch": run.best_epoch(),
             "epochs_trained": len(run.history),
             "stopped_early": len(run.history) < settings.epochs,
-            "validation": run.history[run.best_epoch() - 1],
+            "validation": best_row,
             "evaluated_split": tested,
             **dataclasses.asdict(point),
             "evaluation": figures,
@@ -647,10 +721,33 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             "groups_on_two_sides": groups_on_two_sides(clips),
             "one_file_under_both_labels": [[clip.name for clip in copies] for copies in conflicts],
             "static_clips": [clip.name for clip in static],
-            "seconds": round(time.perf_counter() - started, 1),
+            "usage": spent,
+            "seconds_by_stage": clock.seconds,
         },
     )
-    log.info("everything is in %s", run.folder)
+
+    # What there is to look at.
+    from report_page import write_report
+
+    write_report([run.folder], run / REPORT)
+    metrics = {f"test_{name}": figures[name] for name in FIGURES}
+    metrics |= {name: best_row[name] for name in ("val_accuracy", "val_loss", "val_auc")}
+    write_hparams(run / TENSORBOARD, as_json(settings), metrics)
+    trackers.finish(metrics, [run / REPORT, run / RESULTS])
+    log.info(
+        "%s",
+        "\n".join(
+            (
+                f"{tested} accuracy {shown(figures, 'accuracy')}, "
+                f"ROC-AUC {shown(figures, 'roc_auc')}; "
+                f"best epoch {run.best_epoch()} of {len(run.history)}",
+                describe_usage(spent),
+                f"report   {run / REPORT}",
+                f"model    {run / best_name}",
+                f"curves   tensorboard --logdir {run / TENSORBOARD}",
+            )
+        ),
+    )
     return 0
 
 

@@ -29,7 +29,9 @@ from typing import Any
 from benchmarks.command import make_parser, print_report
 
 SCRIPT = Path(__file__).parent.parent / "train_rtx5000_dual_optimized.py"
-TIMES = ("time", "seconds", "clips_per_second")  # columns that differ from run to run
+TIMES = (  # columns that differ from run to run
+    *("time", "seconds", "clips_per_second", "cpu_utilization", "memory_mb"),
+)
 EPOCHS = 6
 POLL = 0.0005  # seconds
 LIMIT = 600.0  # seconds for one start of the command

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from itertools import chain
 
@@ -7,7 +8,10 @@ import pytest
 from clip_order import ClipOrder
 from feature_cache import FeatureRows
 from input_pipeline import (
+    PREFETCHED_BATCHES,
+    READERS,
     ClipFeatures,
+    Supply,
     evaluation_batches,
     sample_features,
     steps_per_epoch,
@@ -136,3 +140,27 @@ def test_sample_has_no_padding(clips: ClipFeatures) -> None:
     sample = [np.asarray(batch) for batch in sample_features(clips, BATCH, seed=1, limit=1000)]
     assert sorted(np.concatenate(sample)[:, 0, 0].astype(int)) == list(range(CLIPS))
     assert sum(map(len, sample_features(clips, BATCH, seed=1, limit=BATCH))) == BATCH
+
+
+@pytest.mark.parametrize(("slow", "starved"), [("reading", 1.0), ("training", 0.0)])
+def test_supply_tells_which_of_the_two_is_slower(
+    clips: ClipFeatures, monkeypatch: pytest.MonkeyPatch, slow: str, starved: float
+) -> None:
+    supply, read = Supply(), clips.batch
+
+    def slow_read(*places: np.ndarray) -> tuple:
+        time.sleep(0.02)
+        return read(*places)
+
+    if slow == "reading":
+        monkeypatch.setattr(clips, "batch", slow_read)
+    batches = training_batches(clips, ClipOrder(clips.labels, 0), BATCH, 0, 8, supply=supply)
+    assert supply.batches == 8 * steps_per_epoch(CLIPS, BATCH)
+    for used, _ in enumerate(batches, start=1):
+        deadline = time.monotonic() + 10
+        while slow == "training" and time.monotonic() < deadline:
+            if supply.begun >= min(used + READERS + PREFETCHED_BATCHES, supply.batches):
+                break
+            time.sleep(0.001)
+        supply.look(used)
+    assert supply.starved_share == pytest.approx(starved, abs=0.2)

@@ -1,0 +1,159 @@
+"""What watching a run costs: training with TensorBoard, monitor and progress bar, and without.
+
+    python -m benchmarks.watching --json FILE
+
+Both write checkpoints and CSV, as every run does. Features are random, of fc2 and one stream; an
+epoch has as many clips as one of a 10,000 clip data set. Every way takes its turn in every round.
+"""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.command import make_parser, print_report
+from benchmarks.timing import Way, in_own_process, side_by_side
+
+EPOCHS = 11  # the first is not counted; images and histograms after the 5th, 10th and last
+ROUNDS = 3
+CLIPS, VALIDATION_CLIPS = 7000, 1500
+ACCEPTABLE = 0.02
+
+
+def main() -> None:
+    """Measure, print, and write the file that is asked for."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    parser = make_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, metavar="N")
+    parser.add_argument("--replicas", type=int, metavar="N", help="as of the training command")
+    flags = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = in_own_process(measure, Path(folder), flags.rounds, flags.epochs, flags.replicas)
+    print_report(report, flags.json)
+
+
+def measure(folder: Path, rounds: int, epochs: int, replicas: int | None) -> dict[str, Any]:
+    """Return the seconds of both ways, and the share by which watching is slower."""
+    import keras
+    import numpy as np
+
+    from benchmarks.machine import describe_machine
+    from benchmarks.training import stored_clips
+    from callbacks import FinishEpoch, ShowProgress, TimeStages
+    from config import Settings
+    from devices import choose_precision, find_devices, gpu_names, make_strategy
+    from fitting import STANDARDIZE_ON, make_order
+    from hardware_use import HardwareMonitor, hardware_source
+    from input_pipeline import (
+        ClipFeatures,
+        Supply,
+        evaluation_batches,
+        sample_features,
+        steps_per_epoch,
+        training_batches,
+    )
+    from progress import Progress
+    from run_directory import RunDirectory
+    from stage_clock import StageClock
+    from tensorboard_log import TensorBoardLog
+    from training import make_trainer
+
+    class Unwatched:
+        """Stands in a monitor's place."""
+
+        def take(self) -> dict[str, float | None]:
+            return {}
+
+    class Clock(keras.callbacks.Callback):
+        """Notes when the first epoch ended, with everything that belongs to it."""
+
+        def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            if epoch == 1:
+                self.began = time.perf_counter()
+
+    devices = find_devices(replicas)
+    precision = choose_precision(True, devices[0].device_type)
+    settings = dataclasses.replace(Settings(dataset_path=folder), epochs=epochs)
+    stored = stored_clips(folder)
+
+    def repeated(clips: int) -> ClipFeatures:
+        places = np.arange(clips) % len(stored)
+        return ClipFeatures(stored.stored, places[:, None], stored.labels[places])
+
+    train, validation = repeated(CLIPS), repeated(VALIDATION_CLIPS)
+    order = make_order(settings, train)
+    steps = steps_per_epoch(CLIPS, settings.batch_size)
+    validation_steps = steps_per_epoch(VALIDATION_CLIPS, settings.batch_size)
+    strategy = make_strategy(devices, settings.batch_size)
+    with strategy.scope():
+        sample = sample_features(train, settings.batch_size, settings.seed, STANDARDIZE_ON)
+        trainer = make_trainer(settings, sample, steps, validation_steps, precision.policy)
+
+    def fit(watched: bool) -> float:
+        """Return the seconds of all epochs but the first."""
+        clock = Clock()
+        supply = Supply()
+        with contextlib.ExitStack() as held:
+            checkpoints = Path(held.enter_context(tempfile.TemporaryDirectory(dir=folder)))
+            run = held.enter_context(RunDirectory(checkpoints))
+            run.restore({})
+            monitor: Any = Unwatched()
+            callbacks: list[keras.callbacks.Callback] = []
+            if watched:
+                nowhere = held.enter_context(Path(os.devnull).open("w"))
+                held.enter_context(contextlib.redirect_stderr(nowhere))
+                source = hardware_source(gpu_names(devices))
+                monitor = held.enter_context(HardwareMonitor(source))
+                progress = Progress("training", epochs * CLIPS, bar=True)
+                callbacks = [
+                    TimeStages(run, StageClock(), supply),
+                    ShowProgress(progress, CLIPS, settings.batch_size),
+                ]
+            callbacks.append(FinishEpoch(run, {}, CLIPS, monitor))
+            if watched:
+                callbacks.append(TensorBoardLog(run, validation, settings.batch_size))
+            trainer.fit(
+                training_batches(train, order, settings.batch_size, 0, epochs, supply=supply),
+                epochs=epochs,
+                steps_per_epoch=steps,
+                validation_data=evaluation_batches(validation, settings.batch_size),
+                validation_steps=validation_steps,
+                callbacks=[*callbacks, clock],
+                shuffle=False,
+                verbose=0,
+            )
+            return time.perf_counter() - clock.began
+
+    for watched in (False, True):  # traced before the clock starts
+        fit(watched)
+        print("warmed up", file=sys.stderr, flush=True)
+    counted = epochs - 1
+    ways = {
+        "watched": Way([lambda: fit(True)], counted),
+        "alone": Way([lambda: fit(False)], counted),
+    }
+    rates = side_by_side(ways, rounds)
+    slower = 1 / rates.ratio("watched", "alone") - 1
+    return {
+        "machine": describe_machine(devices),
+        "clips_per_epoch": CLIPS,
+        "seconds_per_epoch": {name: 1 / rates.median(name) for name in ways},
+        "slower_by": slower,
+        "slower_by_in_each_round": [
+            alone / watched - 1
+            for alone, watched in zip(
+                rates.per_second["alone"], rates.per_second["watched"], strict=True
+            )
+        ],
+        "acceptable": ACCEPTABLE,
+        "met": slower <= ACCEPTABLE,
+    }
+
+
+if __name__ == "__main__":
+    main()

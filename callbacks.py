@@ -224,11 +224,13 @@ class FinishEpoch(keras.callbacks.Callback):
 def epoch_line(row: Row, epochs: int, is_best: bool) -> str:
     """Return an epoch's figures in a line of at most 100 columns."""
     used = utilization(row)
+    losses = [f"{row[name]:.4f}"[:6] for name in ("loss", "val_loss")]
+    seconds = f"{row['seconds']:.1f}" if row["seconds"] < 100 else f"{row['seconds']:.0f}"
     return (
-        f"epoch {row['epoch']:>3}/{epochs:<3} loss {row['loss']:.4f}  acc {row['accuracy']:.3f}"
-        f"  val {row['val_loss']:.4f}  acc {row['val_accuracy']:.3f}  auc {row['val_auc']:.3f}"
-        f"  rate {row['learning_rate']:.1e}  {row['seconds']:.1f} s"
-        f"{'' if used is None else f'  gpu {used:.0f} %'}{'  best' if is_best else ''}"
+        f"epoch {row['epoch']:>3}/{epochs:<3} loss {losses[0]} acc {row['accuracy']:.3f}"
+        f"  val {losses[1]} acc {row['val_accuracy']:.3f} auc {row['val_auc']:.3f}"
+        f"  lr {row['learning_rate']:.1e} {seconds} s"
+        f"{'' if used is None else f' gpu {used:.0f}%'}{' best' if is_best else ''}"
     )
 
 

@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> int:
         # What computes the figures takes seconds to load, and TensorFlow has its say meanwhile.
         with native_messages_to(Path(os.devnull)):
-            from report_page import COMPARISON, REPORT, write_report
+            from report_page import COMPARISON, write_report
+            from run_directory import REPORT
 
         folders = flags.checkpoint_dir
         usual = folders[0] / REPORT if len(folders) == 1 else Path(COMPARISON)

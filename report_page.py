@@ -29,9 +29,9 @@ from durable_files import failing_as, read_json, replace_file, write_text
 from errors import UserError
 from frames import sample_positions
 from hardware_use import describe_usage
-from run_directory import CONFIG, HISTORY, PREDICTIONS, RESULTS, SPLITS_FILE
+from run_directory import CONFIG, HISTORY, PLOTS, PREDICTIONS, RESULTS, SPLITS_FILE
 
-REPORT, COMPARISON, PLOTS = "report.html", "comparison.html", "plots"
+COMPARISON = "comparison.html"
 TEMPLATE = "report_page.html.j2"
 FEW_GROUPS = 30  # of a test; with fewer, its intervals are wide
 PAIRS_SHOWN = 8  # of clips that repeat each other, with their frames
@@ -601,7 +601,7 @@ def _hardware(history: Sequence[Mapping[str, float | None]]) -> list[tuple[str, 
             continue
         title, unit, summary = HARDWARE[quantity]
         device = f"GPU {gpu[1]}, " if gpu else ""
-        rows.append((f"{device}{title}", f"{summary(known):,.4g} {unit}"))
+        rows.append((f"{device}{title}", f"{summary(known):,.0f} {unit}"))
     return rows
 
 

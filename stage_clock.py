@@ -65,4 +65,4 @@ def held_up_by(
     stage = max(waits, key=lambda name: waits[name])
     share = waits[stage] / max(sum(seconds.values()), 1e-9)
     named = {"batches": "waiting for batches", TRAINING: "the training step"}.get(stage, stage)
-    return f"{named}, {share:.0%} of that time; {HINTS[stage]}"
+    return f"{named}, {100 * share:.0f} % of that time; {HINTS[stage]}"

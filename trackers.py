@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -104,18 +105,12 @@ class MlflowTracker:
     flag = "--mlflow"
 
     def __init__(self, where: str):
-        from mlflow.tracking import MlflowClient
-
-        self.where = where
+        self.where = self.uri = where
         self.artifacts: str | None = None
-        uri = where
         if not re.match(r"databricks|[a-z][a-z0-9+.-]+:", where):
             folder = Path(where).expanduser().absolute()
-            uri, self.artifacts = f"sqlite:///{folder}/mlflow.db", (folder / "artifacts").as_uri()
-        self.uri = uri
-        # It would print tracebacks of what it raises, too, and how it makes a database.
-        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-        self.client = MlflowClient(tracking_uri=uri)
+            self.where, self.uri = str(folder), f"sqlite:///{folder}/mlflow.db"
+            self.artifacts = (folder / "artifacts").as_uri()
 
     @staticmethod
     def failures() -> tuple[type[Exception], ...]:
@@ -127,29 +122,32 @@ class MlflowTracker:
 
     def look(self) -> None:
         """Ask for anything."""
-        self._reach_database()
+        self._connect()
         with _bounded():
             self.client.search_experiments(max_results=1)
 
-    def _reach_database(self) -> None:
-        """Open a database, if it is one: MLflow itself tries for a minute and a half."""
+    def _connect(self) -> None:
         from mlflow.store.db.db_types import DATABASE_ENGINES
+        from mlflow.tracking import MlflowClient
         from sqlalchemy import create_engine, make_url
 
-        if self.uri.partition(":")[0].partition("+")[0] not in DATABASE_ENGINES:
-            return
-        url = make_url(self.uri)
-        if url.drivername == "sqlite" and url.database:
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url)
-        engine.connect().close()
-        engine.dispose()
+        # It would print tracebacks of what it raises, too, and how it makes a database.
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+        if self.uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES:
+            # One that cannot be opened is tried for a minute and a half by MLflow.
+            url = make_url(self.uri)
+            if url.drivername == "sqlite" and url.database:
+                Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            engine = create_engine(url)
+            engine.connect().close()
+            engine.dispose()
+        self.client = MlflowClient(tracking_uri=self.uri)
 
     def begin(self, name: str, settings: Mapping[str, Any], run: str | None) -> str:
         """Begin a run, or go on with `run`; return its id."""
         from mlflow.entities import Param
 
-        self._reach_database()
+        self._connect()
         with _bounded():
             if run is None:
                 found = self.client.get_experiment_by_name(EXPERIMENT)
@@ -307,7 +305,7 @@ class Trackers:
         """Begin the runs, or go on with those of this run directory.
 
         Args:
-            settings: by name, as simple values.
+            settings: by name, as JSON values.
         """
         with failing_as(self.run / RESUME):
             (self.run / RESUME).mkdir(exist_ok=True)
@@ -353,12 +351,15 @@ class Trackers:
     @contextlib.contextmanager
     def _tolerated(self, tracker: Tracker, consequence: str) -> Iterator[None]:
         """Warn of a tracker that fails, and go on."""
+        run_error = sys.exception()
         try:
             yield
         except tracker.failures() as error:
             if tracker not in self._failed:
                 self._failed.append(tracker)
-            log.warning("%s %s: %s; %s", tracker.flag, tracker.where, _reason(error), consequence)
+            log.warning(
+                "%s %s: %s; %s", tracker.flag, tracker.where, _reason(error, run_error), consequence
+            )
 
     def _read_state(self) -> dict[str, Any]:
         path = self.run / RESUME / STATE
@@ -382,7 +383,15 @@ def _figures(row: Row) -> dict[str, float]:
     }
 
 
-def _reason(error: Exception) -> str:
-    """Return an error's first line, not longer than a reader wants it."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+def _reason(error: BaseException, run_error: BaseException | None = None) -> str:
+    """Return what an error comes from, if the network or a disk, else the first line of its own.
+
+    Args:
+        run_error: what ends the run while the error happens: it is not where that comes from.
+    """
+    first = error
+    while (cause := first.__cause__ or first.__context__) and cause is not run_error:
+        first = cause
+    if isinstance(first, OSError):
+        return first.strerror or str(first)
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

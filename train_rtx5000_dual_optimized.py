@@ -509,6 +509,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 )
                 total = settings.epochs * len(train)
                 progress = Progress("training", total, finished * len(train), bar=has_bar)
+                profiled = settings.profile and member_run is run
+                profiles = [Profile(run / TENSORBOARD)] if profiled else []
                 callbacks = [
                     TimeStages(member_run, clock, supply),
                     EndIfTold(),
@@ -519,11 +521,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     FinishEpoch(member_run, inputs, len(train), monitor),
                     early_stopping,
                     board,
-                    *(
-                        [Profile(run / TENSORBOARD)]
-                        if settings.profile and member_run is run
-                        else []
-                    ),
+                    *profiles,
                     keras.callbacks.LambdaCallback(
                         on_epoch_end=lambda epoch, logs: trackers.log_epochs()
                     ),
@@ -542,6 +540,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     )
                 finally:
                     order.end()  # or the batches would wait for losses for ever
+                    for profile in profiles:
+                        profile.end()
         else:
             board.catch_up(trainer)
         if len(member_run.history) < settings.epochs:
@@ -731,7 +731,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     write_report([run.folder], run / REPORT)
     metrics = {f"test_{name}": figures[name] for name in FIGURES}
-    metrics |= {name: best_row[name] for name in ("val_accuracy", "val_loss", "val_auc")}
+    metrics |= {f"best_{name}": best_row[name] for name in ("val_accuracy", "val_loss", "val_auc")}
     write_hparams(run / TENSORBOARD, as_json(settings), metrics)
     trackers.finish(metrics, [run / REPORT, run / RESULTS])
     log.info(

@@ -131,7 +131,7 @@ FAULTS = """() => {
       const range = document.createRange();
       range.selectNodeContents(node);
       for (const r of range.getClientRects())
-        if (r.width > 4) lines.push([r.left + 2, r.top + 5, r.right - 2, r.bottom - 5, e]);
+        if (r.width > 4) lines.push([r.left + 2, r.top + 3, r.right - 2, r.bottom - 3, e]);
     }
   }
   for (const e of document.images) {

@@ -203,6 +203,7 @@ def usual(
     return read_json(run / "training_results.json"), page_of(run), run
 
 
+MEMBER = {"accuracy": 0.625, "roc_auc": 0.7, "intervals": {"accuracy": None, "roc_auc": (0.6, 0.8)}}
 LEAK = {"clip": "train/violent/violent0.mp4", "repeated": "test/violent/violent1.mp4"}
 
 
@@ -220,6 +221,8 @@ def troubled(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Pag
         "one_file_under_both_labels": [["train/violent/a.mp4", "train/nonviolent/b.mp4"]],
         "static_clips": ["val/violent/still.mp4"],
         "groups_on_two_sides": {"camera 1": ["train", "test"]},
+        "members_at_0.5": [MEMBER],
+        "pseudo_labels": [{"unlabeled": 50, "taken": {"nonviolent": 12, "violent": 1}}],
     }
     settings = {"mlflow": "https://user:secret@host/path"}
     folder = tmp_path_factory.mktemp("troubled") / "run"
@@ -358,6 +361,13 @@ def test_data_to_check_are_listed(troubled: Page) -> None:
     assert "100 more are in training_results.json" in data
     for words in ("train/nonviolent/b.mp4", "val/violent/still.mp4", "camera 1: train, test"):
         assert words in data
+
+
+def test_members_of_an_ensemble_and_pseudo_labels_are_told(troubled: Page) -> None:
+    assert "The ensemble’s members alone" in troubled.sections["verdicts"]
+    assert troubled.row("1") == ["0.625", "0.700 0.600–0.800"]
+    taken = "12 nonviolent and 1 violent ones, of 50 unlabeled clips"
+    assert taken in troubled.sections["run"]
 
 
 def test_password_of_a_server_is_not_passed_on(troubled: Page) -> None:

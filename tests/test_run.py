@@ -2,10 +2,12 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from callbacks import write_models_of_last_epoch
 from config import Settings
 from devices import Precision
+from durable_files import write_json
+from errors import RunError
 from run_directory import RunDirectory
 from train_rtx5000_dual_optimized import main
 from training import Trainer
@@ -72,7 +76,109 @@ def test_run_leaves_what_it_promises(
     for side, tag in (("train", "epoch_learning_rate"), ("validation", "epoch_accuracy")):
         events = EventAccumulator(str(run / "tensorboard" / side)).Reload()
         assert [event.step for event in events.Tensors(tag)] == list(range(6))
-    assert "epoch   6" in (run / "training.log").read_text()
+    assert "epoch   6/6" in (run / "training.log").read_text()
+    assert (run / "report.html").exists()
+    assert {path.stem for path in (run / "plots").glob("*.png")} >= {"curves", "roc", "confusion"}
+
+    with (run / "predictions.csv").open(newline="") as file:
+        attention = [
+            [float(row[f"attention_{frame}"]) for frame in range(1, 5)]
+            for row in csv.DictReader(file)
+        ]
+    assert np.sum(attention, axis=1) == pytest.approx(np.ones(8), abs=1e-3)
+
+
+def test_screen_is_lines_that_fit_and_ends_with_where_everything_is(
+    flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*flags, "--quiet", "--cloud-price", "3.6"]) == 0
+    screen = capsys.readouterr().out
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", screen + (run / "training.log").read_text())
+    lines = screen.splitlines()
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert len(epochs) == 6
+    assert max(map(len, epochs)) <= 100
+    assert any(re.fullmatch(r"device .*CPU.* GiB\)", line) for line in lines)
+    spent = results_of(run)["usage"]
+    assert spent["energy_kwh"] is None  # there is no GPU to measure
+    assert spent["cloud_cost"] == pytest.approx(spent["seconds"] / 1000)
+    assert [line.split()[0] for line in lines[-5:]] == [
+        *("test", lines[-4].split()[0], "report", "model", "curves"),
+    ]
+    for line, name in zip(
+        lines[-3:], ("report.html", "best_model.keras", "tensorboard"), strict=True
+    ):
+        assert line.endswith(str(run / name))
+    assert "the cloud at 3.60 per hour" in lines[-4]
+    stages = results_of(run)["seconds_by_stage"]
+    assert {"VGG19", "training", "validation", "test"} <= stages.keys()
+    assert sum(stages.values()) == pytest.approx(spent["seconds"], rel=0.2)
+
+
+def test_rows_say_how_the_machine_was_used(flags: list[str], run: Path) -> None:
+    assert main(flags) == 0
+    for row in rows_of(run):
+        assert float(row["loss_scale"]) == 1
+        assert float(row["memory_mb"]) > 100
+        assert 0 <= float(row["cpu_utilization"] or 0) <= 100
+
+
+def test_report_that_is_lost_is_made_again(flags: list[str], run: Path) -> None:
+    assert main(flags) == 0
+    (run / "report.html").unlink()
+    before = (run / "training_results.json").read_bytes()
+    assert main(flags) == 0
+    assert (run / "report.html").exists()
+    assert (run / "training_results.json").read_bytes() == before
+
+
+def test_time_of_a_run_counts_what_an_interrupted_command_took(
+    flags: list[str], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = RunDirectory.write_history
+
+    def fail_after_three(self: RunDirectory) -> None:
+        write(self)
+        if len(self.history) == 3:
+            raise RunError("the disk is gone")
+
+    monkeypatch.setattr(RunDirectory, "write_history", fail_after_three)
+    assert main(flags) == 1
+    monkeypatch.undo()
+    state = json.loads((run / "resume" / "state.json").read_text())
+    for row in state["history"]:
+        row["seconds"] = 1000.0
+    write_json(run / "resume" / "state.json", {k: v for k, v in state.items() if k != "checksum"})
+    assert main(flags) == 0
+    assert 3000 < results_of(run)["usage"]["seconds"] < 4000
+
+
+@pytest.mark.slow
+def test_profile_and_tracker_of_a_run(flags: list[str], run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    place = tmp_path / "tracked"
+    assert main([*flags, "--profile", "--mlflow", str(place)]) == 0
+    assert list((run / "tensorboard").rglob("*.xplane.pb"))
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place}/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (tracked,) = client.search_runs(experiments)
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.params["batch_size"] == "8"
+    results = results_of(run)
+    assert tracked.data.metrics["test_accuracy"] == results["evaluation"]["accuracy"]
+    losses = client.get_metric_history(tracked.info.run_id, "val_loss")
+    assert [point.step for point in losses] == list(range(1, 7))
+
+
+def test_missing_tracker_is_told_before_anything_costs_time(
+    flags: list[str], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert main([*flags, "--wandb", "project"]) == 2
+    assert "pip install wandb" in capsys.readouterr().err
+    assert not (run / "training_config.json").exists()
 
 
 def test_run_on_two_streams_caches_both_and_trains_on_both(

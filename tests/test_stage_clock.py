@@ -31,7 +31,7 @@ def test_badly_used_gpu_names_what_holds_it_up(
     said = held_up_by(utilization, seconds, starved)
     assert said is not None
     stage, _, hint = named.partition("; ")
-    assert said.startswith(stage.replace(" %", "% of that time; "))
+    assert said.startswith(stage + " of that time; ")
     assert hint in said
 
 

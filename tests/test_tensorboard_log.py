@@ -331,7 +331,6 @@ def test_epochs_have_the_time_of_the_history(clips: ClipFeatures, tmp_path: Path
     assert times == [1767319440.0, 1767319441.0]
 
 
-@pytest.mark.slow
 def test_two_replicas_draw_what_the_model_says(clips: ClipFeatures, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     train(run, clips, StopAfter(1), replicas=2)

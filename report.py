@@ -5,7 +5,6 @@ python report.py --checkpoint-dir A B C --output comparison.html
 """
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,4 +59,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    leave(main())

@@ -255,7 +255,7 @@ def _describe(run: FinishedRun, drawn: Plots, name: str, with_plots: bool) -> di
     in_pairs = [pair[side] for pair in pairs for side in ("clip", "repeated")]
     frames = run.settings["frames"]
     strips = read_strips(
-        (run.path_of(name) for name in (*(clip.name for clip in chosen), *in_pairs)),
+        (run.path_of(clip) for clip in (*(clip.name for clip in chosen), *in_pairs)),
         frames,
         run.settings.get("cached_frames") or frames,
         run.settings.get("clip_timeout", 120.0),

@@ -5,10 +5,10 @@ mixtures of two clips, noise. All that is drawn is a function of the seed handed
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import tensorflow as tf
 
 from config import AUGMENTATIONS
+from frames import even_positions
 
 SHORTEST_PART = 0.5  # of a clip's length, that is spread over all frames
 DROPPED = 0.1  # share of the frames
@@ -17,11 +17,6 @@ MIXED = 0.5  # share of the clips, by mixup and cutmix together
 MIXUP_ALPHA = 0.2  # of Beta(alpha, alpha); Zhang et al.: 0.1 to 0.4 serves best
 NOISE_SIZE = 0.1  # in deviations of the value
 NOISE_POOL, NOISE_PART = 2**17, 64  # normal numbers drawn for a batch; dealt out so many at a time
-
-
-def even_positions(cached: int, frames: int) -> np.ndarray:
-    """Return `(frames,)` int32: the middle of each of `frames` equal parts of `cached` frames."""
-    return ((2 * np.arange(frames) + 1) * cached // (2 * frames)).astype(np.int32)
 
 
 def augment(

@@ -10,7 +10,7 @@ import numpy as np
 
 from decoding import DecoderProcesses, decoder_count
 from errors import end_if_told
-from frames import UnreadableClip
+from frames import UnreadableClip, even_positions
 
 WORST, LEAST_CERTAIN, CERTAIN = 8, 4, 4  # clips that are shown, at most
 SIDE = 144  # pixels of a picture's longer side
@@ -98,7 +98,7 @@ def read_strips(
     if not wanted:
         return {}
     side = min(SIDE, max(SMALLEST_SIDE, STRIP // frames))
-    shown = shown_positions(cached_frames, frames)
+    shown = even_positions(cached_frames, frames)
     count = min(decoder_count(), len(wanted))
     decoders = DecoderProcesses(count, count, cached_frames, timeout)
 
@@ -119,14 +119,6 @@ def read_strips(
             end_if_told()
             strips[path] = strip
     return strips
-
-
-def shown_positions(cached_frames: int, frames: int) -> np.ndarray:
-    """Return `(frames,)` int64: which of a clip's cached frames the classifier is given in a test.
-
-    The same as `augmentation.even_positions`, which needs TensorFlow.
-    """
-    return (2 * np.arange(frames) + 1) * cached_frames // (2 * frames)
 
 
 def _as_strip(images: np.ndarray, aspect_ratio: float, side: int) -> Strip:

@@ -19,9 +19,10 @@ from clips import Clip
 from config import CLASS_NAMES, Settings
 from durable_files import replace_file, write_csv, write_json
 from errors import UserError
-from evaluation import FIGURES, evaluate, groups_of, shown, violence_probabilities
+from evaluation import FIGURES, evaluate, groups_of, shown
 from fitting import fit, members
 from input_pipeline import ClipFeatures
+from judging import violence_probabilities
 
 JSON, CSV, PLOT = "cross_validation.json", "cross_validation.csv", "cross_validation.png"
 SHOWN = (*FIGURES, *(f"{name}_accuracy" for name in CLASS_NAMES))

@@ -4,15 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from sklearn import metrics
 
 from clips import Clip
 from config import CLASS_NAMES
 from durable_files import write_csv
-from input_pipeline import ClipFeatures, evaluation_batches, read_errors, steps_per_epoch
-from model_architecture import with_attention
 
 RESAMPLES = 1000  # of the bootstrap
 CONFIDENCE = 0.95
@@ -21,30 +18,6 @@ NUMBERS_AT_ONCE = 200_000  # of resamples times clips: memory is bounded
 
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc")
 Interval = tuple[float, float] | None  # None: there is nothing to tell it from
-
-
-def violence_probabilities(model: keras.Model, clips: ClipFeatures, batch_size: int) -> np.ndarray:
-    """Return `(clips,)` float32 probabilities of violence, in the clips' order."""
-    batches = evaluation_batches(clips, batch_size).map(lambda features, *_: features)
-    steps = steps_per_epoch(len(clips), batch_size)
-    with read_errors([clips]):
-        probabilities = model.predict(batches, steps=steps, verbose=0)
-    return probabilities[: len(clips), 0].astype(np.float32)
-
-
-def violence_and_attention(
-    model: keras.Model, clips: ClipFeatures, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return `(clips,)` probabilities and `(clips, frames)` attention, float32, in one pass."""
-    batches = evaluation_batches(clips, batch_size).map(lambda features, *_: features)
-    steps = steps_per_epoch(len(clips), batch_size)
-    with read_errors([clips]):
-        judged = with_attention(model).predict(batches, steps=steps, verbose=0)
-    probabilities, attention = judged["violence"][:, 0], judged["attention"]
-    return (
-        probabilities[: len(clips)].astype(np.float32),
-        attention[: len(clips)].astype(np.float32),
-    )
 
 
 def classification_figures(

@@ -10,7 +10,6 @@ import numpy as np
 from clip_order import ClipOrder
 from config import Settings
 from errors import end_if_told
-from evaluation import violence_probabilities
 from input_pipeline import (
     ClipFeatures,
     read_errors,
@@ -18,6 +17,7 @@ from input_pipeline import (
     steps_per_epoch,
     training_batches,
 )
+from judging import violence_probabilities
 from training import Trainer, class_factors, make_trainer
 
 STANDARDIZE_ON = 2048  # clips: enough for a mean and a deviation

@@ -4,13 +4,11 @@ python report.py --checkpoint-dir checkpoints
 python report.py --checkpoint-dir A B C --output comparison.html
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from config import FlagParser
 from errors import UserError, leave, run_or_explain
-from run_log import native_messages_to
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,9 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> int:
         # What computes the figures takes seconds to load, and TensorFlow has its say meanwhile.
-        with native_messages_to(Path(os.devnull)):
-            from report_page import COMPARISON, write_report
-            from run_directory import REPORT
+        from report_page import COMPARISON, write_report
+        from run_directory import REPORT
 
         folders = flags.checkpoint_dir
         usual = folders[0] / REPORT if len(folders) == 1 else Path(COMPARISON)

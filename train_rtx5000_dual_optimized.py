@@ -604,10 +604,9 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         figures_table,
         groups_of,
         shown,
-        violence_and_attention,
-        violence_probabilities,
         write_predictions,
     )
+    from judging import violence_and_attention, violence_probabilities
     from model_architecture import average_of
     from operating_point import calibrate, choose_operating_point
 

@@ -38,11 +38,12 @@ from clips import Clip, find_clips
 from config import HEADS, STREAMS, Settings, parse_settings
 from cross_validation import folds
 from devices import choose_precision, find_devices, make_strategy
-from evaluation import CONFIDENCE, classification_figures, groups_of, violence_probabilities
+from evaluation import CONFIDENCE, classification_figures, groups_of
 from feature_cache import FeatureCache
 from feature_extraction import extract_features, on_replicas, stream_recipes
 from fitting import fit, members
 from input_pipeline import ClipFeatures
+from judging import violence_probabilities
 from model_architecture import load_vgg19_weights, vgg19
 
 FOLDS = 5

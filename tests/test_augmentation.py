@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from augmentation import augment, even_positions
+from augmentation import augment
 from config import AUGMENTATIONS
+from frames import even_positions
 
 IN_TIME = ("jitter", "speed", "drop", "reverse")
 MIXING = [("mixup",), ("cutmix",), ("mixup", "cutmix")]

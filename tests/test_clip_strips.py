@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from augmentation import even_positions
-from clip_strips import JudgedClip, choose_clips, read_strips, shown_positions
-from frames import read_frames
+from clip_strips import JudgedClip, choose_clips, read_strips
+from frames import even_positions, read_frames
 
 FRAMES = 4
 
@@ -78,17 +77,12 @@ def test_strip_shows_the_clips_own_frames_in_time_order_and_in_its_own_shape(
     assert strip.width == 4 * strip.height
 
 
-@pytest.mark.parametrize(("cached", "frames"), [(16, 16), (48, 16), (20, 16), (7, 3), (1, 1)])
-def test_frames_are_those_that_the_classifier_is_given(cached: int, frames: int) -> None:
-    np.testing.assert_array_equal(shown_positions(cached, frames), even_positions(cached, frames))
-
-
 def test_of_more_cached_frames_those_in_use_are_shown(drawn_clips: Path) -> None:
     path = drawn_clips / "test" / "violent" / "violent0.mp4"
     strip = read_strips([path], 2, 8, 60)[path]
     assert len(strip.frames) == 2
     of_eight = read_frames(path, 8)
-    for data, place in zip(strip.frames, shown_positions(8, 2), strict=True):
+    for data, place in zip(strip.frames, even_positions(8, 2), strict=True):
         size = (strip.width, strip.height)
         expected = cv2.resize(of_eight[place], size, interpolation=cv2.INTER_AREA)
         assert np.abs(picture(data).astype(float) - expected).mean() < 12

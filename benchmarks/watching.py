@@ -3,7 +3,8 @@
     python -m benchmarks.watching --json FILE
 
 Both write checkpoints and CSV, as every run does. Features are random, of fc2 and one stream; an
-epoch has as many clips as one of a 10,000 clip data set. Every way takes its turn in every round.
+epoch has as many clips as one of a 10,000 clip data set. Every way takes its turn in every round;
+of each epoch, the median over the rounds counts.
 """
 
 import contextlib
@@ -16,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import make_parser, print_report
-from benchmarks.timing import Way, in_own_process, side_by_side
+from benchmarks.timing import in_own_process
 
 EPOCHS = 11  # the first is not counted; images and histograms after the 5th, 10th and last
-ROUNDS = 3
+ROUNDS = 5
 CLIPS, VALIDATION_CLIPS = 7000, 1500
 ACCEPTABLE = 0.02
 
@@ -70,11 +71,17 @@ def measure(folder: Path, rounds: int, epochs: int, replicas: int | None) -> dic
             return {}
 
     class Clock(keras.callbacks.Callback):
-        """Notes when the first epoch ended, with everything that belongs to it."""
+        """Notes when each epoch began, and when the last ended with all that belongs to it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.times: list[float] = []
 
         def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-            if epoch == 1:
-                self.began = time.perf_counter()
+            self.times.append(time.perf_counter())
+
+        def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+            self.times.append(time.perf_counter())
 
     devices = find_devices(replicas)
     precision = choose_precision(True, devices[0].device_type)
@@ -94,8 +101,8 @@ def measure(folder: Path, rounds: int, epochs: int, replicas: int | None) -> dic
         sample = sample_features(train, settings.batch_size, settings.seed, STANDARDIZE_ON)
         trainer = make_trainer(settings, sample, steps, validation_steps, precision.policy)
 
-    def fit(watched: bool) -> float:
-        """Return the seconds of all epochs but the first."""
+    def fit(watched: bool) -> list[float]:
+        """Return the seconds of each epoch but the first."""
         clock = Clock()
         supply = Supply()
         with contextlib.ExitStack() as held:
@@ -127,29 +134,26 @@ def measure(folder: Path, rounds: int, epochs: int, replicas: int | None) -> dic
                 shuffle=False,
                 verbose=0,
             )
-            return time.perf_counter() - clock.began
+            return np.diff(clock.times)[1:].tolist()
 
     for watched in (False, True):  # traced before the clock starts
         fit(watched)
         print("warmed up", file=sys.stderr, flush=True)
-    counted = epochs - 1
-    ways = {
-        "watched": Way([lambda: fit(True)], counted),
-        "alone": Way([lambda: fit(False)], counted),
-    }
-    rates = side_by_side(ways, rounds)
-    slower = 1 / rates.ratio("watched", "alone") - 1
+    seconds: dict[bool, list[list[float]]] = {True: [], False: []}
+    for number in range(rounds):
+        for watched in (True, False) if number % 2 == 0 else (False, True):
+            seconds[watched].append(fit(watched))
+        print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+    of_epoch = {watched: np.median(times, axis=0) for watched, times in seconds.items()}
+    slower = float(of_epoch[True].sum() / of_epoch[False].sum() - 1)
     return {
         "machine": describe_machine(devices),
         "clips_per_epoch": CLIPS,
-        "seconds_per_epoch": {name: 1 / rates.median(name) for name in ways},
+        "seconds_of_each_epoch": {
+            "watched": of_epoch[True].tolist(),
+            "alone": of_epoch[False].tolist(),
+        },
         "slower_by": slower,
-        "slower_by_in_each_round": [
-            alone / watched - 1
-            for alone, watched in zip(
-                rates.per_second["alone"], rates.per_second["watched"], strict=True
-            )
-        ],
         "acceptable": ACCEPTABLE,
         "met": slower <= ACCEPTABLE,
     }

@@ -413,7 +413,12 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         # Seeded here: whether VGG19 was built before, or its features were found in the cache,
         # makes no difference to the first weights.
         keras.utils.set_random_seed(of_member.seed)
-        with strategy.scope(), training_memory(), read_errors(features.values()):
+        with (
+            native_messages_to(log_file),  # oneDNN says that it has no float16
+            strategy.scope(),
+            training_memory(),
+            read_errors(features.values()),
+        ):
             sample = sample_features(
                 features["train"], settings.batch_size, of_member.seed, STANDARDIZE_ON
             )

@@ -749,6 +749,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 f"report   {run / REPORT}",
                 f"model    {run / best_name}",
                 f"curves   tensorboard --logdir {run / TENSORBOARD}",
+                f"next     python predict.py --checkpoint-dir {run.folder} CLIP…",
             )
         ),
     )

@@ -102,14 +102,18 @@ def test_screen_is_lines_that_fit_and_ends_with_where_everything_is(
     spent = results_of(run)["usage"]
     assert spent["energy_kwh"] is None  # there is no GPU to measure
     assert spent["cloud_cost"] == pytest.approx(spent["seconds"] / 1000)
-    assert [line.split()[0] for line in lines[-5:]] == [
-        *("test", lines[-4].split()[0], "report", "model", "curves"),
-    ]
-    for line, name in zip(
-        lines[-3:], ("report.html", "best_model.keras", "tensorboard"), strict=True
+    accuracy, spent_line, *places, following = lines[-6:]
+    assert accuracy.startswith("test accuracy ")
+    assert "the cloud at 3.60 per hour" in spent_line
+    for line, place in zip(
+        places,
+        ("report   report.html", "model    best_model.keras", "curves   tensorboard"),
+        strict=True,
     ):
+        word, name = place.split()
+        assert line.startswith(f"{word} ")
         assert line.endswith(str(run / name))
-    assert "the cloud at 3.60 per hour" in lines[-4]
+    assert following == f"next     python predict.py --checkpoint-dir {run} CLIP…"
     stages = results_of(run)["seconds_by_stage"]
     assert {"VGG19", "training", "validation", "test"} <= stages.keys()
     assert sum(stages.values()) == pytest.approx(spent["seconds"], rel=0.2)

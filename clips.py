@@ -99,7 +99,7 @@ def _clips_of_split_folders(dataset_path: Path, splits: dict[str, Path]) -> list
             f"{dataset_path} has no {missing} folder; folders seen: {_names(splits.values())}"
         )
     for folder in _folders(dataset_path):
-        if folder not in splits.values() and any(_video_files(folder)):
+        if folder not in splits.values() and any(video_files(folder)):
             raise UserError(
                 f"{folder} holds clips but is none of {', '.join(SPLITS)}: rename or move it"
             )
@@ -127,7 +127,7 @@ def _clips_of_class_folders(dataset_path: Path, folder: Path, split: str) -> lis
     return [
         Clip(path, path.relative_to(dataset_path).as_posix(), label, split)
         for label, class_folder in classes.items()
-        for path in _video_files(class_folder)
+        for path in video_files(class_folder)
     ]
 
 
@@ -158,7 +158,7 @@ def _names(paths: Iterable[Path]) -> str:
     return ", ".join(sorted(repr(path.name) for path in paths))
 
 
-def _video_files(folder: Path) -> list[Path]:
+def video_files(folder: Path) -> list[Path]:
     """Return the clips at any depth below `folder`, through symbolic links, hidden files left."""
     files, visited = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -217,7 +217,7 @@ def find_unlabeled(folder: Path) -> list[Clip]:
         raise UserError(f"--unlabeled {folder}: no such folder")
     found = [
         Clip(path, f"{UNLABELED}/{path.relative_to(folder).as_posix()}", 0, UNLABELED)
-        for path in _video_files(folder)
+        for path in video_files(folder)
     ]
     if not found:
         raise UserError(

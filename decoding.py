@@ -5,16 +5,19 @@ is replaced, and one that would take gigabytes is refused them: in each case one
 the run goes on.
 """
 
+import contextlib
 import multiprocessing
 import os
 import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import TimeoutError as DecodingTimeout
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,11 +27,14 @@ import pebble
 
 from config import FRAME_SIZE
 from durable_files import file_checksum
-from frames import UnreadableClip, read_frames
+from errors import end_if_told
+from frames import Times, UnreadableClip, read_timed_frames
 from streams import stream_images
+from video_reading import open_video, video_info
 
 MEMORY_LIMIT = 1.6 * 2**30  # bytes that decoding a clip may take, beside the program itself
 ORPHAN_GRACE = 10  # seconds over the time limit after which a decoder ends itself
+START = 30  # seconds that a process may take to start, on a machine that is busy
 
 View = tuple[str, bool]  # a stream, and whether it is of the mirrored clip
 
@@ -79,7 +85,15 @@ class DecoderProcesses:
             future.cancel()
 
     def read_images(self, path: Path, views: Sequence[View] = (("rgb", False),)) -> np.ndarray:
-        """Return `(views, frames, 224, 224, 3)` uint8; may be called from several threads.
+        """Return the images of `read_timed_images`."""
+        return self.read_timed_images(path, views)[0]
+
+    def read_timed_images(
+        self, path: Path, views: Sequence[View] = (("rgb", False),)
+    ) -> tuple[np.ndarray, Times]:
+        """Return `(views, frames, 224, 224, 3)` uint8, and when each frame is shown, in seconds.
+
+        It may be called from several threads.
 
         Args:
             views: of the clip's frames, as `streams.stream_images` makes them.
@@ -90,8 +104,8 @@ class DecoderProcesses:
         """
         slot = self._free.get()
         try:
-            self._call(_decode_into, path, slot, views)
-            return self._slots[slot, : len(views)].copy()
+            times = self._call(_decode_into, path, slot, views)
+            return self._slots[slot, : len(views)].copy(), times
         finally:
             self._free.put(slot)
 
@@ -107,6 +121,14 @@ class DecoderProcesses:
         """
         return self._call(_aspect_ratio, path)
 
+    def told_duration(self, path: Path) -> float | None:
+        """Return the seconds that a clip lasts by what its file tells, which may be false.
+
+        Raises:
+            UnreadableClip: as `read_images` does.
+        """
+        return self._call(_told_duration, path)
+
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what `function` does in a decoder; twice if the decoder dies the first time."""
         try:
@@ -115,25 +137,20 @@ class DecoderProcesses:
             except pebble.ProcessExpired:
                 return self._call_once(function, *arguments)
         except DecodingTimeout as error:
-            raise UnreadableClip(
-                f"it could not be read within {self.timeout:g} s (--clip-timeout)"
-            ) from error
+            raise UnreadableClip(_too_slow(self.timeout)) from error
         except pebble.ProcessExpired as error:
-            raise UnreadableClip(f"its decoder died ({_cause_of_death(error)})") from error
+            raise UnreadableClip(_died(error.exitcode)) from error
 
     def _call_once(self, function: Callable[..., Any], *arguments: Any) -> Any:
         pool = self._pool
-        # Blocked, and so in the processes that are started: Ctrl-C is for this process to act on.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            future = pool.schedule(_limited, args=(function, *arguments), timeout=self.timeout)
+            with _interrupts_blocked():
+                future = pool.schedule(_limited, args=(function, *arguments), timeout=self.timeout)
         except RuntimeError as error:  # a decoder was killed while it had nothing to do
             if self._closed:
                 raise
             self._replace(pool)
             raise pebble.ProcessExpired("the pool is broken") from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._waited_for.add(future)
         try:
             if self._closed:  # meanwhile
@@ -154,9 +171,110 @@ class DecoderProcesses:
                 self._pool = self._make_pool()
 
 
-def _cause_of_death(error: pebble.ProcessExpired) -> str:
-    code = error.exitcode or 0
-    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+def stream_from_process(
+    function: Callable[..., Iterable[Any]], *arguments: Any, timeout: float, ahead: int
+) -> Generator[Any, None, None]:
+    """Yield what `function(*arguments)` yields, in a process of its own, under a decoder's limits.
+
+    For what is too much to be read at once, as a long video is.
+
+    Args:
+        function: of a module that is quick to import; it yields anything but None.
+        timeout: seconds that one item may take.
+        ahead: how many items are made in advance.
+
+    Raises:
+        UnreadableClip: also for an item that takes too long or too much memory, or a process that
+            died.
+        OSError: the process met one.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(
+        target=_send_all, args=(sender, timeout, ahead, function, arguments), daemon=True
+    )
+    with _interrupts_blocked():
+        process.start()
+    sender.close()  # this process's copy: else there would be no end when the other dies
+    patience = timeout + START  # for the first item
+    try:
+        while (item := _received(receiver, process, patience, timeout)) is not None:
+            if isinstance(item, Exception):
+                raise item
+            patience = timeout
+            yield item
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+
+
+def _received(receiver: Connection, process: Any, patience: float, timeout: float) -> Any:
+    """Return the next item; None after the last."""
+    deadline = time.monotonic() + patience
+    end_if_told()
+    while not receiver.poll(0.1):
+        end_if_told()
+        if time.monotonic() > deadline:
+            raise UnreadableClip(_too_slow(timeout))
+    try:
+        return receiver.recv()
+    except EOFError as error:
+        process.join()
+        raise UnreadableClip(_died(process.exitcode)) from error
+
+
+def _send_all(
+    sender: Connection,
+    timeout: float,
+    ahead: int,
+    function: Callable[..., Iterable[Any]],
+    arguments: Sequence[Any],
+) -> None:
+    _start_process(timeout)
+    made: queue.Queue[Any] = queue.Queue(ahead)
+
+    def send() -> None:
+        try:
+            while True:
+                item = made.get()
+                sender.send(item)
+                if item is None or isinstance(item, Exception):
+                    os._exit(0)
+        except OSError:  # nobody wants it any more
+            os._exit(0)
+
+    threading.Thread(target=send, daemon=True).start()
+    try:
+        with _memory_told():
+            items = iter(function(*arguments))
+            # Limited only while it is being made: it may wait long until it is wanted.
+            while (item := _limited(next, items, None)) is not None:
+                made.put(item)
+        made.put(None)
+    except (UnreadableClip, OSError) as error:
+        made.put(error)
+    threading.Event().wait()  # until all is sent
+
+
+def _died(exit_code: int | None) -> str:
+    code = exit_code or 0
+    cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+    return f"its decoder died ({cause})"
+
+
+def _too_slow(timeout: float) -> str:
+    return f"it could not be read within {timeout:g} s (--clip-timeout)"
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C, here and so in the processes that are started: it is for this one to act on."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 # What a decoder process works with: set once, when it starts.
@@ -164,10 +282,14 @@ _decoder: dict[str, Any] = {}
 
 
 def _start_decoder(shared: Any, shape: tuple[int, ...], timeout: float) -> None:
+    _start_process(timeout)
+    _decoder["slots"] = np.frombuffer(shared, np.uint8).reshape(shape)
+
+
+def _start_process(timeout: float) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at once, also in the middle of FFmpeg
     cv2.setNumThreads(1)  # the processes share the cores already
-    slots = np.frombuffer(shared, np.uint8).reshape(shape)
-    _decoder.update(slots=slots, seconds=int(timeout) + ORPHAN_GRACE)
+    _decoder["seconds"] = int(timeout) + ORPHAN_GRACE
     if sys.platform == "linux":
         import resource
 
@@ -187,12 +309,20 @@ def _limited(function: Callable[..., Any], *arguments: Any) -> Any:
         signal.alarm(0)
 
 
-def _decode_into(path: Path, slot: int, views: Sequence[View]) -> None:
+def _decode_into(path: Path, slot: int, views: Sequence[View]) -> Times:
     images = _decoder["slots"][slot]
-    try:
-        frames = read_frames(path, images.shape[1])
+    with _memory_told():
+        frames, times = read_timed_frames(path, images.shape[1])
         for place, (stream, flipped) in enumerate(views):
             images[place] = stream_images(frames, stream, flipped)
+    return times
+
+
+@contextlib.contextmanager
+def _memory_told() -> Iterator[None]:
+    """Raise `UnreadableClip` for memory that a clip may not have, and for what OpenCV refuses."""
+    try:
+        yield
     except MemoryError as error:
         raise UnreadableClip(_too_large()) from error
     except cv2.error as error:
@@ -210,6 +340,13 @@ def _aspect_ratio(path: Path) -> float:
     if not width * height > 0:
         raise UnreadableClip("its width and height are not known")
     return width * wide / (height * high)
+
+
+def _told_duration(path: Path) -> float | None:
+    video = open_video(path)
+    duration = video_info(video).duration
+    video.release()
+    return duration
 
 
 def _too_large() -> str:

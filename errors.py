@@ -35,7 +35,7 @@ class Ended(BaseException):
         self.number = number
 
 
-SAID = {signal.SIGINT: f"interrupted: {GOES_ON}", signal.SIGTERM: f"terminated: {GOES_ON}"}
+SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class EndingSignal:
@@ -60,21 +60,24 @@ def end_if_told() -> None:
         raise Ended(handler.came)
 
 
-def run_or_explain(run: Callable[[], int], debug: bool) -> int:
+def run_or_explain(run: Callable[[], int], debug: bool, goes_on: str = "") -> int:
     """Return `run()`'s exit status; on an error, say what went wrong and return 1, 2, 130 or 143.
 
     With `debug`, errors are raised with their traceback. The traceback of an error that is
     neither `UserError` nor `RunError` goes to the log file, if the run has opened one.
+
+    Args:
+        goes_on: how what a signal has ended goes on, if it does.
     """
     try:
-        with ended_by_signals():
+        with ended_by_signals(goes_on):
             return run()
     except (UserError, RunError) as error:
         if debug:
             raise
         return explain(str(error), error.exit_status)
     except Ended as ended:
-        return explain_signal(ended.number)
+        return explain_signal(ended.number, goes_on)
     except Exception as error:
         if debug:
             raise
@@ -84,7 +87,7 @@ def run_or_explain(run: Callable[[], int], debug: bool) -> int:
 
 
 @contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
+def ended_by_signals(goes_on: str = "") -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the block: at its next `end_if_told`, or in a few seconds.
 
     A batch of VGG19 takes many seconds on a CPU: a thread waits `GRACE` seconds, then ends the
@@ -100,7 +103,7 @@ def ended_by_signals() -> Iterator[None]:
     def watch() -> None:
         while number := told.recv(1):
             if number[0] in SAID and not ended.wait(GRACE):
-                os._exit(explain_signal(signal.Signals(number[0])))
+                os._exit(explain_signal(signal.Signals(number[0]), goes_on))
 
     handler = EndingSignal()
     before = {number: signal.signal(number, handler) for number in SAID}
@@ -119,9 +122,9 @@ def ended_by_signals() -> Iterator[None]:
         told.close()
 
 
-def explain_signal(number: signal.Signals) -> int:
-    """Say which signal ended the run, and how to go on; return 128 and its number."""
-    return explain(SAID[number], 128 + number)
+def explain_signal(number: signal.Signals, goes_on: str = "") -> int:
+    """Say which signal ended the run, and how to go on, if it does; return 128 and its number."""
+    return explain(SAID[number] + (goes_on and f": {goes_on}"), 128 + number)
 
 
 def explain(message: str, exit_status: int) -> int:

@@ -3,9 +3,10 @@
 import contextlib
 import errno
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import keras
 import numpy as np
@@ -28,6 +29,8 @@ DISK_FAULTS = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXI
 CLIPS_PER_REPLICA = 4  # 64 frames a batch: VGG19 gains nothing from more, and memory is bounded
 
 
+Item = TypeVar("Item")
+Decoded = TypeVar("Decoded")
 ClipRows = dict[Clip, tuple[int, ...]]  # where each clip's features are in each of the caches
 
 
@@ -123,7 +126,7 @@ def extract_features(
     batches: list[dict[bytes, _Decoded]] = [{} for _ in caches]
     network = None
     progress = Progress("features", len(clips), len(content_of), bar=bar)
-    ahead = _decode_ahead(missing, caches, 2 * batch_clips, clip_timeout, clock)
+    ahead = _decode_missing(missing, caches, 2 * batch_clips, clip_timeout, clock)
     with progress, contextlib.closing(ahead) as decoded_clips:
         try:
             for decoded in decoded_clips:
@@ -178,10 +181,7 @@ def _compute(
         batch.clear()
         return
     assert network is not None
-    padding = np.zeros((batch_clips - len(images), *images.shape[1:]), np.uint8)
-    with np.errstate(over="ignore"):  # told below, with the clip's name
-        features = network(np.concatenate([images, padding]))[: len(images)]
-        features = features.astype(cache.recipe.dtype)
+    features = padded_features(network, images, batch_clips, cache.recipe.dtype)
     for decoded, values in zip(batch.values(), features, strict=True):
         if not np.isfinite(values).all():
             raise RunError(
@@ -192,7 +192,24 @@ def _compute(
     batch.clear()
 
 
-def _decode_ahead(
+def padded_features(
+    network: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch_clips: int, dtype: str
+) -> np.ndarray:
+    """Run the network over at most `batch_clips` clips, padded: it is given one shape always.
+
+    Args:
+        images: `(clips, frames, 224, 224, 3)` uint8.
+
+    Returns:
+        `(clips, frames, features)` in `dtype`; infinite where that cannot hold them.
+    """
+    padding = np.zeros((batch_clips - len(images), *images.shape[1:]), np.uint8)
+    features = network(np.concatenate([images, padding]))[: len(images)]
+    with np.errstate(over="ignore"):  # told by who asked, with the clip's name
+        return features.astype(dtype)
+
+
+def _decode_missing(
     missing: Sequence[_Missing],
     caches: Sequence[FeatureCache],
     ahead: int,
@@ -200,16 +217,13 @@ def _decode_ahead(
     clock: StageClock,
 ) -> Generator[_Decoded | BadClip, None, None]:
     """Yield the clips in their order, decoded at most `ahead` clips in advance."""
-    processes = decoder_count()
-    callers = processes + 1  # one clip is on its way while each process decodes another
     views = [(cache.recipe.stream, cache.recipe.flipped) for cache in caches]
-    frames = caches[0].recipe.frames
-    decoders = DecoderProcesses(processes, callers, frames, timeout, len(views))
 
-    def decode(clip: Clip, content: bytes | None) -> _Decoded | BadClip:
+    def decode(decoders: DecoderProcesses, item: _Missing) -> _Decoded | BadClip:
+        clip = item.clip
         try:
             stamp = file_stamp(clip.path)
-            content = content or decoders.checksum(clip.path)
+            content = item.content or decoders.checksum(clip.path)
             # Those that have it may have it from the same file under another name.
             lacking = [view for view, cache in enumerate(caches) if cache.row_of(content) is None]
             images = (
@@ -228,12 +242,37 @@ def _decode_ahead(
                 ) from error
             return BadClip(clip, error.strerror or str(error))
 
-    waiting: deque[Future[_Decoded | BadClip]] = deque()
+    frames = caches[0].recipe.frames
+    return decode_ahead(missing, decode, frames, len(views), ahead, timeout, clock)
+
+
+def decode_ahead(
+    items: Iterable[Item],
+    decode: Callable[[DecoderProcesses, Item], Decoded],
+    frames: int,
+    views: int,
+    ahead: int,
+    timeout: float,
+    clock: StageClock,
+) -> Generator[Decoded, None, None]:
+    """Yield what `decode` makes of each item, in their order, at most `ahead` of them in advance.
+
+    Args:
+        items: taken one by one, as there is room for them.
+        decode: called from several threads; returns an error that concerns its item alone.
+        frames, views: of a clip, at most, as `DecoderProcesses` wants to know them.
+        timeout: seconds that a clip may take.
+        clock: counts the time that is spent waiting for frames, and in between.
+    """
+    processes = decoder_count()
+    callers = processes + 1  # one clip is on its way while each process decodes another
+    decoders = DecoderProcesses(processes, callers, frames, timeout, views)
+    waiting: deque[Future[Decoded]] = deque()
     # On an error the processes are ended first: the threads wait for them.
     with ThreadPoolExecutor(callers, thread_name_prefix="decoder") as threads, decoders:
         try:
-            for item in missing:
-                waiting.append(threads.submit(decode, item.clip, item.content))
+            for item in items:
+                waiting.append(threads.submit(decode, decoders, item))
                 if len(waiting) >= ahead:
                     yield _result_of(waiting.popleft(), clock)
             while waiting:
@@ -243,7 +282,7 @@ def _decode_ahead(
                 future.cancel()
 
 
-def _result_of(future: Future[_Decoded | BadClip], clock: StageClock) -> _Decoded | BadClip:
+def _result_of(future: Future[Decoded], clock: StageClock) -> Decoded:
     """Return what a thread has decoded; a signal that tells the run to end is not kept waiting."""
     clock.begin(FRAMES)
     while True:

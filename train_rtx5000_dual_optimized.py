@@ -22,7 +22,7 @@ from config import (
     as_json,
     parse_settings,
 )
-from errors import RunError, UserError, leave, run_or_explain
+from errors import GOES_ON, RunError, UserError, leave, run_or_explain
 
 EXTRACTIONS = 3  # until no row is damaged: more than one is rare, more than two is the disk
 SHOWN = 5  # of what may be thousands of pairs or clips; the log file and the results have all
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.ExitStack() as held:  # folders that no other run may write meanwhile
             return train(parse_settings(arguments), held)
 
-    return run_or_explain(job, debug)
+    return run_or_explain(job, debug, GOES_ON)
 
 
 def train(settings: Settings, held: contextlib.ExitStack) -> int:

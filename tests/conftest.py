@@ -111,6 +111,25 @@ def flags(drawn_clips: Path, quick_flags: list[str]) -> list[str]:
     return ["--dataset-path", str(drawn_clips), *quick_flags]
 
 
+@pytest.fixture(scope="session")
+def trained(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run, of two streams, with more frames cached than used.
+
+    It holds the checkpoint directory `run` and the features in `cache`.
+    """
+    from train_rtx5000_dual_optimized import main
+
+    folder = tmp_path_factory.mktemp("trained")
+    command = [
+        *("--dataset-path", str(drawn_clips), "--cache-dir", str(folder / "cache")),
+        *("--checkpoint-dir", str(folder / "run"), "--vgg19-weights", "random"),
+        *("--feature-layer", "block1_conv1", "--frames", "4", "--cached-frames", "6"),
+        *("--epochs", "4", "--warmup-epochs", "1", "--batch-size", "8", "--deterministic"),
+    ]
+    assert main(command) == 0
+    return folder
+
+
 def rows_of(run: Path) -> list[dict[str, str]]:
     """Return the rows of a run's CSV."""
     with (run / "training_history.csv").open(newline="") as file:

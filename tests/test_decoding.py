@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from decoding import DecoderProcesses
+from decoding import DecoderProcesses, stream_from_process
 from frames import UnreadableClip, read_frames
 
 FRAMES = 4
@@ -123,3 +123,47 @@ def test_pipe_that_nobody_fills_has_no_checksum(decoders: DecoderProcesses, tmp_
         decoders.checksum(tmp_path / "pipe.mp4")
     with pytest.raises(FileNotFoundError):
         decoders.checksum(tmp_path / "nothing.mp4")
+
+
+def counted(last: int, then: str = "") -> Iterator[int]:
+    """Yield numbers, then do what a decoder may do; in a process of its own."""
+    yield from range(last)
+    if then == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if then == "hang":
+        time.sleep(100)
+    if then == "unreadable":
+        raise UnreadableClip("no frame can be decoded")
+    if then == "huge":
+        np.ones(2**29)  # 4 GiB
+
+
+def test_stream_has_everything_in_order() -> None:
+    assert list(stream_from_process(counted, 50, timeout=20, ahead=3)) == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("then", "reason"),
+    [
+        ("crash", r"its decoder died \(SIGSEGV\)"),
+        ("hang", r"within 1 s"),
+        ("unreadable", "no frame can be decoded"),
+        ("huge", "needs more than"),
+    ],
+)
+def test_stream_that_ends_badly_says_why_after_what_it_had(then: str, reason: str) -> None:
+    came = []
+    with pytest.raises(UnreadableClip, match=reason):
+        for number in stream_from_process(counted, 5, then, timeout=1, ahead=3):
+            came.append(number)
+    assert came == list(range(5)) or (then == "crash" and came == list(range(len(came))))
+    assert not multiprocessing.active_children()
+
+
+def test_stream_waits_as_long_as_it_is_not_wanted() -> None:
+    stream = stream_from_process(counted, 50, timeout=1, ahead=2)
+    assert next(stream) == 0
+    time.sleep(1.5)  # more than the time limit
+    assert next(stream) == 1
+    stream.close()
+    assert not multiprocessing.active_children()

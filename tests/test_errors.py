@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 from durable_files import replace_file
-from errors import GRACE, end_if_told, run_or_explain
+from errors import GOES_ON, GRACE, end_if_told, run_or_explain
 
 BUSY_IN_PYTHON = "time.sleep(100)"
 # One call that runs for minutes without a look at Python, as a batch of VGG19 does.
@@ -24,8 +24,8 @@ def test_signal_ends_the_run_in_seconds_and_says_how_to_go_on(
     busy: str, number: signal.Signals, status: int
 ) -> None:
     program = (
-        "import hashlib, sys, time; from errors import run_or_explain\n"
-        f"sys.exit(run_or_explain(lambda: [print('begun', flush=True), {busy}], False))"
+        "import hashlib, sys, time; from errors import GOES_ON, run_or_explain\n"
+        f"sys.exit(run_or_explain(lambda: [print('begun', flush=True), {busy}], False, GOES_ON))"
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-c", program]
@@ -56,6 +56,6 @@ def test_what_is_being_done_when_a_signal_comes_is_done_to_its_end(
         end_if_told()
         return 0
 
-    assert run_or_explain(job, debug=False) == status
+    assert run_or_explain(job, False, GOES_ON) == status
     assert zipfile.ZipFile(tmp_path / "weights.npz").read("values") == b"whole"
     assert "goes on from what is finished" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from config import FRAME_SIZE
-from frames import UnreadableClip, read_frames, sample_positions
+from frames import UnreadableClip, read_frames, read_timed_frames, sample_positions
 
 
 def write_video(path: Path, frames: int, size: tuple[int, int] = (64, 48)) -> Path:
@@ -36,6 +36,15 @@ def test_positions_are_even_from_first_to_last(
     length: int, frames: int, expected: list[int]
 ) -> None:
     assert sample_positions(length, frames).tolist() == expected
+
+
+def test_frames_have_their_times(tmp_path: Path) -> None:
+    frames, times = read_timed_frames(write_video(tmp_path / "clip.avi", 50), 4)
+    assert times == pytest.approx([0, 16 / 25, 33 / 25, 49 / 25])
+    assert frame_numbers(frames) == [0, 16, 33, 49]
+    assert read_timed_frames(write_video(tmp_path / "short.avi", 2), 4)[1] == pytest.approx(
+        [0, 0, 1 / 25, 1 / 25]
+    )
 
 
 @pytest.mark.parametrize("length", [50, 5, 1])

@@ -1,0 +1,25 @@
+# The detector as a service, on a CPU. Where the checkpoint directory is:
+#   docker build -t violence-detector .
+#   docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/checkpoints:/checkpoints:ro" \
+#     -e VIOLENCE_API_TOKEN=... violence-detector
+FROM python:3.11-slim
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
+WORKDIR /app
+
+# First what changes rarely: each step is kept as long as its files are the same.
+COPY requirements.txt requirements-deploy.txt ./
+RUN pip install --no-cache-dir -r requirements-deploy.txt
+
+COPY *.py serve_page.html.j2 serve_page.js serve_page.css ./
+RUN useradd --system --uid 10001 detector && mkdir /checkpoints
+USER detector
+
+VOLUME /checkpoints
+EXPOSE 8000
+# Ready, not merely alive; the first answer of the networks takes its time.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=180s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+STOPSIGNAL SIGTERM
+# It listens on all addresses of the container: a token is wanted, VIOLENCE_API_TOKEN.
+ENTRYPOINT ["python", "serve.py", "--checkpoint-dir", "/checkpoints", "--host", "0.0.0.0", "--port", "8000"]

@@ -40,7 +40,7 @@ from run_log import log
 from training import Trainer
 
 SIDES = ("train", "validation")  # the folders: TensorBoard draws them into one chart
-JUDGED_CLIPS = 512  # of validation, for images and attention: a look must not cost an epoch
+JUDGED_CLIPS = 256  # of validation, for images and attention: a look must not cost an epoch
 BUCKETS = 30  # of a histogram, as many as TensorBoard makes itself
 HPARAMS_FILE = "events.out.tfevents.hparams"
 
@@ -52,7 +52,7 @@ class TensorBoardLog(keras.callbacks.Callback):
 
     Args:
         run: whose history is written, into its folder `tensorboard`.
-        validation: clips that the curves and the attention are of; of more than 512, so many,
+        validation: clips that the curves and the attention are of; of more than 256, so many,
             evenly spread.
         batch_size: that they are judged in.
     """

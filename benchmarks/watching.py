@@ -4,7 +4,9 @@
 
 Both write checkpoints and CSV, as every run does. Features are random, of fc2 and one stream; an
 epoch has as many clips as one of a 10,000 clip data set. Every way takes its turn in every round;
-of each epoch, the median over the rounds counts.
+of each epoch, the median over the rounds counts. Beside it stands what the watchers took by their
+own clock, in the training's thread and in the one that draws: that is told also on a machine that
+has other work.
 """
 
 import contextlib
@@ -13,6 +15,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +104,23 @@ def measure(folder: Path, rounds: int, epochs: int, replicas: int | None) -> dic
         sample = sample_features(train, settings.batch_size, settings.seed, STANDARDIZE_ON)
         trainer = make_trainer(settings, sample, steps, validation_steps, precision.policy)
 
+    own: dict[str, list[float]] = {"training thread": [], "drawing thread": []}
+
     def fit(watched: bool) -> list[float]:
-        """Return the seconds of each epoch but the first."""
+        """Return the seconds of each epoch but the first; add to `own` what watching took."""
         clock = Clock()
+        taken = dict.fromkeys(own, 0.0)
+
+        def timed(call: Callable[..., Any], thread: str) -> Callable[..., Any]:
+            def measured(*arguments: Any, **named: Any) -> Any:
+                began = time.perf_counter()
+                result = call(*arguments, **named)
+                if len(clock.times) > 1:
+                    taken[thread] += time.perf_counter() - began
+                return result
+
+            return measured
+
         supply = Supply()
         with contextlib.ExitStack() as held:
             checkpoints = Path(held.enter_context(tempfile.TemporaryDirectory(dir=folder)))
@@ -123,7 +140,12 @@ def measure(folder: Path, rounds: int, epochs: int, replicas: int | None) -> dic
                 ]
             callbacks.append(FinishEpoch(run, {}, CLIPS, monitor))
             if watched:
-                callbacks.append(TensorBoardLog(run, validation, settings.batch_size))
+                board = TensorBoardLog(run, validation, settings.batch_size)
+                callbacks.append(board)
+                setattr(board, "_drawn", timed(board._drawn, "drawing thread"))  # noqa: B010
+                for watcher in (*callbacks[:2], board):
+                    for name in ("on_epoch_begin", "on_train_batch_end", "on_epoch_end"):
+                        setattr(watcher, name, timed(getattr(watcher, name), "training thread"))
             trainer.fit(
                 training_batches(train, order, settings.batch_size, 0, epochs, supply=supply),
                 epochs=epochs,
@@ -134,11 +156,15 @@ def measure(folder: Path, rounds: int, epochs: int, replicas: int | None) -> dic
                 shuffle=False,
                 verbose=0,
             )
+            for thread in own if watched else ():
+                own[thread].append(taken[thread] / (clock.times[-1] - clock.times[1]))
             return np.diff(clock.times)[1:].tolist()
 
     for watched in (False, True):  # traced before the clock starts
         fit(watched)
         print("warmed up", file=sys.stderr, flush=True)
+    for shares in own.values():
+        shares.clear()
     seconds: dict[bool, list[list[float]]] = {True: [], False: []}
     for number in range(rounds):
         for watched in (True, False) if number % 2 == 0 else (False, True):
@@ -154,6 +180,7 @@ def measure(folder: Path, rounds: int, epochs: int, replicas: int | None) -> dic
             "alone": of_epoch[False].tolist(),
         },
         "slower_by": slower,
+        "own_share_of_the_time": {thread: float(np.median(s)) for thread, s in own.items()},
         "acceptable": ACCEPTABLE,
         "met": slower <= ACCEPTABLE,
     }

@@ -12,8 +12,8 @@ import numpy as np
 from clips import Clip
 from config import CLASS_NAMES, Settings
 from durable_files import read_json, write_csv, write_json
-from judging import violence_probabilities
 from input_pipeline import ClipFeatures
+from judging import violence_probabilities
 from operating_point import calibrate, fit_temperature
 
 

@@ -216,7 +216,7 @@ def training_batches(
 
     def of_epoch(epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         clips_of_epoch = tf.numpy_function(
-            lambda epoch: order.of_epoch(int(epoch)), [epoch], tf.int64
+            lambda epoch: order.of_epoch(int(epoch)), [epoch], tf.int64, stateful=False
         )
         return epoch, tf.ensure_shape(clips_of_epoch, (len(clips),))
 

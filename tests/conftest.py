@@ -175,8 +175,3 @@ def held_by_another(folder: Path) -> Iterator[subprocess.Popen[str]]:
         assert process.stdout.readline() == "held\n"
         yield process
         process.stdin.close()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run first what trains on two replicas: TensorFlow's collectives mix up two models' later."""
-    items.sort(key=lambda item: "two_replicas_train_as_one" not in item.name)

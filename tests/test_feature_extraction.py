@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from conftest import opened_cache
 
 from cache_folder import CacheFolder
@@ -248,12 +247,6 @@ def test_too_many_unreadable_clips_of_a_split(lost: int, stops: bool) -> None:
     assert bool(message) == stops
     if stops:
         assert "3 of the 20 train clips" in message
-
-
-def test_more_replicas_than_gpus_or_a_batch_that_does_not_divide() -> None:
-    with pytest.raises(UserError, match="9 is not divisible by 2"):
-        make_strategy(find_devices(2), 9)
-    assert isinstance(make_strategy(find_devices(2), 8), tf.distribute.MirroredStrategy)
 
 
 def test_folder_of_clips_that_is_gone_ends_the_run(clips: list[Clip], tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 import numpy as np
 import pytest
+from tensorflow.python.framework import config
 
 from clip_order import ClipOrder
 from feature_cache import FeatureRows
@@ -142,6 +143,20 @@ def test_sample_has_no_padding(clips: ClipFeatures) -> None:
     assert sum(map(len, sample_features(clips, BATCH, seed=1, limit=BATCH))) == BATCH
 
 
+@pytest.fixture(params=["any order", "deterministic"])
+def determinism(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have TensorFlow as it is with `--deterministic` and without, whatever ran before."""
+
+    def set_to(deterministic: bool) -> None:
+        (config.enable_op_determinism if deterministic else config.disable_op_determinism)()
+
+    was = config.is_op_determinism_enabled()
+    set_to(request.param == "deterministic")
+    yield
+    set_to(was)
+
+
+@pytest.mark.usefixtures("determinism")
 @pytest.mark.parametrize(("slow", "starved"), [("reading", 1.0), ("training", 0.0)])
 def test_supply_tells_which_of_the_two_is_slower(
     clips: ClipFeatures, monkeypatch: pytest.MonkeyPatch, slow: str, starved: float
@@ -157,7 +172,7 @@ def test_supply_tells_which_of_the_two_is_slower(
     batches = training_batches(clips, ClipOrder(clips.labels, 0), BATCH, 0, 8, supply=supply)
     assert supply.batches == 8 * steps_per_epoch(CLIPS, BATCH)
     for used, _ in enumerate(batches, start=1):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 1
         while slow == "training" and time.monotonic() < deadline:
             if supply.begun >= min(used + READERS + PREFETCHED_BATCHES, supply.batches):
                 break

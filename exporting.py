@@ -1,5 +1,6 @@
 """A network, written in the formats of other runtimes: SavedModel, LiteRT, ONNX."""
 
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ OPSET = 17  # of ONNX: TensorRT has it from 8.6 on, and nothing here needs a lat
 CLIPS = "clips"  # the first dimension's name, where it is not fixed
 NORMALIZING = ("MEAN", "SQUARED_DIFFERENCE", "RSQRT")  # in LiteRT's: 8 bits hold no variance
 PRODUCTS = ("Conv", "MatMul", "Gemm")  # in ONNX's words: what is worth rounding
+LARGE = 2**22  # values of a weight: 16 MB
 WITHIN_RANGE = 99.99  # percent of the values that a range in 8 bits is to hold
 
 
@@ -150,20 +152,30 @@ def write_onnx(
 
 
 def _as_onnx(network: keras.Model, batch: int | None) -> Any:
+    """Return the network as ONNX's own message, in float32."""
     import onnx
-    import tf2onnx
 
     specs = _specs(network, batch)
-    model, _ = tf2onnx.convert.from_function(
-        tf.function(_function(network), input_signature=specs),
-        input_signature=specs,
-        opset=OPSET,
-        custom_op_handlers={
-            "Log1p": (_log1p, []),
-            "Erfc": (_erfc, []),
-            "ReverseV2": (_reverse, []),
-        },
-    )
+    # These go around the converter: it copies the weights that it sees two dozen times.
+    kernels = [weight for weight in network.weights if math.prod(weight.shape) > LARGE]
+    names = [f"kernel_{number}" for number, _ in enumerate(kernels, start=1)]
+    kernel_specs = [
+        tf.TensorSpec(kernel.shape, kernel.dtype, name)
+        for kernel, name in zip(kernels, names, strict=True)
+    ]
+    judge = _function(network)
+
+    def judge_with_kernels(*given: tf.Tensor) -> dict[str, tf.Tensor]:
+        handed_in = zip(kernels, given[len(specs) :], strict=True)
+        with keras.StatelessScope(state_mapping=list(handed_in)):
+            return judge(*given[: len(specs)])
+
+    model = _converted(tf.function(judge_with_kernels, input_signature=[*specs, *kernel_specs]))
+    for kernel, name in zip(kernels, names, strict=True):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(kernel.numpy(), name))
+    inputs = [value for value in model.graph.input if value.name not in names]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
     shapes = {tensor.name: tensor.shape for tensor in network.inputs}
     shapes |= {name: tensor.shape for name, tensor in network.output.items()}
     for value in (*model.graph.input, *model.graph.output):  # the converter makes up names
@@ -172,6 +184,33 @@ def _as_onnx(network: keras.Model, batch: int | None) -> Any:
             size.CopyFrom(onnx.TensorShapeProto.Dimension(**{_kind_of(known): known}))
     _produce_constant_outputs(model)
     return model
+
+
+def _converted(function: Any) -> Any:
+    """Return a `tf.function` of one signature as ONNX's message."""
+    from tf2onnx import convert, optimizer, tf_loader, tfonnx
+
+    concrete = function.get_concrete_function()
+    names = {
+        "input_names": [t.name for t in concrete.inputs if t.dtype != tf.resource],
+        "output_names": [t.name for t in concrete.outputs],
+    }
+    frozen = tf_loader.from_function(concrete, **names)
+    # Step by step: in one, `tf2onnx.convert` would copy all for each of its optimizers.
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(frozen, name="")
+        converted = tfonnx.process_tf_graph(
+            graph,
+            opset=OPSET,
+            custom_op_handlers={
+                "Log1p": (_log1p, []),
+                "Erfc": (_erfc, []),
+                "ReverseV2": (_reverse, []),
+            },
+            tensors_to_rename=convert.tensor_names_from_structed(concrete, **names),
+            **names,
+        )
+        return optimizer.optimize_graph(converted, catch_errors=False).make_model("detector")
 
 
 def _kind_of(size: int | str) -> str:
@@ -322,9 +361,10 @@ def _specs(network: keras.Model, batch: int | None) -> list[tf.TensorSpec]:
 
 def _function(network: keras.Model) -> Callable[..., dict[str, tf.Tensor]]:
     names = [tensor.name for tensor in network.inputs]
+    by_name = isinstance(network.input, dict)
 
     def judge(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        given = dict(zip(names, inputs, strict=True)) if len(names) > 1 else inputs[0]
+        given = dict(zip(names, inputs, strict=True)) if by_name else inputs[0]
         return network(given, training=False)
 
     return judge

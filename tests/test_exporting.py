@@ -6,16 +6,15 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from test_inference_graph import KINDS, draw_features, draw_images, make_classifier
 
+import exporting
 from exporting import OPSET, write_litert, write_onnx, write_saved_model
 from inference_graph import EXACT, detector_network, end_to_end_network
 from model_architecture import load_vgg19_weights, vgg19
 from runtimes import judge_clips, open_litert, open_onnx, open_saved_model
-
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("ai_edge_litert")
 
 WRITERS = {"litert": write_litert, "onnx": write_onnx}
 OPENERS = {"litert": open_litert, "onnx": open_onnx}
@@ -107,6 +106,25 @@ def test_quantized_files_are_smaller_and_say_nearly_the_same(
     judged = judge_clips(OPENERS[form](rounded), clips, at_once=8)
     difference = largest_difference(judged, own_words(network, clips))
     assert 0 < difference < (2e-3 if quantize == "float16" else 0.03)
+
+
+@pytest.mark.parametrize("quantize", ["none", "float16", "dynamic", "int8"])
+def test_large_weights_go_around_onnxs_converter_and_are_all_there(
+    quantize: str,
+    network_of: Callable[[str], keras.Model],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clips, network = features_of(7), network_of("attention-lstm")
+    write_onnx(network, tmp_path / "usual.onnx", quantize, calibration=clips)
+    monkeypatch.setattr(exporting, "LARGE", 24 * 24)
+    write_onnx(network, tmp_path / "around.onnx", quantize, calibration=clips)
+    usual, around = (
+        judge_clips(open_onnx(tmp_path / f"{name}.onnx"), clips, at_once=3)
+        for name in ("usual", "around")
+    )
+    assert largest_difference(usual, around) < 1e-5
+    assert len(onnx.load(tmp_path / "around.onnx").graph.input) == 1
 
 
 @pytest.mark.parametrize("quantize", ["none", "float16", "dynamic", "int8"])

@@ -758,6 +758,8 @@ def name_parts(name: str) -> list[tuple[str, bool]]:
     Spelt out is what a reader would not see, or not where it is: control characters, those that
     turn the writing's direction, bytes that are not UTF-8.
     """
+    if name.isprintable():  # as nearly all are: pictures, too, are text on a page
+        return [(name, False)] if name else []
     parts: list[tuple[str, bool]] = []
     plain = ""
     for character in name:

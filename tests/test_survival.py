@@ -420,12 +420,12 @@ def test_out_of_memory_names_batch_size_free_memory_and_flags(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [4])
+@pytest.mark.parametrize("kills", [7])
 def test_crash_harness_finds_no_difference(kills: int, tmp_path: Path) -> None:
     report = harness("benchmarks.crash", "--kills", str(kills), tmp_path=tmp_path)
     assert report["kills"] == kills
     assert report["runs_that_differ"] == 0
-    assert len(report["kills_by_stage"]) >= 3
+    assert len(report["kills_by_stage"]) >= 4
 
 
 @pytest.mark.slow

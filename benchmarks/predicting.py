@@ -1,0 +1,95 @@
+"""How fast predict.py judges clips against extraction in training, on the same clips.
+
+    python -m benchmarks.predicting --checkpoint-dir ./checkpoints --json FILE
+
+Both decode every clip and run VGG19 on it; prediction judges it as well, extraction stores its
+features. The clips are those of the run's test split.
+"""
+
+import csv
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.command import make_parser, print_report
+from benchmarks.timing import Rates, Way, in_own_process, side_by_side
+
+
+def main() -> None:
+    """Measure, print, and write the file that is asked for."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    parser = make_parser(__doc__)
+    parser.add_argument("--checkpoint-dir", type=Path, default=Path("checkpoints"), metavar="DIR")
+    parser.add_argument("--vgg19-weights", metavar="NAME|FILE", help="as of predict.py")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clips", type=int, help="of the test, at most (default: all)")
+    flags = parser.parse_args()
+    measured = flags.checkpoint_dir, flags.vgg19_weights, flags.clips, flags.rounds
+    print_report(in_own_process(measure, *measured), flags.json)
+
+
+def measure(
+    checkpoint_dir: Path, vgg19_weights: str | None, clips: int | None, rounds: int
+) -> dict[str, Any]:
+    """Return clips per second of both, round by round, and by how much verdicts differ."""
+    from benchmarks.machine import describe_machine
+    from cache_folder import CacheFolder
+    from clips import Clip
+    from detector import load_detector
+    from durable_files import read_json
+    from feature_cache import FeatureCache
+    from feature_extraction import extract_features
+    from run_directory import CONFIG, PREDICTIONS
+
+    detector = load_detector(checkpoint_dir, vgg19_weights)
+    dataset = Path(read_json(checkpoint_dir / CONFIG)["settings"]["dataset_path"])
+    with (checkpoint_dir / PREDICTIONS).open(newline="", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))[:clips]
+    tested = [Clip(dataset / row["clip"], row["clip"], int(row["label"]), "test") for row in rows]
+    differences = []
+
+    def predict() -> None:
+        for row, verdict in zip(rows, detector.judge_clips([c.path for c in tested]), strict=True):
+            if verdict.probability is None:
+                raise SystemExit(f"{row['clip']}: {verdict.error}")
+            differences.append(abs(verdict.probability - float(row["probability"])))
+
+    def extract() -> None:
+        with tempfile.TemporaryDirectory() as name, CacheFolder(Path(name)) as folder:
+            caches = [FeatureCache(folder, recipe) for recipe in detector.recipes]
+            extract_features(
+                tested, caches, lambda: detector.network, len(detector.devices), clip_timeout=120.0
+            )
+
+    for warm_up in (predict, extract):
+        warm_up()
+    ways = {
+        "predict": Way([predict], len(tested)),
+        "extraction": Way([extract], len(tested)),
+    }
+    rates = side_by_side(ways, rounds)
+    return {
+        "machine": describe_machine(list(detector.devices)),
+        "detector": f"{detector.recipes[0].layer}, {', '.join(detector.streams)}, "
+        f"{detector.computation}",
+        "clips": len(tested),
+        "clips_per_second": {name: round(rates.median(name), 3) for name in ways},
+        "predict_over_extraction": round(rates.ratio("predict", "extraction"), 3),
+        "ratio_by_round": ratios(rates),
+        "largest_difference_to_the_runs_own_test": max(differences),
+    }
+
+
+def ratios(rates: Rates) -> list[float]:
+    """Return prediction's rate over extraction's, round by round."""
+    return [
+        round(predicted / extracted, 3)
+        for predicted, extracted in zip(
+            rates.per_second["predict"], rates.per_second["extraction"], strict=True
+        )
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -36,6 +36,7 @@ def measure(
     from benchmarks.machine import describe_machine
     from cache_folder import CacheFolder
     from clips import Clip
+    from config import CLASS_NAMES
     from detector import load_detector
     from durable_files import read_json
     from feature_cache import FeatureCache
@@ -46,7 +47,9 @@ def measure(
     dataset = Path(read_json(checkpoint_dir / CONFIG)["settings"]["dataset_path"])
     with (checkpoint_dir / PREDICTIONS).open(newline="", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))[:clips]
-    tested = [Clip(dataset / row["clip"], row["clip"], int(row["label"]), "test") for row in rows]
+    tested = [
+        Clip(dataset / r["clip"], r["clip"], CLASS_NAMES.index(r["label"]), "test") for r in rows
+    ]
     differences = []
 
     def predict() -> None:

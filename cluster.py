@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -285,6 +286,9 @@ class Cluster:
             ) from error
         finally:
             too_long.cancel()
+        # TensorFlow has put its own handler in the place of ours: it would note SIGTERM and go on.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         self._service = service
         threading.Thread(target=self._watch, name="workers", daemon=True).start()
         return strategy

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -308,16 +307,20 @@ def assert_same_losses(run: Path, expected: Path) -> None:
             assert float(own[name]) == pytest.approx(float(other[name]), abs=1e-6)
 
 
-HARDER = ["--augment", "reverse,mixup", "--gradient-accumulation", "2", "--batch-size", "4"]
-MORE = [*HARDER, "--cached-frames", "6", "--ensemble", "2"]
+HARDER = [
+    *("--augment", "reverse,mixup", "--cached-frames", "6", "--epochs", "10"),
+    *("--batch-size", "4", "--gradient-accumulation", "2"),
+]
+ENSEMBLE = ["--ensemble", "2"]
 
 
 @pytest.fixture(scope="module")
 def alone(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a run of one process; its features are in `cache`."""
+    """Return the checkpoint directory of an ensemble that one process trained."""
     folder = tmp_path_factory.mktemp("alone")
-    assert main(["--dataset-path", str(drawn_clips), *quick_flags_in(folder), *MORE]) == 0
-    return folder
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(folder), *HARDER, *ENSEMBLE]
+    assert main(flags) == 0
+    return folder / "run"
 
 
 @pytest.mark.slow
@@ -325,60 +328,69 @@ def alone(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_workers_end_with_the_losses_of_one_process(
     count: int, drawn_clips: Path, tmp_path: Path, alone: Path
 ) -> None:
-    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), *MORE]
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), *HARDER]
     with Workers(count, *flags) as workers:
         ended = workers.ends()
     assert [status for status, _, _ in ended] == [0] * count, ended
     assert all("error" not in said for _, _, said in ended)
     run = tmp_path / "run"
-    for member in (run, run / "member_2"):
-        assert_same_losses(member, alone / member.relative_to(tmp_path))
-    ours, theirs = results_of(run), results_of(alone / "run")
-    assert ours["best_epoch"] == theirs["best_epoch"]
-    assert ours["evaluation"]["accuracy"] == theirs["evaluation"]["accuracy"]
-    assert ours["threshold"] == pytest.approx(theirs["threshold"], rel=1e-3)
+    assert_same_losses(run, alone)
     logs = {f"training-worker-{number}.log" for number in range(1, count)}
     left = {path.name for path in run.iterdir()}
-    assert left - logs == {path.name for path in (alone / "run").iterdir()}
-    assert logs <= left
+    assert left == logs | {path.name for path in alone.iterdir()} - {"member_2", "ensemble.keras"}
     assert not list(run.rglob(".partial-*"))
-    assert "epoch   6" in (run / "training-worker-1.log").read_text()
+    assert "epoch  10" in (run / "training-worker-1.log").read_text()
     assert len(list((run / "tensorboard" / "train").iterdir())) == 1
 
 
+def error_of(said: str) -> str:
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in said
+    return error
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
 def test_killed_worker_ends_the_others_and_all_go_on_after(
-    victim: int, drawn_clips: Path, tmp_path: Path, alone: Path
+    drawn_clips: Path, tmp_path: Path, alone: Path
 ) -> None:
-    shutil.copytree(alone / "cache", tmp_path / "cache")
-    epochs = ["--epochs", "300", "--early-stopping-patience", "0"]
-    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), *epochs]
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), *HARDER, *ENSEMBLE]
     run = tmp_path / "run"
     history = run / "training_history.csv"
+    finished = 1
+    for victim, name in ((1, "worker 1"), (0, "the chief, worker 0")):
+        with Workers(2, *flags) as workers:
+            wait_until(lambda past=finished: history.exists() and len(rows_of(run)) > past)
+            workers.processes[victim].send_signal(signal.SIGKILL)
+            killed = time.monotonic()
+            status, _, said = workers.ends(within=60)[1 - victim]
+        assert time.monotonic() - killed < HEARTBEAT + 2 * GRACE
+        assert status == 1, said
+        assert re.match(rf"error: {name} of 2 \(127\.0\.0\.1:\d+\) is gone", error_of(said))
+        finished = len(rows_of(run))
+        assert finished < 10
     with Workers(2, *flags) as workers:
-        wait_until(lambda: history.exists() and len(rows_of(run)) >= 3)
-        workers.processes[victim].send_signal(signal.SIGKILL)
-        killed = time.monotonic()
-        ended = workers.ends(within=HEARTBEAT + 2 * GRACE + 10)
-        took = time.monotonic() - killed
-    status, _, said = ended[1 - victim]
-    assert status == 1, ended
-    who = "the chief, worker 0" if victim == 0 else "worker 1"
-    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert re.match(rf"error: {who} of 2 \(127\.0\.0\.1:\d+\) is gone", error)
-    assert "Traceback" not in said
-    assert took < HEARTBEAT + 2 * GRACE
-    finished = len(rows_of(run))
-    assert 3 <= finished < 300
+        ended = workers.ends()
+    assert [status for status, _, _ in ended] == [0, 0], ended
+    assert f"continuing after epoch {finished} of 10" in ended[0][1]
+    for member in (".", "member_2"):
+        assert_same_losses(run / member, alone / member)
+    ours, theirs = results_of(run), results_of(alone)
+    assert ours["best_epoch"] == theirs["best_epoch"]
+    assert ours["evaluation"]["accuracy"] == theirs["evaluation"]["accuracy"]
+    assert ours["threshold"] == pytest.approx(theirs["threshold"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_worker_that_is_told_to_end_tells_the_others(drawn_clips: Path, tmp_path: Path) -> None:
+    more = ["--epochs", "300", "--early-stopping-patience", "0"]
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), *more]
+    history = tmp_path / "run" / "training_history.csv"
     with Workers(2, *flags) as workers:
-        wait_until(lambda: len(rows_of(run)) > finished)
-        workers.processes[0].send_signal(signal.SIGTERM)
-        ended = workers.ends(within=60)
-    assert ended[0][0] == 143
-    assert "has ended: terminated" in ended[1][2] or "is gone" in ended[1][2]
-    epochs_done = [int(row["epoch"]) for row in rows_of(run)]
-    assert epochs_done == list(range(1, len(epochs_done) + 1))
+        wait_until(history.exists)
+        workers.processes[1].terminate()
+        (status, _, said), (other_status, _, _) = workers.ends(within=60)
+    assert (status, other_status) == (1, 143)
+    assert re.match(r"error: worker 1 of 2 \(.*\) (has ended: terminated|is gone)", error_of(said))
 
 
 @pytest.mark.slow
@@ -388,9 +400,9 @@ def test_worker_with_other_settings_is_refused_by_name(drawn_clips: Path, tmp_pa
         ended = workers.ends(within=60)
     for status, _, said in ended:
         assert status == 2
-        assert re.search(
+        assert re.match(
             r"error: worker 1 of 2 \(127\.0\.0\.1:\d+\) differs from the chief in the settings, "
             r"learning_rate: it has 0\.002, the chief 0\.001",
-            said,
+            error_of(said),
         )
     assert not (tmp_path / "run" / "training_config.json").exists()

@@ -5,6 +5,7 @@ chief's process hosts, carries what they tell each other, and its heartbeats say
 """
 
 import contextlib
+import faulthandler
 import functools
 import hashlib
 import json
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 TF_CONFIG = "TF_CONFIG"  # what Kubernetes' training operator and TensorFlow's own docs set
 START_WAIT = 600.0  # seconds until all workers must be there: a cluster may pull images first
+MEET_EVERY = 0.2  # seconds between two looks at who is there
+JOIN_WAIT = 120.0  # seconds that TensorFlow may take to connect those that are there
 HEARTBEAT = 10.0  # seconds without a sign of life, after which a worker is lost
 LOOK_EVERY = 1.0  # seconds
 GRACE = 5.0  # seconds that a process has to end by itself once another one is lost
@@ -267,25 +270,17 @@ class Cluster:
             heartbeat_timeout_in_ms=int(1000 * HEARTBEAT),
             coordinated_jobs=[CoordinatedJob(name=JOB, num_tasks=count)],
         )
-        log.info(
-            "%s waits for all workers, at most %.0f minutes: %s",
-            self.name_of(number),
-            START_WAIT / 60,
-            ", ".join(self.addresses),
-        )
-        # TensorFlow waits for ever, in one call that cannot be ended.
-        too_long = threading.Timer(START_WAIT, self._give_up)
-        too_long.daemon = True
-        too_long.start()
+        self._meet()
+        # From here on TensorFlow waits, for ever and with nothing of this process running.
+        faulthandler.dump_traceback_later(JOIN_WAIT, exit=True)
         try:
             strategy = distribute.MultiWorkerMirroredStrategy(resolver, options)
         except tf.errors.OpError as error:
             raise RunError(
-                f"{self.name_of(number)} cannot join the others: {error.message.splitlines()[0]}. "
-                "Is the port free, and can the hosts reach each other?"
+                f"{self.name_of(number)} cannot join the others: {error.message.splitlines()[0]}"
             ) from error
         finally:
-            too_long.cancel()
+            faulthandler.cancel_dump_traceback_later()
         # TensorFlow has put its own handler in the place of ours: it would note SIGTERM and go on.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
@@ -293,15 +288,37 @@ class Cluster:
         threading.Thread(target=self._watch, name="workers", daemon=True).start()
         return strategy
 
-    def _give_up(self) -> None:
-        missing = [
-            self.name_of(number)
-            for number, address in enumerate(self.addresses)
-            if not _answers(address)
-        ]
-        who = " and ".join(missing) or "not all workers"
-        message = f"{who} did not come within {START_WAIT:.0f} s: start the command on each host"
-        os._exit(explain(message, 1))
+    def _meet(self) -> None:
+        """Wait until every worker's address answers.
+
+        Raises:
+            RunError: this worker's own address cannot be used, or another one's does not answer.
+        """
+        own = self.name_of(self.worker.number)
+        log.info("%s waits for the others, at most %.0f minutes", own, START_WAIT / 60)
+        missing = set(range(self.worker.count)) - {self.worker.number}
+        began, said = time.monotonic(), False
+        try:
+            listening = _listen(self.addresses[self.worker.number])
+        except OSError as error:
+            raise RunError(f"{own}: its port cannot be used: {error.strerror}") from error
+        with listening:
+            while True:
+                end_if_told()
+                missing = {number for number in missing if not _answers(self.addresses[number])}
+                if not missing:
+                    return
+                waited = time.monotonic() - began
+                names = " and ".join(map(self.name_of, sorted(missing)))
+                if waited > START_WAIT:
+                    raise RunError(
+                        f"{names} did not come within {START_WAIT:.0f} s: start the command on "
+                        "each host, and see that they reach each other"
+                    )
+                if not said and waited > SAY_AFTER:
+                    log.info("waiting for %s", names)
+                    said = True
+                time.sleep(MEET_EVERY)
 
     def all_of(self, what: str, value: Value) -> list[Value]:
         """Return every worker's value, in the order of their numbers; waits for them.
@@ -461,6 +478,14 @@ class Cluster:
                     self._service.get_config_key_value(
                         f"has left/{number}", int(1000 * 2 * HEARTBEAT)
                     )
+
+
+def _listen(address: str) -> socket.socket:
+    """Return a socket that answers at an address's port until it is closed."""
+    port = int(address.rpartition(":")[2])
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
 
 
 def _answers(address: str) -> bool:

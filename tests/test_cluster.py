@@ -17,10 +17,11 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, quick_flags_in, results_of, rows_of
 
+import cluster
 from augmentation import augment
 from clip_order import ClipOrder
-from cluster import GRACE, HEARTBEAT, Worker, find_worker
-from errors import UserError
+from cluster import GRACE, HEARTBEAT, Cluster, Worker, find_worker
+from errors import RunError, UserError
 from feature_cache import FeatureRows
 from input_pipeline import ClipFeatures, Share, evaluation_batches, training_batches
 from train_rtx5000_dual_optimized import main
@@ -31,8 +32,8 @@ FILES = ("best_model.keras", "detector.json", "report.html", "predictions.csv", 
 
 
 def tf_config(addresses: list[str], number: int, kind: str = "worker") -> str:
-    cluster, task = {"worker": addresses}, {"type": kind, "index": number}
-    return json.dumps({"cluster": cluster, "task": task})
+    task = {"type": kind, "index": number}
+    return json.dumps({"cluster": {"worker": addresses}, "task": task})
 
 
 # Which worker a process is.
@@ -137,6 +138,31 @@ def test_flags_of_one_worker_are_refused_at_once(
     monkeypatch.setenv("TF_CONFIG", tf_config(["a:1", "b:1"], 0))
     assert main(["--dataset-path", str(drawn_clips), *flags]) == 2
     assert f"{flags[0]} is for one worker, and this is one of 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_worker_waits_for_the_others_for_a_bounded_time(
+    there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "START_WAIT", 1.0)
+    (own, other), waiting = free_addresses(2), Cluster(Worker(0, 2))
+    waiting.addresses = [own, other]
+    with ExitStack() as held:
+        if there:
+            held.enter_context(socket.create_server(("127.0.0.1", int(other.rpartition(":")[2]))))
+            waiting._meet()
+        else:
+            with pytest.raises(RunError, match=rf"worker 1 of 2 \({other}\) did not come within"):
+                waiting._meet()
+
+
+def test_port_that_is_taken() -> None:
+    with socket.create_server(("", 0)) as taken:
+        own = f"127.0.0.1:{taken.getsockname()[1]}"
+        waiting = Cluster(Worker(0, 2))
+        waiting.addresses = [own, "127.0.0.1:1"]
+        with pytest.raises(RunError, match=rf"\({own}\): its port cannot be used: Address"):
+            waiting._meet()
 
 
 # What a worker reads and drops.

@@ -488,11 +488,19 @@ class Settings:
     replicas: int | None = setting(
         "devices",
         None,
-        "how many GPUs to use (default: all); without a GPU, how many logical devices the CPU is "
-        "split into (default: 1)",
+        "how many GPUs of each host to use (default: all); without a GPU, how many logical devices "
+        "the CPU is split into (default: 1)",
         AT_LEAST_1,
         type=int,
         metavar="N",
+    )
+    cluster: str = setting(
+        "devices",
+        "tf-config",
+        "how this process learns of the other workers of the run, on this host and others: from "
+        "TF_CONFIG in the environment, if that is set, or from Slurm's job step. The command is "
+        "the same on each; batch sizes are those of all together",
+        choices=("tf-config", "slurm"),
     )
     mixed_precision: bool = setting(
         "devices",
@@ -551,7 +559,7 @@ DEMO_DEFAULTS = {
 # A run may continue with other values of these: they decide nothing that is trained.
 FREE_TO_CHANGE = (
     *("resume", "debug", "cache_dir", "checkpoint_dir", "clip_timeout", "threshold_for", "config"),
-    *("profile", "quiet", "electricity_price", "cloud_price", "mlflow", "wandb"),
+    *("profile", "quiet", "electricity_price", "cloud_price", "mlflow", "wandb", "cluster"),
 )
 
 

@@ -8,6 +8,7 @@ clips -> 16 frames each -> VGG19 features, cached -> batches -> attention-LSTM -
 
 import contextlib
 import dataclasses
+import logging
 import os
 import sys
 import time
@@ -46,6 +47,12 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     clock = StageClock()
 
+    # The workers: this process alone, or the same command on several hosts.
+    from cluster import Cluster, code_checksums, find_worker, require_supported, shared_settings
+
+    worker = find_worker(settings.cluster)
+    require_supported(settings, worker)
+
     # Clips: which, of which class, in which split.
     from clips import (
         count_by_split,
@@ -70,13 +77,16 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         TAKEN,
         TEACHER,
         TENSORBOARD,
+        WORKER_LOG,
         Row,
         RunDirectory,
+        versions,
     )
     from run_log import log, native_messages_to, start_log
     from trackers import Trackers, require_trackers
 
-    require_trackers(settings.mlflow, settings.wandb)
+    if worker.is_chief:
+        require_trackers(settings.mlflow, settings.wandb)
     if settings.demo:
         from demo_clips import draw_demo_clips
 
@@ -85,14 +95,21 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     unlabeled = find_unlabeled(settings.unlabeled) if settings.unlabeled else []
 
     # The checkpoint directory: a new run, an interrupted one to continue, or a finished one.
-    run = held.enter_context(RunDirectory(settings.checkpoint_dir))
-    continuing = settings.is_run and run.has_run() and settings.resume
-    if continuing:
+    run = held.enter_context(RunDirectory(settings.checkpoint_dir, worker))
+    had_run = run.has_run()
+    continuing = settings.is_run and had_run and settings.resume
+    if continuing and run.writes:
         run.require_same(settings, clips)
     log_file = run / (LOG if settings.is_run else EXPERIMENTS_LOG)
-    start_log(log_file)
+    on_screen = logging.INFO
+    if not worker.is_chief:
+        log_file, on_screen = run / WORKER_LOG.format(worker.number), logging.WARNING
+        print(
+            f"worker {worker.number} of {worker.count} says what it does in {log_file}", flush=True
+        )
+    start_log(log_file, on_screen)
     if continuing and run.is_finished(settings.threshold_for):
-        if not (run / REPORT).exists():
+        if run.writes and not (run / REPORT).exists():
             from report_page import write_report
 
             write_report([run.folder], run / REPORT)
@@ -108,7 +125,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     # Devices and precision. TensorFlow takes seconds to load: only now, when the rest is known
     # to be right.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how it was compiled
+    # No notes on how it was compiled; of several workers, none on those that it loses: we say who.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if worker.count == 1 else "3")
     with native_messages_to(log_file):
         import keras
         import tensorflow as tf
@@ -121,13 +139,15 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             gpu_names,
             gpus_left_out,
             make_strategy,
+            on_this_host,
         )
 
         tf.get_logger().setLevel("ERROR")  # it warns of a new graph for every fold's model
         if settings.deterministic:
             tf.config.experimental.enable_op_determinism()
-        devices = find_devices(settings.replicas)
-        strategy = make_strategy(devices, settings.batch_size)
+        devices = find_devices(settings.replicas, worker.count)
+        cluster = held.enter_context(Cluster(worker, settings.cluster))
+        strategy = make_strategy(devices, settings.batch_size, cluster)
     if gpus_left_out(devices):
         log.warning(
             "there is an NVIDIA GPU here, but TensorFlow does not find it: pip install -r "
@@ -140,7 +160,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     hardware = hardware_source(gpu_names(devices))
     monitor = held.enter_context(HardwareMonitor(hardware))
-    device_lines = describe_devices(devices, hardware.memory_gib)
+    device_lines = cluster.lines_of_all(describe_devices(devices, hardware.memory_gib))
     for line in device_lines:
         log.info("device %s", line)
     has_bar = sys.stderr.isatty() and not settings.quiet  # a progress bar is for a terminal only
@@ -191,17 +211,32 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             )
         )
 
+    cluster.require_same(
+        {
+            "the code": code_checksums(),
+            "the versions": versions(),
+            "the settings": shared_settings(settings, as_json),
+            "the clips": fingerprint([*clips, *unlabeled]),
+            "the VGG19 weights": [recipe.weights for recipe in recipes],
+            "the replicas of a host": [device.device_type for device in devices],
+            "the precision": precision.computation,
+            "a run to continue (is --checkpoint-dir on a shared disk?)": continuing,
+        }
+    )
+
     def make_extractor() -> keras.Model:
         model = vgg19(layer, precision.computation)
         load_vgg19_weights(model, weights, layer)
         return model
 
     extraction_started = time.perf_counter()
-    folder = CacheFolder(
-        settings.cache_dir,
-        lambda holder: log.info("%s has %s: waiting for it", holder, settings.cache_dir),
-    )
-    with folder:
+    with (
+        cluster.chief_first("the features") as told,  # the others find them in the cache
+        CacheFolder(
+            settings.cache_dir,
+            lambda holder: log.info("%s has %s: waiting for it", holder, settings.cache_dir),
+        ) as folder,
+    ):
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
         for attempt in range(EXTRACTIONS):
             with enough_memory(
@@ -212,11 +247,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 rows, bad = extract_features(
                     [*clips, *unlabeled],
                     caches,
-                    lambda: on_replicas(strategy, make_extractor),
-                    replicas,
+                    lambda: on_replicas(on_this_host(strategy, devices), make_extractor),
+                    len(devices),
                     settings.clip_timeout,
                     stop_at_bad_clip=settings.on_bad_clip == "fail",
-                    known_bad=run.bad_clips() if continuing else None,
+                    known_bad=told.get("bad", run.bad_clips() if continuing else None),
                     clock=clock,
                     bar=has_bar,
                 )
@@ -244,6 +279,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 f"{folder.path}: rows are damaged as soon as they are written: look at that disk, "
                 "or give another --cache-dir"
             )
+        told["bad"] = {item.clip.name: item.reason for item in bad}
     for cache in caches[:views]:
         log.info(
             "%s features%s of %d clips at %s in %s",
@@ -321,7 +357,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         for leak in leaks[SHOWN:]:
             log.debug("leakage: %s", leak)
         if settings.on_leakage == "fail":
-            if settings.is_run and (continuing or not run.has_run()):  # else another run's
+            if run.writes and settings.is_run and (continuing or not had_run):  # else another's
                 write_leaks(leaks, run / LEAKAGE)
             raise UserError(
                 f"--on-leakage fail: {len(leaks)} pairs of clips, the first is {leaks[0]} (all are "
@@ -344,8 +380,10 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from fitting import STANDARDIZE_ON, describe_sampling, make_order, members, prepare_order
     from input_pipeline import (
         ClipFeatures,
+        Share,
         Supply,
         evaluation_batches,
+        for_workers,
         read_errors,
         sample_features,
         steps_per_epoch,
@@ -399,6 +437,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         return 0
     global_batch = settings.batch_size * settings.gradient_accumulation  # clips per optimizer step
     validation_steps = steps_per_epoch(len(features["val"]), settings.batch_size)
+    # Of several workers, what this one computes of every batch.
+    share_in_training = share_in_validation = None
+    if worker.count > 1:
+        share_in_training = Share(worker, len(devices), settings.gradient_accumulation)
+        share_in_validation = Share(worker, len(devices))
 
     # Model, loss, schedule, optimizer, for each member of an ensemble (of one, unless --ensemble).
     def training_memory() -> contextlib.AbstractContextManager[None]:
@@ -427,12 +470,13 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     trainer = new_trainer(settings)
     log.info(
-        "%s of %s parameters; %d steps an epoch of %d clips, %d a replica",
+        "%s of %s parameters; %d steps an epoch of %d clips, %d a replica%s",
         settings.head,
         f"{trainer.classifier.count_params():,}",
         steps_per_epoch(len(features["train"]), global_batch),
         global_batch,
         global_batch // replicas,
+        f"; {replicas} replicas, {worker.count} workers" if worker.count > 1 else "",
     )
 
     # Training, from the last finished epoch on. Nothing of an earlier run is touched before here.
@@ -450,20 +494,23 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from progress import Progress
     from tensorboard_log import Profile, TensorBoardLog, write_hparams
 
-    if not continuing:
-        if run.has_run():
-            log.info("the earlier run was set aside in %s", run.set_aside())
-            start_log(run / LOG)
-        run.write_config(
-            settings,
-            clips,
-            {item.clip.name: item.reason for item in bad},
-            device_lines,
-            precision.computation,
-        )
-    else:
-        run.update_config(settings)
-    write_leaks(leaks, run / LEAKAGE)
+    with cluster.chief_first("the checkpoint directory"):
+        if not continuing:
+            if had_run:
+                if run.writes:
+                    log.info("the earlier run was set aside in %s", run.set_aside())
+                start_log(log_file, on_screen)
+            run.write_config(
+                settings,
+                clips,
+                {item.clip.name: item.reason for item in bad},
+                device_lines,
+                precision.computation,
+            )
+        else:
+            run.update_config(settings)
+        if run.writes:
+            write_leaks(leaks, run / LEAKAGE)
     inputs = {
         "the clips that are used": fingerprint(usable),
         "their content or the VGG19 weights": " ".join(
@@ -477,10 +524,12 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             cache.fingerprint([rows[clip][view] for clip in unlabeled])
             for view, cache in enumerate(caches)
         )
+    cluster.require_same(inputs)
     unlabeled_rows = [rows[clip][:views] for clip in unlabeled]
     del caches, rows  # of 100,000 clips, another 50 MB
     earlier: list[Row] = []  # epochs that were finished before this command
-    trackers = held.enter_context(Trackers(settings.mlflow, settings.wandb, run))
+    watched = (settings.mlflow, settings.wandb) if run.writes else (None, None)
+    trackers = held.enter_context(Trackers(*watched, run))
 
     def train_member(member_run: RunDirectory, of_member: Settings, trainer: Trainer) -> None:
         """Train to the end, from the last finished epoch on; the best model is there afterwards."""
@@ -490,9 +539,14 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             trainer.load_state(weights_before)
             write_models_of_last_epoch(member_run, trainer)
             log.info("continuing after epoch %d of %d", len(member_run.history), settings.epochs)
-        early_stopping = EarlyStopping(member_run, settings.early_stopping_patience)
-        board = TensorBoardLog(member_run, features["val"], settings.batch_size)
+        early_stopping = EarlyStopping(member_run, settings.early_stopping_patience, cluster)
+        boards = (
+            [TensorBoardLog(member_run, features["val"], settings.batch_size)]
+            if member_run.writes
+            else []
+        )
         finished = len(member_run.history)
+        cluster.require_same({"the finished epochs (is its disk shared?)": finished})
         earlier.extend(member_run.history)
         if member_run is run:
             trackers.start(as_json(settings))
@@ -511,10 +565,17 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     epochs=settings.epochs,
                     augmentations=settings.augment,
                     supply=supply,
+                    share=share_in_training,
                 )
+                validation = evaluation_batches(
+                    features["val"], settings.batch_size, share_in_validation
+                )
+                if worker.count > 1:
+                    batches = for_workers(batches, strategy)
+                    validation = for_workers(validation, strategy)
                 total = settings.epochs * len(train)
                 progress = Progress("training", total, finished * len(train), bar=has_bar)
-                profiled = settings.profile and member_run is run
+                profiled = settings.profile and member_run is run and run.writes
                 profiles = [Profile(run / TENSORBOARD)] if profiled else []
                 callbacks = [
                     TimeStages(member_run, clock, supply),
@@ -525,7 +586,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     *mining,
                     FinishEpoch(member_run, inputs, len(train), monitor),
                     early_stopping,
-                    board,
+                    *boards,
                     *profiles,
                     keras.callbacks.LambdaCallback(
                         on_epoch_end=lambda epoch, logs: trackers.log_epochs()
@@ -537,7 +598,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                         initial_epoch=finished,
                         epochs=settings.epochs,
                         steps_per_epoch=steps_per_epoch(len(train), global_batch),
-                        validation_data=evaluation_batches(features["val"], settings.batch_size),
+                        validation_data=validation,
                         validation_steps=validation_steps,
                         callbacks=callbacks,
                         shuffle=False,  # the order is the batches' own
@@ -548,7 +609,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     for profile in profiles:
                         profile.end()
         else:
-            board.catch_up(trainer)
+            for board in boards:
+                board.catch_up(trainer)
         if len(member_run.history) < settings.epochs:
             log.info(
                 "stopped early: no lower validation loss for %d epochs",
@@ -597,9 +659,13 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     for number, of_member in enumerate(members(settings), start=1):
         if number > 1:
             log.info("member %d of %d, seed %d", number, settings.ensemble, of_member.seed)
-            member_runs.append(held.enter_context(RunDirectory(run / f"{MEMBER}{number}")))
+            member_run = RunDirectory(run / f"{MEMBER}{number}", worker)
+            member_runs.append(held.enter_context(member_run))
             trainer = new_trainer(of_member)
         train_member(member_runs[-1], of_member, trainer)
+
+    if not worker.is_chief:
+        return 0  # once the chief, which tests alone, has ended
 
     # Verdicts: temperature and threshold of the best model, chosen on the validation clips.
     from durable_files import file_checksum, replace_file, write_json

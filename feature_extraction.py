@@ -111,10 +111,11 @@ def extract_features(
     clips = [clip for clip in clips if clip.name not in known_bad]
     folder = caches[0].folder
     known = folder.known_contents([clip.path for clip in clips])
+    complete = np.all([cache.rows_of(known) >= 0 for cache in caches], axis=0)
     content_of = {
         clip: content
-        for clip, content in zip(clips, known, strict=True)
-        if content is not None and all(cache.row_of(content) is not None for cache in caches)
+        for clip, content, whole in zip(clips, known, complete.tolist(), strict=True)
+        if content is not None and whole
     }
     missing = [
         _Missing(clip, content)
@@ -159,12 +160,24 @@ def extract_features(
             f"{bad[0].clip.path}: {bad[0].reason} (--on-bad-clip fail; skip leaves such clips "
             "out, zeros keeps them as zeros)"
         )
-    found: ClipRows = {}
-    for clip, content in content_of.items():
-        rows = [row for cache in caches if (row := cache.row_of(content)) is not None]
-        if len(rows) == len(caches):
-            found[clip] = tuple(rows)
-    return found, bad
+    return _rows_of_all(content_of, caches), bad
+
+
+def known_rows(clips: Sequence[Clip], caches: Sequence[FeatureCache]) -> ClipRows:
+    """Return the rows of those clips that have features in all caches; nothing is computed."""
+    known = caches[0].folder.known_contents([clip.path for clip in clips])
+    pairs = zip(clips, known, strict=True)
+    return _rows_of_all({clip: content for clip, content in pairs if content is not None}, caches)
+
+
+def _rows_of_all(content_of: Mapping[Clip, bytes], caches: Sequence[FeatureCache]) -> ClipRows:
+    contents = list(content_of.values())
+    rows = np.stack([cache.rows_of(contents) for cache in caches], axis=1)
+    return {
+        clip: tuple(of_views)
+        for clip, of_views in zip(content_of, rows.tolist(), strict=True)
+        if min(of_views) >= 0
+    }
 
 
 def _compute(

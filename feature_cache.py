@@ -150,14 +150,17 @@ class FeatureCache:
 
     def rows_of(self, clips: Sequence[bytes | None]) -> np.ndarray:
         """Return `(clips,)` int64, what `row_of` says of each; -1: there is none."""
-        given = np.array([clip is not None for clip in clips], bool)
-        keys = as_keys(clip or b"" for clip in clips)
-        rows = np.full(len(clips), -1, np.int64)
+        keys = as_keys(known := [clip for clip in clips if clip is not None])
+        found = np.full(len(known), -1, np.int64)
         for number, shard in self._shards.items():
-            asked = np.flatnonzero(given & (rows < 0))
+            asked = np.flatnonzero(found < 0)
             if len(asked):
                 places = shard.records.find(keys[asked])
-                rows[asked] = np.where(places >= 0, number * SHARD_ROWS + places, -1)
+                found[asked] = np.where(places >= 0, number * SHARD_ROWS + places, -1)
+        if len(known) == len(clips):
+            return found
+        rows = np.full(len(clips), -1, np.int64)
+        rows[[clip is not None for clip in clips]] = found
         return rows
 
     def checksum_of(self, row: int) -> int | None:

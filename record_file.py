@@ -59,8 +59,7 @@ def _head(description: str) -> bytes:
 
 def as_keys(keys: Iterable[bytes]) -> np.ndarray:
     """Return `(keys, 2)` uint64, to look them up; shorter ones are filled up with zeros."""
-    joined = b"".join(key.ljust(KEY_BYTES, b"\0") for key in keys)
-    return np.frombuffer(joined, ">u8").reshape(-1, 2)
+    return np.array(list(keys), f"S{KEY_BYTES}").view(">u8").reshape(-1, 2)
 
 
 class RecordFile:

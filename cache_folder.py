@@ -106,12 +106,16 @@ class CacheFolder:
             self.shards = {LOCAL: beside.expanduser().absolute()} if beside else {}
             if local:
                 self.shards[LOCAL] = self.own
-            self.shards |= {0: self.path, **shards_in(self.path)}
-            self.files = {
-                number: RecordFile(folder / FILES_INDEX, "files", FILE, number == self.number)
-                for number, folder in self.shards.items()
-            }
-        self.index_path = self.files[self.number].path
+            self.files: dict[int, RecordFile] = {}
+            self.look_again()
+
+    def look_again(self) -> None:
+        """Take in what other processes have stored since; caches are to be opened anew for it."""
+        self.shards |= {0: self.path, **shards_in(self.path)}
+        for number, folder in self.shards.items():
+            if number != self.number or number not in self.files:
+                writable = number == self.number
+                self.files[number] = RecordFile(folder / FILES_INDEX, "files", FILE, writable)
 
     @contextlib.contextmanager
     def opening(self) -> Iterator[None]:
@@ -129,8 +133,12 @@ class CacheFolder:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def known_contents(self, paths: Sequence[Path]) -> list[bytes | None]:
-        """Return each file's content hash if it was hashed before and has not changed since."""
+    def known_contents(self, paths: Sequence[Path], unchanged: bool = False) -> list[bytes | None]:
+        """Return each file's content hash if it was hashed before and has not changed since.
+
+        Args:
+            unchanged: take it for granted, without a look at each file.
+        """
         contents: list[bytes | None] = [None] * len(paths)
         keys = as_keys(file_key(os.fsencode(path)) for path in paths)
         stamps: dict[int, Stamp | None] = {}
@@ -143,26 +151,28 @@ class CacheFolder:
             ):
                 if contents[number] is not None:
                     continue
-                if number not in stamps:
+                if number not in stamps and not unchanged:
                     try:
                         stamps[number] = file_stamp(paths[number])
                     except OSError:  # decoding will say what is wrong with it
                         stamps[number] = None
-                if stamps[number] == tuple(stamp):
+                if unchanged or stamps[number] == tuple(stamp):
                     contents[number] = clip.tobytes()
         return contents
-
-    def last_content(self, path: Path) -> bytes | None:
-        """Return the content hash that a file had when it was last read; None: it never was."""
-        key = file_key(os.fsencode(path))
-        for files in self.files.values():
-            if (place := files.find_one(key)) is not None:
-                return files.records(np.array([place]))["clip"][0].tobytes()
-        return None
 
     def remember_file(self, path: Path, stamp: Stamp, clip: bytes) -> None:
         """Keep a file's content hash and the stamp that it had before it was read."""
         self.files[self.number].add(file_key(os.fsencode(path)), stamp, np.void(clip), 0)
+
+    def keep_files(self, number: int) -> None:
+        """Copy what another shard knows of files, and this one does not."""
+        theirs, own = self.files[number], self.files[self.number]
+        records = theirs.records(theirs.places())
+        same = own.find(records["key"])
+        for record, place in zip(records, same.tolist(), strict=True):
+            if place < 0 or own.records(np.array([place]))["stamp"] != record["stamp"]:
+                own.add(record["key"].tobytes(), record["stamp"], record["clip"], 0)
+        own.flush()
 
     def commit(self) -> None:
         """Make what is remembered of files durable.

@@ -249,6 +249,17 @@ class FeatureCache:
         self.commit()
         return self._own.records.count - before
 
+    def rows_only_in(self, number: int) -> list[int]:
+        """Return the rows of a shard whose clips are in no other one."""
+        records = self._shards[number].records
+        places = records.places()
+        keys = records.records(places)["key"]
+        for other, shard in self._shards.items():
+            if other != number and len(places):
+                lacking = shard.records.find(keys) < 0
+                places, keys = places[lacking], keys[lacking]
+        return (number * SHARD_ROWS + places).tolist()
+
     def rows(self) -> "FeatureRows":
         """Return the rows, to be read as they are needed."""
         paths = {number: shard.path for number, shard in self._shards.items()}

@@ -223,9 +223,13 @@ class RecordFile:
             place = int(self._find_sorted(as_keys([key]))[0])
         return None if place < 0 else place
 
+    def places(self) -> np.ndarray:
+        """Return `(records,)` int64: the places that were in use when the file was opened."""
+        return np.sort(self._sorted & np.uint64(2**self._place_bits - 1)).astype(np.int64)
+
     def entries(self) -> dict[bytes, int]:
         """Return the place of every key that is in the file; not for millions."""
-        places = np.sort(self._sorted & np.uint64(2**self._place_bits - 1)).astype(np.int64)
+        places = self.places()
         keys = self.records(places)["key"]
         return {key.tobytes(): place for key, place in zip(keys, places.tolist(), strict=True)}
 

@@ -157,7 +157,7 @@ def _content(folder: CacheFolder, path: Path) -> bytes | None:
     try:
         return file_checksum(path)
     except OSError:
-        return folder.last_content(path)
+        return folder.known_contents([path], unchanged=True)[0]
 
 
 def _whole_row(cache: FeatureCache, content: bytes | None) -> np.ndarray | None:

@@ -183,6 +183,7 @@ class RecordFile:
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return `(keys,)` int64: the place of each of `as_keys`; -1: there is none."""
+        keys = keys.astype(">u8", copy=False)  # NumPy's own functions change the order of bytes
         if len(keys) > FEW and self._new and not self._pending:
             self._sort(self._written)
         found = self._find_sorted(keys)

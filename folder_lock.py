@@ -1,12 +1,12 @@
 """One run at a time in a folder. The lock of a process that died is free at once.
 
-It is `flock`, which the kernel keeps, not a file that is there or not. On a disk that several hosts
-share it holds between them where the file system carries locks: NFS since Linux 2.6.12 (not mounted
-with `nolock` or `local_lock`), Lustre mounted with `-o flock`, CephFS, GPFS. A host that dies is let
-go of by the server, on NFSv4 after its lease of some 90 s. Where a file system has no `flock` at
-all, a marker file stands in for it, which a host that died leaves there: it names the process, and
-may be removed by hand. Where locks are said to be taken and are not carried, nothing can tell: then
-never start two processes with the same share.
+It is `flock`, which the kernel keeps, not a file that is there or not. On a disk that several
+hosts share it holds between them where the file system carries locks: NFS since Linux 2.6.12 (not
+mounted with `nolock` or `local_lock`), Lustre mounted with `-o flock`, CephFS, GPFS. A host that
+dies is let go of by the server, on NFSv4 after its lease of some 90 s. Where a file system has no
+`flock` at all, a marker file stands in for it, which a host that died leaves there: it names the
+process, and may be removed by hand. Where locks are granted and not carried to other hosts, nothing
+can tell: then never start two processes with the same share.
 """
 
 import contextlib

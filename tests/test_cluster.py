@@ -335,6 +335,9 @@ def test_workers_end_with_the_losses_of_one_process(
     assert all("error" not in said for _, _, said in ended)
     run = tmp_path / "run"
     assert_same_losses(run, alone)
+    rows = list((tmp_path / "cache").rglob("*.features"))
+    assert {path.parent.name for path in rows} == {f"shard_{n + 1}" for n in range(count)}
+    assert sum(path.stat().st_size for path in rows) == 28 * 6 * 64 * 2  # each clip once
     logs = {f"training-worker-{number}.log" for number in range(1, count)}
     left = {path.name for path in run.iterdir()}
     assert left == logs | {path.name for path in alone.iterdir()} - {"member_2", "ensemble.keras"}

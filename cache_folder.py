@@ -168,10 +168,11 @@ class CacheFolder:
         """Copy what another shard knows of files, and this one does not."""
         theirs, own = self.files[number], self.files[self.number]
         records = theirs.records(theirs.places())
-        same = own.find(records["key"])
-        for record, place in zip(records, same.tolist(), strict=True):
-            if place < 0 or own.records(np.array([place]))["stamp"] != record["stamp"]:
-                own.add(record["key"].tobytes(), record["stamp"], record["clip"], 0)
+        places = own.find(records["key"])
+        known = places >= 0
+        known[known] = (own.records(places[known])["stamp"] == records["stamp"][known]).all(axis=1)
+        for record in records[~known]:
+            own.add(record["key"].tobytes(), record["stamp"], record["clip"], 0)
         own.flush()
 
     def commit(self) -> None:

@@ -25,6 +25,7 @@ MAGIC = b"VDFC"  # this program's own
 FORMAT = 3  # of the records; caches of FORMAT 2 had an SQLite index, see `sqlite_index`
 HEADER = 4096  # bytes, before the first record: magic, format, what the records are of
 BLOCK = 2**16  # records that are read at once
+ASKED = 2**20  # keys that are looked up at once: what that takes of memory
 MERGE = 2**18  # new records, above which they are sorted in with the others
 FEW = 64  # records that are read one by one
 KEY_BYTES = 16
@@ -186,7 +187,8 @@ class RecordFile:
         keys = keys.astype(">u8", copy=False)  # NumPy's own functions change the order of bytes
         if len(keys) > FEW and self._new and not self._pending:
             self._sort(self._written)
-        found = self._find_sorted(keys)
+        parts = [keys[first : first + ASKED] for first in range(0, len(keys), ASKED)]
+        found = np.concatenate([np.empty(0, np.int64), *map(self._find_sorted, parts)])
         if self._new:
             new = as_keys(self._new)[:, 0].astype(np.uint64)
             for number in np.flatnonzero(np.isin(keys[:, 0].astype(np.uint64), new)).tolist():

@@ -34,8 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in (sys.argv if arguments is None else arguments)
 
     def job() -> int:
+        settings = parse_settings(arguments)
+        if settings.extract_only:
+            from extract_only import extract_only
+
+            return extract_only(settings)
         with contextlib.ExitStack() as held:  # folders that no other run may write meanwhile
-            return train(parse_settings(arguments), held)
+            return train(settings, held)
 
     return run_or_explain(job, debug, GOES_ON)
 
@@ -182,17 +187,19 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     # Features: VGG19 up to a layer, computed once per clip and kept.
     from cache_folder import CacheFolder
-    from feature_cache import THUMBNAIL, FeatureCache, Recipe
+    from feature_cache import FeatureCache
     from feature_extraction import (
         CLIPS_PER_REPLICA,
+        BadClip,
         extract_features,
         on_replicas,
-        stream_recipes,
+        stored_recipes,
         too_many_unreadable,
     )
     from feature_survey import survey_features
     from model_architecture import load_vgg19_weights, vgg19
-    from streams import THUMBNAIL_VALUES
+    from shared_cache import bring_here, publish, rows_of_all_shares
+    from shares import share_of
 
     weights, layer = settings.vgg19_weights, settings.feature_layer
     if weights == "random":
@@ -200,16 +207,10 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             "VGG19 HAS RANDOM WEIGHTS: the features are untrained. This is for trying the "
             "program out; give --vgg19-weights imagenet or a file for a detector"
         )
-    recipes = stream_recipes(settings)
+    recipes = stored_recipes(settings)
+    views = len(settings.streams) * (2 if "flip" in settings.augment else 1)
     # Copies are found by what clips show, not by how it moves: RGB features, or thumbnails.
-    views = len(recipes)
     seen = settings.streams.index("rgb") if "rgb" in settings.streams else views
-    if seen == views:
-        recipes.append(
-            Recipe(
-                settings.frames_in_cache, THUMBNAIL, "", THUMBNAIL_VALUES, settings.feature_dtype
-            )
-        )
 
     cluster.require_same(
         {
@@ -230,13 +231,13 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         return model
 
     extraction_started = time.perf_counter()
-    with (
-        cluster.chief_first("the features") as told,  # the others find them in the cache
-        CacheFolder(
-            settings.cache_dir,
-            lambda holder: log.info("%s has %s: waiting for it", holder, settings.cache_dir),
-        ) as folder,
-    ):
+    wanted = [*clips, *unlabeled]
+    known_bad = run.bad_clips() if continuing else None
+
+    def wait_for_cache(holder: str) -> None:
+        log.info("%s has %s: waiting for it", holder, settings.cache_dir)
+
+    with CacheFolder(settings.cache_dir, wait_for_cache, worker, settings.cache_local) as folder:
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
         for attempt in range(EXTRACTIONS):
             with enough_memory(
@@ -245,16 +246,27 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 "Fewer --frames or a lower --feature-layer take less; or end what else uses it",
             ):
                 rows, bad = extract_features(
-                    [*clips, *unlabeled],
+                    share_of(wanted, worker),
                     caches,
                     lambda: on_replicas(on_this_host(strategy, devices), make_extractor),
                     len(devices),
                     settings.clip_timeout,
                     stop_at_bad_clip=settings.on_bad_clip == "fail",
-                    known_bad=told.get("bad", run.bad_clips() if continuing else None),
+                    known_bad=known_bad,
                     clock=clock,
                     bar=has_bar,
                 )
+            if settings.cache_local:
+                publish(settings.cache_dir, settings.cache_local, recipes, worker, wait_for_cache)
+            if worker.count > 1:
+                # The others' shares, once all have them.
+                own = {item.clip.name: item.reason for item in bad}
+                of_all = cluster.all_of("the features", own)
+                reasons = {name: why for of_one in of_all for name, why in of_one.items()}
+                bad = [BadClip(c, reasons[c.name]) for c in wanted if c.name in reasons]
+                caches, rows = rows_of_all_shares(wanted, reasons, folder, recipes)
+            if settings.cache_local:
+                rows = bring_here(rows, caches)
             if attempt == 0:
                 for item in bad:
                     log.warning("bad clip %s: %s", item.clip.path, item.reason)
@@ -264,7 +276,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 survey_features(cache, [of_views[view] for of_views in rows.values()])
                 for view, cache in enumerate(caches)
             ]
-            if not any(survey.damaged for survey in surveys):
+            damaged = sum(len(survey.damaged) for survey in surveys)
+            if not any(cluster.all_of("damaged rows", damaged)):
                 break
             for cache, survey in zip(caches, surveys, strict=True):
                 if survey.damaged:
@@ -274,12 +287,12 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                         cache.path,
                     )
                     cache.forget(survey.damaged)
+            cluster.all_of("damaged rows are struck out", damaged)
         else:
             raise RunError(
                 f"{folder.path}: rows are damaged as soon as they are written: look at that disk, "
                 "or give another --cache-dir"
             )
-        told["bad"] = {item.clip.name: item.reason for item in bad}
     for cache in caches[:views]:
         log.info(
             "%s features%s of %d clips at %s in %s",

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,15 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, quick_flags_in, results_of, rows_of
+from conftest import ROOT, quick_flags_in, results_of, rows_of, stored_rows
 
 import cluster
 from augmentation import augment
 from clip_order import ClipOrder
+from clips import find_clips
 from cluster import GRACE, HEARTBEAT, Cluster, Worker, find_worker
 from errors import RunError, UserError
 from feature_cache import FeatureRows
 from input_pipeline import ClipFeatures, Share, evaluation_batches, training_batches
+from shares import share_number
 from train_rtx5000_dual_optimized import main
 from training import DropoutByPlace
 
@@ -361,6 +364,9 @@ def test_workers_end_with_the_losses_of_one_process(
     assert all("error" not in said for _, _, said in ended)
     run = tmp_path / "run"
     assert_same_losses(run, alone)
+    rows = list((tmp_path / "cache").rglob("*.features"))
+    assert {path.parent.name for path in rows} == {f"shard_{n + 1}" for n in range(count)}
+    assert sum(path.stat().st_size for path in rows) == 28 * 6 * 64 * 2  # each clip once
     logs = {f"training-worker-{number}.log" for number in range(1, count)}
     left = {path.name for path in run.iterdir()}
     assert left == logs | {path.name for path in alone.iterdir()} - {"member_2", "ensemble.keras"}
@@ -404,6 +410,31 @@ def test_killed_worker_ends_the_others_and_all_go_on_after(
     assert ours["best_epoch"] == theirs["best_epoch"]
     assert ours["evaluation"]["accuracy"] == theirs["evaluation"]["accuracy"]
     assert ours["threshold"] == pytest.approx(theirs["threshold"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_worker_killed_in_extraction_is_made_up_for_by_one_process(
+    drawn_clips: Path, tmp_path: Path, alone: Path
+) -> None:
+    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
+    os.mkfifo(tmp_path / "pipe.mp4")
+    hanging = dataset / "test" / "violent" / "zz.mp4"  # the last clip: FFmpeg waits for its pipe
+    hanging.write_text("ffconcat version 1.0\nfile ../../../pipe.mp4\n")
+    (clip,) = (clip for clip in find_clips(dataset, 0) if clip.path == hanging)
+    victim, cache = share_number(clip, 2), tmp_path / "cache"
+    flags = ["--dataset-path", str(dataset), *quick_flags_in(tmp_path), *HARDER]
+    with Workers(2, *flags) as workers:
+        wait_until(lambda: all(stored_rows(cache / f"shard_{number}") for number in (1, 2)))
+        workers.processes[victim].send_signal(signal.SIGKILL)
+        status, _, said = workers.ends(within=60)[1 - victim]
+    assert status == 1, said
+    assert "is gone" in error_of(said)
+    hanging.unlink()
+    stored = sum(len(stored_rows(cache / f"shard_{number}")) for number in (1, 2))
+    assert 0 < stored < 28
+    assert main(flags) == 0
+    assert len(stored_rows(cache)) == 28 - stored
+    assert_same_losses(tmp_path / "run", alone)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from typing import Self
 from durable_files import failing_as, require_room
 from errors import UserError
 from folder_lock import LOCK_NAME, locked
+from remote_storage import AnyPath, RemotePath
 from run_log import log
 
 INDEX_NAME = "index.sqlite"
@@ -33,8 +34,13 @@ CREATE TABLE features (
 Stamp = tuple[int, int, int]
 
 
-def file_stamp(path: Path) -> Stamp:
-    """Return a file's size and its times of change: if they stay, so does its content."""
+def file_stamp(path: AnyPath) -> Stamp:
+    """Return a file's size and its times of change: if they stay, so does its content.
+
+    Of a file in a store, what stands for them there.
+    """
+    if isinstance(path, RemotePath):
+        return path.stamp
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
@@ -76,7 +82,7 @@ class CacheFolder:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def known_contents(self, paths: Sequence[Path]) -> list[bytes | None]:
+    def known_contents(self, paths: Sequence[AnyPath]) -> list[bytes | None]:
         """Return each file's content hash if it was hashed before and has not changed since."""
         query = "SELECT size, mtime_ns, ctime_ns, clip FROM files WHERE path = ?"
         contents: list[bytes | None] = []
@@ -89,7 +95,7 @@ class CacheFolder:
             contents.append(seen[3] if unchanged else None)
         return contents
 
-    def remember_file(self, path: Path, stamp: Stamp, clip: bytes) -> None:
+    def remember_file(self, path: AnyPath, stamp: Stamp, clip: bytes) -> None:
         """Keep a file's content hash and the stamp that it had before it was read."""
         with failing_as(self.index_path):
             self.index.execute(

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from config import (
     CLASS_NAMES,
@@ -55,6 +56,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         groups_on_two_sides,
         require_both_classes,
     )
+    from remote_storage import clips_folder
     from run_directory import (
         BEST_MODEL,
         DETECTOR,
@@ -77,11 +79,14 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from trackers import Trackers, require_trackers
 
     require_trackers(settings.mlflow, settings.wandb)
-    if settings.demo:
+    dataset = held.enter_context(
+        clips_folder(settings.dataset_path, settings.spool_dir, settings.spool_size)
+    )
+    if settings.demo and isinstance(dataset, Path):
         from demo_clips import draw_demo_clips
 
-        draw_demo_clips(settings.dataset_path)
-    clips = find_clips(settings.dataset_path, settings.seed)
+        draw_demo_clips(dataset)
+    clips = find_clips(dataset, settings.seed)
     unlabeled = find_unlabeled(settings.unlabeled) if settings.unlabeled else []
 
     # The checkpoint directory: a new run, an interrupted one to continue, or a finished one.
@@ -172,6 +177,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     )
     from feature_survey import survey_features
     from model_architecture import load_vgg19_weights, vgg19
+    from remote_cache import local_cache
     from streams import THUMBNAIL_VALUES
 
     weights, layer = settings.vgg19_weights, settings.feature_layer
@@ -197,8 +203,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         return model
 
     extraction_started = time.perf_counter()
+    cache_dir, put_cache_back = held.enter_context(
+        local_cache(settings.cache_dir, settings.spool_dir, write=True)
+    )
     folder = CacheFolder(
-        settings.cache_dir,
+        cache_dir,
         lambda holder: log.info("%s has %s: waiting for it", holder, settings.cache_dir),
     )
     with folder:
@@ -244,6 +253,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 f"{folder.path}: rows are damaged as soon as they are written: look at that disk, "
                 "or give another --cache-dir"
             )
+    put_cache_back()
     for cache in caches[:views]:
         log.info(
             "%s features%s of %d clips at %s in %s",

@@ -21,6 +21,7 @@ from errors import UserError
 from feature_cache import FeatureCache, row_checksum
 from feature_extraction import decode_ahead
 from inference_graph import FEATURES
+from remote_storage import AnyPath, announced, local_copy
 from run_directory import SPLITS_FILE
 from run_log import log
 from stage_clock import StageClock
@@ -35,7 +36,7 @@ class Where:
     """Where the features and the clips of a run are."""
 
     cache_dir: Path
-    dataset_path: Path
+    dataset_path: AnyPath
     clip_timeout: float  # seconds that reading a clip may take
 
 
@@ -62,7 +63,7 @@ def inputs_of_split(
     ]
 
 
-def clips_of_split(checkpoint_dir: Path, split: str, dataset_path: Path) -> list[Clip]:
+def clips_of_split(checkpoint_dir: Path, split: str, dataset_path: AnyPath) -> list[Clip]:
     """Return the clips that a run had in a split, in its order.
 
     Args:
@@ -73,11 +74,13 @@ def clips_of_split(checkpoint_dir: Path, split: str, dataset_path: Path) -> list
         UserError: the list is not there or is not one; the split has no clips.
     """
     path = checkpoint_dir / SPLITS_FILE
+    if isinstance(dataset_path, Path):
+        dataset_path = dataset_path.expanduser().resolve()
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             clips = [
                 Clip(
-                    dataset_path.expanduser().resolve() / row["clip"],
+                    dataset_path / row["clip"],
                     row["clip"],
                     CLASS_NAMES.index(row["label"]),
                     split,
@@ -153,10 +156,11 @@ def cached_features(
     return features
 
 
-def _content(folder: CacheFolder, path: Path) -> bytes | None:
+def _content(folder: CacheFolder, path: AnyPath) -> bytes | None:
     """Return the content hash of a file; of one that is gone, what it was when it was there."""
     try:
-        return file_checksum(path)
+        with local_copy(path) as copy:
+            return file_checksum(copy)
     except OSError:
         query = "SELECT clip FROM files WHERE path = ?"
         row = folder.index.execute(query, (os.fsencode(path),)).fetchone()
@@ -197,7 +201,7 @@ def _read_clips(
     detector: Detector, clips: Sequence[Clip], clip_timeout: float
 ) -> Generator[tuple[Clip, np.ndarray], None, None]:
     decoded_clips = decode_ahead(
-        [clip.path for clip in clips],
+        announced([clip.path for clip in clips], lambda path: path),
         detector.read_clip,
         detector.cached_frames,
         len(detector.streams),

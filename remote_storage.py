@@ -81,6 +81,8 @@ class RemoteStore:
             if not is_of_store(error):
                 raise
             raise self.explained(error) from error
+        if scheme == "s3":  # its five tries around botocore's five make a store's end take minutes
+            self.files.retries = 1
         self.root = self.files._strip_protocol(url).rstrip("/")
 
     def path_of(self, name: str) -> str:

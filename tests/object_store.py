@@ -6,12 +6,21 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import boto3
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
 from werkzeug.serving import make_server
 
 CUT = "cut"  # the connection, instead of an answer
 CODES = {403: "AccessDenied", 500: "InternalError", 503: "ServiceUnavailable"}
 Fault = Callable[[str, str], int | str | None]  # of method and path: a status, CUT, or nothing
+
+
+class _QuietHandler(MotoRequestHandler):
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """Say nothing: the tests ask what was requested."""
 
 
 class ObjectStore:
@@ -21,7 +30,9 @@ class ObjectStore:
         self.requests: list[tuple[str, str]] = []  # method and path
         self.fault: Fault = lambda method, path: None
         self._moto = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
+        self._server = make_server(
+            "127.0.0.1", 0, self._answer, threaded=True, request_handler=_QuietHandler
+        )
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"

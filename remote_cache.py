@@ -116,11 +116,14 @@ class CacheCopy:
         try:
             found = self.store.ask(self.store.files.ls, self.store.root, detail=False)
         except FileNotFoundError:
-            bucket, _, folder = self.store.root.partition("/")
-            if not folder:
-                raise
-            if bucket:  # which must be there; HDFS has none
-                self.store.ask(self.store.files.info, bucket)
+            bucket = self.store.root.partition("/")[0]  # HDFS has none
+            try:
+                if bucket:
+                    self.store.ask(self.store.files.info, bucket)
+            except FileNotFoundError as error:
+                raise UserError(
+                    f"{self.store.flag} {self.store.url}: there is no bucket {bucket}: make it first"
+                ) from error
             return
         names = {path.rstrip("/").rpartition("/")[2] for path in found}
         names.discard(self.store.root.rpartition("/")[2])  # the mark of an empty folder

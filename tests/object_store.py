@@ -29,6 +29,7 @@ class ObjectStore:
     def __init__(self) -> None:
         self.requests: list[tuple[str, str]] = []  # method and path
         self.fault: Fault = lambda method, path: None
+        self.loses_answer: Callable[[str, str], bool] = lambda method, path: False
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._server = make_server(
             "127.0.0.1", 0, self._answer, threaded=True, request_handler=_QuietHandler
@@ -43,7 +44,11 @@ class ObjectStore:
         self.requests.append((method, path))
         answer = self.fault(method, path)
         if answer is None:
-            return self._moto(environ, start_response)
+            done = self._moto(environ, start_response)
+            if not self.loses_answer(method, path):
+                return done
+            b"".join(done)
+            answer = CUT
         if answer == CUT:
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             return []

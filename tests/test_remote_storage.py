@@ -104,7 +104,7 @@ def test_a_store_that_is_not_there_is_told(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with (
         clips_folder(URL, tmp_path / "spool", 1.0) as remote,
-        pytest.raises(RunError, match="s3://clips/dataset cannot be read: .*connect"),
+        pytest.raises(RunError, match=r"s3://clips/dataset cannot be read: .*connect"),
     ):
         find_clips(remote, seed=0)
 

@@ -122,7 +122,7 @@ class CacheCopy:
                     self.store.ask(self.store.files.info, bucket)
             except FileNotFoundError as error:
                 raise UserError(
-                    f"{self.store.flag} {self.store.url}: there is no bucket {bucket}: make it first"
+                    f"{self.store.flag} {self.store.url}: there is no bucket {bucket}: make it"
                 ) from error
             return
         names = {path.rstrip("/").rpartition("/")[2] for path in found}

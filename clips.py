@@ -158,9 +158,13 @@ def _known_folders(folder: AnyPath, meanings: dict[str, Any]) -> dict[Any, AnyPa
 
 
 def _folders(folder: AnyPath) -> list[AnyPath]:
-    inside: Iterable[AnyPath] = folder.iterdir()
-    found = (path for path in inside if path.is_dir() and not path.name.startswith("."))
-    return sorted(found, key=lambda path: path.name)
+    found: Iterable[AnyPath]
+    if isinstance(folder, RemotePath):
+        found = folder.subfolders()
+    else:
+        found = (path for path in folder.iterdir() if path.is_dir())
+    shown = (path for path in found if not path.name.startswith("."))
+    return sorted(shown, key=lambda path: path.name)
 
 
 def _names(paths: Iterable[AnyPath]) -> str:

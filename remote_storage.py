@@ -27,7 +27,7 @@ WAITS = (1.0, 4.0, 16.0)  # seconds before a request is tried again, beside the 
 BLOCK = 8 * 2**20  # bytes of a request
 ANNOUNCED = 2 * DOWNLOADS  # clips whose download may begin before they are asked for
 VERSIONS = ("ETag", "generation", "etag", "mtime", "last_modified", "LastModified", "created")
-LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "pyarrow")
+LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "s3fs", "requests", "gcsfs", "google", "pyarrow")
 FINAL = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG)  # asked again, still so
 
 Made = TypeVar("Made")
@@ -160,6 +160,14 @@ def is_passing(error: Exception) -> bool:
     return not (
         isinstance(error, FileNotFoundError | PermissionError | FileExistsError)
         or (isinstance(error, OSError) and error.errno in FINAL)
+        or _is_forbidden(error)
+    )
+
+
+def _is_forbidden(error: Exception) -> bool:
+    # gcsfs has no type for it.
+    return isinstance(error, PermissionError) or (
+        isinstance(error, OSError) and str(error).startswith("Forbidden")
     )
 
 
@@ -169,7 +177,9 @@ def reason_of(error: Exception) -> str:
         return error.strerror
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = lines[0] if lines else type(error).__name__
-    if isinstance(error, PermissionError):
+    if isinstance(error, FileNotFoundError):
+        return f"it is not there ({said})"
+    if _is_forbidden(error):
         return f"no permission ({said})"
     if "Credential" in type(error).__name__:
         return f"no credentials are found ({said}); they are looked for where its library does"
@@ -202,16 +212,17 @@ class ClipStore:
 
     @cached_property
     def folders(self) -> dict[str, set[str]]:
-        """The names of what is in each folder, by the folder's name ("" is the whole)."""
+        """The names of the folders in each folder, by the folder's name ("" is the whole)."""
         inside: dict[str, set[str]] = {"": set()} if self.listing else {}
         for name in self.listing:
-            while name:
-                parent, _, own = name.rpartition("/")
-                of_parent = inside.setdefault(parent, set())
-                if own in of_parent:
-                    break
-                of_parent.add(own)
-                name = parent
+            folder = name.rpartition("/")[0]
+            while folder and folder not in inside:
+                inside[folder] = set()
+                folder = folder.rpartition("/")[0]
+        for folder in inside:
+            if folder:
+                parent, _, own = folder.rpartition("/")
+                inside[parent].add(own)
         return inside
 
     def listed(self, name: str) -> Listed:
@@ -337,9 +348,9 @@ class RemotePath:
         """Return whether it is a file, as it was listed."""
         return self.key in self.clips.listing
 
-    def iterdir(self) -> "Iterator[RemotePath]":
-        """Yield what is in a folder, as it was listed."""
-        return (self / name for name in self.clips.folders[self.key])
+    def subfolders(self) -> "list[RemotePath]":
+        """Return the folders in a folder, as it was listed."""
+        return [self / name for name in self.clips.folders[self.key]]
 
     def exists(self) -> bool:
         """Return whether it is there now.

@@ -14,6 +14,7 @@ from conftest import figures_of, quick_flags_in, results_of
 from object_store import CUT, ObjectStore, fail_first
 
 import predict
+import report
 from remote_cache import CacheCopy
 from spool import GIGABYTE
 from train_rtx5000_dual_optimized import main
@@ -138,6 +139,12 @@ def test_a_run_on_buckets_is_the_run_on_folders(
     url = f"{DATASET}/test/violent/violent0.mp4"
     assert predict.main([*command[:4], "--explain", url]) == 2
     assert f"{url}: --explain and --window are for files of this machine" in capsys.readouterr().err
+
+    # A page of it can be made when the store is away.
+    bucket.fault = lambda method, path: CUT
+    page = tmp_path / "page.html"
+    assert report.main(["--checkpoint-dir", str(run), "--output", str(page)]) == 0
+    assert "cannot be read any more" in page.read_text()
 
 
 def probabilities_of(run: Path) -> dict[str, float]:

@@ -138,10 +138,15 @@ class RemoteStore:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """Return what a URL says of the server, beside the path; only HDFS's do."""
+    """Return the options of a URL's filesystem: connections enough, and HDFS's server."""
+    from fsspec.config import conf
     from fsspec.utils import get_protocol, infer_storage_options
 
-    if get_protocol(url) != "hdfs":
+    scheme = get_protocol(url)
+    if scheme == "s3":  # ten connections would be the library's; what the user configured counts
+        connections = {"max_pool_connections": 2 * DOWNLOADS}
+        return {"config_kwargs": connections | conf.get("s3", {}).get("config_kwargs", {})}
+    if scheme != "hdfs":
         return {}
     said = infer_storage_options(url)
     names = {"host": "host", "port": "port", "username": "user"}

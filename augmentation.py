@@ -5,6 +5,7 @@ mixtures of two clips, noise. All that is drawn is a function of the seed handed
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from config import AUGMENTATIONS
@@ -15,6 +16,7 @@ DROPPED = 0.1  # share of the frames
 REVERSED = 0.5  # share of the clips
 MIXED = 0.5  # share of the clips, by mixup and cutmix together
 MIXUP_ALPHA = 0.2  # of Beta(alpha, alpha); Zhang et al.: 0.1 to 0.4 serves best
+OF_WHOLE_BATCHES = frozenset(("mixup", "cutmix", "noise"))  # a clip depends on the others
 NOISE_SIZE = 0.1  # in deviations of the value
 NOISE_POOL, NOISE_PART = 2**17, 64  # normal numbers drawn for a batch; dealt out so many at a time
 
@@ -26,6 +28,7 @@ def augment(
     seed: tf.Tensor,
     frames: int,
     kinds: Sequence[str],
+    part: tuple[int, np.ndarray] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return a batch augmented in each of `kinds`; without any, its even positions as they are.
 
@@ -41,6 +44,8 @@ def augment(
         seed: `(2,)` int32 or int64.
         frames: that a clip has afterwards.
         kinds: out of `config.AUGMENTATIONS`, in any order; flip is for who reads the features.
+        part: if these are not all clips of the batch: how many it has, and which of them these
+            are. They come out as they would in the whole. Not with one of `OF_WHOLE_BATCHES`.
 
     Returns:
         Features `(clips, frames, values)`, labels and weights, all in the dtypes they came in.
@@ -48,7 +53,11 @@ def augment(
     clips, cached, values = features.shape
     names = (*AUGMENTATIONS, "pairs")
     seeds = dict(zip(names, tf.unstack(tf.random.split(seed, len(names))), strict=True))
-    rows = cached * tf.range(clips)[:, None] + _positions(clips, cached, frames, kinds, seeds)
+    whole, places = part or (clips, None)
+    positions = _positions(whole, cached, frames, kinds, seeds)
+    if places is not None:
+        positions = tf.gather(positions, places)
+    rows = cached * tf.range(clips)[:, None] + positions
     stored = tf.reshape(features, [clips * cached, values])
     if "mixup" in kinds or "cutmix" in kinds:
         partner, cut, blended = _pairs(weights > 0, frames, kinds, seeds)

@@ -1,7 +1,11 @@
 """The folder that features are kept in: whose it is, who may write it, which clip each file is.
 
 A clip is known by its content, so it may move, be renamed or change split; its file is only read
-again for that when its size or times have changed. A folder is written by one process at a time.
+again for that when its size or times have changed.
+
+A cache is one folder, or one with shards in it: `shard_1`, `shard_2`, … are folders like the cache
+itself, each written by one worker of several. A folder is written by one process at a time, which
+holds its lock; all are read together, by any number of processes, without one.
 """
 
 import contextlib
@@ -9,27 +13,24 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from durable_files import failing_as, require_room
+import numpy as np
+
+from cluster import Worker
+from durable_files import PARTIAL, remove_partial_files, require_room
 from errors import UserError
 from folder_lock import LOCK_NAME, locked
+from record_file import FILE, FILES_INDEX, RecordFile, as_keys, file_key
 from remote_storage import AnyPath, RemotePath
-from run_log import log
+from sqlite_index import INDEX_NAME, take_over
 
-INDEX_NAME = "index.sqlite"
-APPLICATION_ID = 0x56444643  # "VDFC" in the index's header: this program's own
-FORMAT = 2  # of the folder; also to be raised when decoding or preprocessing changes
-
-_SCHEMA = """
-CREATE TABLE files (path BLOB PRIMARY KEY, size INT, mtime_ns INT, ctime_ns INT, clip BLOB);
-CREATE TABLE recipes (recipe TEXT PRIMARY KEY, description TEXT);
-CREATE TABLE features (
-    recipe TEXT, clip BLOB, row INT, checksum INT, PRIMARY KEY (recipe, clip)
-) WITHOUT ROWID;
-"""
+FORMAT = 2  # to be raised when decoding or preprocessing changes
+SHARD = "shard_"  # begins the name of a worker's folder; its number follows, from 1
+LOCAL = 2**20  # stands for a shard's number: of the copy on this machine's own disk
+BAD_CLIPS = "bad_clips.json"  # clips that a worker could not read, for the others
+LOG = "extraction.log"
 
 Stamp = tuple[int, int, int]
 
@@ -45,26 +46,82 @@ def file_stamp(path: AnyPath) -> Stamp:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
+def is_cache(folder: Path) -> bool:
+    """Return whether there is a cache in a folder, of this version or an earlier one."""
+    return any((folder / name).exists() for name in (FILES_INDEX, INDEX_NAME)) or bool(
+        shards_in(folder)
+    )
+
+
+def shards_in(folder: Path) -> dict[int, Path]:
+    """Return the shards that there are in a cache folder, by their numbers, ascending."""
+    found = {}
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if (number := path.name.removeprefix(SHARD)).isdigit() and path.name != number:
+                found[int(number)] = path
+    return dict(sorted(found.items()))
+
+
 class CacheFolder:
-    """A cache folder with its index, this process's own until `close`.
+    """A cache with its shards; the one that is written is this process's own until `close`.
 
     Args:
-        busy: called once, with "process 123", if another process has the folder; if it does not
-            raise, the folder is waited for.
+        busy: called once, with "process 123", if another process has what this one would write;
+            if it does not raise, that is waited for.
+        worker: which of several this is; if there are several, it writes a shard of its own.
+        local: a folder on this machine's own disk, written instead; `copy_features` takes what is
+            in it to the others.
+        beside: another cache that is read, too.
 
     Raises:
         UserError: the folder cannot be written, or another program made it.
     """
 
-    def __init__(self, path: Path, busy: Callable[[str], None] | None = None):
+    def __init__(
+        self,
+        path: Path,
+        busy: Callable[[str], None] | None = None,
+        worker: Worker | None = None,
+        local: Path | None = None,
+        beside: Path | None = None,
+    ):
         self.path = path.expanduser().absolute()
-        self.index_path = self.path / INDEX_NAME
+        self.number, self.own = 0, self.path
+        if worker and worker.count > 1:
+            self.number = worker.number + 1
+            self.own = self.path / f"{SHARD}{self.number}"
+        if local:
+            self.number, self.own = LOCAL, local.expanduser().absolute()
+        wait = busy or (lambda holder: None)
         self._lock = contextlib.ExitStack()
         _require_ours(self.path)
+        _require_ours(self.own)
         with self.opening():
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.enter_context(locked(self.path, busy or (lambda holder: None)))
-            self.index = _open_index(self.path)
+            self.own.mkdir(parents=True, exist_ok=True)
+            self._lock.enter_context(locked(self.own, wait))
+            remove_partial_files(self.own)
+            for folder in {self.own, self.path}:
+                if (folder / INDEX_NAME).exists():
+                    with contextlib.ExitStack() as lock:
+                        if folder != self.own:
+                            lock.enter_context(locked(folder, wait))
+                        if (folder / INDEX_NAME).exists():
+                            take_over(folder)
+            # In the order in which they are asked for a clip.
+            self.shards = {LOCAL: beside.expanduser().absolute()} if beside else {}
+            if local:
+                self.shards[LOCAL] = self.own
+            self.files: dict[int, RecordFile] = {}
+            self.look_again()
+
+    def look_again(self) -> None:
+        """Take in what other processes have stored since; caches are to be opened anew for it."""
+        self.shards |= {0: self.path, **shards_in(self.path)}
+        for number, folder in self.shards.items():
+            if number != self.number or number not in self.files:
+                writable = number == self.number
+                self.files[number] = RecordFile(folder / FILES_INDEX, "files", FILE, writable)
 
     @contextlib.contextmanager
     def opening(self) -> Iterator[None]:
@@ -72,9 +129,9 @@ class CacheFolder:
         try:
             yield
         except (OSError, sqlite3.OperationalError) as error:
-            require_room(error, self.path)
+            require_room(error, self.own)
             reason = error.strerror if isinstance(error, OSError) else error
-            raise UserError(f"--cache-dir {self.path} cannot be written: {reason}") from error
+            raise UserError(f"--cache-dir {self.own} cannot be written: {reason}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -82,103 +139,77 @@ class CacheFolder:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def known_contents(self, paths: Sequence[AnyPath]) -> list[bytes | None]:
-        """Return each file's content hash if it was hashed before and has not changed since."""
-        query = "SELECT size, mtime_ns, ctime_ns, clip FROM files WHERE path = ?"
-        contents: list[bytes | None] = []
-        for path in paths:
-            seen = self.index.execute(query, (os.fsencode(path),)).fetchone()
-            try:
-                unchanged = seen is not None and file_stamp(path) == seen[:3]
-            except OSError:  # decoding will say what is wrong with it
-                unchanged = False
-            contents.append(seen[3] if unchanged else None)
+    def known_contents(
+        self, paths: Sequence[AnyPath], unchanged: bool = False
+    ) -> list[bytes | None]:
+        """Return each file's content hash if it was hashed before and has not changed since.
+
+        Args:
+            unchanged: take it for granted, without a look at each file.
+        """
+        contents: list[bytes | None] = [None] * len(paths)
+        keys = as_keys(file_key(os.fsencode(path)) for path in paths)
+        stamps: dict[int, Stamp | None] = {}
+        for files in self.files.values():
+            places = files.find(keys)
+            seen = np.flatnonzero(places >= 0)
+            records = files.records(places[seen])
+            for number, stamp, clip in zip(
+                seen.tolist(), records["stamp"].tolist(), records["clip"], strict=True
+            ):
+                if contents[number] is not None:
+                    continue
+                if number not in stamps and not unchanged:
+                    try:
+                        stamps[number] = file_stamp(paths[number])
+                    except OSError:  # decoding will say what is wrong with it
+                        stamps[number] = None
+                if unchanged or stamps[number] == tuple(stamp):
+                    contents[number] = clip.tobytes()
         return contents
 
     def remember_file(self, path: AnyPath, stamp: Stamp, clip: bytes) -> None:
         """Keep a file's content hash and the stamp that it had before it was read."""
-        with failing_as(self.index_path):
-            self.index.execute(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
-                (os.fsencode(path), *stamp, clip),
-            )
+        self.files[self.number].add(file_key(os.fsencode(path)), stamp, np.void(clip), 0)
+
+    def keep_files(self, number: int) -> None:
+        """Copy what another shard knows of files, and this one does not."""
+        theirs, own = self.files[number], self.files[self.number]
+        records = theirs.records(theirs.places())
+        same = own.find(records["key"])
+        for record, place in zip(records, same.tolist(), strict=True):
+            if place < 0 or own.records(np.array([place]))["stamp"] != record["stamp"]:
+                own.add(record["key"].tobytes(), record["stamp"], record["clip"], 0)
+        own.flush()
+
+    def commit(self) -> None:
+        """Make what is remembered of files durable.
+
+        Raises:
+            RunError: the disk is full, gone or read-only.
+        """
+        self.files[self.number].flush()
 
     def close(self) -> None:
-        """Commit, and let go of the index and the folder."""
+        """Commit, and let go of the folder."""
         try:
-            with failing_as(self.index_path):
-                self.index.commit()
+            self.commit()
         finally:
-            self.index.close()
             self._lock.close()
 
 
 def _require_ours(folder: Path) -> None:
     """Raise `UserError` if a folder has files, but not this program's."""
-    if (folder / INDEX_NAME).exists() or not folder.is_dir():
+    if not folder.is_dir() or (folder / FILES_INDEX).exists() or (folder / INDEX_NAME).exists():
         return
     # A run may have been killed with the index set aside, and the rows still there.
-    own = re.compile(rf"{re.escape(INDEX_NAME)}.*|{re.escape(LOCK_NAME)}|[0-9a-f]{{16}}\.features")
+    own = re.compile(
+        rf"{re.escape(INDEX_NAME)}.*|{re.escape(LOCK_NAME)}|{re.escape(LOG)}|"
+        rf"{re.escape(BAD_CLIPS)}|{re.escape(PARTIAL)}.*|{SHARD}\d+|[0-9a-f]{{16}}\.(features|index)"
+    )
     foreign = sorted(path.name for path in folder.iterdir() if not own.fullmatch(path.name))
     if foreign:
         raise UserError(
             f"--cache-dir {folder} is not empty and no cache of this program's making "
             f"({foreign[0]} is in it): name another folder"
         )
-
-
-def _open_index(folder: Path) -> sqlite3.Connection:
-    path = folder / INDEX_NAME
-    ours = _application_id(path) == APPLICATION_ID
-    try:
-        index = _connect(path)
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError:
-        index = None
-    if index is None and ours:
-        aside = path.with_name(f"{INDEX_NAME}.damaged-{datetime.now():%Y%m%d_%H%M%S}")
-        path.rename(aside)
-        for journal in folder.glob(f"{INDEX_NAME}-*"):  # not to be played back into the new one
-            journal.unlink()
-        log.warning(
-            "%s was damaged and is set aside as %s: features are computed anew", path, aside.name
-        )
-        index = _connect(path)
-    if index is None or index.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
-        raise UserError(
-            f"--cache-dir {folder}: {path.name} is of another program's making or of another "
-            "version of this one: name another folder"
-        )
-    return index
-
-
-def _connect(path: Path) -> sqlite3.Connection | None:
-    """Return the index, made if there is none; None if it is another program's.
-
-    Raises:
-        sqlite3.DatabaseError: it is damaged, or no database at all.
-    """
-    index = sqlite3.connect(path, timeout=30)
-    if not index.execute("SELECT 1 FROM sqlite_master").fetchone():
-        with index:  # all or nothing: a run killed here leaves an empty index
-            index.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
-                f"PRAGMA user_version = {FORMAT}; COMMIT;"
-            )
-    if index.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        return None
-    complaint = index.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if complaint != "ok":
-        index.close()
-        raise sqlite3.DatabaseError(complaint)
-    return index
-
-
-def _application_id(path: Path) -> int:
-    """Return what an SQLite file's header says about whose it is; 0 if it has none."""
-    try:
-        with path.open("rb") as file:
-            return int.from_bytes(file.read(72)[68:72])
-    except FileNotFoundError:
-        return 0

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cluster import Cluster
 from config import CHECKPOINT_EVERY
 from durable_files import replace_file
 from errors import RunError, end_if_told
@@ -240,6 +241,8 @@ def write_models_of_last_epoch(run: RunDirectory, trainer: Trainer) -> None:
     To be called again after a resume, with the restored weights: the run may have been killed
     between the epoch's end and these files.
     """
+    if not run.writes:
+        return
     run.write_history()
     epoch = run.history[-1]["epoch"]
     names = [BEST_MODEL] if run.best_epoch() == epoch else []
@@ -268,7 +271,7 @@ def make_good_best_model(run: RunDirectory, trainer: Trainer) -> None:
         RunError: those weights are damaged, too.
     """
     epoch = run.best_epoch()
-    if run.is_vouched_for(BEST_MODEL, epoch):
+    if not run.writes or run.is_vouched_for(BEST_MODEL, epoch):
         return
     weights = run.whole_weights_after(epoch)
     log.warning(WRITTEN_AGAIN, run / BEST_MODEL, weights)
@@ -279,17 +282,20 @@ def make_good_best_model(run: RunDirectory, trainer: Trainer) -> None:
 class EarlyStopping(keras.callbacks.Callback):
     """Stops after `patience` epochs without a lower validation loss; 0: never.
 
-    Goes by the run's history, so that an interrupted run stops where it would have.
+    Goes by the run's history, so that an interrupted run stops where it would have. Of several
+    workers, all go by what the chief says.
     """
 
-    def __init__(self, run: RunDirectory, patience: int):
+    def __init__(self, run: RunDirectory, patience: int, cluster: Cluster):
         super().__init__()
         self.run = run
         self.patience = patience
+        self.cluster = cluster
 
     def due(self) -> bool:
         """Return whether the finished epochs are enough."""
-        return 0 < self.patience <= self.run.epochs_since_lowest_loss()
+        due = 0 < self.patience <= self.run.epochs_since_lowest_loss()
+        return self.cluster.from_chief("whether to train on", due)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """End the training if it is due."""

@@ -132,6 +132,24 @@ def parse_threshold_goal(text: str) -> tuple[str, float]:
     raise ValueError(text)
 
 
+def parse_share(text: str) -> tuple[int | None, int]:
+    """Return I and N of `I/N`, None for I of `/N`; raises ValueError for any other text."""
+    number, slash, count = text.partition("/")
+    share = (int(number) if number else None), int(count)
+    if not slash or share[1] < 1 or not 1 <= (1 if share[0] is None else share[0]) <= share[1]:
+        raise ValueError(text)
+    return share
+
+
+def is_share(text: str) -> bool:
+    """Return whether `parse_share` understands it."""
+    try:
+        parse_share(text)
+    except ValueError:
+        return False
+    return True
+
+
 def is_threshold_goal(text: str) -> bool:
     """Return whether `parse_threshold_goal` understands it."""
     try:
@@ -160,6 +178,33 @@ class Settings:
         "works on a copy in --spool-dir",
         type=folder_or_url,
         metavar="DIR|URL",
+    )
+    cache_local: Path | None = setting(
+        "data",
+        None,
+        "a folder on this machine's own disk: features are computed into it and then copied to "
+        "--cache-dir; before training, those that other workers computed are copied from there, "
+        "too. It needs the room of the whole cache, for --extract-only that of a share",
+        type=Path,
+        metavar="DIR",
+    )
+    extract_only: bool = setting(
+        "data",
+        False,
+        "compute the features of a share of the clips, say what is missing, and end. Any number of "
+        "machines can do it at once on a shared --cache-dir, each into a shard of its own; "
+        "--checkpoint-dir is not touched",
+    )
+    share: str | None = setting(
+        "data",
+        None,
+        "which share of the clips --extract-only computes, the I-th of N, from 1. /N: the I is "
+        "SLURM_ARRAY_TASK_ID (array numbered from 1) or JOB_COMPLETION_INDEX (from 0, as "
+        "Kubernetes has it). Default: of a Slurm array, this task's share by SLURM_ARRAY_TASK_ID, "
+        "_MIN, _MAX, _STEP and _COUNT; of a cluster (--cluster), this worker's; else all clips",
+        (is_share, "must be I/N or /N, with I from 1 to N"),
+        type=str,
+        metavar="I/N",
     )
     checkpoint_dir: Path = setting(
         "data",
@@ -544,11 +589,19 @@ class Settings:
     replicas: int | None = setting(
         "devices",
         None,
-        "how many GPUs to use (default: all); without a GPU, how many logical devices the CPU is "
-        "split into (default: 1)",
+        "how many GPUs of each host to use (default: all); without a GPU, how many logical devices "
+        "the CPU is split into (default: 1)",
         AT_LEAST_1,
         type=int,
         metavar="N",
+    )
+    cluster: str = setting(
+        "devices",
+        "tf-config",
+        "how this process learns of the other workers of the run, on this host and others: from "
+        "TF_CONFIG in the environment, if that is set, or from Slurm's job step. The command is "
+        "the same on each; batch sizes are those of all together",
+        choices=("tf-config", "slurm"),
     )
     mixed_precision: bool = setting(
         "devices",
@@ -607,8 +660,8 @@ DEMO_DEFAULTS = {
 # A run may continue with other values of these: they decide nothing that is trained.
 FREE_TO_CHANGE = (
     *("resume", "debug", "cache_dir", "checkpoint_dir", "clip_timeout", "threshold_for", "config"),
-    *("spool_dir", "spool_size"),
-    *("profile", "quiet", "electricity_price", "cloud_price", "mlflow", "wandb"),
+    *("cache_local", "extract_only", "share", "spool_dir", "spool_size"),
+    *("profile", "quiet", "electricity_price", "cloud_price", "mlflow", "wandb", "cluster"),
 )
 
 
@@ -725,6 +778,22 @@ def check_settings(settings: Settings) -> None:
     if isinstance(settings.cache_dir, Path) and settings.cache_dir.resolve() == checkpoints:
         raise UserError(
             f"--cache-dir and --checkpoint-dir are both {checkpoints}: give each its own"
+        )
+    if isinstance(settings.cache_dir, str) and settings.cache_local:
+        raise UserError(
+            f"--cache-local is of no use with --cache-dir {settings.cache_dir}, of which a copy "
+            "is in --spool-dir anyway: drop it"
+        )
+    if settings.cache_local and settings.cache_local.resolve() in (
+        checkpoints,
+        Path(settings.cache_dir).resolve(),
+    ):
+        raise UserError(f"--cache-local {settings.cache_local}: give it a folder of its own")
+    if settings.share and not settings.extract_only:
+        raise UserError("--share is of --extract-only: give both, or drop it")
+    if settings.extract_only and not settings.is_run:
+        raise UserError(
+            "--extract-only is of no use with --cross-validate, --find-lr, --tune or --grid"
         )
     if settings.epochs <= settings.warmup_epochs:
         raise UserError(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from cluster import Cluster
 from config import check_batch_divides
 from errors import RunError, UserError
 
@@ -26,16 +27,27 @@ class Precision:
     reason: str
 
 
-def find_devices(replicas: int | None) -> list[tf.config.LogicalDevice]:
+def find_devices(replicas: int | None, workers: int = 1) -> list[tf.config.LogicalDevice]:
     """Return the devices to use: GPUs if there are any, else `replicas` parts of the CPU.
 
     To be called before TensorFlow has computed anything. GPU memory is taken as it is needed.
+
+    Args:
+        replicas: how many; None: all GPUs, or the CPU as one.
+        workers: of several, each has its whole CPU for one device.
 
     Raises:
         UserError: fewer GPUs than `replicas`.
     """
     gpus = tf.config.list_physical_devices("GPU")
+    if workers > 1 and not gpus and (replicas or 1) > 1:
+        raise UserError(
+            f"--replicas {replicas}: without a GPU, each of {workers} workers is one replica: "
+            "start more workers, or leave it out"
+        )
     if not gpus:
+        if workers > 1:
+            return _named("CPU", 1)
         replicas = replicas or 1
         cpu = tf.config.list_physical_devices("CPU")[0]
         if replicas > len(tf.config.get_logical_device_configuration(cpu) or [cpu]):
@@ -46,20 +58,47 @@ def find_devices(replicas: int | None) -> list[tf.config.LogicalDevice]:
         raise UserError(f"--replicas {replicas}: there are {len(gpus)} GPUs")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
+    if workers > 1:
+        tf.config.set_visible_devices(gpus[:replicas], "GPU")
+        return _named("GPU", len(gpus[:replicas]))
     return tf.config.list_logical_devices("GPU")[:replicas]
 
 
+def _named(kind: str, count: int) -> list[tf.config.LogicalDevice]:
+    """Return devices that TensorFlow is not asked for: it would start without the other workers."""
+    return [tf.config.LogicalDevice(f"/device:{kind}:{n}", kind) for n in range(count)]
+
+
 def make_strategy(
-    devices: list[tf.config.LogicalDevice], batch_size: int
+    devices: list[tf.config.LogicalDevice], batch_size: int, cluster: Cluster | None = None
 ) -> tf.distribute.Strategy:
-    """Return a strategy with one replica per device; raises if they don't divide the batch."""
-    check_batch_divides(batch_size, len(devices))
+    """Return a strategy with one replica per device; raises if they don't divide the batch.
+
+    Of several workers, it is over all their devices, of which each has as many as this one.
+    """
+    workers = cluster.worker.count if cluster else 1
+    check_batch_divides(batch_size, workers * len(devices))
+    if cluster and workers > 1:
+        return cluster.join(len(devices) if devices[0].device_type == "GPU" else 0)
     if len(devices) == 1 and devices[0].device_type == "CPU":
         return tf.distribute.get_strategy()
     # TensorFlow numbers each strategy's collectives from the same start, and takes a second
     # strategy's for the first's, of other shapes. Its own tests move the start in this way.
     tf.distribute.MirroredStrategy._collective_key_base += 1000
     return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def on_this_host(
+    strategy: tf.distribute.Strategy, devices: list[tf.config.LogicalDevice]
+) -> tf.distribute.Strategy:
+    """Return a strategy over this worker's devices, which waits for no other worker."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return strategy
+    if len(devices) == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy(
+        [device.name for device in devices], tf.distribute.ReductionToOneDevice()
+    )
 
 
 def choose_precision(mixed_precision: bool, device_type: str) -> Precision:

@@ -1,21 +1,24 @@
 """Features on disk: each clip's are computed once, kept, and found again.
 
-A cache folder holds one file of rows per recipe (what decides the features beside the clip:
-stream, frames, layer, weights, number format) and an SQLite index of which clip's features
-are in which row, and of each row's checksum. Rows that the index knows are never written again.
+A cache folder holds two files per recipe (what decides the features beside the clip: stream,
+frames, layer, weights, number format): the rows, and a record of each row, of which clip it is and
+its checksum. Rows that have a record are never written again. Shards of the cache hold the same.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
 import time
 import weakref
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -23,9 +26,11 @@ from cache_folder import FORMAT, CacheFolder
 from config import FRAME_SIZE
 from durable_files import failing_as
 from errors import RunError
+from folder_lock import locked
+from record_file import ROW, RecordFile, as_keys, row_index
 
 COMMIT_INTERVAL = 1.0  # seconds of extraction that a killed run may lose
-
+SHARD_ROWS = 2**40  # above any row of a shard, and its number times this below 2^63
 
 THUMBNAIL = "thumbnail"  # in a layer's place: small pictures, no network, by which copies are found
 
@@ -64,8 +69,32 @@ def row_checksum(row: np.ndarray) -> int:
     return zlib.crc32(row.reshape(-1).view(np.uint8).data)
 
 
+class _Busy(Exception):
+    """Another process has a folder."""
+
+
+def _raise_busy(holder: str) -> NoReturn:
+    raise _Busy(holder)
+
+
+class _Shard:
+    """The rows of a recipe in one folder of a cache, and the records that vouch for them."""
+
+    def __init__(self, folder: Path, recipe: Recipe, row_bytes: int, writable: bool):
+        self.folder = folder
+        self.path = folder / f"{recipe.key}.features"
+        # A row without a record is the unfinished tail of a killed run; one that has a record, and
+        # that the file has not, is lost, and computed again.
+        complete = self.path.stat().st_size // row_bytes if self.path.exists() else 0
+        self.records = RecordFile(
+            row_index(folder, recipe.key), recipe.description, ROW, writable, complete
+        )
+
+
 class FeatureCache:
-    """The rows of one recipe in a cache folder.
+    """The rows of one recipe in a cache folder and in its shards, read as one.
+
+    A row's number is that of the shard times `SHARD_ROWS`, and its place there.
 
     Raises:
         UserError: the folder cannot be written.
@@ -76,42 +105,76 @@ class FeatureCache:
         self.recipe = recipe
         self.row_shape = (recipe.frames, recipe.features)
         self.row_bytes = recipe.frames * recipe.features * np.dtype(recipe.dtype).itemsize
-        self.path = folder.path / f"{recipe.key}.features"
-        self._index = folder.index
-        with folder.opening(), self._index:
-            # A row that the index does not know is the unfinished tail of a killed run; one that
-            # the index knows and the file has not is lost, and computed again.
-            complete = self.path.stat().st_size // self.row_bytes if self.path.exists() else 0
-            self._index.execute(
-                "INSERT OR IGNORE INTO recipes VALUES (?, ?)", (recipe.key, recipe.description)
-            )
-            self._index.execute(
-                "DELETE FROM features WHERE recipe = ? AND row >= ?", (recipe.key, complete)
-            )
-        found = self._index.execute(
-            "SELECT clip, row, checksum FROM features WHERE recipe = ?", (recipe.key,)
-        ).fetchall()
-        self._row_of: dict[bytes, int] = {clip: row for clip, row, _ in found}
-        self._checksums: dict[int, int] = {row: checksum for _, row, checksum in found}
-        self._rows = 1 + max(self._checksums, default=-1)
-        self._pending: list[bytes] = []
+        with folder.opening():
+            self._shards = {
+                number: _Shard(path, recipe, self.row_bytes, number == folder.number)
+                for number, path in folder.shards.items()
+            }
+        self._own = self._shards[folder.number]
+        self.path = self._own.path
+        self._unsynced = False
         self._committed_at = time.monotonic()
 
     def fingerprint(self, rows: Sequence[int]) -> str:
         """Return a hash of the recipe and of the contents of the clips in `rows` (-1: none)."""
-        clips = {row: clip for clip, row in self._row_of.items()}
         digest = hashlib.blake2b(self.recipe.description.encode(), digest_size=16)
-        for row in rows:
-            digest.update(clips.get(row, bytes(16)))
+        digest.update(self.contents(rows).tobytes())
         return digest.hexdigest()
 
+    def contents(self, rows: Sequence[int]) -> np.ndarray:
+        """Return `(rows, 2)` big-endian uint64, the content hash of each row's clip; -1: zeros."""
+        found = np.zeros((len(rows), 2), ">u8")
+        for shard, places, inside in self._by_shard(rows):
+            found[inside] = shard.records.records(places)["key"]
+        return found
+
+    def _by_shard(self, rows: Sequence[int]) -> Iterator[tuple[_Shard, np.ndarray, np.ndarray]]:
+        """Yield for each shard the places in it that `rows` name, and which of `rows` those are."""
+        numbers = np.asarray(rows, np.int64)
+        for number, shard in self._shards.items():
+            inside = np.flatnonzero((numbers >= 0) & (numbers // SHARD_ROWS == number))
+            places = numbers[inside] % SHARD_ROWS
+            known = places < shard.records.count
+            if len(inside):
+                yield shard, places[known], inside[known]
+
     def row_of(self, clip: bytes) -> int | None:
-        """Return the row that holds a clip's features, by its content hash; None if none does."""
-        return self._row_of.get(clip)
+        """Return the row that holds a clip's features, by its content hash; None if none does.
+
+        From any thread.
+        """
+        for number, shard in self._shards.items():
+            if (place := shard.records.find_one(clip)) is not None:
+                return number * SHARD_ROWS + place
+        return None
+
+    def rows_of(self, clips: Sequence[bytes | None]) -> np.ndarray:
+        """Return `(clips,)` int64, what `row_of` says of each; -1: there is none."""
+        keys = as_keys(known := [clip for clip in clips if clip is not None])
+        found = np.full(len(known), -1, np.int64)
+        for number, shard in self._shards.items():
+            asked = np.flatnonzero(found < 0)
+            if len(asked):
+                places = shard.records.find(keys[asked])
+                found[asked] = np.where(places >= 0, number * SHARD_ROWS + places, -1)
+        if len(known) == len(clips):
+            return found
+        rows = np.full(len(clips), -1, np.int64)
+        rows[[clip is not None for clip in clips]] = found
+        return rows
 
     def checksum_of(self, row: int) -> int | None:
         """Return what `row_checksum` of a row was when it was stored."""
-        return self._checksums.get(row)
+        return self.checksums_of([row])[0]
+
+    def checksums_of(self, rows: Sequence[int]) -> list[int | None]:
+        """Return `checksum_of` each row."""
+        found: list[int | None] = [None] * len(rows)
+        for shard, places, inside in self._by_shard(rows):
+            checksums = shard.records.records(places)["checksum"].tolist()
+            for number, checksum in zip(inside.tolist(), checksums, strict=True):
+                found[number] = checksum
+        return found
 
     def store(self, clips: Iterable[bytes], features: np.ndarray) -> None:
         """Append `(clips, frames, features)`; they are durable after the next `commit`.
@@ -120,18 +183,17 @@ class FeatureCache:
             RunError: the disk is full, gone or read-only.
         """
         rows = np.ascontiguousarray(features, dtype=self.recipe.dtype)
+        records = self._own.records
         with failing_as(self.path):
-            if not self._rows:  # a run that trains on rows of an index that was lost keeps them
+            if not records.count:  # a run that trains on rows of an index that was lost keeps them
                 self.path.unlink(missing_ok=True)
                 self.path.touch()
         with failing_as(self.path), self.path.open("r+b") as file:
-            file.seek(self._rows * self.row_bytes)
+            file.seek(records.count * self.row_bytes)
             file.write(rows.tobytes())
         for clip, row in zip(clips, rows, strict=True):
-            self._row_of[clip] = self._rows
-            self._checksums[self._rows] = row_checksum(row)
-            self._pending.append(clip)
-            self._rows += 1
+            records.add(clip, row_checksum(row))
+        self._unsynced = True
         if time.monotonic() - self._committed_at > COMMIT_INTERVAL:
             self.commit()
 
@@ -141,56 +203,91 @@ class FeatureCache:
         Raises:
             RunError: the disk is full, gone or read-only.
         """
-        if self._pending:
+        if self._unsynced:
             with failing_as(self.path), self.path.open("r+b") as file:
                 os.fsync(file.fileno())
-        with failing_as(self.folder.index_path):
-            self._index.executemany(
-                "INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?)",
-                [
-                    (self.recipe.key, clip, self._row_of[clip], self._checksums[self._row_of[clip]])
-                    for clip in self._pending
-                ],
-            )
-            self._index.commit()
-        self._pending.clear()
+        self._own.records.flush()
+        self.folder.commit()
+        self._unsynced = False
         self._committed_at = time.monotonic()
 
-    def forget(self, rows: Iterable[int]) -> None:
-        """Strike rows out: their clips have no features any more."""
-        lost = set(rows)
-        clips = [clip for clip, row in self._row_of.items() if row in lost]
-        with failing_as(self.folder.index_path), self._index:
-            self._index.executemany(
-                "DELETE FROM features WHERE recipe = ? AND clip = ?",
-                [(self.recipe.key, clip) for clip in clips],
-            )
-        for clip in clips:
-            del self._row_of[clip]
+    def forget(self, rows: Sequence[int]) -> None:
+        """Strike rows out: their clips have no features any more.
+
+        Those in a shard that another process is writing are struck out for this one only.
+        """
+        for shard, places, _ in self._by_shard(rows):
+            if shard is self._own:
+                shard.records.strike(places)
+                continue
+            with contextlib.suppress(_Busy), locked(shard.folder, _raise_busy):
+                theirs = _Shard(shard.folder, self.recipe, self.row_bytes, writable=True).records
+                same = theirs.records(places)["key"] == shard.records.records(places)["key"]
+                theirs.strike(places[same.all(axis=1)])
+            shard.records.strike(places, in_file=False)
+
+    def keep(self, rows: Sequence[int]) -> int:
+        """Copy rows that are in other shards into the one that this process writes.
+
+        A row that is damaged is left where it is.
+
+        Returns:
+            How many were copied.
+
+        Raises:
+            RunError: the disk is full, gone or read-only; a row cannot be read.
+        """
+        before, stored = self._own.records.count, self.rows()
+        elsewhere = [row for row in rows if row // SHARD_ROWS not in (-1, self.folder.number)]
+        contents = self.contents(elsewhere)
+        there = self._own.records.find(contents) >= 0
+        for row, content in itertools.compress(zip(elsewhere, contents, strict=True), ~there):
+            features = stored.read([row])
+            whole = row_checksum(features) == self.checksum_of(row)
+            if whole and self._own.records.find_one(content.tobytes()) is None:
+                self.store([content.tobytes()], features)
+        self.commit()
+        return self._own.records.count - before
+
+    def rows_only_in(self, number: int) -> list[int]:
+        """Return the rows of a shard whose clips are in no other one."""
+        records = self._shards[number].records
+        places = records.places()
+        keys = records.records(places)["key"]
+        for other, shard in self._shards.items():
+            if other != number and len(places):
+                lacking = shard.records.find(keys) < 0
+                places, keys = places[lacking], keys[lacking]
+        return (number * SHARD_ROWS + places).tolist()
 
     def rows(self) -> "FeatureRows":
         """Return the rows, to be read as they are needed."""
-        return FeatureRows(self.path, self.row_shape, self.recipe.dtype)
+        paths = {number: shard.path for number, shard in self._shards.items()}
+        return FeatureRows(paths, self.row_shape, self.recipe.dtype)
 
 
 class FeatureRows:
-    """A file of rows of features, read when asked for.
+    """Files of rows of features, read when asked for.
 
     Read, not mapped into memory: pages of a memory map count as the process's own once they are
     touched, after an epoch the whole cache, and a file that is cut short would kill the process.
 
     Args:
+        paths: a file, or those of the shards by their numbers.
         row_shape: `(frames, features)`.
         dtype: on disk.
     """
 
-    def __init__(self, path: Path, row_shape: tuple[int, int], dtype: str):
-        self.path = path
+    def __init__(self, paths: Path | Mapping[int, Path], row_shape: tuple[int, int], dtype: str):
+        self.paths = {0: paths} if isinstance(paths, Path) else paths
         self.row_shape = row_shape
         self.dtype = np.dtype(dtype)
         self.row_bytes = math.prod(row_shape) * self.dtype.itemsize
-        self._file = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
+        self._files: dict[int, int] = {}
+        for number, path in self.paths.items():
+            if path.exists():  # a shard may have no rows of a recipe
+                self._files[number] = os.open(path, os.O_RDONLY)
+                weakref.finalize(self, os.close, self._files[number])
 
     def read(self, rows: Sequence[int]) -> np.ndarray:
         """Return `(rows, frames, features)` in the dtype on disk; a row of -1 is zeros.
@@ -207,12 +304,12 @@ class FeatureRows:
             if row < 0:
                 features[place] = 0
                 continue
+            number, place = divmod(row, SHARD_ROWS)
+            path, file = self.paths[number], self._files.get(number)
             try:
-                read = os.preadv(self._file, [target], row * self.row_bytes)
+                read = os.preadv(file, [target], place * self.row_bytes) if file is not None else 0
             except OSError as error:
-                raise RunError(f"{self.path} cannot be read: {error.strerror}") from error
+                raise RunError(f"{path} cannot be read: {error.strerror}") from error
             if read < self.row_bytes:
-                raise RunError(
-                    f"{self.path} has lost row {row}: start again, and it is computed anew"
-                )
+                raise RunError(f"{path} has lost row {place}: start again, and it is computed anew")
         return features

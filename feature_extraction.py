@@ -23,7 +23,7 @@ from model_architecture import feature_size, identify_weights
 from progress import Progress
 from remote_storage import announced, local_copy
 from stage_clock import FRAMES, NETWORK, StageClock
-from streams import thumbnails
+from streams import THUMBNAIL_VALUES, thumbnails
 
 # Of the disk, not of one file: leaving its clips out would train on what happens to be left.
 DISK_FAULTS = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT)
@@ -51,6 +51,18 @@ def stream_recipes(settings: Settings) -> list[Recipe]:
         for flipped in ((False, True) if "flip" in settings.augment else (False,))
         for stream in settings.streams
     ]
+
+
+def stored_recipes(settings: Settings) -> list[Recipe]:
+    """Return the recipes of the streams, and last that of thumbnails, if no stream shows clips.
+
+    Copies are found by what clips show, not by how it moves: RGB features, or thumbnails.
+    """
+    recipes = stream_recipes(settings)
+    if "rgb" not in settings.streams:
+        frames, dtype = settings.frames_in_cache, settings.feature_dtype
+        recipes.append(Recipe(frames, THUMBNAIL, "", THUMBNAIL_VALUES, dtype))
+    return recipes
 
 
 @dataclass(frozen=True)
@@ -112,10 +124,11 @@ def extract_features(
     clips = [clip for clip in clips if clip.name not in known_bad]
     folder = caches[0].folder
     known = folder.known_contents([clip.path for clip in clips])
+    complete = np.all([cache.rows_of(known) >= 0 for cache in caches], axis=0)
     content_of = {
         clip: content
-        for clip, content in zip(clips, known, strict=True)
-        if content is not None and all(cache.row_of(content) is not None for cache in caches)
+        for clip, content, whole in zip(clips, known, complete.tolist(), strict=True)
+        if content is not None and whole
     }
     missing = [
         _Missing(clip, content)
@@ -160,12 +173,30 @@ def extract_features(
             f"{bad[0].clip.path}: {bad[0].reason} (--on-bad-clip fail; skip leaves such clips "
             "out, zeros keeps them as zeros)"
         )
-    found: ClipRows = {}
-    for clip, content in content_of.items():
-        rows = [row for cache in caches if (row := cache.row_of(content)) is not None]
-        if len(rows) == len(caches):
-            found[clip] = tuple(rows)
-    return found, bad
+    return _rows_of_all(content_of, caches), bad
+
+
+def known_rows(
+    clips: Sequence[Clip], caches: Sequence[FeatureCache], unchanged: bool = False
+) -> ClipRows:
+    """Return the rows of those clips that have features in all caches; nothing is computed.
+
+    Args:
+        unchanged: take it for granted that no clip has changed, without a look at each.
+    """
+    known = caches[0].folder.known_contents([clip.path for clip in clips], unchanged)
+    pairs = zip(clips, known, strict=True)
+    return _rows_of_all({clip: content for clip, content in pairs if content is not None}, caches)
+
+
+def _rows_of_all(content_of: Mapping[Clip, bytes], caches: Sequence[FeatureCache]) -> ClipRows:
+    contents = list(content_of.values())
+    rows = np.stack([cache.rows_of(contents) for cache in caches], axis=1)
+    return {
+        clip: tuple(of_views)
+        for clip, of_views in zip(content_of, rows.tolist(), strict=True)
+        if min(of_views) >= 0
+    }
 
 
 def _compute(

@@ -51,7 +51,7 @@ def survey_features(cache: FeatureCache, rows: Sequence[int]) -> Survey:
         places = slice(place_of[part[0]], place_of[part[0]] + len(part))
         checksums, means, survey.changes[places] = _summarize(stored, part)
         survey.summaries[places] = means if projection is None else means @ projection
-        expected = [cache.checksum_of(row) for row in part]
+        expected = cache.checksums_of(part)
         pairs = zip(part, checksums, expected, strict=True)
         return [row for row, found, stored_as in pairs if found != stored_as]
 

@@ -2,13 +2,15 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from augmentation import augment
+from augmentation import OF_WHOLE_BATCHES, augment
 from clip_order import ClipOrder
+from cluster import Worker
 from errors import RunError
 from feature_cache import FeatureRows
 
@@ -20,6 +22,27 @@ PADDING = -1  # in a batch's places: no clip
 def steps_per_epoch(clips: int, batch_size: int) -> int:
     """Return how many batches hold all clips, the last one padded."""
     return -(-clips // batch_size)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which clips of every batch a worker computes: its replicas, one after the other.
+
+    A replica computes the same clips as under one worker with that many replicas.
+    """
+
+    worker: Worker
+    replicas: int  # of this worker; all have as many
+    parts: int = 1  # that a batch is computed in, each by all replicas: gradient accumulation
+
+    def places(self, batch_size: int) -> np.ndarray:
+        """Return `(replicas, clips)` places in a batch, a row for each replica of this worker."""
+        first = self.worker.number * self.replicas
+        by_replica = np.arange(batch_size).reshape(
+            self.parts, self.worker.count * self.replicas, -1
+        )
+        own = by_replica[:, first : first + self.replicas]
+        return own.swapaxes(0, 1).reshape(self.replicas, -1)
 
 
 class Supply:
@@ -143,12 +166,19 @@ class ClipFeatures:
         augmentations: Sequence[str] = (),
         seed: int = 0,
         supply: Supply | None = None,
+        share: Share | None = None,
     ) -> tf.data.Dataset:
         """Return the batches of a dataset of `(epoch, order)`, each order padded to whole batches.
 
         Without augmentations, of the frames in the cache those are taken that are evenly spread.
+        Of several workers, each reads its share; a batch of each of its replicas, in turn.
         """
         supply = supply or Supply()
+        own = np.arange(batch_size) if share is None else share.places(batch_size).ravel()
+        # Which of the clips that are read are kept in the end.
+        kept = None
+        if OF_WHOLE_BATCHES & set(augmentations) and len(own) < batch_size:
+            own, kept = np.arange(batch_size), own
         steps = steps_per_epoch(len(self), batch_size)
         dtype = tf.as_dtype(self.stored[0].dtype)
 
@@ -156,32 +186,41 @@ class ClipFeatures:
             padding = [[0, steps * batch_size - len(self)]]
             padded = tf.pad(order, padding, constant_values=PADDING)
             numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
-            return tf.data.Dataset.from_tensor_slices(
-                (numbers, tf.reshape(padded, [steps, batch_size]))
-            )
+            batches = tf.reshape(padded, [steps, batch_size])
+            if len(own) < batch_size:
+                batches = tf.gather(batches, own, axis=1)
+            return tf.data.Dataset.from_tensor_slices((numbers, batches))
 
         def read(step: int, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             supply.begun = max(supply.begun, int(step) + 1)
             mirrored = None
             if "flip" in augmentations:
-                mirrored = np.random.default_rng([seed, step]).random(len(clips)) < 0.5
+                mirrored = np.random.default_rng([seed, step]).random(batch_size)[own] < 0.5
             return self.batch(clips, mirrored)
 
         def gather(step: tf.Tensor, clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             x, y, weights = tf.numpy_function(
                 read, [step, clips], (dtype, tf.float32, tf.float32), stateful=False
             )
-            x = tf.ensure_shape(x, (batch_size, self.cached_frames, self.values))
-            y = tf.ensure_shape(y, (batch_size, 1))
-            weights = tf.ensure_shape(weights, (batch_size,))
+            x = tf.ensure_shape(x, (len(own), self.cached_frames, self.values))
+            y = tf.ensure_shape(y, (len(own), 1))
+            weights = tf.ensure_shape(weights, (len(own),))
             if self.frames == self.cached_frames and not set(augmentations) - {"flip"}:
                 return x, y, weights
             random = tf.stack([tf.constant(seed, tf.int64), step])
-            return augment(x, y, weights, random, self.frames, augmentations)
+            part = (batch_size, own) if len(own) < batch_size else None
+            batch = augment(x, y, weights, random, self.frames, augmentations, part)
+            return batch if kept is None else tuple(tf.gather(each, kept) for each in batch)
 
         batches = orders.flat_map(places).map(
             gather, num_parallel_calls=READERS, deterministic=True
         )
+        if share is not None and share.replicas > 1:
+            batches = batches.flat_map(
+                lambda *batch: tf.data.Dataset.from_tensor_slices(
+                    tuple(tf.stack(tf.split(each, share.replicas)) for each in batch)
+                )
+            )
         options = tf.data.Options()
         options.autotune.enabled = False  # its thread holds up the end of `fit` for seconds
         return batches.prefetch(PREFETCHED_BATCHES).with_options(options)
@@ -207,6 +246,7 @@ def training_batches(
     epochs: int,
     augmentations: Sequence[str] = (),
     supply: Supply | None = None,
+    share: Share | None = None,
 ) -> tf.data.Dataset:
     """Return the batches of epochs `first_epoch` to `epochs - 1`, one epoch after the other.
 
@@ -223,14 +263,27 @@ def training_batches(
     orders = tf.data.Dataset.range(first_epoch, epochs).map(of_epoch)
     if supply:
         supply.batches = epochs * steps_per_epoch(len(clips), batch_size)
-    return clips.in_batches(orders, batch_size, augmentations, order.seed, supply)
+    return clips.in_batches(orders, batch_size, augmentations, order.seed, supply, share)
 
 
-def evaluation_batches(clips: ClipFeatures, batch_size: int) -> tf.data.Dataset:
+def evaluation_batches(
+    clips: ClipFeatures, batch_size: int, share: Share | None = None
+) -> tf.data.Dataset:
     """Return every clip once, in order, the last batch padded as in training."""
     order = np.arange(len(clips), dtype=np.int64)[np.newaxis]
     orders = tf.data.Dataset.from_tensor_slices((np.zeros(1, np.int64), order))
-    return clips.in_batches(orders, batch_size)
+    return clips.in_batches(orders, batch_size, share=share)
+
+
+def for_workers(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.data.Dataset:
+    """Return what `fit` reads under a strategy over several workers, from this one's share.
+
+    It never ends: else the workers would ask each other before each step whether there is more.
+    """
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    endless = batches.repeat().with_options(options)
+    return strategy.distribute_datasets_from_function(lambda context: endless)
 
 
 def sample_features(clips: ClipFeatures, batch_size: int, seed: int, limit: int) -> tf.data.Dataset:

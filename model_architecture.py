@@ -226,7 +226,8 @@ def as_plain_keras(classifier: keras.Model) -> keras.Model:
     """Return a copy with Keras's own layers only, so that it loads without this program."""
 
     def plain(layer: keras.Layer) -> keras.Layer:
-        kind = keras.layers.LSTM if isinstance(layer, OneProductLSTM) else type(layer)
+        kinds = (keras.layers.LSTM, keras.layers.Dropout)
+        kind = next((kind for kind in kinds if isinstance(layer, kind)), type(layer))
         return kind.from_config(layer.get_config())
 
     copy = keras.models.clone_model(classifier, clone_function=plain)
@@ -247,6 +248,7 @@ def classifier(
     fused_kernel: bool = True,
     projection: int = 192,
     units: int = 192,
+    dropout_layer: type[keras.layers.Dropout] = layers.Dropout,
 ) -> keras.Model:
     """Build the classifier: what is seen and how it changes, a head in time, attention.
 
@@ -263,6 +265,7 @@ def classifier(
         dtype: Keras dtype policy of the body; output and attention are float32 in any case.
         fused_kernel: let a GPU use cuDNN's LSTM, which cannot be part of an XLA program.
         projection, units: widths, of the frames' projection and of the head.
+        dropout_layer: the kind that is used in training; a saved model has Keras's own.
 
     Returns:
         A model from `(clips, frames, features)` to `(clips, 1)` float32 probabilities of violence.
@@ -305,8 +308,8 @@ def classifier(
     )(change)
     x = layers.Add(dtype=dtype, name="seen_and_change")([projected, projected_change])
     x = layers.Activation("relu", dtype=dtype, name="projection_relu")(x)
-    x = layers.Dropout(dropout, dtype=dtype, name="projection_dropout")(x)
-    parts = _Parts(units, dropout, penalty, dtype, fused_kernel)
+    x = dropout_layer(dropout, dtype=dtype, name="projection_dropout")(x)
+    parts = _Parts(units, dropout, penalty, dtype, fused_kernel, dropout_layer)
     states = {
         "attention-lstm": parts.lstm,
         "bidirectional": parts.bidirectional,
@@ -316,7 +319,7 @@ def classifier(
     }[head](x)
     weights = parts.even_weights(states) if head == "mean" else parts.attention(states)
     context = layers.Dot(axes=1, dtype="float32", name="context")([weights, states])
-    context = layers.Dropout(dropout, dtype="float32", name="context_dropout")(context)
+    context = dropout_layer(dropout, dtype="float32", name="context_dropout")(context)
     logit = layers.Dense(1, dtype="float32", name="logit")(context)
     violence = layers.Activation("sigmoid", dtype="float32", name="violence")(logit)
     return keras.Model(inputs, violence, name=head.replace("-", "_"))
@@ -331,6 +334,7 @@ class _Parts:
     penalty: keras.Regularizer | None
     dtype: str
     fused_kernel: bool
+    dropout_layer: type[keras.layers.Dropout]
 
     def lstm(self, x: Any, name: str = "lstm", units: int | None = None) -> Any:
         return OneProductLSTM(
@@ -364,7 +368,7 @@ class _Parts:
             x = layers.Add(dtype=self.dtype, name=f"attended_{number}")([x, attended])
             normal = layers.LayerNormalization(dtype=self.dtype, name=f"norm_dense_{number}")(x)
             wide = self._dense(2 * self.units, f"wide_{number}", "gelu")(normal)
-            wide = layers.Dropout(self.dropout, dtype=self.dtype, name=f"drop_{number}")(wide)
+            wide = self.dropout_layer(self.dropout, dtype=self.dtype, name=f"drop_{number}")(wide)
             narrow = self._dense(self.units, f"narrow_{number}")(wide)
             x = layers.Add(dtype=self.dtype, name=f"encoded_{number}")([x, narrow])
         return x
@@ -385,7 +389,7 @@ class _Parts:
             dtype=self.dtype,
             name=f"self_attention_{number}",
         )(x, x)
-        return layers.Dropout(self.dropout, dtype=self.dtype, name=f"attend_{number}")(attended)
+        return self.dropout_layer(self.dropout, dtype=self.dtype, name=f"attend_{number}")(attended)
 
     def _dense(self, units: int, name: str, activation: str | None = None) -> keras.Layer:
         return layers.Dense(

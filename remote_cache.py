@@ -500,16 +500,25 @@ def _changed(info: dict[str, Any]) -> datetime | None:
 
 @contextlib.contextmanager
 def local_cache(
-    where: Path | str, spool_dir: Path, write: bool
+    where: Path | str, spool_dir: Path, write: bool, workers: int = 1
 ) -> "Iterator[tuple[Path, Callable[[], None]]]":
     """Give the folder of a cache that a setting names, and what puts it back.
 
     Args:
         where: a local folder, given as it is, or the URL of one, of which a copy is given.
         write: whether it will be put back.
+        workers: of the run; a cache in a store is written by one.
+
+    Raises:
+        UserError: there are more; else as `CacheCopy`.
     """
     if isinstance(where, Path):
         yield where, lambda: None
         return
+    if workers > 1:
+        raise UserError(
+            f"--cache-dir {where} is written by one process, and there are {workers} workers: give "
+            "a folder on a disk that they share"
+        )
     with CacheCopy(where, spool_dir, write=write) as copy:
         yield copy.path, copy.put_back

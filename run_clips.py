@@ -4,7 +4,6 @@ Features are those of the run's own cache, the rest is computed again from the c
 """
 
 import csv
-import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache_folder import INDEX_NAME, CacheFolder
+from cache_folder import CacheFolder, is_cache
 from clips import Clip
 from config import CLASS_NAMES
 from detector import DecodedClip, Detector
@@ -142,7 +141,7 @@ def cached_features(
     A clip whose file is gone is known by its path.
     """
     folder = cache_dir.expanduser().absolute()
-    if not (folder / INDEX_NAME).exists():  # or an empty cache would be made
+    if not is_cache(folder):  # or an empty cache would be made
         return {}
     with CacheFolder(folder, lambda holder: log.info("%s has %s: waiting", holder, folder)) as held:
         caches = [FeatureCache(held, recipe) for recipe in detector.recipes]
@@ -162,9 +161,7 @@ def _content(folder: CacheFolder, path: AnyPath) -> bytes | None:
         with local_copy(path) as copy:
             return file_checksum(copy)
     except OSError:
-        query = "SELECT clip FROM files WHERE path = ?"
-        row = folder.index.execute(query, (os.fsencode(path),)).fetchone()
-        return row[0] if row else None
+        return folder.known_contents([path], unchanged=True)[0]
 
 
 def _whole_row(cache: FeatureCache, content: bytes | None) -> np.ndarray | None:

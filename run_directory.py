@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from clips import Clip, fingerprint, write_splits
+from cluster import Worker
 from config import FREE_TO_CHANGE, Settings, as_json, flag
 from durable_files import (
     failing_as,
@@ -45,6 +46,7 @@ TEACHER = "teacher_"  # begins the folders of those whose verdicts are pseudo-la
 PSEUDO_LABELS = "pseudo_labels.csv"
 TAKEN = "taken.json"  # in a teacher's folder: the pseudo-labels of its round
 LOG = "training.log"
+WORKER_LOG = "training-worker-{}.log"  # of the workers beside the chief, by number
 EXPERIMENTS_LOG = "experiments.log"
 TENSORBOARD = "tensorboard"
 SPLITS_FILE = "splits.csv"
@@ -59,6 +61,7 @@ LEAKAGE = "leakage.csv"
 LEFT_BEHIND = (  # all that a run writes beside its config
     *(RESUME, RESULTS, HISTORY, BEST_MODEL, "checkpoint_epoch_*.keras", LOG),
     *(TENSORBOARD, SPLITS_FILE, PREDICTIONS, DETECTOR, LEAKAGE, REPORT, PLOTS),
+    WORKER_LOG.format("*"),
     *(ENSEMBLE_MODEL, f"{MEMBER}*", f"{TEACHER}*", PSEUDO_LABELS, "wandb"),
 )
 PACKAGES = (
@@ -67,6 +70,7 @@ PACKAGES = (
     *("matplotlib", "jinja2", "psutil", "nvidia-ml-py"),
 )
 
+ALONE = Worker()
 Row = dict[str, Any]  # one epoch's figures
 Inputs = dict[str, str]  # what a run's epochs are computed from, by name
 
@@ -79,12 +83,17 @@ def checkpoint_name(epoch: int) -> str:
 class RunDirectory:
     """The files of one run, and which of its epochs are finished; held by one process at a time.
 
+    Args:
+        worker: of several, the chief holds the folder and writes; for the others, what writes does
+            nothing, and the history is what they have counted themselves.
+
     Raises:
         UserError: on entering, if the folder cannot be written or another process holds it.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, worker: Worker = ALONE):
         self.folder = folder.expanduser().absolute()
+        self.writes = worker.is_chief
         self.history: list[Row] = []  # of the finished epochs
         self._checksums: dict[str, str] = {}  # of the epochs' weights that are kept
         self._lock = ExitStack()
@@ -97,6 +106,8 @@ class RunDirectory:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
+            if not self.writes:
+                return self
             self._lock.enter_context(locked(self.folder, self._refuse))
         except OSError as error:
             require_room(error, self.folder)
@@ -191,6 +202,8 @@ class RunDirectory:
         precision: str,
     ) -> None:
         """Write `splits.csv`, then `training_config.json`, which makes this a run."""
+        if not self.writes:
+            return
         write_splits(clips, self / SPLITS_FILE)
         config = {
             "settings": as_json(settings),
@@ -207,7 +220,7 @@ class RunDirectory:
     def update_config(self, settings: Settings) -> None:
         """Write the settings anew that a continued run may have changed."""
         config = read_json(self / CONFIG)
-        if config["settings"] != as_json(settings):
+        if self.writes and config["settings"] != as_json(settings):
             write_json(self / CONFIG, config | {"settings": as_json(settings)})
 
     def restore(self, inputs: Inputs) -> Path | None:
@@ -235,7 +248,8 @@ class RunDirectory:
                 weights = self.weights_after(finished)
                 if self._is_whole(weights):
                     self.history = history[:finished]
-                    if path != paths[0]:  # or the damaged one would take the place of this
+                    # Or the damaged one would take the place of this.
+                    if self.writes and path != paths[0]:
                         write_json(paths[0], state)
                     return weights
                 log.warning(
@@ -280,6 +294,9 @@ class RunDirectory:
 
         The weights after this epoch and the one before are kept, and those of the best of them.
         """
+        if not self.writes:
+            self.history.append(row)
+            return
         weights = self.weights_after(row["epoch"])
         replace_file(weights, save_state)
         kept = {row["epoch"] - 1, row["epoch"]}
@@ -330,6 +347,8 @@ class RunDirectory:
 
     def write_history(self) -> None:
         """Bring `training_history.csv` up to the finished epochs: append, or mend it."""
+        if not self.writes:
+            return
         path = self / HISTORY
         # A run that goes on with other devices has other columns.
         columns = list(dict.fromkeys(name for row in self.history for name in row))

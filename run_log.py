@@ -18,15 +18,19 @@ CONTROL_CHARACTERS = {
 }
 
 
-def start_log(path: Path) -> None:
-    """Send the log to standard output and, with times and tracebacks, to the end of `path`."""
+def start_log(path: Path, on_screen: int = logging.INFO) -> None:
+    """Send the log to standard output and, with times and tracebacks, to the end of `path`.
+
+    Args:
+        on_screen: the least level that is told there.
+    """
     log.setLevel(logging.DEBUG)
     log.propagate = False
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
     screen = _Screen(sys.stdout)
-    screen.setLevel(logging.INFO)
+    screen.setLevel(on_screen)
     screen.setFormatter(_ScreenLine("%(message)s"))
     file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(_PlainText("%(asctime)s %(levelname)-7s %(message)s"))

@@ -175,7 +175,10 @@ class TensorBoardLog(keras.callbacks.Callback):
     def _judged(self, trainer: Trainer) -> tuple[np.ndarray, np.ndarray]:
         """Return `(clips,)` probabilities of violence and `(clips, frames)` attention weights."""
         if self._judge is None:  # kept, so that it is traced once
-            with trainer.distribute_strategy.scope():
+            # Of several workers, this one alone judges: not by what waits for the others.
+            strategy = trainer.distribute_strategy
+            alone = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+            with contextlib.nullcontext() if alone else strategy.scope():
                 self._judge = with_attention(trainer.classifier)
         batches = evaluation_batches(self.clips, self.batch_size)
         steps = steps_per_epoch(len(self.clips), self.batch_size)

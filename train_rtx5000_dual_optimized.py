@@ -8,6 +8,7 @@ clips -> 16 frames each -> VGG19 features, cached -> batches -> attention-LSTM -
 
 import contextlib
 import dataclasses
+import logging
 import os
 import sys
 import time
@@ -34,8 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in (sys.argv if arguments is None else arguments)
 
     def job() -> int:
+        settings = parse_settings(arguments)
+        if settings.extract_only:
+            from extract_only import extract_only
+
+            return extract_only(settings)
         with contextlib.ExitStack() as held:  # folders that no other run may write meanwhile
-            return train(parse_settings(arguments), held)
+            return train(settings, held)
 
     return run_or_explain(job, debug, GOES_ON)
 
@@ -46,6 +52,12 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from stage_clock import TEST, StageClock, held_up_by
 
     clock = StageClock()
+
+    # The workers: this process alone, or the same command on several hosts.
+    from cluster import Cluster, code_checksums, find_worker, require_supported, shared_settings
+
+    worker = find_worker(settings.cluster)
+    require_supported(settings, worker)
 
     # Clips: which, of which class, in which split.
     from clips import (
@@ -72,13 +84,16 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         TAKEN,
         TEACHER,
         TENSORBOARD,
+        WORKER_LOG,
         Row,
         RunDirectory,
+        versions,
     )
     from run_log import log, native_messages_to, start_log
     from trackers import Trackers, require_trackers
 
-    require_trackers(settings.mlflow, settings.wandb)
+    if worker.is_chief:
+        require_trackers(settings.mlflow, settings.wandb)
     dataset = held.enter_context(
         clips_folder(settings.dataset_path, settings.spool_dir, settings.spool_size)
     )
@@ -90,14 +105,21 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     unlabeled = find_unlabeled(settings.unlabeled) if settings.unlabeled else []
 
     # The checkpoint directory: a new run, an interrupted one to continue, or a finished one.
-    run = held.enter_context(RunDirectory(settings.checkpoint_dir))
-    continuing = settings.is_run and run.has_run() and settings.resume
-    if continuing:
+    run = held.enter_context(RunDirectory(settings.checkpoint_dir, worker))
+    had_run = run.has_run()
+    continuing = settings.is_run and had_run and settings.resume
+    if continuing and run.writes:
         run.require_same(settings, clips)
     log_file = run / (LOG if settings.is_run else EXPERIMENTS_LOG)
-    start_log(log_file)
+    on_screen = logging.INFO
+    if not worker.is_chief:
+        log_file, on_screen = run / WORKER_LOG.format(worker.number), logging.WARNING
+        print(
+            f"worker {worker.number} of {worker.count} says what it does in {log_file}", flush=True
+        )
+    start_log(log_file, on_screen)
     if continuing and run.is_finished(settings.threshold_for):
-        if not (run / REPORT).exists():
+        if run.writes and not (run / REPORT).exists():
             from report_page import write_report
 
             write_report([run.folder], run / REPORT)
@@ -113,7 +135,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     # Devices and precision. TensorFlow takes seconds to load: only now, when the rest is known
     # to be right.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how it was compiled
+    # No notes on how it was compiled; of several workers, none on those that it loses: we say who.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if worker.count == 1 else "3")
     with native_messages_to(log_file):
         import keras
         import tensorflow as tf
@@ -126,13 +149,15 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             gpu_names,
             gpus_left_out,
             make_strategy,
+            on_this_host,
         )
 
         tf.get_logger().setLevel("ERROR")  # it warns of a new graph for every fold's model
         if settings.deterministic:
             tf.config.experimental.enable_op_determinism()
-        devices = find_devices(settings.replicas)
-        strategy = make_strategy(devices, settings.batch_size)
+        devices = find_devices(settings.replicas, worker.count)
+        cluster = held.enter_context(Cluster(worker, settings.cluster))
+        strategy = make_strategy(devices, settings.batch_size, cluster)
     if gpus_left_out(devices):
         log.warning(
             "there is an NVIDIA GPU here, but TensorFlow does not find it: pip install -r "
@@ -145,7 +170,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     hardware = hardware_source(gpu_names(devices))
     monitor = held.enter_context(HardwareMonitor(hardware))
-    device_lines = describe_devices(devices, hardware.memory_gib)
+    device_lines = cluster.lines_of_all(describe_devices(devices, hardware.memory_gib))
     for line in device_lines:
         log.info("device %s", line)
     has_bar = sys.stderr.isatty() and not settings.quiet  # a progress bar is for a terminal only
@@ -167,18 +192,20 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     # Features: VGG19 up to a layer, computed once per clip and kept.
     from cache_folder import CacheFolder
-    from feature_cache import THUMBNAIL, FeatureCache, Recipe
+    from feature_cache import FeatureCache
     from feature_extraction import (
         CLIPS_PER_REPLICA,
+        BadClip,
         extract_features,
         on_replicas,
-        stream_recipes,
+        stored_recipes,
         too_many_unreadable,
     )
     from feature_survey import survey_features
     from model_architecture import load_vgg19_weights, vgg19
     from remote_cache import local_cache
-    from streams import THUMBNAIL_VALUES
+    from shared_cache import bring_here, publish, rows_of_all_shares
+    from shares import share_of
 
     weights, layer = settings.vgg19_weights, settings.feature_layer
     if weights == "random":
@@ -186,16 +213,23 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             "VGG19 HAS RANDOM WEIGHTS: the features are untrained. This is for trying the "
             "program out; give --vgg19-weights imagenet or a file for a detector"
         )
-    recipes = stream_recipes(settings)
+    recipes = stored_recipes(settings)
+    views = len(settings.streams) * (2 if "flip" in settings.augment else 1)
     # Copies are found by what clips show, not by how it moves: RGB features, or thumbnails.
-    views = len(recipes)
     seen = settings.streams.index("rgb") if "rgb" in settings.streams else views
-    if seen == views:
-        recipes.append(
-            Recipe(
-                settings.frames_in_cache, THUMBNAIL, "", THUMBNAIL_VALUES, settings.feature_dtype
-            )
-        )
+
+    cluster.require_same(
+        {
+            "the code": code_checksums(),
+            "the versions": versions(),
+            "the settings": shared_settings(settings, as_json),
+            "the clips": fingerprint([*clips, *unlabeled]),
+            "the VGG19 weights": [recipe.weights for recipe in recipes],
+            "the replicas of a host": [device.device_type for device in devices],
+            "the precision": precision.computation,
+            "a run to continue (is --checkpoint-dir on a shared disk?)": continuing,
+        }
+    )
 
     def make_extractor() -> keras.Model:
         model = vgg19(layer, precision.computation)
@@ -203,14 +237,16 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         return model
 
     extraction_started = time.perf_counter()
+    wanted = [*clips, *unlabeled]
+    known_bad = run.bad_clips() if continuing else None
+
+    def wait_for_cache(holder: str) -> None:
+        log.info("%s has %s: waiting for it", holder, settings.cache_dir)
+
     cache_dir, put_cache_back = held.enter_context(
-        local_cache(settings.cache_dir, settings.spool_dir, write=True)
+        local_cache(settings.cache_dir, settings.spool_dir, write=True, workers=worker.count)
     )
-    folder = CacheFolder(
-        cache_dir,
-        lambda holder: log.info("%s has %s: waiting for it", holder, settings.cache_dir),
-    )
-    with folder:
+    with CacheFolder(cache_dir, wait_for_cache, worker, settings.cache_local) as folder:
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
         for attempt in range(EXTRACTIONS):
             with enough_memory(
@@ -219,16 +255,27 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 "Fewer --frames or a lower --feature-layer take less; or end what else uses it",
             ):
                 rows, bad = extract_features(
-                    [*clips, *unlabeled],
+                    share_of(wanted, worker),
                     caches,
-                    lambda: on_replicas(strategy, make_extractor),
-                    replicas,
+                    lambda: on_replicas(on_this_host(strategy, devices), make_extractor),
+                    len(devices),
                     settings.clip_timeout,
                     stop_at_bad_clip=settings.on_bad_clip == "fail",
-                    known_bad=run.bad_clips() if continuing else None,
+                    known_bad=known_bad,
                     clock=clock,
                     bar=has_bar,
                 )
+            if settings.cache_local:
+                publish(cache_dir, settings.cache_local, recipes, worker, wait_for_cache)
+            if worker.count > 1:
+                # The others' shares, once all have them.
+                own = {item.clip.name: item.reason for item in bad}
+                of_all = cluster.all_of("the features", own)
+                reasons = {name: why for of_one in of_all for name, why in of_one.items()}
+                bad = [BadClip(c, reasons[c.name]) for c in wanted if c.name in reasons]
+                caches, rows = rows_of_all_shares(wanted, reasons, folder, recipes)
+            if settings.cache_local:
+                rows = bring_here(rows, caches)
             if attempt == 0:
                 for item in bad:
                     log.warning("bad clip %s: %s", item.clip.path, item.reason)
@@ -238,7 +285,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 survey_features(cache, [of_views[view] for of_views in rows.values()])
                 for view, cache in enumerate(caches)
             ]
-            if not any(survey.damaged for survey in surveys):
+            damaged = sum(len(survey.damaged) for survey in surveys)
+            if not any(cluster.all_of("damaged rows", damaged)):
                 break
             for cache, survey in zip(caches, surveys, strict=True):
                 if survey.damaged:
@@ -248,6 +296,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                         cache.path,
                     )
                     cache.forget(survey.damaged)
+            cluster.all_of("damaged rows are struck out", damaged)
         else:
             raise RunError(
                 f"{folder.path}: rows are damaged as soon as they are written: look at that disk, "
@@ -331,7 +380,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         for leak in leaks[SHOWN:]:
             log.debug("leakage: %s", leak)
         if settings.on_leakage == "fail":
-            if settings.is_run and (continuing or not run.has_run()):  # else another run's
+            if run.writes and settings.is_run and (continuing or not had_run):  # else another's
                 write_leaks(leaks, run / LEAKAGE)
             raise UserError(
                 f"--on-leakage fail: {len(leaks)} pairs of clips, the first is {leaks[0]} (all are "
@@ -354,8 +403,10 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from fitting import STANDARDIZE_ON, describe_sampling, make_order, members, prepare_order
     from input_pipeline import (
         ClipFeatures,
+        Share,
         Supply,
         evaluation_batches,
+        for_workers,
         read_errors,
         sample_features,
         steps_per_epoch,
@@ -409,6 +460,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         return 0
     global_batch = settings.batch_size * settings.gradient_accumulation  # clips per optimizer step
     validation_steps = steps_per_epoch(len(features["val"]), settings.batch_size)
+    # Of several workers, what this one computes of every batch.
+    share_in_training = share_in_validation = None
+    if worker.count > 1:
+        share_in_training = Share(worker, len(devices), settings.gradient_accumulation)
+        share_in_validation = Share(worker, len(devices))
 
     # Model, loss, schedule, optimizer, for each member of an ensemble (of one, unless --ensemble).
     def training_memory() -> contextlib.AbstractContextManager[None]:
@@ -437,12 +493,13 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     trainer = new_trainer(settings)
     log.info(
-        "%s of %s parameters; %d steps an epoch of %d clips, %d a replica",
+        "%s of %s parameters; %d steps an epoch of %d clips, %d a replica%s",
         settings.head,
         f"{trainer.classifier.count_params():,}",
         steps_per_epoch(len(features["train"]), global_batch),
         global_batch,
         global_batch // replicas,
+        f"; {replicas} replicas, {worker.count} workers" if worker.count > 1 else "",
     )
 
     # Training, from the last finished epoch on. Nothing of an earlier run is touched before here.
@@ -460,20 +517,23 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from progress import Progress
     from tensorboard_log import Profile, TensorBoardLog, write_hparams
 
-    if not continuing:
-        if run.has_run():
-            log.info("the earlier run was set aside in %s", run.set_aside())
-            start_log(run / LOG)
-        run.write_config(
-            settings,
-            clips,
-            {item.clip.name: item.reason for item in bad},
-            device_lines,
-            precision.computation,
-        )
-    else:
-        run.update_config(settings)
-    write_leaks(leaks, run / LEAKAGE)
+    with cluster.chief_first("the checkpoint directory"):
+        if not continuing:
+            if had_run:
+                if run.writes:
+                    log.info("the earlier run was set aside in %s", run.set_aside())
+                start_log(log_file, on_screen)
+            run.write_config(
+                settings,
+                clips,
+                {item.clip.name: item.reason for item in bad},
+                device_lines,
+                precision.computation,
+            )
+        else:
+            run.update_config(settings)
+        if run.writes:
+            write_leaks(leaks, run / LEAKAGE)
     inputs = {
         "the clips that are used": fingerprint(usable),
         "their content or the VGG19 weights": " ".join(
@@ -487,10 +547,12 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             cache.fingerprint([rows[clip][view] for clip in unlabeled])
             for view, cache in enumerate(caches)
         )
+    cluster.require_same(inputs)
     unlabeled_rows = [rows[clip][:views] for clip in unlabeled]
     del caches, rows  # of 100,000 clips, another 50 MB
     earlier: list[Row] = []  # epochs that were finished before this command
-    trackers = held.enter_context(Trackers(settings.mlflow, settings.wandb, run))
+    watched = (settings.mlflow, settings.wandb) if run.writes else (None, None)
+    trackers = held.enter_context(Trackers(*watched, run))
 
     def train_member(member_run: RunDirectory, of_member: Settings, trainer: Trainer) -> None:
         """Train to the end, from the last finished epoch on; the best model is there afterwards."""
@@ -500,9 +562,14 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             trainer.load_state(weights_before)
             write_models_of_last_epoch(member_run, trainer)
             log.info("continuing after epoch %d of %d", len(member_run.history), settings.epochs)
-        early_stopping = EarlyStopping(member_run, settings.early_stopping_patience)
-        board = TensorBoardLog(member_run, features["val"], settings.batch_size)
+        early_stopping = EarlyStopping(member_run, settings.early_stopping_patience, cluster)
+        boards = (
+            [TensorBoardLog(member_run, features["val"], settings.batch_size)]
+            if member_run.writes
+            else []
+        )
         finished = len(member_run.history)
+        cluster.require_same({"the finished epochs (is its disk shared?)": finished})
         earlier.extend(member_run.history)
         if member_run is run:
             trackers.start(as_json(settings))
@@ -521,10 +588,17 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     epochs=settings.epochs,
                     augmentations=settings.augment,
                     supply=supply,
+                    share=share_in_training,
                 )
+                validation = evaluation_batches(
+                    features["val"], settings.batch_size, share_in_validation
+                )
+                if worker.count > 1:
+                    batches = for_workers(batches, strategy)
+                    validation = for_workers(validation, strategy)
                 total = settings.epochs * len(train)
                 progress = Progress("training", total, finished * len(train), bar=has_bar)
-                profiled = settings.profile and member_run is run
+                profiled = settings.profile and member_run is run and run.writes
                 profiles = [Profile(run / TENSORBOARD)] if profiled else []
                 callbacks = [
                     TimeStages(member_run, clock, supply),
@@ -535,7 +609,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     *mining,
                     FinishEpoch(member_run, inputs, len(train), monitor),
                     early_stopping,
-                    board,
+                    *boards,
                     *profiles,
                     keras.callbacks.LambdaCallback(
                         on_epoch_end=lambda epoch, logs: trackers.log_epochs()
@@ -547,7 +621,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                         initial_epoch=finished,
                         epochs=settings.epochs,
                         steps_per_epoch=steps_per_epoch(len(train), global_batch),
-                        validation_data=evaluation_batches(features["val"], settings.batch_size),
+                        validation_data=validation,
                         validation_steps=validation_steps,
                         callbacks=callbacks,
                         shuffle=False,  # the order is the batches' own
@@ -558,7 +632,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     for profile in profiles:
                         profile.end()
         else:
-            board.catch_up(trainer)
+            for board in boards:
+                board.catch_up(trainer)
         if len(member_run.history) < settings.epochs:
             log.info(
                 "stopped early: no lower validation loss for %d epochs",
@@ -607,9 +682,13 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     for number, of_member in enumerate(members(settings), start=1):
         if number > 1:
             log.info("member %d of %d, seed %d", number, settings.ensemble, of_member.seed)
-            member_runs.append(held.enter_context(RunDirectory(run / f"{MEMBER}{number}")))
+            member_run = RunDirectory(run / f"{MEMBER}{number}", worker)
+            member_runs.append(held.enter_context(member_run))
             trainer = new_trainer(of_member)
         train_member(member_runs[-1], of_member, trainer)
+
+    if not worker.is_chief:
+        return 0  # once the chief, which tests alone, has ended
 
     # Verdicts: temperature and threshold of the best model, chosen on the validation clips.
     from durable_files import file_checksum, replace_file, write_json

@@ -1,5 +1,6 @@
 """The training step: loss, schedule, optimizer, and what Keras's `fit` does with a batch."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from model_architecture import classifier as build_classifier
 
 STEPS_PER_EXECUTION = 16  # between two looks at Python, which take a millisecond or two
 LEAST_DEVIATION = 0.1  # of a feature, in mean deviations of all features
+NUMBERS_AT_A_PLACE = 4  # that TensorFlow's generator (Philox) makes of one value of its counter
 KEPT = "kept_"  # begins the names of what is saved beside weights and optimizer
 DEFAULT_FOCAL_ALPHA = 0.25  # Lin et al., https://arxiv.org/abs/1708.02002
 
@@ -106,6 +108,38 @@ class SummedGradientsAdam(keras.optimizers.Adam):
         )
 
 
+class DropoutByPlace(keras.layers.Dropout):
+    """Dropout that drops of each clip what it would drop were the batch on one replica.
+
+    Keras's own draws the same numbers on each replica, so that what is trained depends on their
+    number. A random number is a function of seed and place: a replica draws those of its own.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Drop, if it is training on replicas."""
+        replica = tf.distribute.get_replica_context()
+        if not training or self.rate == 0 or replica is None:
+            return super().call(inputs, training=training)
+        clips, *shape = inputs.shape
+        replicas, own = replica.num_replicas_in_sync, replica.replica_id_in_sync_group
+        seed = tf.cast(self.seed_generator.next(), tf.int32)
+        before = int(tf.get_static_value(own)) * math.prod((clips, *shape))
+        if before % NUMBERS_AT_A_PLACE:
+            whole = (replicas * clips, *shape)
+            numbers = tf.random.stateless_uniform(whole, seed, dtype=inputs.dtype)
+            numbers = numbers[own * clips : (own + 1) * clips]
+        else:
+            key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+            numbers = tf.raw_ops.StatelessRandomUniformV2(
+                shape=inputs.shape,
+                key=key,
+                counter=counter + tf.constant([before // NUMBERS_AT_A_PLACE, 0], tf.uint64),
+                alg=tf.random.Algorithm.AUTO_SELECT.value,
+                dtype=inputs.dtype,
+            )
+        return tf.where(numbers >= self.rate, inputs * (1 / (1 - self.rate)), 0)
+
+
 def make_optimizer(
     schedule: keras.optimizers.schedules.LearningRateSchedule | float,
     clipnorm: float,
@@ -114,6 +148,11 @@ def make_optimizer(
     """Return Adam with each gradient clipped to `clipnorm` (0: not), with dynamic loss scaling."""
     adam = SummedGradientsAdam(schedule, clipnorm=clipnorm or None)
     return keras.optimizers.LossScaleOptimizer(adam) if loss_scaling else adam
+
+
+def is_over_workers() -> bool:
+    """Return whether the strategy in whose scope this is called is over several workers."""
+    return isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def standardize_on(classifier: keras.Model, batches: tf.data.Dataset) -> None:
@@ -345,6 +384,7 @@ def make_trainer(
         units=settings.units,
         dtype=policy,
         fused_kernel=not settings.xla,
+        dropout_layer=DropoutByPlace if is_over_workers() else keras.layers.Dropout,
     )
     standardize_on(classifier, sample)
     schedule = make_schedule(

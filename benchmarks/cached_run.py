@@ -6,7 +6,6 @@ a page of random ones each, and zeros, in a sparse file that is read like any ot
 
 import os
 import resource
-import sqlite3
 import subprocess
 import sys
 import time
@@ -15,11 +14,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from cache_folder import INDEX_NAME, CacheFolder, file_stamp
+from cache_folder import CacheFolder, file_stamp
 from config import CLASS_NAMES, Settings
 from durable_files import file_checksum
 from feature_cache import FeatureCache, Recipe, row_checksum
 from model_architecture import feature_size, identify_weights
+from record_file import ROW, as_keys, row_index, write_records
 
 SCRIPT = Path(__file__).parent.parent / "train_rtx5000_dual_optimized.py"
 HELP_ROUNDS = 5
@@ -100,20 +100,19 @@ def cached_dataset(folder: Path, clips: int) -> Path:
                 path.write_text(f"{split} {number}")
                 contents.append(file_checksum(path))
                 cache_folder.remember_file(path, file_stamp(path), contents[-1])
-    key = cache.recipe.key
-    rows = []
+    checksums = np.empty(clips, np.uint32)
     random = np.random.default_rng(0)
     values = np.zeros(cache.row_shape, cache.recipe.dtype)
     with cache.path.open("wb") as file:
-        for row, content in enumerate(contents):
+        for row in range(clips):
             values[0, :PAGE] = random.random(PAGE, np.float32)
-            rows.append((key, content, row, row_checksum(values)))
+            checksums[row] = row_checksum(values)
             file.seek(row * cache.row_bytes)
             file.write(values[0, :PAGE].tobytes())
         file.truncate(clips * cache.row_bytes)
-    with sqlite3.connect(dataset / "cache" / INDEX_NAME) as index:
-        index.executemany("INSERT INTO features VALUES (?, ?, ?, ?)", rows)
-    index.close()
+    index = row_index(dataset / "cache", cache.recipe.key)
+    parts = [(np.arange(clips), as_keys(contents), [checksums])]
+    write_records(index, cache.recipe.description, ROW, parts)
     return dataset
 
 

@@ -13,7 +13,6 @@ import json
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import make_parser, print_report
+from record_file import FILES_INDEX, ROW, RecordFile
 
 SCRIPT = Path(__file__).parent.parent / "train_rtx5000_dual_optimized.py"
 TIMES = (  # columns that differ from run to run
@@ -231,9 +231,8 @@ def outcome(folder: Path) -> dict[str, Any]:
     run, cache = folder / "run", folder / "cache"
     results = json.loads((run / "training_results.json").read_text())
     figures = [name for name in results if name.startswith("evaluation")]
-    index = sqlite3.connect(cache / "index.sqlite")
-    rows = dict(index.execute("SELECT clip, row FROM features"))
-    index.close()
+    (index,) = set(cache.glob("*.index")) - {cache / FILES_INDEX}
+    rows = RecordFile(index, "", ROW, writable=False).entries()
     (path,) = cache.glob("*.features")
     data = path.read_bytes()
     size = len(data) // len(rows) if rows else 0

@@ -19,6 +19,7 @@ import tensorflow as tf
 from cache_folder import CacheFolder
 from demo_clips import draw_clip
 from feature_cache import FeatureCache, FeatureRows, Recipe
+from record_file import FILES_INDEX, ROW, RecordFile
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -80,6 +81,13 @@ def stored_features(tmp_path: Path) -> Callable[..., FeatureRows]:
         return FeatureRows(path, features.shape[1:], features.dtype.name)
 
     return store
+
+
+def stored_rows(cache: Path) -> dict[bytes, int]:
+    """Return the rows that a cache of one recipe knows, by the contents of their clips."""
+    for path in set(cache.glob("*.index")) - {cache / FILES_INDEX}:
+        return RecordFile(path, "", ROW, writable=False).entries()
+    return {}
 
 
 def quick_flags_in(folder: Path) -> list[str]:

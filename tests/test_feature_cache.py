@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from conftest import opened_cache
 
-from cache_folder import FORMAT, INDEX_NAME, CacheFolder, file_stamp
+from cache_folder import FORMAT, CacheFolder, file_stamp
 from durable_files import file_checksum
 from errors import RunError, UserError
 from feature_cache import FeatureCache, Recipe
+from record_file import FILES_INDEX
+from sqlite_index import INDEX_NAME
 
 RECIPE = Recipe(frames=4, layer="fc2", weights="md5-0", features=8, dtype="float16")
 
@@ -150,7 +152,9 @@ def test_index_of_another_program_is_refused(tmp_path: Path, other: str) -> None
         sqlite3.connect(index).execute("CREATE TABLE theirs (x)").connection.close()
     else:
         filled(tmp_path, b"one")
-        sqlite3.connect(index).execute("PRAGMA user_version = 99").connection.close()
+        with (tmp_path / FILES_INDEX).open("r+b") as file:
+            file.seek(4)
+            file.write((99).to_bytes(4))
     with pytest.raises(UserError, match="another"):
         CacheFolder(tmp_path)
 
@@ -168,7 +172,8 @@ def test_rows_whose_index_is_gone_are_ours_and_stay_readable_for_who_has_them(
     filled(tmp_path, b"one", b"two")
     with opened_cache(tmp_path, RECIPE) as training:
         rows = training.rows()
-    (tmp_path / INDEX_NAME).unlink()
+    for index in tmp_path.glob("*.index"):
+        index.unlink()
     with opened_cache(tmp_path, RECIPE) as cache:
         assert cache.row_of(b"one") is None
         cache.store([b"two"], features(9))

@@ -41,4 +41,11 @@ def test_lock_of_a_process_that_died_blocks_nobody(tmp_path: Path) -> None:
         other.kill()
         other.wait()
         with locked(tmp_path, refuse):
-            assert (tmp_path / ".lock").read_text().strip().isdigit()
+            assert (tmp_path / ".lock").read_text().split()[0].isdigit()
+
+
+def test_holder_on_another_host_is_named(tmp_path: Path) -> None:
+    with held_by_another(tmp_path):
+        (tmp_path / ".lock").write_text("7\nnode9\n")  # as it would write it there
+        with pytest.raises(UserError, match="^process 7 on node9$"), locked(tmp_path, refuse):
+            pass

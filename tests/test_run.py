@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import figures_of, results_of, rows_of
+from conftest import figures_of, results_of, rows_of, stored_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks import write_models_of_last_epoch
@@ -379,16 +378,11 @@ def test_kill_in_extraction_loses_nothing_that_was_stored(
     ]
 
     def stored() -> dict[bytes, int]:
-        index = sqlite3.connect(tmp_path / "cache" / "index.sqlite", timeout=30)
-        with index:
-            try:
-                return dict(index.execute("SELECT clip, row FROM features"))
-            except sqlite3.OperationalError:  # not made yet
-                return {}
+        return stored_rows(tmp_path / "cache")
 
     process = train_process(*flags)
     while process.poll() is None:
-        if (tmp_path / "cache" / "index.sqlite").exists() and stored():
+        if stored():
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.05)

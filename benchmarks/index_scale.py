@@ -1,0 +1,183 @@
+"""What the cache's index, an epoch's order and the clip list cost at ten million clips.
+
+    python -m benchmarks.index_scale --clips 10000000 --shards 4
+
+Index files of that many clips are drawn, of both default streams and the thumbnails, without
+features: a hole of their size stands in for them. Each measurement runs in a process of its own,
+whose peak of resident memory is told. What is read has just been written: the disk is not measured.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.command import make_parser, print_report
+from cache_folder import SHARD, CacheFolder
+from clip_order import ClipOrder
+from clips import Clip
+from feature_cache import THUMBNAIL, FeatureCache, Recipe
+from record_file import FILE, FILES_INDEX, ROW, row_index, write_records
+
+CLIPS = 10_000_000
+LISTED = 1_000_000  # clips of the clip list: ten million would not fit many a machine
+AT_ONCE = 1_000_000
+STREAM = Recipe(16, "fc2", "weights", 4096, "float16", "difference")
+RECIPES = (STREAM, replace(STREAM, stream="flow"), Recipe(16, THUMBNAIL, "", 64, "float16"))
+
+Seconds = dict[str, float]
+
+
+def main() -> None:
+    """Draw, measure, print, and write the file that is asked for."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--clips", type=int, default=CLIPS, help="in the cache")
+    parser.add_argument("--shards", type=int, default=1, help="of the cache")
+    flags = parser.parse_args()
+    report: dict[str, Any] = {"clips": flags.clips, "shards": flags.shards}
+    with tempfile.TemporaryDirectory() as name:
+        cache = Path(name)
+        draw_cache(cache, flags.clips, flags.shards)
+        files = [path.stat().st_size for path in cache.rglob("*.index")]
+        report["index_megabytes"] = round(sum(files) / 1e6)
+        for measure in (open_cache, look_up, fingerprint, store_one, shuffle, list_clips):
+            report[measure.__name__] = in_fresh_process(measure, cache, flags.clips)
+    print_report(report, flags.json)
+
+
+def in_fresh_process(measure: Callable[..., Seconds], *arguments: object) -> dict[str, float]:
+    """Return the seconds that `measure` tells, and its process's peak of resident memory in MB."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        seconds = process.submit(measure, *arguments).result()
+        figures = {name: round(value, 3) for name, value in seconds.items()}
+        return figures | {"peak_megabytes": process.submit(_peak).result()}
+
+
+def _peak() -> int:
+    # Not getrusage's: that begins with what the parent had.
+    status = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in status if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024 // 10**6
+
+
+def contents_of(part: int, count: int) -> np.ndarray:
+    """Return `(count, 2)` content hashes, the same for the same part."""
+    return np.random.default_rng(part).integers(0, 2**64, (count, 2), np.uint64).astype(">u8")
+
+
+def draw_cache(cache: Path, clips: int, shards: int) -> None:
+    """Write the index of a cache of that many clips, evenly over the shards."""
+    for shard in range(shards):
+        folder = cache if shards == 1 else cache / f"{SHARD}{shard + 1}"
+        folder.mkdir(exist_ok=True)
+        first, end = shard * clips // shards, (shard + 1) * clips // shards
+
+        def parts(first: int = first, end: int = end) -> Iterator[tuple]:
+            for start in range(first, end, AT_ONCE):
+                count = min(AT_ONCE, end - start)
+                yield np.arange(start - first, start - first + count), contents_of(start, count)
+
+        for recipe in RECIPES:
+            rows = ((places, keys, [keys[:, 1]]) for places, keys in parts())
+            write_records(row_index(folder, recipe.key), recipe.description, ROW, rows)
+            row_bytes = recipe.frames * recipe.features * 2
+            with (folder / f"{recipe.key}.features").open("wb") as file:
+                file.truncate((end - first) * row_bytes)
+        files = (
+            (places, keys, [np.zeros((len(keys), 3)), keys.view("V16")[:, 0], np.zeros(len(keys))])
+            for places, keys in parts()
+        )
+        write_records(folder / FILES_INDEX, "files", FILE, files)
+
+
+def opened(cache: Path) -> list[FeatureCache]:
+    """Return the caches of all recipes."""
+    folder = CacheFolder(cache)
+    return [FeatureCache(folder, recipe) for recipe in RECIPES]
+
+
+def open_cache(cache: Path, clips: int) -> Seconds:
+    """Measure opening the cache: its files' index and all recipes."""
+    started = time.perf_counter()
+    caches = opened(cache)
+    seconds = time.perf_counter() - started
+    known = sum(shard.records.count for shard in caches[0]._shards.values())
+    assert known == clips, (known, clips)
+    return {"seconds": seconds}
+
+
+def look_up(cache: Path, clips: int) -> Seconds:
+    """Measure finding the rows of all clips of one recipe, in the order of an epoch."""
+    rows = opened(cache)[0]
+    shards = max(1, len(rows.folder.shards) - 1)
+    contents: list[bytes] = []
+    for shard in range(shards):
+        first, end = shard * clips // shards, (shard + 1) * clips // shards
+        for start in range(first, end, AT_ONCE):
+            data = contents_of(start, min(AT_ONCE, end - start)).tobytes()
+            contents += [data[at : at + 16] for at in range(0, len(data), 16)]
+    order = ClipOrder(np.zeros(clips, np.int8), seed=0).of_epoch(0)
+    shuffled = [contents[number] for number in order]
+    del contents
+    started = time.perf_counter()
+    found = rows.rows_of(shuffled)
+    seconds = time.perf_counter() - started
+    assert (found >= 0).all()
+    few = shuffled[:10_000]
+    started = time.perf_counter()
+    for content in few:
+        assert rows.row_of(content) is not None
+    return {"seconds": seconds, "seconds_one_by_one_of_10000": time.perf_counter() - started}
+
+
+def fingerprint(cache: Path, clips: int) -> Seconds:
+    """Measure the fingerprint of all rows of the cache's first folder with any."""
+    rows = opened(cache)[0]
+    (number, shard), *_ = ((n, s) for n, s in rows._shards.items() if s.records.count)
+    numbers = np.arange(shard.records.count) + number * 2**40
+    started = time.perf_counter()
+    rows.fingerprint(numbers.tolist())
+    return {"seconds": time.perf_counter() - started, "rows": len(numbers)}
+
+
+def store_one(cache: Path, clips: int) -> Seconds:
+    """Measure what it takes a large cache to take in one clip more, durably."""
+    (rows, *_) = opened(cache)
+    features = np.zeros((1, *rows.row_shape), np.float16)
+    started = time.perf_counter()
+    rows.store([b"one more"], features)
+    rows.commit()
+    return {"seconds": time.perf_counter() - started}
+
+
+def shuffle(cache: Path, clips: int) -> Seconds:
+    """Measure an epoch's order, plain and with both classes in every batch."""
+    labels = np.random.default_rng(0).random(clips) < 0.78
+    plain, stratified = ClipOrder(labels, seed=0), ClipOrder(labels, seed=0, stratified=True)
+    started = time.perf_counter()
+    plain.of_epoch(1)
+    shuffled = time.perf_counter()
+    stratified.of_epoch(1)
+    return {"seconds": shuffled - started, "seconds_stratified": time.perf_counter() - shuffled}
+
+
+def list_clips(cache: Path, clips: int) -> Seconds:
+    """Measure making a list of clips, without looking for them on a disk."""
+    started = time.perf_counter()
+    listed = min(clips, LISTED)
+    root = Path("/data/organized_dataset")
+    made = [
+        Clip(root / (name := f"train/violent/source{number // 50:06}/{number:08}.mp4"), name, 1, "")
+        for number in range(listed)
+    ]
+    return {"seconds": time.perf_counter() - started, "clips": len(made)}
+
+
+if __name__ == "__main__":
+    main()

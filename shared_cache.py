@@ -1,0 +1,82 @@
+"""What several workers have computed, read as one cache; and copies on a machine's own disk."""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from cache_folder import LOCAL, CacheFolder
+from clips import Clip
+from cluster import Worker
+from errors import RunError, end_if_told
+from feature_cache import FeatureCache, Recipe
+from feature_extraction import ClipRows, known_rows
+from run_log import log
+
+SEEN_WITHIN = 120.0  # seconds: what one host writes, others see once their own memory of it is old
+LOOK_EVERY = 1.0  # seconds
+
+
+def publish(
+    cache_dir: Path,
+    local: Path,
+    recipes: Sequence[Recipe],
+    worker: Worker,
+    busy: Callable[[str], None],
+) -> None:
+    """Copy what is in the cache on this machine's own disk, and in no other, into the shared one.
+
+    Raises:
+        RunError: a disk is full, gone or read-only.
+    """
+    with CacheFolder(cache_dir, busy, worker, beside=local) as folder:
+        copied = 0
+        for recipe in recipes:
+            cache = FeatureCache(folder, recipe)
+            copied += cache.keep(cache.rows_only_in(LOCAL))
+        folder.keep_files(LOCAL)
+        log.info("%d features were copied from %s to %s", copied, local, folder.own)
+
+
+def rows_of_all_shares(
+    clips: Sequence[Clip], bad: Collection[str], folder: CacheFolder, recipes: Sequence[Recipe]
+) -> tuple[list[FeatureCache], ClipRows]:
+    """Return the caches, opened anew, and the rows of all clips, once all workers have stored them.
+
+    Args:
+        bad: names of clips that have none.
+
+    Raises:
+        RunError: features do not come to be seen here.
+    """
+    deadline = time.monotonic() + SEEN_WITHIN
+    while True:
+        folder.look_again()
+        caches = [FeatureCache(folder, recipe) for recipe in recipes]
+        rows = known_rows(clips, caches)
+        missing = [clip for clip in clips if clip not in rows and clip.name not in bad]
+        if not missing:
+            return caches, rows
+        if time.monotonic() > deadline:
+            raise RunError(
+                f"{len(missing)} clips have no features in {folder.path} that this host can see, "
+                f"the first is {missing[0].path}; another worker has computed them. Is --cache-dir "
+                "on a disk that all hosts share, and the dataset at the same path on all?"
+            )
+        end_if_told()
+        time.sleep(LOOK_EVERY)
+
+
+def bring_here(rows: ClipRows, caches: Sequence[FeatureCache]) -> ClipRows:
+    """Copy the features of all clips to this machine's own disk, and return their rows there.
+
+    Raises:
+        RunError: the disk is full, gone or read-only; a row cannot be read.
+    """
+    of_views, copied = [], 0
+    for view, cache in enumerate(caches):
+        of_view = [of_clip[view] for of_clip in rows.values()]
+        copied += cache.keep(of_view)
+        contents = [content.tobytes() for content in cache.contents(of_view)]
+        of_views.append(cache.rows_of(contents).tolist())
+    log.info("%d features were copied to %s", copied, caches[0].folder.own)
+    return dict(zip(rows, zip(*of_views, strict=True), strict=True))

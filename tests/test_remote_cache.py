@@ -90,15 +90,17 @@ def test_what_is_superseded_is_removed_and_the_one_before_stays(
     for number in range(4):
         with CacheCopy(URL, tmp_path) as copy:
             add(copy, 5 * number, 5)
+            (copy.path / "changes").write_text(str(number))
             second = int(time.time())
             while int(time.time()) == second:  # the store's clock counts seconds
                 time.sleep(0.01)
             copy.put_back()
         if number == 0:
-            first = [name for name in bucket.names("bucket") if "/index.sqlite/" in name]
+            first = [name for name in bucket.names("bucket") if "/changes/" in name]
     manifests = [name for name in bucket.names("bucket") if "/manifests/" in name]
     assert manifests == [f"features/manifests/0000000{number}.json" for number in (3, 4)]
-    assert set(first) - set(bucket.names("bucket"))  # those parts of it that have changed since
+    assert len(first) == 1
+    assert not set(first) & set(bucket.names("bucket"))
     with CacheCopy(URL, tmp_path / "b") as copy:
         assert found(copy) == list(range(20))
 

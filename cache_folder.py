@@ -23,6 +23,7 @@ from durable_files import PARTIAL, remove_partial_files, require_room
 from errors import UserError
 from folder_lock import LOCK_NAME, locked
 from record_file import FILE, FILES_INDEX, RecordFile, as_keys, file_key
+from remote_storage import AnyPath, RemotePath
 from sqlite_index import INDEX_NAME, take_over
 
 FORMAT = 2  # to be raised when decoding or preprocessing changes
@@ -34,8 +35,13 @@ LOG = "extraction.log"
 Stamp = tuple[int, int, int]
 
 
-def file_stamp(path: Path) -> Stamp:
-    """Return a file's size and its times of change: if they stay, so does its content."""
+def file_stamp(path: AnyPath) -> Stamp:
+    """Return a file's size and its times of change: if they stay, so does its content.
+
+    Of a file in a store, what stands for them there.
+    """
+    if isinstance(path, RemotePath):
+        return path.stamp
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
@@ -133,7 +139,9 @@ class CacheFolder:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def known_contents(self, paths: Sequence[Path], unchanged: bool = False) -> list[bytes | None]:
+    def known_contents(
+        self, paths: Sequence[AnyPath], unchanged: bool = False
+    ) -> list[bytes | None]:
         """Return each file's content hash if it was hashed before and has not changed since.
 
         Args:
@@ -160,7 +168,7 @@ class CacheFolder:
                     contents[number] = clip.tobytes()
         return contents
 
-    def remember_file(self, path: Path, stamp: Stamp, clip: bytes) -> None:
+    def remember_file(self, path: AnyPath, stamp: Stamp, clip: bytes) -> None:
         """Keep a file's content hash and the stamp that it had before it was read."""
         self.files[self.number].add(file_key(os.fsencode(path)), stamp, np.void(clip), 0)
 

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from decoding import DecoderProcesses, decoder_count
-from errors import end_if_told
+from errors import RunError, end_if_told
 from frames import UnreadableClip, even_positions
+from remote_storage import AnyPath, local_copy
 
 WORST, LEAST_CERTAIN, CERTAIN = 8, 4, 4  # clips that are shown, at most
 SIDE = 144  # pixels of a picture's longer side
@@ -85,8 +85,8 @@ def choose_clips(clips: Sequence[JudgedClip], threshold: float) -> ChosenClips:
 
 
 def read_strips(
-    paths: Iterable[Path], frames: int, cached_frames: int, timeout: float
-) -> dict[Path, Strip]:
+    paths: Iterable[AnyPath], frames: int, cached_frames: int, timeout: float
+) -> dict[AnyPath, Strip]:
     """Return the strips of clips; one that cannot be read now has none, and says why.
 
     Args:
@@ -102,18 +102,19 @@ def read_strips(
     count = min(decoder_count(), len(wanted))
     decoders = DecoderProcesses(count, count, cached_frames, timeout)
 
-    def read(path: Path) -> Strip:
+    def read(path: AnyPath) -> Strip:
         try:
-            images = decoders.read_images(path)[0][shown]
-            return _as_strip(images, decoders.aspect_ratio(path), side)
+            with local_copy(path) as copy:
+                images = decoders.read_images(copy)[0][shown]
+                return _as_strip(images, decoders.aspect_ratio(copy), side)
         except FileNotFoundError:
             return Strip(trouble="it is not there any more")
-        except UnreadableClip as error:
+        except (UnreadableClip, RunError) as error:  # or nothing can be had from its store
             return Strip(trouble=str(error))
         except OSError as error:
             return Strip(trouble=error.strerror or str(error))
 
-    strips = {}
+    strips: dict[AnyPath, Strip] = {}
     with ThreadPoolExecutor(count) as threads, decoders:
         for path, strip in zip(wanted, threads.map(read, wanted), strict=True):
             end_if_told()

@@ -7,13 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from config import CLASS_NAMES, SPLIT_SHARES, SPLITS, UNLABELED
 from durable_files import write_csv
 from errors import UserError
+from remote_storage import AnyPath, RemotePath
 
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg")
@@ -50,14 +51,14 @@ SPLIT_FOLDERS = {
 class Clip:
     """One labelled video file."""
 
-    path: Path  # absolute
+    path: AnyPath  # absolute
     name: str  # below the dataset folder, with slashes
     label: int  # 1 is violent
     split: str  # one of SPLITS, or UNLABELED
     group: str | None = None  # clips of one group share a source video or a camera
 
 
-def find_clips(dataset_path: Path, seed: int) -> list[Clip]:
+def find_clips(dataset_path: AnyPath, seed: int) -> list[Clip]:
     """Return the clips of a dataset folder, sorted by name within each split.
 
     Without split folders the clips are divided 70/15/15, stratified, by group, seeded by `seed`.
@@ -66,7 +67,8 @@ def find_clips(dataset_path: Path, seed: int) -> list[Clip]:
         UserError: the folder is missing, or is not in one of the two layouts; a split or a class
             has no clips; groups.csv is malformed or names clips that are not there.
     """
-    dataset_path = dataset_path.expanduser().resolve()
+    if isinstance(dataset_path, Path):
+        dataset_path = dataset_path.expanduser().resolve()
     if not dataset_path.is_dir():
         raise UserError(f"--dataset-path {dataset_path}: no such folder")
     splits = _known_folders(dataset_path, SPLIT_FOLDERS)
@@ -93,7 +95,7 @@ def find_clips(dataset_path: Path, seed: int) -> list[Clip]:
     return sorted(clips, key=lambda clip: (SPLITS.index(clip.split), clip.name))
 
 
-def _clips_of_split_folders(dataset_path: Path, splits: dict[str, Path]) -> list[Clip]:
+def _clips_of_split_folders(dataset_path: AnyPath, splits: dict[str, AnyPath]) -> list[Clip]:
     for missing in (split for split in ("train", "val") if split not in splits):
         raise UserError(
             f"{dataset_path} has no {missing} folder; folders seen: {_names(splits.values())}"
@@ -110,7 +112,7 @@ def _clips_of_split_folders(dataset_path: Path, splits: dict[str, Path]) -> list
     ]
 
 
-def _clips_of_class_folders(dataset_path: Path, folder: Path, split: str) -> list[Clip]:
+def _clips_of_class_folders(dataset_path: AnyPath, folder: AnyPath, split: str) -> list[Clip]:
     classes = _known_folders(folder, CLASS_FOLDERS)
     seen = _folders(folder)
     for unknown in (path for path in seen if path not in classes.values()):
@@ -125,15 +127,22 @@ def _clips_of_class_folders(dataset_path: Path, folder: Path, split: str) -> lis
                 f"folders seen: {_names(seen) or 'none'}"
             )
     return [
-        Clip(path, path.relative_to(dataset_path).as_posix(), label, split)
+        Clip(path, _name_below(dataset_path, path), label, split)
         for label, class_folder in classes.items()
         for path in video_files(class_folder)
     ]
 
 
-def _known_folders(folder: Path, meanings: dict[str, Any]) -> dict[Any, Path]:
+def _name_below(folder: AnyPath, path: AnyPath) -> str:
+    """Return a file's name below a folder, with slashes."""
+    if isinstance(path, RemotePath) or isinstance(folder, RemotePath):
+        return str(path)[len(str(folder)) + 1 :]
+    return path.relative_to(folder).as_posix()
+
+
+def _known_folders(folder: AnyPath, meanings: dict[str, Any]) -> dict[Any, AnyPath]:
     """Return what each understood sub-folder stands for; raises if two stand for the same."""
-    found: dict[Any, Path] = {}
+    found: dict[Any, AnyPath] = {}
     for path in _folders(folder):
         plain = "".join(character for character in path.name.lower() if character.isalnum())
         if plain not in meanings:
@@ -148,18 +157,28 @@ def _known_folders(folder: Path, meanings: dict[str, Any]) -> dict[Any, Path]:
     return found
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+def _folders(folder: AnyPath) -> list[AnyPath]:
+    found: Iterable[AnyPath]
+    if isinstance(folder, RemotePath):
+        found = folder.subfolders()
+    else:
+        found = (path for path in folder.iterdir() if path.is_dir())
+    shown = (path for path in found if not path.name.startswith("."))
+    return sorted(shown, key=lambda path: path.name)
 
 
-def _names(paths: Iterable[Path]) -> str:
+def _names(paths: Iterable[AnyPath]) -> str:
     return ", ".join(sorted(repr(path.name) for path in paths))
 
 
-def video_files(folder: Path) -> list[Path]:
+@overload
+def video_files(folder: Path) -> list[Path]: ...
+@overload
+def video_files(folder: AnyPath) -> list[AnyPath]: ...
+def video_files(folder: AnyPath) -> Sequence[AnyPath]:
     """Return the clips at any depth below `folder`, through symbolic links, hidden files left."""
+    if isinstance(folder, RemotePath):
+        return folder.files_below(VIDEO_SUFFIXES)
     files, visited = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         real_parent = os.path.realpath(parent)
@@ -176,7 +195,7 @@ def video_files(folder: Path) -> list[Path]:
     return files
 
 
-def _with_groups(clips: list[Clip], groups_csv: Path) -> list[Clip]:
+def _with_groups(clips: list[Clip], groups_csv: AnyPath) -> list[Clip]:
     """Return the clips with their group from `groups.csv` (`clip,group`), where there is one."""
     if not groups_csv.is_file():
         return clips

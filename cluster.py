@@ -47,6 +47,7 @@ REFUSED = (
 # What may differ between the hosts: where things are there, and what is seen.
 OF_THE_HOST = (
     *("dataset_path", "cache_dir", "cache_local", "checkpoint_dir", "vgg19_weights", "config"),
+    *("spool_dir", "spool_size"),
     *("cluster", "extract_only", "share"),
     *("debug", "quiet", "profile", "mlflow", "wandb", "electricity_price", "cloud_price"),
 )

@@ -29,6 +29,9 @@ STREAMS = ("rgb", "difference", "flow")  # what VGG19 is shown, see `streams`
 HEADS = ("attention-lstm", "bidirectional", "self-attention", "transformer", "mean")
 AUGMENTATIONS = ("jitter", "speed", "drop", "reverse", "mixup", "cutmix", "noise", "flip")
 
+# Stores that a URL may name, and the library that fsspec reads each with.
+STORES = {"s3": "s3fs", "gs": "gcsfs", "hdfs": "pyarrow"}
+
 VGG19_CONVOLUTIONS = (2, 2, 4, 4, 4)  # per block
 VGG19_LAYERS = (
     *(
@@ -79,6 +82,43 @@ def names_out_of(allowed: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return names
 
 
+def folder_or_url(text: str) -> Path | str:
+    """Return a folder's path, or the URL of one in a store, as it stands.
+
+    Raises:
+        ArgumentTypeError: the URL is of no store that is known, or has a secret in it. What is
+            wrong is told without the URL: it would be on the screen and in logs.
+    """
+    scheme, is_url, rest = text.partition("://")
+    if not is_url:
+        return Path(text)
+    known = ", ".join(f"{name}://" for name in STORES)
+    if scheme not in STORES:
+        raise argparse.ArgumentTypeError(
+            f"{scheme}:// is none of {known}; a local folder is given by its path"
+        )
+    server, _, folder = rest.partition("/")
+    user, has_user, _ = rest.rpartition("@")
+    secret = ":" in (user if scheme == "hdfs" else server) and not server.startswith("arn:")
+    if secret or (has_user and scheme != "hdfs" and "@" in server) or "?" in rest:
+        raise argparse.ArgumentTypeError(
+            f"a {scheme}:// URL with a user, a key or options in it is refused: credentials are "
+            f"found by {STORES[scheme]} in its own ways (environment, profile, role of the machine)"
+        )
+    if not server and not (scheme == "hdfs" and folder):  # else HDFS's own default
+        raise argparse.ArgumentTypeError(f"{text} names no {'bucket' if folder else 'folder'}")
+    return text.rstrip("/")
+
+
+def local_folder(text: str) -> Path:
+    """Return a folder's path; raises ArgumentTypeError for a URL."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text.partition('://')[0]}:// is no folder of this machine, and this must be one"
+        )
+    return Path(text)
+
+
 THRESHOLD_GOALS = ("accuracy", "balanced", "f1", "recall=SHARE", "fpr=SHARE")
 
 
@@ -123,20 +163,21 @@ def is_threshold_goal(text: str) -> bool:
 class Settings:
     """The settings of one run. A field's name is its flag: `batch_size` is `--batch-size`."""
 
-    dataset_path: Path = setting(
+    dataset_path: Path | str = setting(
         "data",
         None,
         "folder of clips: DIR/{train,val,test}/{violent,nonviolent} or DIR/{violent,nonviolent}; "
-        "required, unless --demo",
-        type=Path,
-        metavar="DIR",
+        "s3://, gs:// or hdfs://, too; required, unless --demo",
+        type=folder_or_url,
+        metavar="DIR|URL",
     )
-    cache_dir: Path = setting(
+    cache_dir: Path | str = setting(
         "data",
         Path("feature_cache"),
-        "where features are kept; may be shared by runs",
-        type=Path,
-        metavar="DIR",
+        "where features are kept; may be shared by runs; s3://, gs:// or hdfs://, too: then a run "
+        "works on a copy in --spool-dir",
+        type=folder_or_url,
+        metavar="DIR|URL",
     )
     cache_local: Path | None = setting(
         "data",
@@ -169,8 +210,23 @@ class Settings:
         "data",
         Path("checkpoints"),
         "everything that the run writes",
-        type=Path,
+        type=local_folder,
         metavar="DIR",
+    )
+    spool_dir: Path = setting(
+        "data",
+        Path("spool"),
+        "where clips from a URL are while they are decoded, and the copy of a cache at a URL is",
+        type=local_folder,
+        metavar="DIR",
+    )
+    spool_size: float = setting(
+        "data",
+        10.0,
+        "GB that clips from a URL may take there at most, at any moment",
+        (lambda value: value > 0, "must be above 0"),
+        type=finite,
+        metavar="GB",
     )
     demo: bool = setting(
         "data",
@@ -355,7 +411,7 @@ class Settings:
         None,
         "folder of clips without labels: a classifier trained on the others judges them, and those "
         "that it is sure of are trained on, too (pseudo-labels)",
-        type=Path,
+        type=local_folder,
         metavar="DIR",
     )
     pseudo_confidence: float = setting(
@@ -604,7 +660,7 @@ DEMO_DEFAULTS = {
 # A run may continue with other values of these: they decide nothing that is trained.
 FREE_TO_CHANGE = (
     *("resume", "debug", "cache_dir", "checkpoint_dir", "clip_timeout", "threshold_for", "config"),
-    *("cache_local", "extract_only", "share"),
+    *("cache_local", "extract_only", "share", "spool_dir", "spool_size"),
     *("profile", "quiet", "electricity_price", "cloud_price", "mlflow", "wandb", "cluster"),
 )
 
@@ -713,10 +769,25 @@ def check_settings(settings: Settings) -> None:
             raise UserError(f"{flag(item.name)} {shown}: {check[1]}")
     if settings.dataset_path is None:
         raise UserError("--dataset-path is missing: name the folder of clips, or try --demo")
-    cache, checkpoints = settings.cache_dir.resolve(), settings.checkpoint_dir.resolve()
-    if cache == checkpoints:
-        raise UserError(f"--cache-dir and --checkpoint-dir are both {cache}: give each its own")
-    if settings.cache_local and settings.cache_local.resolve() in (cache, checkpoints):
+    if settings.demo and isinstance(settings.dataset_path, str):
+        raise UserError(
+            f"--demo draws its clips into a local folder, and --dataset-path is "
+            f"{settings.dataset_path}: drop one of them"
+        )
+    checkpoints = settings.checkpoint_dir.resolve()
+    if isinstance(settings.cache_dir, Path) and settings.cache_dir.resolve() == checkpoints:
+        raise UserError(
+            f"--cache-dir and --checkpoint-dir are both {checkpoints}: give each its own"
+        )
+    if isinstance(settings.cache_dir, str) and settings.cache_local:
+        raise UserError(
+            f"--cache-local is of no use with --cache-dir {settings.cache_dir}, of which a copy "
+            "is in --spool-dir anyway: drop it"
+        )
+    if settings.cache_local and settings.cache_local.resolve() in (
+        checkpoints,
+        Path(settings.cache_dir).resolve(),
+    ):
         raise UserError(f"--cache-local {settings.cache_local}: give it a folder of its own")
     if settings.share and not settings.extract_only:
         raise UserError("--share is of --extract-only: give both, or drop it")

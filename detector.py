@@ -29,6 +29,7 @@ from model_architecture import (
     with_attention,
 )
 from operating_point import calibrate
+from remote_storage import AnyPath, announced, local_copy
 from run_directory import CONFIG, DETECTOR
 from stage_clock import StageClock
 
@@ -47,7 +48,7 @@ class Judged(NamedTuple):
 class Verdict:
     """What the detector says of one file; where it cannot be judged, why."""
 
-    path: Path
+    path: AnyPath
     probability: float | None = None  # of violence, calibrated
     violent: bool | None = None  # whether the probability reaches the threshold
     attention: tuple[float, ...] | None = None  # each frame's weight; they sum to 1
@@ -59,7 +60,7 @@ class Verdict:
 class DecodedClip:
     """What VGG19 is shown of a clip."""
 
-    path: Path
+    path: AnyPath
     images: np.ndarray  # (streams, frames, 224, 224, 3) uint8
     times: Times
     pictures: np.ndarray | None = None  # (frames, 224, 224, 3) uint8 RGB, if they were asked for
@@ -213,7 +214,7 @@ class Detector:
         return self.judge_features(self.features_of(images))
 
     def read_clip(
-        self, decoders: DecoderProcesses, path: Path, with_pictures: bool = False
+        self, decoders: DecoderProcesses, path: AnyPath, with_pictures: bool = False
     ) -> DecodedClip | Verdict:
         """Return what VGG19 is shown of a clip; a verdict that says so if it cannot be read.
 
@@ -225,8 +226,13 @@ class Detector:
             with_pictures: also what a human is shown.
         """
         streams = [*self.streams, *(["rgb"] if with_pictures else [])]
+        aspect_ratio = None
         try:
-            images, times = decoders.read_timed_images(path, [(name, False) for name in streams])
+            with local_copy(path) as copy:
+                images, times = decoders.read_timed_images(copy, [(n, False) for n in streams])
+                if with_pictures:
+                    with contextlib.suppress(UnreadableClip):
+                        aspect_ratio = decoders.aspect_ratio(copy)
         except UnreadableClip as error:
             return Verdict(path, error=str(error))
         except OSError as error:
@@ -235,10 +241,6 @@ class Detector:
         images, times = images[:, shown], times and tuple(times[place] for place in shown)
         if not with_pictures:
             return DecodedClip(path, images, times)
-        try:
-            aspect_ratio = decoders.aspect_ratio(path)
-        except UnreadableClip:
-            aspect_ratio = None
         return DecodedClip(path, images[:count], times, images[count], aspect_ratio)
 
     def judge_decoded(self, clips: Sequence[DecodedClip]) -> list[Verdict]:
@@ -270,7 +272,7 @@ class Detector:
 
     def judge_clips(
         self,
-        paths: Iterable[Path],
+        paths: Iterable[AnyPath],
         clip_timeout: float = CLIP_TIMEOUT,
         clock: StageClock | None = None,
     ) -> Generator[Verdict, None, None]:
@@ -281,7 +283,7 @@ class Detector:
 
     def examine_clips(
         self,
-        paths: Iterable[Path],
+        paths: Iterable[AnyPath],
         clip_timeout: float = CLIP_TIMEOUT,
         clock: StageClock | None = None,
         with_pictures: bool = False,
@@ -297,7 +299,7 @@ class Detector:
             with_pictures: also what a human is shown of the clips.
         """
         ahead = decode_ahead(
-            paths,
+            announced(paths, lambda path: path),
             partial(self.read_clip, with_pictures=with_pictures),
             self.cached_frames,
             len(self.streams) + with_pictures,

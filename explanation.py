@@ -251,7 +251,7 @@ class Explanations:
         picture = draw_explanation(self.detector, verdict, clip, frames, heat)
         quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
         encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)[1]
-        path = self.path_of(clip.path)
+        path = self.path_of(Path(clip.path))
         with failing_as(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, lambda partial: partial.write_bytes(encoded.tobytes()))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from config import FlagParser, finite
+from config import FlagParser, Settings, finite, folder_or_url
 from errors import RunError, UserError, leave, run_or_explain
 
 if TYPE_CHECKING:
@@ -140,15 +140,21 @@ def make_parser() -> FlagParser:
     )
     computing.add_argument(
         "--cache-dir",
-        type=Path,
-        metavar="DIR",
+        type=folder_or_url,
+        metavar="DIR|URL",
         help="the training's cache of features (default: where it was then)",
     )
     computing.add_argument(
         "--dataset-path",
+        type=folder_or_url,
+        metavar="DIR|URL",
+        help="the training's clips (default: where they were then)",
+    )
+    computing.add_argument(
+        "--spool-dir",
         type=Path,
         metavar="DIR",
-        help="the training's clips (default: where they were then)",
+        help="where copies of what is at a URL are (default: where they were then)",
     )
     computing.add_argument(
         "--clip-timeout",
@@ -269,7 +275,8 @@ def write_and_compare(
     from run_log import log
     from runtimes import compare, judge_clips, open_original, time_in_turns
 
-    data = find_data(flags, detector)
+    with contextlib.ExitStack() as held:
+        data = find_data(flags, detector, held)
     vgg19 = detector.make_vgg19() if flags.end_to_end else None
     networks = make_networks(detector, vgg19)
     at_once = AT_ONCE_END_TO_END if flags.end_to_end else AT_ONCE
@@ -319,8 +326,10 @@ def write_and_compare(
     return 0
 
 
-def find_data(flags: argparse.Namespace, detector: "Detector") -> Data:
+def find_data(flags: argparse.Namespace, detector: "Detector", held: contextlib.ExitStack) -> Data:
     """Return what files are compared on, from the run's cache or its clips.
+
+    Copies of what is at a URL are held with `held`.
 
     Raises:
         UserError: there is neither.
@@ -328,12 +337,24 @@ def find_data(flags: argparse.Namespace, detector: "Detector") -> Data:
     import numpy as np
 
     from durable_files import read_json
+    from remote_cache import local_cache
+    from remote_storage import clips_folder
     from run_clips import Where, cached_features, inputs_of_split
     from run_directory import CONFIG
 
     config = read_json(detector.checkpoint_dir / CONFIG)
-    cache_dir = flags.cache_dir or Path(config["settings"]["cache_dir"])
-    dataset_path = flags.dataset_path or Path(config["settings"]["dataset_path"])
+    settings = config["settings"]
+    spool_dir = flags.spool_dir or Path(settings.get("spool_dir", Settings.spool_dir))
+    cache_dir, _ = held.enter_context(
+        local_cache(flags.cache_dir or folder_or_url(settings["cache_dir"]), spool_dir, write=False)
+    )
+    dataset_path = held.enter_context(
+        clips_folder(
+            flags.dataset_path or folder_or_url(settings["dataset_path"]),
+            spool_dir,
+            settings.get("spool_size", Settings.spool_size),
+        )
+    )
     where = Where(cache_dir, dataset_path, flags.clip_timeout)
     few = CHECKED_END_TO_END if flags.end_to_end else None
     clips, validation = inputs_of_split(

@@ -8,12 +8,15 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from cache_folder import BAD_CLIPS, LOG, CacheFolder
 from clips import Clip, find_clips, find_unlabeled
 from cluster import Worker
 from config import Settings
 from durable_files import read_json, write_json
+from remote_cache import local_cache
+from remote_storage import AnyPath, clips_folder
 from run_log import log, native_messages_to, start_log
 from shares import find_share, share_number, share_of
 
@@ -23,18 +26,31 @@ SHOWN = 5  # of what may be thousands of clips
 def extract_only(settings: Settings) -> int:
     """Compute the features of this process's share; say what is there and what is missing."""
     worker = find_share(settings)
-    if settings.demo:
+    with (
+        clips_folder(settings.dataset_path, settings.spool_dir, settings.spool_size) as dataset,
+        local_cache(settings.cache_dir, settings.spool_dir, write=True, workers=worker.count) as (
+            cache_dir,
+            put_cache_back,
+        ),
+    ):
+        _extract_share(settings, worker, dataset, cache_dir)
+        put_cache_back()
+    return 0
+
+
+def _extract_share(settings: Settings, worker: Worker, dataset: AnyPath, cache_dir: Path) -> None:
+    if settings.demo and isinstance(dataset, Path):
         from demo_clips import draw_demo_clips
 
-        draw_demo_clips(settings.dataset_path)
-    clips = find_clips(settings.dataset_path, settings.seed)
+        draw_demo_clips(dataset)
+    clips = find_clips(dataset, settings.seed)
     clips += find_unlabeled(settings.unlabeled) if settings.unlabeled else []
     share = share_of(clips, worker)
 
     def busy(holder: str) -> None:
         print(f"{holder} extracts this share, {_named(worker)}: waiting for it", flush=True)
 
-    with CacheFolder(settings.cache_dir, busy, worker, settings.cache_local) as folder:
+    with CacheFolder(cache_dir, busy, worker, settings.cache_local) as folder:
         log_file = folder.own / LOG
         start_log(log_file)
         log.info(
@@ -96,14 +112,13 @@ def extract_only(settings: Settings) -> int:
         for item in bad:
             log.warning("bad clip %s: %s", item.clip.path, item.reason)
     if settings.cache_local:
-        publish(settings.cache_dir, settings.cache_local, recipes, worker, busy)
-    with CacheFolder(settings.cache_dir, busy, worker) as folder:
+        publish(cache_dir, settings.cache_local, recipes, worker, busy)
+    with CacheFolder(cache_dir, busy, worker) as folder:
         write_json(folder.own / BAD_CLIPS, {item.clip.name: item.reason for item in bad})
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
         rows = known_rows(clips, caches, unchanged=True)
         unreadable = _unreadable(folder)
     _say_what_is_there(clips, {clip.name for clip in rows}, unreadable, folder, worker)
-    return 0
 
 
 def _named(worker: Worker) -> str:

@@ -21,6 +21,7 @@ from feature_cache import THUMBNAIL, FeatureCache, Recipe
 from frames import UnreadableClip
 from model_architecture import feature_size, identify_weights
 from progress import Progress
+from remote_storage import announced, local_copy
 from stage_clock import FRAMES, NETWORK, StageClock
 from streams import THUMBNAIL_VALUES, thumbnails
 
@@ -254,14 +255,15 @@ def _decode_missing(
         clip = item.clip
         try:
             stamp = file_stamp(clip.path)
-            content = item.content or decoders.checksum(clip.path)
-            # Those that have it may have it from the same file under another name.
-            lacking = [view for view, cache in enumerate(caches) if cache.row_of(content) is None]
-            images = (
-                decoders.read_images(clip.path, [views[view] for view in lacking])
-                if lacking
-                else ()
-            )
+            with local_copy(clip.path) as path:
+                content = item.content or decoders.checksum(path)
+                # Those that have it may have it from the same file under another name.
+                lacking = [
+                    view for view, cache in enumerate(caches) if cache.row_of(content) is None
+                ]
+                images = (
+                    decoders.read_images(path, [views[view] for view in lacking]) if lacking else ()
+                )
             return _Decoded(clip, stamp, content, dict(zip(lacking, images, strict=True)))
         except UnreadableClip as error:
             return BadClip(clip, str(error))
@@ -274,7 +276,8 @@ def _decode_missing(
             return BadClip(clip, error.strerror or str(error))
 
     frames = caches[0].recipe.frames
-    return decode_ahead(missing, decode, frames, len(views), ahead, timeout, clock)
+    coming = announced(missing, lambda item: item.clip.path)
+    return decode_ahead(coming, decode, frames, len(views), ahead, timeout, clock)
 
 
 def decode_ahead(

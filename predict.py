@@ -19,12 +19,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config import FlagParser, finite
+from config import FlagParser, Settings, finite
 from errors import Ended, UserError, leave, run_or_explain
 
 if TYPE_CHECKING:
     from detector import Detector, Examined, Verdict
     from live_source import Source
+    from remote_storage import AnyPath
     from timeline_events import Timeline
 
 BAD_CLIPS = 3  # exit status, when some could not be judged
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> int:
         try:
-            return predict(flags)
+            with contextlib.ExitStack() as held:  # copies of clips that are at a URL
+                return predict(flags, held)
         except BrokenPipeError:  # who read the output has seen enough
             return 128 + signal.SIGPIPE
 
@@ -58,8 +60,9 @@ def make_parser() -> FlagParser:
     parser.add_argument(
         "clips",
         nargs="*",
-        metavar="CLIP|FOLDER|GLOB",
-        help="video files, folders (all video files below them), or patterns in quotes",
+        metavar="CLIP|FOLDER|GLOB|URL",
+        help="video files, folders (all video files below them), or patterns in quotes; a file or "
+        "folder may be an s3://, gs:// or hdfs:// URL",
     )
     parser.add_argument(
         "--checkpoint-dir",
@@ -67,6 +70,14 @@ def make_parser() -> FlagParser:
         default=Path("checkpoints"),
         metavar="DIR",
         help="what a finished training has written (default: checkpoints)",
+    )
+    parser.add_argument(
+        "--spool-dir",
+        type=Path,
+        default=Settings.spool_dir,
+        metavar="DIR",
+        help="where clips from a URL are while they are decoded, "
+        f"{Settings.spool_size:g} GB at most (default: {Settings.spool_dir})",
     )
     parser.add_argument(
         "--vgg19-weights",
@@ -168,7 +179,7 @@ def make_parser() -> FlagParser:
     return parser
 
 
-def check(flags: argparse.Namespace, paths: Sequence[Path]) -> None:
+def check(flags: argparse.Namespace, paths: "Sequence[AnyPath]") -> None:
     """Raise `UserError` for a value out of its range, or flags that contradict each other."""
     if flags.threshold is not None and not 0 <= flags.threshold <= 1:
         raise UserError(f"--threshold {flags.threshold:g}: must be from 0 to 1")
@@ -180,8 +191,15 @@ def check(flags: argparse.Namespace, paths: Sequence[Path]) -> None:
     for name, path in written.items():
         if path and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise UserError(f"{name} {path}: name a file in a folder that is there")
-        if path and path.exists() and any(path.samefile(clip) for clip in paths if clip.exists()):
+        local = [clip for clip in paths if isinstance(clip, Path)]
+        if path and path.exists() and any(path.samefile(clip) for clip in local if clip.exists()):
             raise UserError(f"{name} {path} is one of the clips: it would be lost")
+    for url in (clip for clip in paths if not isinstance(clip, Path)):
+        if flags.explain or flags.window is not None:
+            raise UserError(
+                f"{url}: --explain and --window are for files of this machine: copy it here, or "
+                "drop them"
+            )
     if flags.window is None:
         for name in ("stride", "plot", "annotate"):
             if getattr(flags, name) is not None:
@@ -266,6 +284,41 @@ def find_files(names: Sequence[str]) -> list[Path]:
     return list(files.values())
 
 
+def find_all(
+    names: Sequence[str], spool_dir: Path, held: contextlib.ExitStack
+) -> "Sequence[AnyPath]":
+    """Return what `find_files` does, and files in stores that are named by URLs.
+
+    Args:
+        held: lets go of the spool that those are read from.
+    """
+    from config import folder_or_url
+
+    if not any("://" in name for name in names):
+        return find_files(names)
+    from clips import VIDEO_SUFFIXES, video_files
+    from remote_storage import clips_folder
+
+    found: list[AnyPath] = []
+    for name in names:
+        if "://" not in name:
+            found += find_files([name])
+            continue
+        is_file = any(name.lower().endswith(suffix) for suffix in VIDEO_SUFFIXES)
+        try:
+            url = folder_or_url(name.rpartition("/")[0] if is_file else name)
+        except argparse.ArgumentTypeError as error:
+            raise UserError(str(error)) from error
+        folder = held.enter_context(clips_folder(url, spool_dir, Settings.spool_size, flag="clips"))
+        below = [folder / name.rpartition("/")[2]] if is_file else video_files(folder)
+        if not below:
+            raise UserError(
+                f"{name} holds no clips (file types: {', '.join(sorted(VIDEO_SUFFIXES))})"
+            )
+        found += below
+    return list(dict.fromkeys(found))
+
+
 def _matches(pattern: str) -> list[Path]:
     """Return what a pattern matches, what lies deeper behind: of two ways, the short one counts."""
     if not glob.has_magic(pattern):
@@ -275,10 +328,10 @@ def _matches(pattern: str) -> list[Path]:
     return sorted(matches, key=lambda path: (len(path.parts), path))
 
 
-def predict(flags: argparse.Namespace) -> int:
+def predict(flags: argparse.Namespace, held: contextlib.ExitStack) -> int:
     """Judge the clips that `flags` name; return the exit status."""
     source = check_source(flags)
-    paths = find_files(flags.clips)
+    paths = find_all(flags.clips, flags.spool_dir, held)
     check(flags, paths)
 
     # TensorFlow takes seconds to load: only now, when the rest is known to be right.
@@ -318,7 +371,14 @@ def predict(flags: argparse.Namespace) -> int:
     ):
         if source:
             return watch_live(flags, detector, source)
-        return (judge if flags.window is None else watch)(flags, detector, paths)
+        if flags.window is None:
+            return judge(flags, detector, paths)
+        return watch(flags, detector, _local(paths))
+
+
+def _local(paths: "Sequence[AnyPath]") -> list[Path]:
+    """Return the paths as what `check` has made sure that they are."""
+    return [Path(path) for path in paths]
 
 
 def describe(detector: "Detector") -> str:
@@ -330,7 +390,7 @@ def describe(detector: "Detector") -> str:
     )
 
 
-def judge(flags: argparse.Namespace, detector: "Detector", paths: Sequence[Path]) -> int:
+def judge(flags: argparse.Namespace, detector: "Detector", paths: "Sequence[AnyPath]") -> int:
     """Judge clips one by one and write what is found; return the exit status."""
     from progress import Progress
     from verdict_formats import as_csv, as_json, as_table
@@ -343,7 +403,7 @@ def judge(flags: argparse.Namespace, detector: "Detector", paths: Sequence[Path]
     if flags.explain:
         from explanation import Explanations
 
-        explanations = Explanations(detector, flags.explain_dir, paths)
+        explanations = Explanations(detector, flags.explain_dir, _local(paths))
 
     def counted(examined_clips: Iterable["Examined"]) -> Iterator["Verdict"]:
         for examined in examined_clips:

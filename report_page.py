@@ -10,7 +10,7 @@ import dataclasses
 import re
 import statistics
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,11 +24,12 @@ from markupsafe import Markup
 import plots
 from clip_strips import JudgedClip, Strip, choose_clips, read_strips
 from comparison import Comparison, Tested, compare, setting_differences
-from config import CLASS_NAMES, SPLITS, Settings, flag
+from config import CLASS_NAMES, SPLITS, Settings, flag, folder_or_url
 from durable_files import failing_as, read_json, replace_file, write_text
-from errors import UserError
+from errors import RunError, UserError
 from frames import sample_positions
 from hardware_use import describe_usage
+from remote_storage import clips_folder
 from run_directory import CONFIG, HISTORY, PLOTS, PREDICTIONS, RESULTS, SPLITS_FILE
 
 COMPARISON = "comparison.html"
@@ -100,9 +101,26 @@ class FinishedRun:
         """`(clips,)` float64."""
         return np.array([clip.probability for clip in self.clips])
 
-    def path_of(self, name: str) -> Path:
-        """Return where a clip is, or was."""
-        return Path(self.settings["dataset_path"]) / name
+    def read_strips(self, names: Iterable[str]) -> dict[str, Strip]:
+        """Return what is to be seen of clips, by name, from where they are, or were."""
+        wanted = list(dict.fromkeys(names))
+        where, frames = folder_or_url(self.settings["dataset_path"]), self.settings["frames"]
+        spool_dir = Path(self.settings.get("spool_dir", Settings.spool_dir))
+        spool_size = self.settings.get("spool_size", Settings.spool_size)
+        try:
+            with clips_folder(where, spool_dir, spool_size) as folder:
+                paths = [folder / name for name in wanted]
+                strips = read_strips(
+                    paths,
+                    frames,
+                    self.settings.get("cached_frames") or frames,
+                    self.settings.get("clip_timeout", 120.0),
+                )
+                return {name: strips[path] for name, path in zip(wanted, paths, strict=True)}
+        except (UserError, RunError) as error:
+            if isinstance(where, Path):
+                raise
+            return {name: Strip(trouble=str(error)) for name in wanted}
 
 
 def read_run(folder: Path) -> FinishedRun:
@@ -254,12 +272,7 @@ def _describe(run: FinishedRun, drawn: Plots, name: str, with_plots: bool) -> di
     pairs = run.results.get("leakage", [])[:PAIRS_SHOWN]
     in_pairs = [pair[side] for pair in pairs for side in ("clip", "repeated")]
     frames = run.settings["frames"]
-    strips = read_strips(
-        (run.path_of(clip) for clip in (*(clip.name for clip in chosen), *in_pairs)),
-        frames,
-        run.settings.get("cached_frames") or frames,
-        run.settings.get("clip_timeout", 120.0),
-    )
+    strips = run.read_strips((*(clip.name for clip in chosen), *in_pairs))
     return {
         "name": name,
         "folder": run.folder,
@@ -284,7 +297,7 @@ def _describe(run: FinishedRun, drawn: Plots, name: str, with_plots: bool) -> di
             {
                 "title": title,
                 "says": says,
-                "clips": [_strip(run, clip, strips[run.path_of(clip.name)]) for clip in clips],
+                "clips": [_strip(run, clip, strips[clip.name]) for clip in clips],
             }
             for title, says, clips in (
                 (
@@ -536,11 +549,9 @@ def _strip(run: FinishedRun, clip: JudgedClip, strip: Strip) -> dict[str, Any]:
     }
 
 
-def _pair(
-    run: FinishedRun, pair: Mapping[str, Any], strips: Mapping[Path, Strip]
-) -> dict[str, Any]:
+def _pair(run: FinishedRun, pair: Mapping[str, Any], strips: Mapping[str, Strip]) -> dict[str, Any]:
     def side(name: str) -> dict[str, Any]:
-        strip = strips[run.path_of(name)]
+        strip = strips[name]
         shown = sorted(set(sample_positions(len(strip.frames), PAIR_FRAMES).tolist()))
         return {
             "name": name,

@@ -20,6 +20,7 @@ from errors import UserError
 from feature_cache import FeatureCache, row_checksum
 from feature_extraction import decode_ahead
 from inference_graph import FEATURES
+from remote_storage import AnyPath, announced, local_copy
 from run_directory import SPLITS_FILE
 from run_log import log
 from stage_clock import StageClock
@@ -34,7 +35,7 @@ class Where:
     """Where the features and the clips of a run are."""
 
     cache_dir: Path
-    dataset_path: Path
+    dataset_path: AnyPath
     clip_timeout: float  # seconds that reading a clip may take
 
 
@@ -61,7 +62,7 @@ def inputs_of_split(
     ]
 
 
-def clips_of_split(checkpoint_dir: Path, split: str, dataset_path: Path) -> list[Clip]:
+def clips_of_split(checkpoint_dir: Path, split: str, dataset_path: AnyPath) -> list[Clip]:
     """Return the clips that a run had in a split, in its order.
 
     Args:
@@ -72,11 +73,13 @@ def clips_of_split(checkpoint_dir: Path, split: str, dataset_path: Path) -> list
         UserError: the list is not there or is not one; the split has no clips.
     """
     path = checkpoint_dir / SPLITS_FILE
+    if isinstance(dataset_path, Path):
+        dataset_path = dataset_path.expanduser().resolve()
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             clips = [
                 Clip(
-                    dataset_path.expanduser().resolve() / row["clip"],
+                    dataset_path / row["clip"],
                     row["clip"],
                     CLASS_NAMES.index(row["label"]),
                     split,
@@ -152,10 +155,11 @@ def cached_features(
     return features
 
 
-def _content(folder: CacheFolder, path: Path) -> bytes | None:
+def _content(folder: CacheFolder, path: AnyPath) -> bytes | None:
     """Return the content hash of a file; of one that is gone, what it was when it was there."""
     try:
-        return file_checksum(path)
+        with local_copy(path) as copy:
+            return file_checksum(copy)
     except OSError:
         return folder.known_contents([path], unchanged=True)[0]
 
@@ -194,7 +198,7 @@ def _read_clips(
     detector: Detector, clips: Sequence[Clip], clip_timeout: float
 ) -> Generator[tuple[Clip, np.ndarray], None, None]:
     decoded_clips = decode_ahead(
-        [clip.path for clip in clips],
+        announced([clip.path for clip in clips], lambda path: path),
         detector.read_clip,
         detector.cached_frames,
         len(detector.streams),

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from config import (
     CLASS_NAMES,
@@ -67,6 +68,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         groups_on_two_sides,
         require_both_classes,
     )
+    from remote_storage import clips_folder
     from run_directory import (
         BEST_MODEL,
         DETECTOR,
@@ -92,11 +94,14 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     if worker.is_chief:
         require_trackers(settings.mlflow, settings.wandb)
-    if settings.demo:
+    dataset = held.enter_context(
+        clips_folder(settings.dataset_path, settings.spool_dir, settings.spool_size)
+    )
+    if settings.demo and isinstance(dataset, Path):
         from demo_clips import draw_demo_clips
 
-        draw_demo_clips(settings.dataset_path)
-    clips = find_clips(settings.dataset_path, settings.seed)
+        draw_demo_clips(dataset)
+    clips = find_clips(dataset, settings.seed)
     unlabeled = find_unlabeled(settings.unlabeled) if settings.unlabeled else []
 
     # The checkpoint directory: a new run, an interrupted one to continue, or a finished one.
@@ -198,6 +203,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     )
     from feature_survey import survey_features
     from model_architecture import load_vgg19_weights, vgg19
+    from remote_cache import local_cache
     from shared_cache import bring_here, publish, rows_of_all_shares
     from shares import share_of
 
@@ -237,7 +243,10 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     def wait_for_cache(holder: str) -> None:
         log.info("%s has %s: waiting for it", holder, settings.cache_dir)
 
-    with CacheFolder(settings.cache_dir, wait_for_cache, worker, settings.cache_local) as folder:
+    cache_dir, put_cache_back = held.enter_context(
+        local_cache(settings.cache_dir, settings.spool_dir, write=True, workers=worker.count)
+    )
+    with CacheFolder(cache_dir, wait_for_cache, worker, settings.cache_local) as folder:
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
         for attempt in range(EXTRACTIONS):
             with enough_memory(
@@ -257,7 +266,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     bar=has_bar,
                 )
             if settings.cache_local:
-                publish(settings.cache_dir, settings.cache_local, recipes, worker, wait_for_cache)
+                publish(cache_dir, settings.cache_local, recipes, worker, wait_for_cache)
             if worker.count > 1:
                 # The others' shares, once all have them.
                 own = {item.clip.name: item.reason for item in bad}
@@ -293,6 +302,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 f"{folder.path}: rows are damaged as soon as they are written: look at that disk, "
                 "or give another --cache-dir"
             )
+    put_cache_back()
     for cache in caches[:views]:
         log.info(
             "%s features%s of %d clips at %s in %s",

@@ -14,6 +14,7 @@ from typing import Any
 
 from config import CLASS_NAMES
 from detector import Detector, Verdict
+from remote_storage import AnyPath
 from run_log import CONTROL_CHARACTERS
 from timeline_events import Timeline, timestamp
 
@@ -35,7 +36,7 @@ def weighed_most(verdict: Verdict) -> list[int]:
 
 
 def as_table(
-    detector: Detector, verdicts: Iterable[Verdict], paths: Sequence[Path]
+    detector: Detector, verdicts: Iterable[Verdict], paths: Sequence[AnyPath]
 ) -> Iterator[str]:
     """Yield the lines of a table.
 
@@ -197,7 +198,7 @@ def printable(text: str) -> str:
     return one_line.encode(errors="backslashreplace").decode()
 
 
-def shown_name(path: Path) -> str:
+def shown_name(path: AnyPath) -> str:
     """Return a clip's name, fit to be printed in one line."""
     return printable(str(path))
 

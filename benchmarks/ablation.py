@@ -103,7 +103,7 @@ def main() -> None:
 
 def all_features(settings: Settings, dtype: str) -> tuple[list[Clip], ClipFeatures]:
     """Return the clips that can be read and their features in every stream, computed if need be."""
-    clips = find_clips(settings.dataset_path, settings.seed)
+    clips = find_clips(Path(settings.dataset_path), settings.seed)
     layer, weights = settings.feature_layer, settings.vgg19_weights
     strategy = make_strategy(find_devices(settings.replicas), settings.batch_size)
 
@@ -112,7 +112,7 @@ def all_features(settings: Settings, dtype: str) -> tuple[list[Clip], ClipFeatur
         load_vgg19_weights(model, weights, layer)
         return model
 
-    with CacheFolder(settings.cache_dir) as folder:
+    with CacheFolder(Path(settings.cache_dir)) as folder:
         caches = [FeatureCache(folder, recipe) for recipe in stream_recipes(settings)]
         rows, _ = extract_features(
             clips,

@@ -51,7 +51,7 @@ def measure_extraction(
     network = on_replicas(
         make_strategy(devices, replicas), partial(make_extractor, layer, precision.computation)
     )
-    batch = np.stack([read_frames(clip.path, frames) for clip in clips[:batch_clips]])
+    batch = np.stack([read_frames(Path(clip.path), frames) for clip in clips[:batch_clips]])
     network(batch)  # traced and compiled before the clock starts
     started = time.perf_counter()
     network(batch)
@@ -61,14 +61,14 @@ def measure_extraction(
     if not batches:
         raise SystemExit(f"error: {len(clips)} clips are too few: {batch_clips} fill a batch")
     chosen = clips[: batches * batch_clips]
-    by_size = sorted(chosen, key=lambda clip: clip.path.stat().st_size)
+    by_size = sorted(chosen, key=lambda clip: Path(clip.path).stat().st_size)
     middling = by_size[len(chosen) // 2 :][:PLAIN_CLIPS]
     plain_model = make_extractor(layer, "float32")
     plain_model.predict(batch[0], verbose=0)
 
     def plain() -> None:
         for clip in middling:
-            plain_model.predict(seek_frames(clip.path, frames), verbose=0)
+            plain_model.predict(seek_frames(Path(clip.path), frames), verbose=0)
 
     def limit() -> None:
         for _ in range(limit_batches):

@@ -183,3 +183,26 @@ def held_by_another(folder: Path) -> Iterator[subprocess.Popen[str]]:
         assert process.stdout.readline() == "held\n"
         yield process
         process.stdin.close()
+
+
+@pytest.fixture
+def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Start an S3 server on loopback, empty, that this process and those it starts find."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "tests",
+        "AWS_SECRET_ACCESS_KEY": "tests",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",  # botocore's own tries: it is ours that are tested
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("remote_storage.WAITS", (0.05, 0.1, 0.2))
+    from moto.s3.models import s3_backends
+    from object_store import ObjectStore
+
+    store = ObjectStore()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
+    yield store
+    store.close()
+    for account in s3_backends.values():
+        for backend in account.values():
+            backend.reset()

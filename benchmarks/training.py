@@ -155,18 +155,18 @@ def measure_configuration(
     }
 
 
-def stored_clips(folder: Path) -> ClipFeatures:
+def stored_clips(folder: Path, count: int = CLIPS, features: int = FEATURES) -> ClipFeatures:
     """Return random features, stored in `folder`, with random labels."""
     random = np.random.default_rng(0)
     path = folder / "training.features"
     if not path.exists():
         with path.open("wb") as file:
-            for _ in range(CLIPS):
+            for _ in range(count):
                 file.write(
-                    random.random((FRAMES, FEATURES), np.float32).astype(np.float16).tobytes()
+                    random.random((FRAMES, features), np.float32).astype(np.float16).tobytes()
                 )
-    rows = FeatureRows(path, (FRAMES, FEATURES), "float16")
-    return ClipFeatures([rows], range(CLIPS), random.integers(0, 2, CLIPS))
+    rows = FeatureRows(path, (FRAMES, features), "float16")
+    return ClipFeatures([rows], range(count), random.integers(0, 2, count))
 
 
 def seconds_of_second_epoch(

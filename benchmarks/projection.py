@@ -6,7 +6,8 @@ different things is done at once, and the slowest of them tells how long it take
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 DECODING, VGG19 = "decoding", "VGG19"
 FILE_SYSTEM, LINK = "file system", "a host's link"
@@ -105,6 +106,18 @@ def extraction(clips: float, hosts: int, costs: Costs, each: Hosts) -> Stage:
     )
 
 
+def extraction_rates(costs: Costs, each: Hosts) -> dict[str, float]:
+    """Return the clips a second at which each thing is full, by name: of a host, or of all."""
+    traffic = costs.clip_bytes + costs.feature_bytes
+    of_gpus = each.gpus * (each.gpu_extraction or 0)
+    return {
+        f"{DECODING}, a host": each.cores / costs.decoding,
+        f"{VGG19}, a host": of_gpus or each.cores / costs.vgg19,
+        LINK: bytes_per_second(each.network_gbit) / traffic,
+        f"{FILE_SYSTEM}, all hosts": bytes_per_second(each.disk_gbit) / traffic,
+    }
+
+
 def all_reduce_seconds(hosts: int, costs: Costs, each: Hosts) -> float:
     """Return the seconds of a ring all-reduce (Patarasuk and Yuan, 2009) of the gradients.
 
@@ -155,7 +168,7 @@ def list_gb(clips: float, costs: Costs) -> float:
 
 def project(
     costs: Costs, each: Hosts, clips: Sequence[int], hosts: Sequence[int]
-) -> list[dict[str, float | str | bool]]:
+) -> list[dict[str, Any]]:
     """Return a row for each number of clips and hosts: seconds and limit of each stage, and cost.
 
     The cost is of listing, extraction and training with the batch size of all together.
@@ -169,7 +182,7 @@ def project(
                 "training": training(count, number, costs, each),
                 "training_batch_a_host": training(count, number, costs, each, batch_a_host=True),
             }
-            row: dict[str, float | str | bool] = {"clips": count, "hosts": number}
+            row: dict[str, Any] = {"clips": count, "hosts": number}
             for name, stage in stages.items():
                 row[f"{name}_seconds"] = stage.seconds
                 row[f"{name}_limit"] = stage.limit
@@ -209,8 +222,3 @@ def assumptions(costs: Costs, each: Hosts) -> list[str]:
         "comes on top",
         f"a host costs {each.price:g} an hour (1: the cost is in host hours); no host fails",
     ]
-
-
-def field_names(kind: type) -> list[str]:
-    """Return the names of a dataclass's fields."""
-    return [field.name for field in fields(kind)]

@@ -12,15 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cluster import TF_CONFIG
 
 ROOT = Path(__file__).parent.parent
+EPOCHS = 10_000  # more than are timed
 PATIENCE = 300  # seconds that the workers may take together
 
 
@@ -143,16 +145,16 @@ def time_steps(task: Task) -> dict[str, Any]:
                 "cpu_seconds": used / task.rounds / STEPS_PER_EXECUTION,
             }
 
+        def make_steps(batches: Iterator[Any]) -> float:
+            return float(trainer.train_function(batches)["loss"])  # waits for them
+
         steps = {}
         for size in task.batch_sizes:
             share = Share(worker, len(devices)) if worker.count > 1 else None
             order = ClipOrder(clips.labels, settings.seed)
-            batches = training_batches(clips, order, size, 0, 10_000, share=share)
-            batches = iter(for_workers(batches, strategy))
-            steps[str(size)] = timed(
-                lambda batches=batches: trainer.train_function(batches)["loss"].numpy(),
-                f"steps of {size}",
-            )
+            batches = training_batches(clips, order, size, 0, EPOCHS, share=share)
+            endless = iter(for_workers(batches, strategy))
+            steps[str(size)] = timed(partial(make_steps, endless), f"steps of {size}")
 
         weights = trainer.classifier.trainable_weights
         zeros = [tf.zeros(weight.shape) for weight in weights]

@@ -1,0 +1,103 @@
+"""What a clip costs, each piece alone: decoding, VGG19, its place in clip list and index."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.index_scale import draw_cache, in_fresh_process, list_clips, look_up
+
+WARM_UP = 1  # clips, before the clock starts
+
+
+def measure_clips(paths: list[Path], layer: str) -> dict[str, Any]:
+    """Return the machine, and seconds and CPU seconds of a clip: decoded, and through VGG19.
+
+    Decoding is of one clip at a time with its streams, by one core. VGG19 is of one stream of a
+    clip at a time, on all cores, as precise as training would have it. Checksums are left out.
+
+    Args:
+        paths: one more than are counted.
+        layer: of VGG19.
+    """
+    from benchmarks.extraction import make_extractor
+    from benchmarks.machine import describe_machine
+    from config import Settings
+    from devices import choose_precision, find_devices, make_strategy
+    from feature_extraction import on_replicas
+    from frames import read_frames
+    from model_architecture import feature_size
+    from streams import stream_images
+
+    settings = Settings(dataset_path=Path())
+    views: list[np.ndarray] = []
+
+    def decode(path: Path) -> None:
+        frames = read_frames(path, settings.frames)
+        views[:] = [stream_images(frames, stream) for stream in settings.streams]
+
+    decoding = _timed(decode, paths)
+    devices = find_devices(None)
+    precision = choose_precision(settings.mixed_precision, devices[0].device_type)
+    network = on_replicas(
+        make_strategy(devices[:1], 1), partial(make_extractor, layer, precision.computation)
+    )
+
+    def extract(_: Path) -> None:
+        for view in views:
+            network(view[np.newaxis])
+
+    return {
+        "machine": describe_machine(devices),
+        "clips": len(paths) - WARM_UP,
+        "device": devices[0].device_type,
+        "dtype": precision.computation,
+        "layer": layer,
+        "streams": list(settings.streams),
+        "frames": settings.frames,
+        "clip_bytes": float(np.mean([path.stat().st_size for path in paths])),
+        "feature_bytes": len(settings.streams) * settings.frames * feature_size(layer) * 2,
+        "decoding": decoding,
+        "vgg19": _timed(extract, paths),
+    }
+
+
+def _timed(function: Callable[[Path], None], paths: list[Path]) -> dict[str, float]:
+    """Return what a call takes; the first one is not counted."""
+    for path in paths[:WARM_UP]:
+        function(path)
+    started, used = time.perf_counter(), time.process_time()
+    for path in paths[WARM_UP:]:
+        function(path)
+    count = len(paths) - WARM_UP
+    return {
+        "seconds": (time.perf_counter() - started) / count,
+        "cpu_seconds": (time.process_time() - used) / count,
+    }
+
+
+def measure_lists(entries: int) -> dict[str, Any]:
+    """Return seconds and bytes of memory per clip of the clip list, and of finding all rows.
+
+    From a list of `entries` clips and one of a fifth of that: what a process takes in any case
+    cancels out.
+    """
+    report: dict[str, Any] = {"clips": entries}
+    for name, measure in {"clip_list": list_clips, "index": look_up}.items():
+        peaks, seconds = [], []
+        for count in (entries // 5, entries):
+            with tempfile.TemporaryDirectory() as folder:
+                if measure is look_up:
+                    draw_cache(Path(folder), count, 1)
+                told = in_fresh_process(measure, Path(folder), count)
+            peaks.append(1e6 * told["peak_megabytes"])
+            seconds.append(told["seconds"])
+        report[name] = {
+            "seconds": seconds[1] / entries,
+            "bytes": max(0.0, (peaks[1] - peaks[0]) / (entries - entries // 5)),
+        }
+    return report

@@ -1,0 +1,334 @@
+"""What clips and steps cost on this machine, and what that would come to on many hosts.
+
+    python -m benchmarks.scale --dataset-path DIR --json FILE
+
+Measured: decoding and VGG19 of some clips, training steps of 1, 2 and 4 worker processes on
+loopback, the clip list and the index. Projected, and said to be: hours and cost of 10^4, 10^6 and
+10^8 clips on 1 to 64 hosts. `--from FILE` projects anew from figures that were measured before.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from benchmarks.command import make_parser, write_report
+from benchmarks.projection import Costs, Hosts, assumptions, extraction_rates, project
+from benchmarks.tables import Table
+from benchmarks.timing import in_own_process
+
+CLIPS = (10**4, 10**6, 10**8)
+HOSTS = (1, 2, 4, 8, 16, 32, 64)
+WIDTH = 80  # columns of a terminal
+MEASURED = "Measured here"
+PROJECTED = "Projected, not measured"
+
+
+def main() -> None:
+    """Measure or read, project, print, and write the file that is asked for."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    flags = make_flags().parse_args()
+    if flags.from_file:
+        measured = json.loads(flags.from_file.read_text())["measured"]
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            measured = measure(flags, Path(folder))
+    costs = costs_of(measured, flags.clip_kb)
+    each = hosts_of(flags, measured)
+    report = {
+        "measured": measured,
+        "costs": vars(costs),
+        "assumed": vars(each),
+        "assumptions": assumptions(costs, each),
+        "full_at_clips_per_second": extraction_rates(costs, each),
+        "projected": project(costs, each, CLIPS, HOSTS),
+    }
+    tables = measured_tables(measured)
+    print("\n\n".join(table.as_text() for table in tables))
+    print(f"\n{PROJECTED}. It takes for granted that")
+    for line in assumptions(costs, each):
+        print(textwrap.fill(line, WIDTH, initial_indent="- ", subsequent_indent="  "))
+    for table in [rates_table(costs, each), *projected_tables(report["projected"], each)]:
+        print(f"\n{table.as_text()}")
+    write_report(report, flags.json)
+
+
+def make_flags() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = make_parser(__doc__)
+    measuring = parser.add_argument_group("what is measured")
+    add = measuring.add_argument
+    add("--dataset-path", type=Path, help="real clips (default: drawn ones, small and short)")
+    add("--feature-layer", default="fc2", help="of VGG19 (default: fc2)")
+    add("--clips", type=int, default=6, help="that are decoded and go through VGG19")
+    add("--workers", type=int, nargs="+", default=[1, 2, 4], help="processes; 1 is always measured")
+    add("--batch-size", type=int, default=64, help="of all workers, or of each")
+    add("--rounds", type=int, default=5, help="of 16 steps each")
+    add("--stored-clips", type=int, default=512, help="whose features are trained on")
+    add("--listed-clips", type=int, default=500_000, help="of the clip list and the index")
+    add("--from", dest="from_file", type=Path, metavar="FILE", help="measure nothing: read FILE")
+    assumed = parser.add_argument_group("what is assumed of the hosts")
+    add = assumed.add_argument
+    add("--host-cores", type=int, help="of a host, each like one here (default: as many as here)")
+    add("--host-memory-gb", type=float, default=64.0, help="(default: 64)")
+    add("--host-price", type=float, default=1.0, help="an hour (default: 1, host hours)")
+    add("--network-gbit", type=float, default=10.0, help="a host's link, Gbit/s (default: 10)")
+    add("--latency-us", type=float, default=50.0, help="of a message, microseconds (default: 50)")
+    add("--disk-gbit", type=float, default=10.0, help="file system, all hosts (default: 10)")
+    add("--clip-kb", type=float, help="of a clip's file (default: as measured)")
+    add("--epochs", type=int, default=100, help="(default: 100)")
+    add("--train-share", type=float, default=0.7, help="of the clips (default: 0.7)")
+    add("--gpus", type=int, default=0, help="of a host (default: 0); needs both rates below")
+    add("--gpu-extraction", type=float, help="clips/s of one GPU, all streams, as you measured it")
+    add("--gpu-training", type=float, help="clips/s of training of one GPU, as you measured it")
+    return parser
+
+
+def hosts_of(flags: argparse.Namespace, measured: dict[str, Any]) -> Hosts:
+    """Return what is assumed of the hosts."""
+    if flags.gpus and not (flags.gpu_extraction and flags.gpu_training):
+        raise SystemExit(
+            f"error: --gpus {flags.gpus}: what a GPU does is not measured here: give "
+            "--gpu-extraction and --gpu-training, see python -m benchmarks.speed on such a host"
+        )
+    return Hosts(
+        cores=flags.host_cores or measured["machine"]["cores"],
+        memory_gb=flags.host_memory_gb,
+        network_gbit=flags.network_gbit,
+        disk_gbit=flags.disk_gbit,
+        latency_us=flags.latency_us,
+        price=flags.host_price,
+        batch_size=flags.batch_size,
+        epochs=flags.epochs,
+        train_share=flags.train_share,
+        gpus=flags.gpus,
+        gpu_extraction=flags.gpu_extraction,
+        gpu_training=flags.gpu_training,
+    )
+
+
+def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Return all that is measured here; `folder` is for what has to lie on disk meanwhile."""
+    from benchmarks.clip_costs import WARM_UP, measure_clips, measure_lists
+
+    _say("clips")
+    paths = clips_of(flags.dataset_path, folder, flags.clips + WARM_UP)
+    clip = in_own_process(measure_clips, paths, flags.feature_layer)
+    report: dict[str, Any] = {
+        "machine": clip.pop("machine"),
+        "real_clips": flags.dataset_path is not None,
+        "clip": clip,
+    }
+    report["training"] = measure_training(flags, folder)
+    _say("clip list and index")
+    report["lists"] = measure_lists(flags.listed_clips)
+    return report
+
+
+def clips_of(dataset_path: Path | None, folder: Path, count: int) -> list[Path]:
+    """Return some clips drawn at random from the dataset; without one, some that are drawn here."""
+    import numpy as np
+
+    from clips import find_clips
+    from demo_clips import draw_clip
+
+    random = np.random.default_rng(0)
+    if dataset_path is None:
+        paths = [folder / f"{number}.mp4" for number in range(count)]
+        for number, path in enumerate(paths):
+            draw_clip(path, number % 2 == 0, random)
+        return paths
+    found = find_clips(dataset_path, seed=0)
+    if len(found) < count:
+        raise SystemExit(f"error: {dataset_path} has {len(found)} clips: {count} are needed")
+    return [Path(found[number].path) for number in random.permutation(len(found))[:count]]
+
+
+def measure_training(flags: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Return the figures of each number of workers, one worker's first.
+
+    One worker also makes the steps that each of several has a share of, and those as large as all
+    of theirs, so that the work can be told from its division.
+    """
+    from benchmarks.training import stored_clips
+    from benchmarks.worker_steps import Task, measure_workers
+    from model_architecture import feature_size
+
+    layer, batch = flags.feature_layer, flags.batch_size
+    counts = sorted({1, *flags.workers})
+    for count in counts:
+        if count < 1 or batch % count:
+            raise SystemExit(f"error: --batch-size {batch} is not divided by {count} workers")
+    stored_clips(folder, flags.stored_clips, feature_size(layer))
+    sizes = {count: sorted({batch, batch * count}) for count in counts}
+    sizes[1] = sorted({size for n in counts for size in (batch // n, batch * n)})
+    figures = []
+    for count in counts:
+        _say(f"training steps, {count} worker process{'es' * (count > 1)}")
+        task = Task(str(folder), layer, flags.stored_clips, sizes[count], flags.rounds)
+        figures.append(measure_workers(count, task))
+    return [with_shares(each, figures[0], batch) for each in figures]
+
+
+def with_shares(figures: dict[str, Any], one: dict[str, Any], batch: int) -> dict[str, Any]:
+    """Return a number of workers' figures with what the division costs.
+
+    `all_reduce_share`: of a step's seconds, by the all-reduce alone. `added_cpu_share`: of the CPU
+    seconds of a step, those that its parts without a division do not take.
+    """
+    workers = figures["workers"]
+    if workers == 1:
+        return figures
+    shares = {}
+    for name, size in {"strong": batch, "weak": batch * workers}.items():
+        step = figures["steps"][str(size)]
+        undivided = workers * one["steps"][str(size // workers)]["cpu_seconds"]
+        shares[name] = {
+            "batch_size": size,
+            "all_reduce_share": figures["all_reduce"]["seconds"] / step["seconds"],
+            "added_cpu_share": 1 - undivided / step["cpu_seconds"],
+        }
+    return figures | shares
+
+
+def costs_of(measured: dict[str, Any], clip_kb: float | None) -> Costs:
+    """Return what the projection goes by: CPU seconds, which do not depend on who else computes."""
+    import numpy as np
+
+    clip, lists = measured["clip"], measured["lists"]
+    one, *several = measured["training"]
+    sizes = [int(size) for size in one["steps"]]
+    seconds = [step["cpu_seconds"] for step in one["steps"].values()]
+    per_clip, fixed = (
+        np.polyfit(sizes, seconds, 1) if len(sizes) > 1 else (seconds[0] / sizes[0], 0)
+    )
+    per_byte = [
+        each["all_reduce"]["cpu_seconds"] / (2 * (each["workers"] - 1) * each["gradient_bytes"])
+        for each in several
+    ]
+    return Costs(
+        decoding=clip["decoding"]["cpu_seconds"],
+        vgg19=clip["vgg19"]["cpu_seconds"],
+        clip_bytes=1e3 * clip_kb if clip_kb else clip["clip_bytes"],
+        feature_bytes=clip["feature_bytes"],
+        step_fixed=max(0.0, float(fixed)),
+        step_per_clip=float(per_clip),
+        gradient_bytes=one["gradient_bytes"],
+        reduce_per_byte=float(np.mean(per_byte)) if per_byte else 0.0,
+        list_seconds=lists["clip_list"]["seconds"] + lists["index"]["seconds"],
+        list_bytes=lists["clip_list"]["bytes"] + lists["index"]["bytes"],
+    )
+
+
+def measured_tables(measured: dict[str, Any]) -> list[Table]:
+    """Return the tables of what was measured."""
+    clip, lists = measured["clip"], measured["lists"]
+    kind = "real clips" if measured["real_clips"] else "drawn clips"
+    pieces = Table(
+        f"{MEASURED}: a clip ({clip['clips']} {kind}, {clip['clip_bytes'] / 1e3:.0f} kB), "
+        f"{measured['machine']['cores']} cores",
+        ["", "seconds", "CPU seconds"],
+        [
+            [
+                f"decoding, {len(clip['streams'])} streams",
+                *_seconds(clip["decoding"]),
+            ],
+            [f"VGG19 to {clip['layer']}, {clip['dtype']}", *_seconds(clip["vgg19"])],
+        ],
+    )
+    rows = []
+    for each in measured["training"]:
+        for size, step in each["steps"].items():
+            workers = each["workers"]
+            scaling = next((each[n] for n in ("strong", "weak") if _is_of(each, n, size)), None)
+            rows.append(
+                [
+                    f"{workers}, {size}",
+                    *(f"{1e3 * step[name]:.0f}" for name in ("seconds", "cpu_seconds")),
+                    f"{1e3 * each['all_reduce']['seconds']:.0f}" if workers > 1 else "",
+                    f"{scaling['all_reduce_share']:.2f}" if scaling else "",
+                    f"{scaling['added_cpu_share']:.2f}" if scaling else "",
+                ]
+            )
+    megabytes = measured["training"][0]["gradient_bytes"] / 1e6
+    training = Table(
+        f"{MEASURED}: a training step, milliseconds; {megabytes:.1f} MB are reduced.\n"
+        "The workers share these cores: more of them cannot be faster",
+        ["workers, batch", "step", "CPU", "all-reduce", "of step", "CPU added"],
+        rows,
+    )
+    listed = Table(
+        f"{MEASURED}: {lists['clips']:,} clips listed",
+        ["a clip", "microseconds", "bytes"],
+        [
+            [title, f"{1e6 * lists[name]['seconds']:.2f}", f"{lists[name]['bytes']:.0f}"]
+            for name, title in (("clip_list", "clip list"), ("index", "finding its rows"))
+        ],
+    )
+    return [pieces, training, listed]
+
+
+def _is_of(figures: dict[str, Any], scaling: str, size: str) -> bool:
+    return scaling in figures and str(figures[scaling]["batch_size"]) == size
+
+
+def _seconds(timing: dict[str, float]) -> list[str]:
+    return [f"{timing[name]:.3f}" for name in ("seconds", "cpu_seconds")]
+
+
+def rates_table(costs: Costs, each: Hosts) -> Table:
+    """Return at which rate of extraction each thing is full."""
+    rates = extraction_rates(costs, each)
+    rows = [
+        [name, f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"] for name, rate in rates.items()
+    ]
+    return Table(f"{PROJECTED}: extraction, full at", ["", "clips/s"], rows)
+
+
+def projected_tables(rows: list[dict[str, Any]], each: Hosts) -> list[Table]:
+    """Return a table for each number of clips: hours, and what limits them."""
+    tables = []
+    for count in sorted({row["clips"] for row in rows}):
+        own = [row for row in rows if row["clips"] == count]
+        first = own[0]
+        fits = "" if first["list_fits"] else ": DOES NOT FIT half of it"
+        cells = [
+            [
+                str(row["hosts"]),
+                _hours(row["extraction_seconds"]),
+                row["extraction_limit"],
+                _hours(row["training_seconds"]),
+                row["training_limit"],
+                _hours(row["training_batch_a_host_seconds"]),
+                row["training_batch_a_host_limit"],
+                f"{row['cost']:,.0f}" if row["cost"] >= 100 else f"{row['cost']:.3g}",
+            ]
+            for row in own
+        ]
+        size = each.batch_size
+        tables.append(
+            Table(
+                f"{PROJECTED}: {count:,} clips; hours, what limits them, cost\n"
+                f"(each host lists the clips in {first['listing_seconds']:.3g} s, in "
+                f"{first['list_gb']:.3g} GB of memory{fits})",
+                ["hosts", "extract", "", f"batch {size}", "", f"{size}/host", "", "cost"],
+                cells,
+            )
+        )
+    return tables
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.3g}" if seconds < 3.6e6 else f"{seconds / 3600:,.0f}"
+
+
+def _say(what: str) -> None:
+    print(f"measuring {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -26,7 +26,7 @@ class Costs:
     step_fixed: float  # CPU seconds of a training step, whatever its size
     step_per_clip: float  # CPU seconds of each clip in it
     gradient_bytes: int  # reduced in a step
-    reduce_per_byte: float  # CPU seconds of a worker for a byte that it sends in an all-reduce
+    reduce_per_byte: float  # CPU seconds that a division adds, for each byte that is then sent
     list_seconds: float  # to list a clip and find its rows; each host lists all clips
     list_bytes: float  # memory of a clip in the list and the index
 
@@ -214,7 +214,13 @@ def assumptions(costs: Costs, each: Hosts) -> list[str]:
         f"{each.epochs} epochs of {100 * each.train_share:.0f} % of the clips, no early stop, no "
         f"validation; batch size {each.batch_size}",
         f"an all-reduce is a ring of {costs.gradient_bytes / 1e6:.1f} MB that begins when the "
-        "gradients are ready",
+        "gradients are ready; "
+        + (
+            "GPUs pack and add at no cost"
+            if each.gpus
+            else f"one core of a host packs, sends and adds, {1e9 * costs.reduce_per_byte:.1f} ns "
+            "a byte, as measured on loopback"
+        ),
         "features are read again in each epoch, unless all of them fit into half of a host's "
         "memory: then each host reads all of them once",
         f"each host lists all clips: {costs.list_bytes:.0f} bytes and "

@@ -206,10 +206,14 @@ def costs_of(measured: dict[str, Any], clip_kb: float | None) -> Costs:
     per_clip, fixed = (
         np.polyfit(sizes, seconds, 1) if len(sizes) > 1 else (seconds[0] / sizes[0], 0)
     )
-    per_byte = [
-        each["all_reduce"]["cpu_seconds"] / (2 * (each["workers"] - 1) * each["gradient_bytes"])
-        for each in several
-    ]
+    # A division costs more than its all-reduce alone: what it adds to the steps of weak scaling.
+    per_byte = []
+    for each in several:
+        own = each["weak"]["batch_size"]
+        undivided = each["workers"] * one["steps"][str(own // each["workers"])]["cpu_seconds"]
+        added = each["steps"][str(own)]["cpu_seconds"] - undivided
+        sent = 2 * (each["workers"] - 1) * each["gradient_bytes"]
+        per_byte.append(max(added, each["all_reduce"]["cpu_seconds"]) / sent)
     return Costs(
         decoding=clip["decoding"]["cpu_seconds"],
         vgg19=clip["vgg19"]["cpu_seconds"],

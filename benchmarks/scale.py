@@ -299,7 +299,7 @@ def projected_tables(rows: list[dict[str, Any]], each: Hosts) -> list[Table]:
     for count in sorted({row["clips"] for row in rows}):
         own = [row for row in rows if row["clips"] == count]
         first = own[0]
-        fits = "" if first["list_fits"] else ": DOES NOT FIT half of it"
+        fits = "" if first["list_fits"] else ": MORE THAN HALF of it"
         cells = [
             [
                 str(row["hosts"]),
@@ -317,7 +317,7 @@ def projected_tables(rows: list[dict[str, Any]], each: Hosts) -> list[Table]:
         tables.append(
             Table(
                 f"{PROJECTED}: {count:,} clips; hours, what limits them, cost\n"
-                f"(each host lists the clips in {first['listing_seconds']:.3g} s, in "
+                f"(each host lists them in {first['listing_seconds']:.3g} s and "
                 f"{first['list_gb']:.3g} GB of memory{fits})",
                 ["hosts", "extract", "", f"batch {size}", "", f"{size}/host", "", "cost"],
                 cells,

@@ -151,19 +151,16 @@ def clips_of(dataset_path: Path | None, folder: Path, count: int) -> list[Path]:
 def measure_training(flags: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Return the figures of each number of workers, one worker's first.
 
-    One worker also makes the steps that each of several has a share of, and those as large as all
+    One worker, the first, stores the features; it also makes the steps that each of several has a share of, and those as large as all
     of theirs, so that the work can be told from its division.
     """
-    from benchmarks.training import stored_clips
     from benchmarks.worker_steps import Task, measure_workers
-    from model_architecture import feature_size
 
     layer, batch = flags.feature_layer, flags.batch_size
     counts = sorted({1, *flags.workers})
     for count in counts:
         if count < 1 or batch % count:
             raise SystemExit(f"error: --batch-size {batch} is not divided by {count} workers")
-    stored_clips(folder, flags.stored_clips, feature_size(layer))
     sizes = {count: sorted({batch, batch * count}) for count in counts}
     sizes[1] = sorted({size for n in counts for size in (batch // n, batch * n)})
     figures = []

@@ -151,8 +151,8 @@ def clips_of(dataset_path: Path | None, folder: Path, count: int) -> list[Path]:
 def measure_training(flags: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Return the figures of each number of workers, one worker's first.
 
-    One worker, the first, stores the features; it also makes the steps that each of several has a share of, and those as large as all
-    of theirs, so that the work can be told from its division.
+    One worker, the first, stores the features. It also makes the steps that each of several has a
+    share of, and those as large as all of theirs: so the work can be told from its division.
     """
     from benchmarks.worker_steps import Task, measure_workers
 

@@ -673,6 +673,16 @@ def flag(name: str) -> str:
 class FlagParser(argparse.ArgumentParser):
     """argparse, with its errors in the program's own form: one line, exit status 2."""
 
+    def add_checkpoint_dir(self) -> None:
+        """Add the flag of what uses a finished training."""
+        self.add_argument(
+            "--checkpoint-dir",
+            type=Path,
+            default=Path("checkpoints"),
+            metavar="DIR",
+            help="what a finished training has written (default: checkpoints)",
+        )
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line; exit status 2."""
         self.exit(2, f"error: {message} (all flags: {self.prog} --help)\n")

@@ -74,13 +74,7 @@ def make_parser() -> FlagParser:
         "0; 1 if a file differs by more than --tolerance; 2 for a wrong flag.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--checkpoint-dir",
-        type=Path,
-        default=Path("checkpoints"),
-        metavar="DIR",
-        help="what a finished training has written (default: checkpoints)",
-    )
+    parser.add_checkpoint_dir()
     parser.add_argument(
         "--format",
         nargs="+",

@@ -64,13 +64,7 @@ def make_parser() -> FlagParser:
         help="video files, folders (all video files below them), or patterns in quotes; a file or "
         "folder may be an s3://, gs:// or hdfs:// URL",
     )
-    parser.add_argument(
-        "--checkpoint-dir",
-        type=Path,
-        default=Path("checkpoints"),
-        metavar="DIR",
-        help="what a finished training has written (default: checkpoints)",
-    )
+    parser.add_checkpoint_dir()
     parser.add_argument(
         "--spool-dir",
         type=Path,

@@ -48,13 +48,7 @@ def make_parser() -> FlagParser:
         "clips are kept while they are judged.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--checkpoint-dir",
-        type=Path,
-        default=Path("checkpoints"),
-        metavar="DIR",
-        help="what a finished training has written (default: checkpoints)",
-    )
+    parser.add_checkpoint_dir()
     parser.add_argument(
         "--vgg19-weights",
         metavar="NAME|FILE",

@@ -19,6 +19,7 @@ from conftest import ROOT, quick_flags_in, results_of, rows_of, stored_rows
 
 import cluster
 from augmentation import augment
+from benchmarks.worker_steps import free_addresses
 from clip_order import ClipOrder
 from cluster import GRACE, HEARTBEAT, Cluster, Worker, find_worker
 from errors import RunError, UserError
@@ -275,15 +276,6 @@ def test_part_of_a_batch_is_augmented_as_in_the_whole() -> None:
 
 
 # Whole runs.
-
-
-def free_addresses(count: int) -> list[str]:
-    """Return addresses on loopback whose ports nobody has."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
 
 
 class Workers:

@@ -9,10 +9,11 @@ holds its lock; all are read together, by any number of processes, without one.
 """
 
 import contextlib
+import itertools
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -22,7 +23,7 @@ from cluster import Worker
 from durable_files import PARTIAL, remove_partial_files, require_room
 from errors import UserError
 from folder_lock import LOCK_NAME, locked
-from record_file import FILE, FILES_INDEX, RecordFile, as_keys, file_key
+from record_file import ASKED, FILE, FILES_INDEX, RecordFile, as_keys, file_key
 from remote_storage import AnyPath, RemotePath
 from sqlite_index import INDEX_NAME, take_over
 
@@ -140,13 +141,19 @@ class CacheFolder:
         self.close()
 
     def known_contents(
-        self, paths: Sequence[AnyPath], unchanged: bool = False
+        self, paths: Iterable[AnyPath], unchanged: bool = False
     ) -> list[bytes | None]:
         """Return each file's content hash if it was hashed before and has not changed since.
 
         Args:
             unchanged: take it for granted, without a look at each file.
         """
+        contents, remaining = [], iter(paths)  # of millions, not all paths at once
+        while some := list(itertools.islice(remaining, ASKED)):
+            contents += self._known_contents(some, unchanged)
+        return contents
+
+    def _known_contents(self, paths: Sequence[AnyPath], unchanged: bool) -> list[bytes | None]:
         contents: list[bytes | None] = [None] * len(paths)
         keys = as_keys(file_key(os.fsencode(path)) for path in paths)
         stamps: dict[int, Stamp | None] = {}

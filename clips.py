@@ -51,11 +51,22 @@ SPLIT_FOLDERS = {
 class Clip:
     """One labelled video file."""
 
-    path: AnyPath  # absolute
-    name: str  # below the dataset folder, with slashes
+    folder: AnyPath  # absolute; one object for all clips of it, of which there may be millions
+    file: str  # its name below the folder, with slashes
     label: int  # 1 is violent
     split: str  # one of SPLITS, or UNLABELED
     group: str | None = None  # clips of one group share a source video or a camera
+    mark: str = ""  # before the names of unlabeled clips
+
+    @property
+    def path(self) -> AnyPath:
+        """Where it is, absolute."""
+        return self.folder / self.file
+
+    @property
+    def name(self) -> str:
+        """What it is called in lists, and told apart by: its name below the dataset folder."""
+        return self.mark + self.file
 
 
 def find_clips(dataset_path: AnyPath, seed: int) -> list[Clip]:
@@ -101,7 +112,7 @@ def _clips_of_split_folders(dataset_path: AnyPath, splits: dict[str, AnyPath]) -
             f"{dataset_path} has no {missing} folder; folders seen: {_names(splits.values())}"
         )
     for folder in _folders(dataset_path):
-        if folder not in splits.values() and any(video_files(folder)):
+        if folder not in splits.values() and any(video_names(folder)):
             raise UserError(
                 f"{folder} holds clips but is none of {', '.join(SPLITS)}: rename or move it"
             )
@@ -126,18 +137,13 @@ def _clips_of_class_folders(dataset_path: AnyPath, folder: AnyPath, split: str) 
                 f"{folder} has no folder of {class_name} clips; "
                 f"folders seen: {_names(seen) or 'none'}"
             )
+    # Of a folder of splits, its classes are two below the dataset's; without splits, one.
+    before = "" if folder == dataset_path else f"{folder.name}/"
     return [
-        Clip(path, _name_below(dataset_path, path), label, split)
+        Clip(dataset_path, f"{before}{class_folder.name}/{name}", label, split)
         for label, class_folder in classes.items()
-        for path in video_files(class_folder)
+        for name in video_names(class_folder)
     ]
-
-
-def _name_below(folder: AnyPath, path: AnyPath) -> str:
-    """Return a file's name below a folder, with slashes."""
-    if isinstance(path, RemotePath) or isinstance(folder, RemotePath):
-        return str(path)[len(str(folder)) + 1 :]
-    return path.relative_to(folder).as_posix()
 
 
 def _known_folders(folder: AnyPath, meanings: dict[str, Any]) -> dict[Any, AnyPath]:
@@ -177,22 +183,29 @@ def video_files(folder: Path) -> list[Path]: ...
 def video_files(folder: AnyPath) -> list[AnyPath]: ...
 def video_files(folder: AnyPath) -> Sequence[AnyPath]:
     """Return the clips at any depth below `folder`, through symbolic links, hidden files left."""
+    return [folder / name for name in video_names(folder)]
+
+
+def video_names(folder: AnyPath) -> list[str]:
+    """Return the names below `folder` of what `video_files` returns, with slashes."""
     if isinstance(folder, RemotePath):
-        return folder.files_below(VIDEO_SUFFIXES)
-    files, visited = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+        return folder.names_below(VIDEO_SUFFIXES)
+    found, visited = [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
         real_parent = os.path.realpath(parent)
         if real_parent in visited:  # a link back up
             folders.clear()
             continue
         visited.add(real_parent)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [
-            Path(parent, name)
-            for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES
+        below = Path(parent).relative_to(folder).as_posix()
+        before = "" if below == "." else f"{below}/"
+        found += [
+            before + name
+            for name in sorted(files)
+            if not name.startswith(".") and name.lower().endswith(tuple(VIDEO_SUFFIXES))
         ]
-    return files
+    return found
 
 
 def _with_groups(clips: list[Clip], groups_csv: AnyPath) -> list[Clip]:
@@ -234,10 +247,7 @@ def find_unlabeled(folder: Path) -> list[Clip]:
     folder = folder.expanduser().resolve()
     if not folder.is_dir():
         raise UserError(f"--unlabeled {folder}: no such folder")
-    found = [
-        Clip(path, f"{UNLABELED}/{path.relative_to(folder).as_posix()}", 0, UNLABELED)
-        for path in video_files(folder)
-    ]
+    found = [Clip(folder, name, 0, UNLABELED, mark=f"{UNLABELED}/") for name in video_names(folder)]
     if not found:
         raise UserError(
             f"--unlabeled {folder} holds no clips (file types: {', '.join(sorted(VIDEO_SUFFIXES))})"

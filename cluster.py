@@ -209,7 +209,11 @@ class Cluster:
         if self._service is None:
             return
         if error is None:
-            self._end_together()
+            try:
+                self._end_together()
+            except BaseException as of_the_end:  # here, too, the others are waited for
+                self.__exit__(type(of_the_end), of_the_end, None)
+                raise
             return
         cut_off = self._lost.is_set() or self._says_lost(error)
         if cut_off:

@@ -123,7 +123,7 @@ def extract_features(
     bad = [BadClip(clip, known_bad[clip.name]) for clip in clips if clip.name in known_bad]
     clips = [clip for clip in clips if clip.name not in known_bad]
     folder = caches[0].folder
-    known = folder.known_contents([clip.path for clip in clips])
+    known = folder.known_contents(clip.path for clip in clips)
     complete = np.all([cache.rows_of(known) >= 0 for cache in caches], axis=0)
     content_of = {
         clip: content
@@ -184,7 +184,7 @@ def known_rows(
     Args:
         unchanged: take it for granted that no clip has changed, without a look at each.
     """
-    known = caches[0].folder.known_contents([clip.path for clip in clips], unchanged)
+    known = caches[0].folder.known_contents((clip.path for clip in clips), unchanged)
     pairs = zip(clips, known, strict=True)
     return _rows_of_all({clip: content for clip, content in pairs if content is not None}, caches)
 

@@ -374,16 +374,16 @@ class RemotePath:
             raise store.explained(error) from error
         return True
 
-    def files_below(self, suffixes: Iterable[str]) -> "list[RemotePath]":
-        """Return the files at any depth with one of the suffixes, but hidden ones."""
+    def names_below(self, suffixes: Iterable[str]) -> list[str]:
+        """Return the names below it of the files with one of the suffixes, but hidden ones."""
         wanted, start = frozenset(suffixes), f"{self.key}/" if self.key else ""
-        return [
-            RemotePath(self.clips, name)
-            for name in sorted(self.clips.listing)
-            if name.startswith(start)
-            and PurePosixPath(name).suffix.lower() in wanted
-            and not any(part.startswith(".") for part in name[len(start) :].split("/"))
-        ]
+        names = (name[len(start) :] for name in self.clips.listing if name.startswith(start))
+        return sorted(
+            name
+            for name in names
+            if PurePosixPath(name).suffix.lower() in wanted
+            and not any(part.startswith(".") for part in name.split("/"))
+        )
 
     def open(self, encoding: str, newline: str | None = None) -> TextIO:
         """Return a small text file's content, to be read."""

@@ -79,7 +79,7 @@ def clips_of_split(checkpoint_dir: Path, split: str, dataset_path: AnyPath) -> l
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             clips = [
                 Clip(
-                    dataset_path / row["clip"],
+                    dataset_path,
                     row["clip"],
                     CLASS_NAMES.index(row["label"]),
                     split,
@@ -145,7 +145,7 @@ def cached_features(
         return {}
     with CacheFolder(folder, lambda holder: log.info("%s has %s: waiting", holder, folder)) as held:
         caches = [FeatureCache(held, recipe) for recipe in detector.recipes]
-        known = held.known_contents([clip.path for clip in clips])
+        known = held.known_contents(clip.path for clip in clips)
         features = {}
         for clip, content in zip(clips, known, strict=True):
             parts = [_whole_row(cache, content or _content(held, clip.path)) for cache in caches]

@@ -291,9 +291,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             for cache, survey in zip(caches, surveys, strict=True):
                 if survey.damaged:
                     log.warning(
-                        "%d rows of %s are damaged (their checksums differ): computed anew",
+                        "%d rows of %s features in %s are damaged (their checksums differ): "
+                        "computed anew",
                         len(survey.damaged),
-                        cache.path,
+                        cache.recipe.stream,
+                        folder.path,
                     )
                     cache.forget(survey.damaged)
             cluster.all_of("damaged rows are struck out", damaged)
@@ -310,7 +312,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             " (mirrored)" if cache.recipe.flipped else "",
             len(rows),
             layer,
-            cache.path,
+            folder.path,
         )
     log.info("features took %.1f s", time.perf_counter() - extraction_started)
     used = utilization(monitor.take())

@@ -184,7 +184,7 @@ def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[st
         load_vgg19_weights(model, "random", LAYER)
         return model
 
-    clips = [Clip(path, path.name, number % 2, "train") for number, path in enumerate(paths)]
+    clips = [Clip(path.parent, path.name, number % 2, "train") for number, path in enumerate(paths)]
     recipe = Recipe(FRAMES, LAYER, "random-0", feature_size(LAYER), "float32")
     started = time.perf_counter()
     with DecoderPeaks() as peaks, CacheFolder(folder / "cache") as cache_folder:

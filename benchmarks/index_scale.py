@@ -3,10 +3,12 @@
     python -m benchmarks.index_scale --clips 10000000 --shards 4
 
 Index files of that many clips are drawn, of both default streams and the thumbnails, without
-features: a hole of their size stands in for them. Each measurement runs in a process of its own,
-whose peak of resident memory is told. What is read has just been written: the disk is not measured.
+features: a hole of their size stands in for them. The clips that are listed are empty files. Each
+measurement runs in a process of its own, whose peak of resident memory is told. What is read has
+just been written: the disk is not measured.
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,12 +23,13 @@ import numpy as np
 from benchmarks.command import make_parser, print_report
 from cache_folder import SHARD, CacheFolder
 from clip_order import ClipOrder
-from clips import Clip
+from clips import find_clips
+from config import CLASS_NAMES
 from feature_cache import THUMBNAIL, FeatureCache, Recipe
 from record_file import FILE, FILES_INDEX, ROW, row_index, write_records
 
 CLIPS = 10_000_000
-LISTED = 1_000_000  # clips of the clip list: ten million would not fit many a machine
+CLIPS_PER_FOLDER = 1000  # of the dataset whose clips are listed
 AT_ONCE = 1_000_000
 STREAM = Recipe(16, "fc2", "weights", 4096, "float16", "difference")
 RECIPES = (STREAM, replace(STREAM, stream="flow"), Recipe(16, THUMBNAIL, "", 64, "float16"))
@@ -168,15 +171,20 @@ def shuffle(cache: Path, clips: int) -> Seconds:
 
 
 def list_clips(cache: Path, clips: int) -> Seconds:
-    """Measure making a list of clips, without looking for them on a disk."""
-    started = time.perf_counter()
-    listed = min(clips, LISTED)
-    root = Path("/data/organized_dataset")
-    made = [
-        Clip(root / (name := f"train/violent/source{number // 50:06}/{number:08}.mp4"), name, 1, "")
-        for number in range(listed)
-    ]
-    return {"seconds": time.perf_counter() - started, "clips": len(made)}
+    """Measure finding the clips of a dataset of empty files, 1000 in a folder."""
+    with tempfile.TemporaryDirectory() as name:
+        dataset, in_one = Path(name), min(CLIPS_PER_FOLDER, clips // 20)
+        for number, first in enumerate(range(0, clips, in_one)):
+            split = ("train", "val")[number // 2 % 5 == 4]
+            folder = dataset / split / CLASS_NAMES[number % 2] / f"source{number:06}"
+            folder.mkdir(parents=True)
+            for clip in range(first, min(first + in_one, clips)):
+                os.close(os.open(folder / f"{clip:08}.mp4", os.O_CREAT))
+        started = time.perf_counter()
+        found = find_clips(dataset, seed=0)
+        seconds = time.perf_counter() - started
+        assert len(found) == clips
+        return {"seconds": seconds}
 
 
 if __name__ == "__main__":

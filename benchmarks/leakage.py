@@ -141,7 +141,7 @@ def altered_copies(sources: list[Clip], folder: Path) -> dict[Clip, Clip]:
             for image in altered:
                 writer.write(image)
             writer.release()
-            copies[Clip(path, path.name, source.label, "test", name)] = source
+            copies[Clip(path.parent, path.name, source.label, "test", name)] = source
     return copies
 
 

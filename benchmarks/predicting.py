@@ -47,9 +47,7 @@ def measure(
     dataset = Path(read_json(checkpoint_dir / CONFIG)["settings"]["dataset_path"])
     with (checkpoint_dir / PREDICTIONS).open(newline="", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))[:clips]
-    tested = [
-        Clip(dataset / r["clip"], r["clip"], CLASS_NAMES.index(r["label"]), "test") for r in rows
-    ]
+    tested = [Clip(dataset, r["clip"], CLASS_NAMES.index(r["label"]), "test") for r in rows]
     differences = []
 
     def predict() -> None:

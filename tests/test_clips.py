@@ -109,7 +109,7 @@ def test_group_on_two_sides_is_reported(tmp_path: Path) -> None:
 
 def make_clips(violent: int, nonviolent: int, group_size: int = 1) -> list[Clip]:
     return [
-        Clip(Path(f"/{label}/{n}"), f"{label}/{n}", label, "train", f"{label}:{n // group_size}")
+        Clip(Path("/"), f"{label}/{n}", label, "train", f"{label}:{n // group_size}")
         for label, count in ((1, violent), (0, nonviolent))
         for n in range(count)
     ]

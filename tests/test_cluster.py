@@ -402,6 +402,26 @@ def test_killed_worker_ends_the_others_and_all_go_on_after(
 
 
 @pytest.mark.slow
+def test_chief_killed_in_the_test_tests_after_a_restart(
+    drawn_clips: Path, tmp_path: Path, alone: Path
+) -> None:
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), *HARDER]
+    run = tmp_path / "run"
+    with Workers(2, *flags) as workers:
+        wait_until((run / "predictions.csv").exists)
+        workers.processes[0].send_signal(signal.SIGKILL)
+        status, _, said = workers.ends(within=60)[1]
+    assert status == 1, said
+    assert re.match(r"error: the chief, worker 0 of 2 \(.*\) is gone", error_of(said))
+    with Workers(2, *flags) as workers:
+        ended = workers.ends()
+    assert [status for status, _, _ in ended] == [0, 0], ended
+    assert re.search("continuing after epoch 10 of 10|this run is finished", ended[0][1])
+    assert_same_losses(run, alone)
+    assert {path.name for path in run.iterdir()} >= {*FILES, "training_results.json"}
+
+
+@pytest.mark.slow
 def test_worker_killed_in_extraction_is_made_up_for_by_one_process(
     drawn_clips: Path, tmp_path: Path, alone: Path
 ) -> None:

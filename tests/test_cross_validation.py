@@ -18,7 +18,7 @@ from train_rtx5000_dual_optimized import main
 def grouped_clips(groups: int, of_each: int) -> list[Clip]:
     """Return clips of both classes in every group."""
     return [
-        Clip(Path(f"/{group}_{n}"), f"{group}_{n}", n % 2, "train", f"source {group}")
+        Clip(Path("/"), f"{group}_{n}", n % 2, "train", f"source {group}")
         for group in range(groups)
         for n in range(of_each)
     ]

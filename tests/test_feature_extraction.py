@@ -146,7 +146,7 @@ def test_of_a_stream_that_is_added_only_that_is_computed(
 
 def test_moved_and_doubled_clips_are_the_same_clip(clips: list[Clip], tmp_path: Path) -> None:
     copies = [
-        Clip(Path(shutil.copy(clip.path, tmp_path / f"{n}.mp4")), f"{n}.mp4", clip.label, "val")
+        Clip(Path(shutil.copy(clip.path, tmp_path / f"{n}.mp4")).parent, f"{n}.mp4", 0, "val")
         for n, clip in enumerate([clips[0], clips[1], clips[1]])
     ]
     network = CountingNetwork()
@@ -159,7 +159,8 @@ def test_moved_and_doubled_clips_are_the_same_clip(clips: list[Clip], tmp_path: 
 
 
 def test_copies_in_two_batches_are_computed_once(clips: list[Clip], tmp_path: Path) -> None:
-    copy = Clip(Path(shutil.copy(clips[3].path, tmp_path / "copy.mp4")), "copy.mp4", 1, "val")
+    shutil.copy(clips[3].path, tmp_path / "copy.mp4")
+    copy = Clip(tmp_path, "copy.mp4", 1, "val")
     network = CountingNetwork()
     with opened_cache(tmp_path / "cache", RECIPE) as cache:
         rows, _ = extract_features([*clips[:4], copy, *clips[4:8]], [cache], network, 1, TIMEOUT)
@@ -175,8 +176,8 @@ def with_bad_clips(clips: list[Clip], tmp_path: Path) -> list[Clip]:
     bad = []
     for name, content in contents.items():
         (tmp_path / f"{name}.mp4").write_bytes(content)
-        bad.append(Clip(tmp_path / f"{name}.mp4", f"{name}.mp4", 1, "train"))
-    gone = Clip(tmp_path / "gone.mp4", "gone.mp4", 1, "train")
+        bad.append(Clip(tmp_path, f"{name}.mp4", 1, "train"))
+    gone = Clip(tmp_path, "gone.mp4", 1, "train")
     bad_link = tmp_path / "gone.mp4"
     bad_link.symlink_to(tmp_path / "nowhere.mp4")
     return [*clips[:3], *bad, gone, *clips[3:6]]
@@ -241,7 +242,7 @@ def test_only_a_few_clips_are_decoded_in_advance(
 
 @pytest.mark.parametrize(("lost", "stops"), [(0, False), (2, False), (3, True)])
 def test_too_many_unreadable_clips_of_a_split(lost: int, stops: bool) -> None:
-    clips = [Clip(Path(f"/{n}"), str(n), n % 2, "train" if n < 20 else "val") for n in range(60)]
+    clips = [Clip(Path("/"), str(n), n % 2, "train" if n < 20 else "val") for n in range(60)]
     bad = [BadClip(clip, "empty") for clip in clips[:lost]]
     message = too_many_unreadable(bad, clips, 0.1)
     assert bool(message) == stops
@@ -251,7 +252,7 @@ def test_too_many_unreadable_clips_of_a_split(lost: int, stops: bool) -> None:
 
 def test_folder_of_clips_that_is_gone_ends_the_run(clips: list[Clip], tmp_path: Path) -> None:
     """Leaving all of its clips out as bad ones would train on what happens to be left."""
-    gone = Clip(tmp_path / "unmounted" / "a.mp4", "a.mp4", 1, "train")
+    gone = Clip(tmp_path / "unmounted", "a.mp4", 1, "train")
     with (
         opened_cache(tmp_path / "cache", RECIPE) as cache,
         pytest.raises(RunError, match=r"unmounted.*Is its disk there"),

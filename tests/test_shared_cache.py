@@ -23,7 +23,7 @@ def clips(tmp_path: Path) -> list[Clip]:
     paths = [tmp_path / f"{number}.mp4" for number in range(6)]
     for path in paths:
         path.write_text(path.name)
-    return [Clip(path, path.name, 1, "train") for path in paths]
+    return [Clip(path.parent, path.name, 1, "train") for path in paths]
 
 
 def features_of(clip: Clip) -> np.ndarray:

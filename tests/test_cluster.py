@@ -3,15 +3,18 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -28,7 +31,7 @@ from input_pipeline import ClipFeatures, Share, evaluation_batches, training_bat
 from train_rtx5000_dual_optimized import main
 from training import DropoutByPlace
 
-TRAIN = [sys.executable, str(ROOT / "train_rtx5000_dual_optimized.py")]
+SCRIPT = str(ROOT / "train_rtx5000_dual_optimized.py")
 FILES = ("best_model.keras", "detector.json", "report.html", "predictions.csv", "splits.csv")
 
 
@@ -281,11 +284,17 @@ def test_part_of_a_batch_is_augmented_as_in_the_whole() -> None:
 class Workers:
     """The processes of a run; what is left of them is killed at the end of the block."""
 
-    def __init__(self, count: int, *flags: str, of_one: dict[int, list[str]] | None = None):
+    def __init__(
+        self,
+        count: int,
+        *flags: str,
+        of_one: Mapping[int, list[str]] = MappingProxyType({}),
+        scripts: Mapping[int, str] = MappingProxyType({}),
+    ):
         addresses = free_addresses(count)
         self.processes = [
             subprocess.Popen(
-                [*TRAIN, *flags, *(of_one or {}).get(number, [])],
+                [sys.executable, scripts.get(number, SCRIPT), *flags, *of_one.get(number, [])],
                 env=os.environ | {"TF_CONFIG": tf_config(addresses, number)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -455,15 +464,35 @@ def test_worker_that_is_told_to_end_tells_the_others(drawn_clips: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_worker_with_other_settings_is_refused_by_name(drawn_clips: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ("settings", r"the settings, learning_rate: it has 0\.002, the chief 0\.001"),
+        ("code", r"the code, clips\.py: it has [0-9a-f]{16}, the chief [0-9a-f]{16}"),
+        ("weights", r"the VGG19 weights: it has \['md5-\w+'\], the chief \['random-\w+'\]"),
+    ],
+)
+def test_worker_that_differs_is_refused_by_name(
+    other: str, words: str, drawn_clips: Path, tmp_path: Path
+) -> None:
     flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path)]
-    with Workers(2, *flags, of_one={1: ["--learning-rate", "0.002"]}) as workers:
+    more, script = {"settings": ["--learning-rate", "0.002"]}.get(other, []), SCRIPT
+    if other == "code":
+        for source in ROOT.glob("*.py"):
+            shutil.copy(source, tmp_path)
+        with (tmp_path / "clips.py").open("a") as file:
+            file.write("# changed\n")
+        script = str(tmp_path / Path(script).name)
+    if other == "weights":
+        with h5py.File(tmp_path / "other.h5", "w") as file:
+            kernels = file.create_group("block1_conv1")
+            kernels["kernel"], kernels["bias"] = np.ones((3, 3, 3, 64)), np.zeros(64)
+            kernels.attrs["weight_names"] = ["kernel", "bias"]
+        more = ["--vgg19-weights", str(tmp_path / "other.h5")]
+    with Workers(2, *flags, of_one={1: more}, scripts={1: script}) as workers:
         ended = workers.ends(within=60)
     for status, _, said in ended:
         assert status == 2
-        assert re.match(
-            r"error: worker 1 of 2 \(127\.0\.0\.1:\d+\) differs from the chief in the settings, "
-            r"learning_rate: it has 0\.002, the chief 0\.001",
-            error_of(said),
-        )
+        differs = r"error: worker 1 of 2 \(127\.0\.0\.1:\d+\) differs from the chief in "
+        assert re.match(differs + words, error_of(said)), said
     assert not (tmp_path / "run" / "training_config.json").exists()

@@ -277,7 +277,13 @@ class Cluster:
             coordinated_jobs=[CoordinatedJob(name=JOB, num_tasks=count)],
         )
         self._meet()
-        # From here on TensorFlow waits, for ever and with nothing of this process running.
+        # From here on TensorFlow waits, for ever and with nothing of this process running, so that
+        # what the end would be has to be said before.
+        log.info(
+            "all %d workers are there; TensorFlow connects them. If one is lost now, this process "
+            "ends within %.0f s, with a traceback: %s",
+            *(count, JOIN_WAIT, self._goes_on()),
+        )
         faulthandler.dump_traceback_later(JOIN_WAIT, exit=True)
         try:
             strategy = distribute.MultiWorkerMirroredStrategy(resolver, options)

@@ -54,14 +54,22 @@ def is_cache(folder: Path) -> bool:
     )
 
 
+def shard_name(worker: Worker | None) -> str:
+    """Return the name of the folder that a worker writes, in that of the cache; "": the cache."""
+    return f"{SHARD}{worker.number + 1}" if worker and worker.count > 1 else ""
+
+
+def shard_number(name: str) -> int | None:
+    """Return the number of the shard that a folder of this name is; None: of none."""
+    number = name.removeprefix(SHARD)
+    return int(number) if number.isdecimal() and number != name else None
+
+
 def shards_in(folder: Path) -> dict[int, Path]:
     """Return the shards that there are in a cache folder, by their numbers, ascending."""
-    found = {}
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if (number := path.name.removeprefix(SHARD)).isdigit() and path.name != number:
-                found[int(number)] = path
-    return dict(sorted(found.items()))
+    paths = folder.iterdir() if folder.is_dir() else ()
+    found = {path: shard_number(path.name) for path in paths}
+    return dict(sorted((number, path) for path, number in found.items() if number is not None))
 
 
 class CacheFolder:
@@ -90,8 +98,7 @@ class CacheFolder:
         self.path = path.expanduser().absolute()
         self.number, self.own = 0, self.path
         if worker and worker.count > 1:
-            self.number = worker.number + 1
-            self.own = self.path / f"{SHARD}{self.number}"
+            self.number, self.own = worker.number + 1, self.path / shard_name(worker)
         if local:
             self.number, self.own = LOCAL, local.expanduser().absolute()
         wait = busy or (lambda holder: None)

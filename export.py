@@ -331,7 +331,7 @@ def find_data(flags: argparse.Namespace, detector: "Detector", held: contextlib.
     import numpy as np
 
     from durable_files import read_json
-    from remote_cache import local_cache
+    from local_cache import LocalCache
     from remote_storage import clips_folder
     from run_clips import Where, cached_features, inputs_of_split
     from run_directory import CONFIG
@@ -339,9 +339,8 @@ def find_data(flags: argparse.Namespace, detector: "Detector", held: contextlib.
     config = read_json(detector.checkpoint_dir / CONFIG)
     settings = config["settings"]
     spool_dir = flags.spool_dir or Path(settings.get("spool_dir", Settings.spool_dir))
-    cache_dir, _ = held.enter_context(
-        local_cache(flags.cache_dir or folder_or_url(settings["cache_dir"]), spool_dir, write=False)
-    )
+    cache_dir = flags.cache_dir or folder_or_url(settings["cache_dir"])
+    cache = held.enter_context(LocalCache(cache_dir, spool_dir, write=False))
     dataset_path = held.enter_context(
         clips_folder(
             flags.dataset_path or folder_or_url(settings["dataset_path"]),
@@ -349,14 +348,14 @@ def find_data(flags: argparse.Namespace, detector: "Detector", held: contextlib.
             settings.get("spool_size", Settings.spool_size),
         )
     )
-    where = Where(cache_dir, dataset_path, flags.clip_timeout)
+    where = Where(cache.path, dataset_path, flags.clip_timeout)
     few = CHECKED_END_TO_END if flags.end_to_end else None
     clips, validation = inputs_of_split(
         detector, "val", flags.clips or few, where, flags.end_to_end
     )
     as_trained = None
     if config["precision"] != "float32":
-        cached = cached_features(detector, clips, cache_dir)
+        cached = cached_features(detector, clips, cache.path)
         if len(cached) == len(clips):
             as_trained = detector.judge_features(np.stack([cached[clip] for clip in clips]))
     calibration: list[Inputs] = []

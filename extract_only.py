@@ -7,7 +7,7 @@ cache of its own. What one that died has left undone, the next start does, with 
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cache_folder import BAD_CLIPS, LOG, CacheFolder
@@ -15,7 +15,7 @@ from clips import Clip, find_clips, find_unlabeled
 from cluster import Worker
 from config import Settings
 from durable_files import read_json, write_json
-from remote_cache import local_cache
+from local_cache import LocalCache
 from remote_storage import AnyPath, clips_folder
 from run_log import log, native_messages_to, start_log
 from shares import find_share, share_number, share_of
@@ -26,19 +26,26 @@ SHOWN = 5  # of what may be thousands of clips
 def extract_only(settings: Settings) -> int:
     """Compute the features of this process's share; say what is there and what is missing."""
     worker = find_share(settings)
+
+    def busy(holder: str) -> None:
+        print(f"{holder} extracts this share, {_named(worker)}: waiting for it", flush=True)
+
     with (
         clips_folder(settings.dataset_path, settings.spool_dir, settings.spool_size) as dataset,
-        local_cache(settings.cache_dir, settings.spool_dir, write=True, workers=worker.count) as (
-            cache_dir,
-            put_cache_back,
-        ),
+        # Of what others have computed it is enough to know that it is there.
+        LocalCache(settings.cache_dir, settings.spool_dir, worker, busy, rows=False) as cache,
     ):
-        _extract_share(settings, worker, dataset, cache_dir)
-        put_cache_back()
+        _extract_share(settings, worker, dataset, cache, busy)
     return 0
 
 
-def _extract_share(settings: Settings, worker: Worker, dataset: AnyPath, cache_dir: Path) -> None:
+def _extract_share(
+    settings: Settings,
+    worker: Worker,
+    dataset: AnyPath,
+    cache: LocalCache,
+    busy: Callable[[str], None],
+) -> None:
     if settings.demo and isinstance(dataset, Path):
         from demo_clips import draw_demo_clips
 
@@ -47,10 +54,7 @@ def _extract_share(settings: Settings, worker: Worker, dataset: AnyPath, cache_d
     clips += find_unlabeled(settings.unlabeled) if settings.unlabeled else []
     share = share_of(clips, worker)
 
-    def busy(holder: str) -> None:
-        print(f"{holder} extracts this share, {_named(worker)}: waiting for it", flush=True)
-
-    with CacheFolder(cache_dir, busy, worker, settings.cache_local) as folder:
+    with CacheFolder(cache.path, busy, worker, settings.cache_local) as folder:
         log_file = folder.own / LOG
         start_log(log_file)
         log.info(
@@ -112,13 +116,16 @@ def _extract_share(settings: Settings, worker: Worker, dataset: AnyPath, cache_d
         for item in bad:
             log.warning("bad clip %s: %s", item.clip.path, item.reason)
     if settings.cache_local:
-        publish(cache_dir, settings.cache_local, recipes, worker, busy)
-    with CacheFolder(cache_dir, busy, worker) as folder:
+        publish(cache.path, settings.cache_local, recipes, worker, busy)
+    with CacheFolder(cache.path, busy, worker) as folder:
         write_json(folder.own / BAD_CLIPS, {item.clip.name: item.reason for item in bad})
+        cache.put_back()
+        cache.look_again()
+        folder.look_again()
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
         rows = known_rows(clips, caches, unchanged=True)
         unreadable = _unreadable(folder)
-    _say_what_is_there(clips, {clip.name for clip in rows}, unreadable, folder, worker)
+    _say_what_is_there(clips, {clip.name for clip in rows}, unreadable, cache, worker)
 
 
 def _named(worker: Worker) -> str:
@@ -135,14 +142,14 @@ def _say_what_is_there(
     clips: Sequence[Clip],
     there: set[str],
     unreadable: set[str],
-    folder: CacheFolder,
+    cache: LocalCache,
     worker: Worker,
 ) -> None:
     missing = [clip for clip in clips if clip.name not in there]
     bad = [clip for clip in missing if clip.name in unreadable]
     open_ = [clip for clip in missing if clip.name not in unreadable]
     log.info(
-        "%d of %d clips have features in %s", len(clips) - len(missing), len(clips), folder.path
+        "%d of %d clips have features in %s", len(clips) - len(missing), len(clips), cache.where
     )
     if bad:
         log.warning("%d clips cannot be read: %s", len(bad), _some(bad))

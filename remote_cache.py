@@ -1,13 +1,14 @@
-"""A feature cache in a store: worked on as a copy on this disk, and put back after extraction.
+"""A folder of a feature cache in a store: its copy on this disk, and how that is put back.
 
     URL/manifests/00000007.json   which objects make up which file; the highest number counts
     URL/data/<commit>/<number>    parts of files, written once under names of their own
     URL/lock.json                 who is writing, and that they still are
+    URL/shard_2/…                 the same again: a worker's own folder, see `local_cache`
 
-What is in the cache's folder is of no concern here: it is copied file by file, in parts, of which
-those that are the same stay as they are. The manifest is the last that is written, in one request,
-under a number that must not be taken: an upload that is cut off leaves the cache as it was, and of
-two that began from the same manifest one is refused. The lock only saves both the work.
+The folder is copied file by file, in parts, of which those that are the same stay as they are. The
+manifest is the last that is written, in one request, under a number that must not be taken: an
+upload that is cut off leaves the cache as it was, and of two that began from the same manifest one
+is refused. The lock only saves both the work.
 """
 
 import contextlib
@@ -22,112 +23,56 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
-from durable_files import failing_as, read_json, replace_file, write_json
+from cache_folder import LOG, shard_number
+from durable_files import failing_as, read_json, write_json
 from errors import RunError, UserError, end_if_told
-from folder_lock import locked
 from remote_storage import RemoteStore, is_of_store, reason_of
 from run_log import log
 
 PART = 32 * 2**20  # bytes: one request, and what is sent again of a file that grew
+TRIES = 3  # to read what others are changing
 AT_ONCE = 8  # parts on their way; memory holds one each
 LOOK_EVERY = 5.0  # seconds, while another run has the cache
 RENEW_EVERY = 60.0  # seconds between signs of life of who has it
 LOCK_AGE = 300.0  # seconds without one, as seen here, after which its owner is taken for dead
 
 LOCK, MANIFESTS, DATA = "lock.json", "manifests", "data"
-BASE, STAMPS, OWNER, FILES = "base.json", "stamps.json", "owner", "cache"  # here, beside the files
+BASE, STAMPS = "base.json", "stamps.json"  # here, of a copy
+ROWS = ".features"  # ends the names of the files that are large
 
 Files = dict[str, list[dict[str, Any]]]  # a file's parts, in order: object, size, checksum
 _NOTHING: dict[str, Any] = {"version": 0, "files": {}}
 
 
 class CacheCopy:
-    """The copy of a cache that a URL names, this process's own until the block ends.
-
-    The cache itself is this run's from the beginning of the block to `put_back`.
+    """A folder of a cache in a store, and its copy. This process must be the only one at that.
 
     Args:
-        spool_dir: where the copy is; it stays there, so that the next run fetches what is new.
-        flag: that named the cache, for messages.
-        write: whether it will be put back; else nothing is written to the store.
-
-    Raises:
-        UserError: the copy is in use; the store refuses; the URL is no cache's.
-        RunError: the store does not answer; this disk is full.
+        path: where the copy is; folders of shards in it are others' concern.
+        notes: a folder for what is known of it. Both stay: the next run fetches what is new.
+        own: whether what is computed here goes into it; else it is what the store has, no more.
+        rows: whether the features themselves are wanted; else their files are holes of that size,
+            by which it is known that they are there. An own copy must have them.
     """
 
-    def __init__(self, url: str, spool_dir: Path, flag: str = "--cache-dir", write: bool = True):
-        self.store, self.write = RemoteStore(url, flag), write
-        name = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
-        self.folder = spool_dir.expanduser().absolute() / name
-        self.path = self.folder / FILES
+    def __init__(
+        self, store: RemoteStore, path: Path, notes: Path, own: bool = True, rows: bool = True
+    ):
+        self.store, self.path, self.folder = store, path, notes
+        self.own, self.rows = own, rows
         self._next = 1  # number of a manifest
-        self._held = contextlib.ExitStack()
-        self._remote = contextlib.ExitStack()
 
-    def __enter__(self) -> Self:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._held.enter_context(locked(self.folder, self._refuse))
-        except OSError as error:
-            raise UserError(f"--spool-dir {self.folder} cannot be written: {error}") from error
-        with self._held.pop_all() as held, self._telling("read"):
-            self._require_ours()
-            if self.write:
-                with self._telling("written"):
-                    lock = _Lock(self.store, self._identity())
-                    self._remote.enter_context(lock)
-            with contextlib.ExitStack() as undo:
-                undo.callback(self._remote.close)
-                self._fetch()
-                undo.pop_all()
-            self._held = held.pop_all()
-        return self
+    def require_ours(self) -> None:
+        """Raise `UserError` if there are files of another program in the folder of the store.
 
-    def __exit__(self, *error: object) -> None:
-        self._remote.close()
-        self._held.close()
-
-    def _refuse(self, holder: str) -> NoReturn:
-        raise UserError(
-            f"{self.store.flag} {self.store.url}: the copy of it in {self.folder} is in use by "
-            f"{holder}: wait for its end, or give another --spool-dir"
-        )
-
-    @contextlib.contextmanager
-    def _telling(self, done: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not is_of_store(error):
-                raise
-            raise self.store.explained(error, done) from error
-
-    def _identity(self) -> str:
-        """Return a name for this folder: whoever holds its lock is the only one with that name."""
-        path = self.folder / OWNER
-        if not path.exists():
-            replace_file(path, lambda partial: partial.write_text(uuid.uuid4().hex))
-        return path.read_text()
-
-    def _require_ours(self) -> None:
-        try:
-            found = self.store.ask(self.store.files.ls, self.store.root, detail=False)
-        except FileNotFoundError:
-            bucket = self.store.root.partition("/")[0]  # HDFS has none
-            try:
-                if bucket:
-                    self.store.ask(self.store.files.info, bucket)
-            except FileNotFoundError as error:
-                raise UserError(
-                    f"{self.store.flag} {self.store.url}: there is no bucket {bucket}: make it"
-                ) from error
-            return
-        names = {path.rstrip("/").rpartition("/")[2] for path in found}
-        names.discard(self.store.root.rpartition("/")[2])  # the mark of an empty folder
-        if foreign := sorted(names - {LOCK, MANIFESTS, DATA}):
+        Raises:
+            UserError: also if there is no such bucket, or it may not be read.
+            RunError: the store does not answer.
+        """
+        names = names_in(self.store) - {LOCK, MANIFESTS, DATA}
+        if foreign := sorted(name for name in names if shard_number(name) is None):
             raise UserError(
                 f"{self.store.flag} {self.store.url} is not empty and no cache of this program's "
                 f"making ({foreign[0]} is in it): name another folder"
@@ -170,51 +115,77 @@ class CacheCopy:
 
     # From the store to here.
 
+    def fetch(self) -> None:
+        """Make the copy what the store has; what an own one has beyond its base stays, if it may.
+
+        Raises:
+            UserError: it may not be read, or is no cache.
+            RunError: the store does not answer, or is damaged; this disk is full.
+        """
+        self.require_ours()
+        with failing_as(self.folder):
+            for folder in (self.path, self.folder):
+                folder.mkdir(parents=True, exist_ok=True)
+        with telling(self.store, "read"):
+            for _ in range(TRIES):
+                with contextlib.suppress(FileNotFoundError):  # superseded while it was read, twice
+                    self._fetch()
+                    return
+        raise RunError(
+            f"{self.store.url} has lost a part of its data, or is being changed: start again; "
+            "if that does not help, name another --cache-dir"
+        )
+
     def _fetch(self) -> None:
-        """Make the copy what the cache is; what it has beyond its own base stays, if it may."""
         newest, base = self._newest(), self._base()
         if newest["version"] == 0:
-            if base["version"]:
-                log.warning("%s is empty: the copy of it here is put there again", self.store.url)
+            if self.own and base["version"]:
+                log.warning("%s is empty: the copy of it here counts", self.store.url)
+                self._keep_as_base(_NOTHING)
+            elif not self.own:
+                self._remove_all_but({})
                 self._keep_as_base(_NOTHING)
             return
+        wanted = {n: p for n, p in newest["files"].items() if self.rows or not n.endswith(ROWS)}
         unchanged = self._unchanged(base["files"])
         if newest["version"] == base["version"] and newest["commit"] == base["commit"]:
             # A run that was killed may have added to it: it goes on from there.
-            missing = [name for name in newest["files"] if not (self.path / name).exists()]
-            if not missing:
+            there = all((self.path / name).exists() for name in newest["files"])
+            if there and wanted.keys() <= base["files"].keys():
                 return
-        elif base["files"] and set(unchanged) != set(self._files()):
+        elif self.own and base["files"] and set(unchanged) != set(self._files()):
             log.warning(
                 "features that an earlier run computed here were not put back to %s, and another "
                 "run has changed it since: they are computed anew",
                 self.store.url,
             )
-        try:
-            self._fetch_files(newest, base, unchanged)
-        except FileNotFoundError:  # superseded while it was read, twice
-            raise RunError(
-                f"{self.store.url} has lost a part of its data, or is being changed: start again; "
-                "if that does not help, name another --cache-dir"
-            ) from None
+        self._fetch_files(newest, wanted, base["files"], unchanged)
+
+    def _remove_all_but(self, files: Files) -> None:
+        for name in self._files():
+            if name not in files:
+                (self.path / name).unlink()
 
     def _fetch_files(
-        self, newest: dict[str, Any], base: dict[str, Any], unchanged: dict[str, Any]
+        self, newest: dict[str, Any], wanted: Files, base: Files, unchanged: dict[str, Any]
     ) -> None:
         (self.folder / BASE).unlink(missing_ok=True)  # until all of it is here
         started, fetched = time.perf_counter(), 0
-        for name in self._files():
-            if name not in newest["files"]:
-                (self.path / name).unlink()
+        self._remove_all_but(newest["files"])
+        here: Files = {}
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch") as threads:
             for name, parts in newest["files"].items():
-                if name in unchanged and base["files"][name] == parts:
+                if name in unchanged and base[name] == parts:
+                    here[name] = parts
                     continue
                 path = self.path / name
                 with failing_as(path):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.touch()
                     os.truncate(path, sum(part["size"] for part in parts))
+                if name not in wanted:
+                    continue
+                here[name] = parts
 
                 def fetch(place: int, part: dict[str, Any], path: Path = path) -> int:
                     with failing_as(path), path.open("rb") as file:
@@ -231,7 +202,7 @@ class CacheCopy:
                 for done in threads.map(fetch, range(len(parts)), parts):
                     end_if_told()
                     fetched += done
-        self._keep_as_base(newest)
+        self._keep_as_base({**newest, "files": here})
         seconds = time.perf_counter() - started
         log.info("%.1f MB of %s fetched in %.1f s", fetched / 1e6, self.store.url, seconds)
 
@@ -247,20 +218,22 @@ class CacheCopy:
 
     # From here to the store.
 
-    def put_back(self) -> None:
-        """Put what has changed into the store, and let go of the cache there; the copy is kept.
+    def put_back(self) -> bool:
+        """Put what has changed into the store; the copy is kept.
 
         Nobody may be writing to the copy.
+
+        Returns:
+            Whether the store has it now: not if another run has changed it since it was fetched.
 
         Raises:
             UserError: it may not be written there.
             RunError: the store does not answer. The copy keeps what it has.
         """
-        with self._telling("written"):
-            self._put_back()
-        self._remote.close()
+        with telling(self.store, "written"):
+            return self._put_back()
 
-    def _put_back(self) -> None:
+    def _put_back(self) -> bool:
         base, commit = self._base(), uuid.uuid4().hex
         unchanged, started = self._unchanged(base["files"]), time.perf_counter()
         files: Files = {}
@@ -294,15 +267,11 @@ class CacheCopy:
                     sent += part["size"] if part["object"].startswith(f"{DATA}/{commit}/") else 0
         if files == base["files"]:
             self._keep_as_base(base)  # touched files are known again
-            return
+            return True
         manifest = {"version": self._next, "commit": commit, "files": files}
         if not self._commit(manifest):
-            log.warning(
-                "%s was changed by another run meanwhile: the features that were computed here "
-                "serve this run, but are not put there",
-                self.store.url,
-            )
-            return
+            return False
+        self._next += 1
         self._keep_as_base(manifest)
         log.info(
             "%.1f MB put back to %s in %.1f s",
@@ -312,6 +281,7 @@ class CacheCopy:
         )
         with _going_on(self.store, DATA):
             self._remove_superseded(manifest)
+        return True
 
     def _commit(self, manifest: dict[str, Any]) -> bool:
         """Put a manifest in its place; False if there is another of its number."""
@@ -358,12 +328,18 @@ class CacheCopy:
     # What is here.
 
     def _files(self) -> list[str]:
-        """Return the names of the copy's files, but hidden ones: locks, and what is unfinished."""
+        """Return the names of the copy's files.
+
+        Not hidden ones (locks, and what is unfinished), those of shards, and this machine's log.
+        """
+        files = [path for path in self.path.rglob("*") if path.is_file()]
+        names = [path.relative_to(self.path) for path in files]
         return sorted(
-            path.relative_to(self.path).as_posix()
-            for path in self.path.rglob("*")
-            if path.is_file()
-            and not any(part.startswith(".") for part in path.relative_to(self.path).parts)
+            name.as_posix()
+            for name in names
+            if not any(part.startswith(".") for part in name.parts)
+            and shard_number(name.parts[0]) is None
+            and name != Path(LOG)
         )
 
     def _unchanged(self, files: Files) -> dict[str, Any]:
@@ -390,16 +366,21 @@ class CacheCopy:
         write_json(self.folder / BASE, manifest)
 
 
-class _Lock:
-    """The lock object of a cache, renewed until the block ends; waited for.
+class CacheLock:
+    """The lock object of a folder of a cache, renewed until the block ends; waited for.
 
-    Its owner is taken for dead if it is seen to give no sign of life for `LOCK_AGE`, or if it is
-    the same copy's folder: of that, this process has the local lock.
+    Its owner is taken for dead if it is seen to give no sign of life for `LOCK_AGE`, or if it has
+    the same name.
+
+    Args:
+        owner: a name that no other process has now.
+        busy: called once, with "process 123 on HOST", if another one has it.
     """
 
-    def __init__(self, store: RemoteStore, owner: str):
+    def __init__(self, store: RemoteStore, owner: str, busy: Callable[[str], None]):
         self.store = store
         self.owner = owner
+        self.busy = busy
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="cache lock", daemon=True)
 
@@ -420,7 +401,7 @@ class _Lock:
                     self.store.ask(self.store.files.rm_file, self.store.path_of(LOCK))
                 continue
             if not told:
-                log.info("%s has %s: waiting for it", holder.split("\n")[0], self.store.url)
+                self.busy(holder.split("\n")[0])
                 told = True
             time.sleep(min(LOOK_EVERY, LOCK_AGE / 4))
         self._thread.start()
@@ -463,6 +444,41 @@ class _Lock:
                 )
 
 
+def names_in(store: RemoteStore) -> set[str]:
+    """Return the names of what is in a folder; one that is not there is empty.
+
+    Raises:
+        UserError: its bucket is not there, or it may not be read.
+        RunError: the store does not answer.
+    """
+    with telling(store, "read"):
+        try:
+            found = store.ask(store.files.ls, store.root, detail=False)
+        except FileNotFoundError:
+            bucket = store.root.partition("/")[0]  # HDFS has none
+            try:
+                if bucket:
+                    store.ask(store.files.info, bucket)
+            except FileNotFoundError as error:
+                raise UserError(
+                    f"{store.flag} {store.url}: there is no bucket {bucket}: make it"
+                ) from error
+            return set()
+    names = {path.rstrip("/").rpartition("/")[2] for path in found}
+    return names - {store.root.rpartition("/")[2]}  # the mark of an empty folder
+
+
+@contextlib.contextmanager
+def telling(store: RemoteStore, done: str) -> Iterator[None]:
+    """Raise what the user is to be told of an error of the store."""
+    try:
+        yield
+    except Exception as error:
+        if not is_of_store(error):
+            raise
+        raise store.explained(error, done) from error
+
+
 @contextlib.contextmanager
 def _going_on(store: RemoteStore, name: str) -> Iterator[None]:
     """Let the store fail: a lock gets old, what is superseded is removed the next time."""
@@ -496,29 +512,3 @@ def _changed(info: dict[str, Any]) -> datetime | None:
         if isinstance(info.get(key), datetime):
             return info[key]
     return None
-
-
-@contextlib.contextmanager
-def local_cache(
-    where: Path | str, spool_dir: Path, write: bool, workers: int = 1
-) -> "Iterator[tuple[Path, Callable[[], None]]]":
-    """Give the folder of a cache that a setting names, and what puts it back.
-
-    Args:
-        where: a local folder, given as it is, or the URL of one, of which a copy is given.
-        write: whether it will be put back.
-        workers: of the run; a cache in a store is written by one.
-
-    Raises:
-        UserError: there are more; else as `CacheCopy`.
-    """
-    if isinstance(where, Path):
-        yield where, lambda: None
-        return
-    if workers > 1:
-        raise UserError(
-            f"--cache-dir {where} is written by one process, and there are {workers} workers: give "
-            "a folder on a disk that they share"
-        )
-    with CacheCopy(where, spool_dir, write=write) as copy:
-        yield copy.path, copy.put_back

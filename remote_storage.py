@@ -6,6 +6,7 @@ are imported here only, when there is a URL.
 """
 
 import contextlib
+import copy
 import errno
 import hashlib
 import io
@@ -84,6 +85,12 @@ class RemoteStore:
         if scheme == "s3":  # its five tries around botocore's five make a store's end take minutes
             self.files.retries = 1
         self.root = self.files._strip_protocol(url).rstrip("/")
+
+    def below(self, name: str) -> "RemoteStore":
+        """Return a folder in this one, over the same connections."""
+        store = copy.copy(self)
+        store.url, store.root = f"{self.url}/{name}", self.path_of(name)
+        return store
 
     def path_of(self, name: str) -> str:
         """Return a file's full name in the store, from its name below the folder."""

@@ -10,6 +10,7 @@ from cluster import Worker
 from errors import RunError, end_if_told
 from feature_cache import FeatureCache, Recipe
 from feature_extraction import ClipRows, known_rows
+from local_cache import LocalCache
 from run_log import log
 
 SEEN_WITHIN = 120.0  # seconds: what one host writes, others see once their own memory of it is old
@@ -38,18 +39,25 @@ def publish(
 
 
 def rows_of_all_shares(
-    clips: Sequence[Clip], bad: Collection[str], folder: CacheFolder, recipes: Sequence[Recipe]
+    clips: Sequence[Clip],
+    bad: Collection[str],
+    cache: LocalCache,
+    folder: CacheFolder,
+    recipes: Sequence[Recipe],
 ) -> tuple[list[FeatureCache], ClipRows]:
     """Return the caches, opened anew, and the rows of all clips, once all workers have stored them.
 
     Args:
         bad: names of clips that have none.
+        cache: is looked into again, and is where `folder` is.
 
     Raises:
-        RunError: features do not come to be seen here.
+        UserError: a store refuses.
+        RunError: features do not come to be seen here; a store does not answer.
     """
     deadline = time.monotonic() + SEEN_WITHIN
     while True:
+        cache.look_again()
         folder.look_again()
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
         rows = known_rows(clips, caches)
@@ -58,9 +66,9 @@ def rows_of_all_shares(
             return caches, rows
         if time.monotonic() > deadline:
             raise RunError(
-                f"{len(missing)} clips have no features in {folder.path} that this host can see, "
+                f"{len(missing)} clips have no features in {cache.where} that this host can see, "
                 f"the first is {missing[0].path}; another worker has computed them. Is --cache-dir "
-                "on a disk that all hosts share, and the dataset at the same path on all?"
+                "on a disk that all hosts share, or a URL, and the dataset at the same path on all?"
             )
         end_if_told()
         time.sleep(LOOK_EVERY)

@@ -202,8 +202,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         too_many_unreadable,
     )
     from feature_survey import survey_features
+    from local_cache import LocalCache
     from model_architecture import load_vgg19_weights, vgg19
-    from remote_cache import local_cache
     from shared_cache import bring_here, publish, rows_of_all_shares
     from shares import share_of
 
@@ -218,6 +218,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     # Copies are found by what clips show, not by how it moves: RGB features, or thumbnails.
     seen = settings.streams.index("rgb") if "rgb" in settings.streams else views
 
+    kept_in = "a folder" if isinstance(settings.cache_dir, Path) else settings.cache_dir
     cluster.require_same(
         {
             "the code": code_checksums(),
@@ -227,6 +228,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             "the VGG19 weights": [recipe.weights for recipe in recipes],
             "the replicas of a host": [device.device_type for device in devices],
             "the precision": precision.computation,
+            "where features are kept": kept_in,
             "a run to continue (is --checkpoint-dir on a shared disk?)": continuing,
         }
     )
@@ -243,10 +245,10 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     def wait_for_cache(holder: str) -> None:
         log.info("%s has %s: waiting for it", holder, settings.cache_dir)
 
-    cache_dir, put_cache_back = held.enter_context(
-        local_cache(settings.cache_dir, settings.spool_dir, write=True, workers=worker.count)
+    cache_on_disk = held.enter_context(
+        LocalCache(settings.cache_dir, settings.spool_dir, worker, wait_for_cache)
     )
-    with CacheFolder(cache_dir, wait_for_cache, worker, settings.cache_local) as folder:
+    with CacheFolder(cache_on_disk.path, wait_for_cache, worker, settings.cache_local) as folder:
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
         for attempt in range(EXTRACTIONS):
             with enough_memory(
@@ -266,14 +268,15 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     bar=has_bar,
                 )
             if settings.cache_local:
-                publish(cache_dir, settings.cache_local, recipes, worker, wait_for_cache)
+                publish(cache_on_disk.path, settings.cache_local, recipes, worker, wait_for_cache)
             if worker.count > 1:
                 # The others' shares, once all have them.
+                cache_on_disk.put_back()
                 own = {item.clip.name: item.reason for item in bad}
                 of_all = cluster.all_of("the features", own)
                 reasons = {name: why for of_one in of_all for name, why in of_one.items()}
                 bad = [BadClip(c, reasons[c.name]) for c in wanted if c.name in reasons]
-                caches, rows = rows_of_all_shares(wanted, reasons, folder, recipes)
+                caches, rows = rows_of_all_shares(wanted, reasons, cache_on_disk, folder, recipes)
             if settings.cache_local:
                 rows = bring_here(rows, caches)
             if attempt == 0:
@@ -304,7 +307,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 f"{folder.path}: rows are damaged as soon as they are written: look at that disk, "
                 "or give another --cache-dir"
             )
-    put_cache_back()
+    cache_on_disk.put_back()
+    cache_on_disk.let_go()
     for cache in caches[:views]:
         log.info(
             "%s features%s of %d clips at %s in %s",

@@ -13,7 +13,7 @@ from object_store import CUT, ObjectStore, fail_first
 from cache_folder import CacheFolder
 from errors import RunError, UserError
 from feature_cache import FeatureCache, Recipe
-from remote_cache import CacheCopy
+from local_cache import LocalCache
 
 URL = "s3://bucket/features"
 RECIPE = Recipe(frames=4, layer="block1_conv1", weights="random-0", features=64, dtype="float16")
@@ -31,7 +31,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("remote_cache.PART", 4 * ROW)
 
 
-def add(copy: CacheCopy, first: int, count: int) -> None:
+def add(copy: LocalCache, first: int, count: int) -> None:
     """Store features of clips with these numbers, all of a clip's values its number."""
     with CacheFolder(copy.path) as folder:
         cache = FeatureCache(folder, RECIPE)
@@ -41,7 +41,7 @@ def add(copy: CacheCopy, first: int, count: int) -> None:
         cache.commit()
 
 
-def found(copy: CacheCopy) -> list[float]:
+def found(copy: LocalCache) -> list[float]:
     """Return the numbers of the clips that the cache has, each as its features tell it."""
     with CacheFolder(copy.path) as folder:
         cache = FeatureCache(folder, RECIPE)
@@ -53,11 +53,11 @@ def found(copy: CacheCopy) -> list[float]:
 def test_another_machine_finds_it_and_only_what_is_new_is_sent(
     bucket: ObjectStore, tmp_path: Path
 ) -> None:
-    with CacheCopy(URL, tmp_path / "a") as copy:
+    with LocalCache(URL, tmp_path / "a") as copy:
         add(copy, 0, 10)
         copy.put_back()
     assert "features/lock.json" not in bucket.names("bucket")
-    with CacheCopy(URL, tmp_path / "b") as copy:
+    with LocalCache(URL, tmp_path / "b") as copy:
         assert found(copy) == list(range(10))
         add(copy, 10, 3)
         before = len(bucket.requests)
@@ -66,18 +66,18 @@ def test_another_machine_finds_it_and_only_what_is_new_is_sent(
     # The two whole parts of the first ten rows are there; the third and a fourth are not.
     assert sorted(path[-6:] for path in sent if ".features/" in path) == ["000002", "000003"]
     before = len(bucket.requests)
-    with CacheCopy(URL, tmp_path / "a") as copy:
+    with LocalCache(URL, tmp_path / "a") as copy:
         assert found(copy) == list(range(13))
         fetched = [path for method, path in bucket.requests[before:] if method == "GET"]
         assert sorted(path[-6:] for path in fetched if ".features/" in path) == ["000002", "000003"]
 
 
 def test_nothing_is_sent_or_fetched_if_nothing_changed(bucket: ObjectStore, tmp_path: Path) -> None:
-    with CacheCopy(URL, tmp_path) as copy:
+    with LocalCache(URL, tmp_path) as copy:
         add(copy, 0, 10)
         copy.put_back()
     names, before = bucket.names("bucket"), len(bucket.requests)
-    with CacheCopy(URL, tmp_path) as copy:
+    with LocalCache(URL, tmp_path) as copy:
         copy.put_back()
     assert bucket.names("bucket") == names
     assert not any("/data/" in path for _, path in bucket.requests[before:])
@@ -88,7 +88,7 @@ def test_what_is_superseded_is_removed_and_the_one_before_stays(
     bucket: ObjectStore, tmp_path: Path
 ) -> None:
     for number in range(4):
-        with CacheCopy(URL, tmp_path) as copy:
+        with LocalCache(URL, tmp_path) as copy:
             add(copy, 5 * number, 5)
             (copy.path / "changes").write_text(str(number))
             second = int(time.time())
@@ -101,7 +101,7 @@ def test_what_is_superseded_is_removed_and_the_one_before_stays(
     assert manifests == [f"features/manifests/0000000{number}.json" for number in (3, 4)]
     assert len(first) == 1
     assert not set(first) & set(bucket.names("bucket"))
-    with CacheCopy(URL, tmp_path / "b") as copy:
+    with LocalCache(URL, tmp_path / "b") as copy:
         assert found(copy) == list(range(20))
 
 
@@ -111,8 +111,8 @@ from pathlib import Path
 import numpy as np
 from cache_folder import CacheFolder
 from feature_cache import FeatureCache, Recipe
-from remote_cache import CacheCopy
-with CacheCopy(sys.argv[1], Path(sys.argv[2])) as copy:
+from local_cache import LocalCache
+with LocalCache(sys.argv[1], Path(sys.argv[2])) as copy:
     with CacheFolder(copy.path) as folder:
         cache = FeatureCache(folder, Recipe(4, "block1_conv1", "random-0", 64, "float16"))
         values = np.arange(10, 15, dtype=np.float16)[:, None, None]
@@ -126,7 +126,7 @@ with CacheCopy(sys.argv[1], Path(sys.argv[2])) as copy:
 def test_a_killed_upload_leaves_the_cache_as_it_was_and_the_next_start_goes_on(
     bucket: ObjectStore, tmp_path: Path, at: str
 ) -> None:
-    with CacheCopy(URL, tmp_path / "a") as copy:
+    with LocalCache(URL, tmp_path / "a") as copy:
         add(copy, 0, 10)
         copy.put_back()
     reached, released = threading.Event(), threading.Event()
@@ -145,12 +145,12 @@ def test_a_killed_upload_leaves_the_cache_as_it_was_and_the_next_start_goes_on(
         process.kill()
     released.set()
     bucket.fault = lambda method, path: None
-    with CacheCopy(URL, tmp_path / "other", write=False) as copy:
+    with LocalCache(URL, tmp_path / "other", write=False) as copy:
         assert found(copy) == list(range(10))
-    with CacheCopy(URL, tmp_path / "a") as copy:  # does not wait for the lock of the dead one
+    with LocalCache(URL, tmp_path / "a") as copy:  # does not wait for the lock of the dead one
         assert found(copy) == list(range(15))
         copy.put_back()
-    with CacheCopy(URL, tmp_path / "other") as copy:
+    with LocalCache(URL, tmp_path / "other") as copy:
         assert found(copy) == list(range(15))
 
 
@@ -161,12 +161,12 @@ def test_of_two_writers_the_second_waits_and_goes_on_from_the_first(
     seen: list[list[float]] = []
 
     def second() -> None:
-        with CacheCopy(URL, tmp_path / "b") as copy:
+        with LocalCache(URL, tmp_path / "b") as copy:
             seen.append(found(copy))
             add(copy, 10, 5)
             copy.put_back()
 
-    with CacheCopy(URL, tmp_path / "a") as copy:
+    with LocalCache(URL, tmp_path / "a") as copy:
         thread = threading.Thread(target=second)
         before = len(bucket.requests)
         thread.start()
@@ -174,9 +174,10 @@ def test_of_two_writers_the_second_waits_and_goes_on_from_the_first(
             thread.join(0.02)
         add(copy, 0, 10)
         copy.put_back()
+        copy.let_go()
         thread.join(60)
     assert seen == [list(map(float, range(10)))]
-    with CacheCopy(URL, tmp_path / "c", write=False) as copy:
+    with LocalCache(URL, tmp_path / "c", write=False) as copy:
         assert found(copy) == list(range(15))
 
 
@@ -185,27 +186,27 @@ def test_a_writer_that_was_taken_for_dead_overwrites_nothing(
 ) -> None:
     monkeypatch.setattr("remote_cache.LOCK_AGE", 0.2)
     monkeypatch.setattr("remote_cache.LOOK_EVERY", 0.05)
-    with CacheCopy(URL, tmp_path / "slow") as slow:
+    with LocalCache(URL, tmp_path / "slow") as slow:
         add(slow, 0, 10)
-        with CacheCopy(URL, tmp_path / "b") as copy:
+        with LocalCache(URL, tmp_path / "b") as copy:
             assert found(copy) == []
             add(copy, 20, 5)
             copy.put_back()
         slow.put_back()  # told by a warning; its run goes on with what it has
         assert found(slow) == list(range(10))
-    with CacheCopy(URL, tmp_path / "c", write=False) as copy:
+    with LocalCache(URL, tmp_path / "c", write=False) as copy:
         assert found(copy) == list(range(20, 25))
-    with CacheCopy(URL, tmp_path / "slow") as slow:
+    with LocalCache(URL, tmp_path / "slow") as slow:
         assert found(slow) == list(range(20, 25))
 
 
 def test_a_copy_in_use_is_refused(bucket: ObjectStore, tmp_path: Path) -> None:
     with (
-        CacheCopy(URL, tmp_path) as copy,
+        LocalCache(URL, tmp_path) as copy,
         pytest.raises(UserError, match=r"in use by process \d+.*--spool-dir"),
     ):
         assert found(copy) == []
-        CacheCopy(URL, tmp_path).__enter__()
+        LocalCache(URL, tmp_path).__enter__()
 
 
 def foreign(store: ObjectStore) -> None:
@@ -233,9 +234,9 @@ def test_what_the_user_can_put_right_is_told(
 ) -> None:
     make(bucket)
     with pytest.raises(UserError, match=said):
-        CacheCopy(URL, tmp_path).__enter__()
+        LocalCache(URL, tmp_path).__enter__()
     with pytest.raises(UserError, match=said):  # and nothing is held
-        CacheCopy(URL, tmp_path).__enter__()
+        LocalCache(URL, tmp_path).__enter__()
 
 
 @pytest.mark.parametrize("how", [500, CUT])
@@ -244,7 +245,7 @@ def test_uploads_and_downloads_are_tried_again(
 ) -> None:
     for method in ("PUT", "GET"):
         bucket.fault = fail_first(2, how, method, "")
-        with CacheCopy(URL, tmp_path / method) as copy:
+        with LocalCache(URL, tmp_path / method) as copy:
             assert found(copy) == ([] if method == "PUT" else list(range(10)))
             add(copy, 0, 10) if method == "PUT" else None
             copy.put_back()
@@ -262,20 +263,20 @@ def test_a_lost_answer_to_a_lock_or_manifest_is_not_taken_for_another_writer(
         return True
 
     bucket.loses_answer = lose
-    with CacheCopy(URL, tmp_path / "a") as copy:
+    with LocalCache(URL, tmp_path / "a") as copy:
         add(copy, 0, 10)
         copy.put_back()
     assert {path.rpartition("/")[2] for path in lost} == {"lock.json", "00000001.json"}
-    with CacheCopy(URL, tmp_path / "b", write=False) as copy:
+    with LocalCache(URL, tmp_path / "b", write=False) as copy:
         assert found(copy) == list(range(10))
 
 
 def test_a_damaged_part_is_told(bucket: ObjectStore, tmp_path: Path) -> None:
-    with CacheCopy(URL, tmp_path / "a") as copy:
+    with LocalCache(URL, tmp_path / "a") as copy:
         add(copy, 0, 10)
         copy.put_back()
     (name,) = (name for name in bucket.names("bucket") if ".features/" in name)
     bucket.client.put_object(Bucket="bucket", Key=name, Body=bytes(10 * ROW))
     with pytest.raises(RunError, match=r"\.features/000000 is damaged"):
-        CacheCopy(URL, tmp_path / "b").__enter__()
+        LocalCache(URL, tmp_path / "b").__enter__()
     assert "features/lock.json" not in bucket.names("bucket")

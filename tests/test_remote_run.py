@@ -15,7 +15,7 @@ from object_store import CUT, ObjectStore, fail_first
 
 import predict
 import report
-from remote_cache import CacheCopy
+from local_cache import LocalCache
 from spool import GIGABYTE
 from train_rtx5000_dual_optimized import main
 
@@ -105,7 +105,7 @@ def test_a_run_on_buckets_is_the_run_on_folders(
     assert figures_of(run) == figures_of(local)
     assert results(run) == results(local)
     assert (run / "predictions.csv").read_text() == (local / "predictions.csv").read_text()
-    with CacheCopy(CACHE, tmp_path / "other", write=False) as copy:
+    with LocalCache(CACHE, tmp_path / "other", write=False) as copy:
         features = {path.name: path.read_bytes() for path in copy.path.glob("*.features")}
     assert features == {
         path.name: path.read_bytes() for path in (tmp_path / "local" / "cache").glob("*.features")

@@ -13,6 +13,7 @@ from cluster import Worker
 from durable_files import file_checksum
 from errors import RunError
 from feature_cache import FeatureCache, Recipe
+from local_cache import LocalCache
 from shared_cache import bring_here, publish, rows_of_all_shares
 
 RECIPE = Recipe(frames=4, layer="fc2", weights="md5-0", features=8, dtype="float16")
@@ -49,7 +50,9 @@ def test_features_that_others_store_are_waited_for(tmp_path: Path, clips: list[C
             0.5, lambda: shutil.copytree(elsewhere / "shard_2", cache / "shard_2")
         )
         coming.start()
-        (found,), rows = rows_of_all_shares(clips, {clips[5].name}, folder, [RECIPE])
+        (found,), rows = rows_of_all_shares(
+            clips, {clips[5].name}, LocalCache(cache, tmp_path), folder, [RECIPE]
+        )
     assert list(rows) == clips[:5]
     read = found.rows().read([row for (row,) in rows.values()])
     np.testing.assert_array_equal(read, np.concatenate([features_of(clip) for clip in rows]))
@@ -70,10 +73,11 @@ def test_features_that_do_not_come_are_told_of(
     tmp_path: Path, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_cache, "SEEN_WITHIN", 0.1)
-    with CacheFolder(tmp_path / "cache", worker=Worker(0, 2)) as folder:
+    cache = tmp_path / "cache"
+    with CacheFolder(cache, worker=Worker(0, 2)) as folder:
         store(folder, *clips[:3])
         with pytest.raises(RunError, match=r"3 clips .*/3\.mp4; .*on a disk that all hosts share"):
-            rows_of_all_shares(clips, (), folder, [RECIPE])
+            rows_of_all_shares(clips, (), LocalCache(cache, tmp_path), folder, [RECIPE])
 
 
 def test_own_disk_gives_and_takes_what_is_missing(tmp_path: Path, clips: list[Clip]) -> None:
@@ -84,7 +88,7 @@ def test_own_disk_gives_and_takes_what_is_missing(tmp_path: Path, clips: list[Cl
         store(folder, *clips[2:])
         for _ in range(2):  # nothing is copied twice
             publish(cache, local, [RECIPE], Worker(0, 2), lambda holder: None)
-        caches, rows = rows_of_all_shares(clips, (), folder, [RECIPE])
+        caches, rows = rows_of_all_shares(clips, (), LocalCache(cache, tmp_path), folder, [RECIPE])
         here = bring_here(rows, caches)
         bring_here(here, caches)
     sizes = {path.parent.name: path.stat().st_size // 64 for path in tmp_path.rglob("*.features")}

@@ -11,6 +11,7 @@ from conftest import ROOT
 from object_store import CUT, ObjectStore, fail_first
 
 from cache_folder import CacheFolder
+from cluster import Worker
 from errors import RunError, UserError
 from feature_cache import FeatureCache, Recipe
 from local_cache import LocalCache
@@ -31,9 +32,9 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("remote_cache.PART", 4 * ROW)
 
 
-def add(copy: LocalCache, first: int, count: int) -> None:
+def add(copy: LocalCache, first: int, count: int, worker: Worker | None = None) -> None:
     """Store features of clips with these numbers, all of a clip's values its number."""
-    with CacheFolder(copy.path) as folder:
+    with CacheFolder(copy.path, worker=worker) as folder:
         cache = FeatureCache(folder, RECIPE)
         clips = [number.to_bytes(16) for number in range(first, first + count)]
         values = np.arange(first, first + count, dtype=np.float16)

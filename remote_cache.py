@@ -63,6 +63,7 @@ class CacheCopy:
         self.store, self.path, self.folder = store, path, notes
         self.own, self.rows = own, rows
         self._next = 1  # number of a manifest
+        self._checked = False  # for what an earlier process has changed in it
 
     def require_ours(self) -> None:
         """Raise `UserError` if there are files of another program in the folder of the store.
@@ -148,6 +149,10 @@ class CacheCopy:
             return
         wanted = {n: p for n, p in newest["files"].items() if self.rows or not n.endswith(ROWS)}
         unchanged = self._unchanged(base["files"])
+        if not (self.own or self._checked) and base["files"].keys() - unchanged.keys():
+            # Damaged rows were struck out: here, or in the store? All parts are looked at.
+            base, unchanged = _NOTHING, {}
+        self._checked = True
         if newest["version"] == base["version"] and newest["commit"] == base["commit"]:
             # A run that was killed may have added to it: it goes on from there.
             there = all((self.path / name).exists() for name in newest["files"])

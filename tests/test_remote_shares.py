@@ -13,10 +13,12 @@ from conftest import quick_flags_in
 from object_store import CUT, ObjectStore
 from test_cluster import HARDER, Workers, assert_same_losses
 from test_extract_only import CLIPS, Features, extract, features_in, rows_in, start
-from test_remote_cache import add, found
+from test_remote_cache import RECIPE, add, found
 
+from cache_folder import CacheFolder
 from cluster import Worker
 from errors import RunError, UserError
+from feature_cache import FeatureCache
 from local_cache import LocalCache
 from shares import share_of
 from train_rtx5000_dual_optimized import main
@@ -262,6 +264,25 @@ def test_what_is_put_back_twice_is_read_twice(features: ObjectStore, tmp_path: P
             one.put_back()
             reader.look_again()
             assert found(reader) == list(range(first + 5))
+
+
+def test_row_that_was_damaged_in_a_copy_is_fetched_again(
+    features: ObjectStore, tmp_path: Path
+) -> None:
+    with LocalCache(CACHE, tmp_path, FIRST) as cache:
+        add(cache, 0, 5, FIRST)
+        cache.put_back()
+    with LocalCache(CACHE, tmp_path, SECOND) as cache:
+        (path,) = cache.path.rglob("*.features")
+        data = path.read_bytes()
+        path.write_bytes(bytes(len(data)))
+        with CacheFolder(cache.path, worker=SECOND) as folder:
+            rows = FeatureCache(folder, RECIPE)
+            rows.forget([rows.row_of((3).to_bytes(16))])
+        cache.look_again()  # what this run has struck out, it does not see again
+        assert 3 not in found(cache)
+    with LocalCache(CACHE, tmp_path, SECOND) as cache:
+        assert found(cache) == list(range(5))
 
 
 def part_in(store: ObjectStore, ending: str) -> str:

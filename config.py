@@ -175,7 +175,7 @@ class Settings:
         "data",
         Path("feature_cache"),
         "where features are kept; may be shared by runs; s3://, gs:// or hdfs://, too: then a run "
-        "works on a copy in --spool-dir",
+        "works on a copy in --spool-dir, each of several workers on one of its own",
         type=folder_or_url,
         metavar="DIR|URL",
     )
@@ -184,7 +184,8 @@ class Settings:
         None,
         "a folder on this machine's own disk: features are computed into it and then copied to "
         "--cache-dir; before training, those that other workers computed are copied from there, "
-        "too. It needs the room of the whole cache, for --extract-only that of a share",
+        "too. It needs the room of the whole cache, for --extract-only that of a share. Not with a "
+        "URL as --cache-dir, of which the copy in --spool-dir is on the own disk anyway",
         type=Path,
         metavar="DIR",
     )
@@ -192,7 +193,8 @@ class Settings:
         "data",
         False,
         "compute the features of a share of the clips, say what is missing, and end. Any number of "
-        "machines can do it at once on a shared --cache-dir, each into a shard of its own; "
+        "machines can do it at once on a --cache-dir that they share, a folder or a URL, each into "
+        "a shard of its own; "
         "--checkpoint-dir is not touched",
     )
     share: str | None = setting(

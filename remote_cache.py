@@ -149,7 +149,8 @@ class CacheCopy:
             return
         wanted = {n: p for n, p in newest["files"].items() if self.rows or not n.endswith(ROWS)}
         unchanged = self._unchanged(base["files"])
-        if not (self.own or self._checked) and base["files"].keys() - unchanged.keys():
+        changed = base["files"].keys() & set(self._files()) - unchanged.keys()
+        if changed and not self.own and not self._checked:
             # Damaged rows were struck out: here, or in the store? All parts are looked at.
             base, unchanged = _NOTHING, {}
         self._checked = True

@@ -469,6 +469,7 @@ def test_worker_that_is_told_to_end_tells_the_others(drawn_clips: Path, tmp_path
     [
         ("settings", r"the settings, learning_rate: it has 0\.002, the chief 0\.001"),
         ("code", r"the code, clips\.py: it has [0-9a-f]{16}, the chief [0-9a-f]{16}"),
+        ("cache", "where features are kept: it has s3://a/cache, the chief a folder"),
         ("weights", r"the VGG19 weights: it has \['md5-\w+'\], the chief \['random-\w+'\]"),
     ],
 )
@@ -476,7 +477,8 @@ def test_worker_that_differs_is_refused_by_name(
     other: str, words: str, drawn_clips: Path, tmp_path: Path
 ) -> None:
     flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path)]
-    more, script = {"settings": ["--learning-rate", "0.002"]}.get(other, []), SCRIPT
+    flags_of = {"settings": ["--learning-rate", "0.002"], "cache": ["--cache-dir", "s3://a/cache"]}
+    more, script = flags_of.get(other, []), SCRIPT
     if other == "code":
         for source in ROOT.glob("*.py"):
             shutil.copy(source, tmp_path)

@@ -116,6 +116,7 @@ def test_what_shards_lack_one_process_computes_into_the_cache_itself(
     with LocalCache(CACHE, tmp_path / "c", write=False) as cache:
         assert rows_in(cache.path) == [CLIPS - share, share]
         assert features_in(drawn_clips, cache.path) == expected
+    assert not [n for n in bucket.names("features") if n.startswith("cache/data/") and "shard" in n]
     # And a worker of others finds it there.
     bucket.requests.clear()
     assert extract_on(tmp_path / "d", "--share", "1/2") == 0

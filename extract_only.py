@@ -83,7 +83,7 @@ def _extract_share(
             stored_recipes,
         )
         from model_architecture import load_vgg19_weights, vgg19
-        from shared_cache import publish
+        from shared_cache import Handover, publish
 
         precision = choose_precision(settings.mixed_precision, devices[0].device_type)
         for line in describe_devices(devices):
@@ -99,6 +99,8 @@ def _extract_share(
             return model
 
         recipes = stored_recipes(settings)
+        caches = [FeatureCache(folder, recipe) for recipe in recipes]
+        handover = Handover(cache, settings.cache_local, recipes, worker, busy)
         with enough_memory(
             devices,
             f"VGG19 on {CLIPS_PER_REPLICA} clips of {recipes[0].frames} frames a replica",
@@ -106,12 +108,13 @@ def _extract_share(
         ):
             _, bad = extract_features(
                 share,
-                [FeatureCache(folder, recipe) for recipe in recipes],
+                caches,
                 lambda: on_replicas(strategy, make_extractor),
                 len(devices),
                 settings.clip_timeout,
                 stop_at_bad_clip=settings.on_bad_clip == "fail",
                 bar=sys.stderr.isatty() and not settings.quiet,
+                after_batch=handover.hand_over_if_due,
             )
         for item in bad:
             log.warning("bad clip %s: %s", item.clip.path, item.reason)

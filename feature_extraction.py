@@ -97,6 +97,7 @@ def extract_features(
     known_bad: Mapping[str, str] | None = None,
     clock: StageClock | None = None,
     bar: bool = False,
+    after_batch: Callable[[Sequence[FeatureCache]], None] = lambda caches: None,
 ) -> tuple[ClipRows, list[BadClip]]:
     """Compute the features that the caches lack; each clip is decoded once for all of them.
 
@@ -110,6 +111,7 @@ def extract_features(
             other clips readable than when it began.
         clock: counts the time that is spent waiting for frames, and in VGG19.
         bar: show a progress bar; else a line now and then.
+        after_batch: called with the caches when a batch's features have been stored.
 
     Returns:
         The rows of each clip that has features, one in each cache, and the clips that have none.
@@ -160,6 +162,7 @@ def extract_features(
                         if caches[view].recipe.layer != THUMBNAIL:
                             network = network or make_network()
                         _compute(batches[view], view, batch_clips, network, caches[view])
+                        after_batch(caches)
             for view, batch in enumerate(batches):
                 if batch:
                     if caches[view].recipe.layer != THUMBNAIL:

@@ -73,8 +73,13 @@ class LocalCache:
         self.folder = spool_dir.expanduser().absolute() / name
         self.path = self.folder / FILES
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether the cache is in a store."""
+        return not isinstance(self.where, Path)
+
     def __enter__(self) -> Self:
-        if isinstance(self.where, Path):
+        if not self.is_copy:
             return self
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -127,7 +132,7 @@ class LocalCache:
             UserError: the store refuses; a folder there is no cache's.
             RunError: the store does not answer, or is damaged; this disk is full.
         """
-        if isinstance(self.where, Path):
+        if not self.is_copy:
             return
         there = {name for name in names_in(self._store) if shard_number(name) is not None}
         here = {path.name for path in shards_in(self.path).values()}  # also what is there no more
@@ -142,7 +147,7 @@ class LocalCache:
             RunError: the store does not answer. The copy keeps what it has. Or another run has
                 changed this worker's shard, of which the others have need.
         """
-        if isinstance(self.where, Path) or self._copies[self._own].put_back():
+        if not self.is_copy or self._copies[self._own].put_back():
             return
         changed = f"{self._copies[self._own].store.url} was changed by another run meanwhile"
         if self._own:

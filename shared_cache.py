@@ -15,6 +15,8 @@ from run_log import log
 
 SEEN_WITHIN = 120.0  # seconds: what one host writes, others see once their own memory of it is old
 LOOK_EVERY = 1.0  # seconds
+HAND_OVER_EVERY = 300.0  # seconds of extraction that may be lost with a machine
+HAND_OVER_SHARE = 0.05  # of the time, at most: the interval grows with what handing over takes
 
 
 def publish(
@@ -36,6 +38,57 @@ def publish(
             copied += cache.keep(cache.rows_only_in(LOCAL))
         folder.keep_files(LOCAL)
         log.info("%d features were copied from %s to %s", copied, local, folder.own)
+
+
+class Handover:
+    """Hands what is computed on this machine's own disk over to the cache that others read.
+
+    Where the cache itself is written, nothing is done.
+
+    Args:
+        cache: of which a copy may be on the own disk.
+        own_disk: a folder there that features are computed into, see `publish`.
+    """
+
+    def __init__(
+        self,
+        cache: LocalCache,
+        own_disk: Path | None,
+        recipes: Sequence[Recipe],
+        worker: Worker,
+        busy: Callable[[str], None],
+    ):
+        self.cache, self.own_disk, self.recipes = cache, own_disk, recipes
+        self.worker, self.busy = worker, busy
+        self._due = time.monotonic() + HAND_OVER_EVERY
+
+    def hand_over(self) -> None:
+        """Hand over all that is durable.
+
+        Raises:
+            UserError: a store refuses.
+            RunError: a disk is full, gone or read-only; a store does not answer.
+        """
+        if self.own_disk:
+            publish(self.cache.path, self.own_disk, self.recipes, self.worker, self.busy)
+        self.cache.put_back()
+
+    def hand_over_if_due(self, caches: Sequence[FeatureCache]) -> None:
+        """Hand over what has been computed, now and then: a machine that is lost keeps the rest.
+
+        If it cannot be done, that is told, and tried again later.
+        """
+        started = time.monotonic()
+        if started < self._due or not (self.own_disk or self.cache.is_copy):
+            return
+        for cache in caches:
+            cache.commit()
+        try:
+            self.hand_over()
+        except RunError as error:
+            log.warning("%s (extraction goes on, and this is tried again)", error)
+        now = time.monotonic()
+        self._due = now + max(HAND_OVER_EVERY, (now - started) / HAND_OVER_SHARE)
 
 
 def rows_of_all_shares(

@@ -204,7 +204,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from feature_survey import survey_features
     from local_cache import LocalCache
     from model_architecture import load_vgg19_weights, vgg19
-    from shared_cache import bring_here, publish, rows_of_all_shares
+    from shared_cache import Handover, bring_here, rows_of_all_shares
     from shares import share_of
 
     weights, layer = settings.vgg19_weights, settings.feature_layer
@@ -250,6 +250,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     )
     with CacheFolder(cache_on_disk.path, wait_for_cache, worker, settings.cache_local) as folder:
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
+        handover = Handover(cache_on_disk, settings.cache_local, recipes, worker, wait_for_cache)
         for attempt in range(EXTRACTIONS):
             with enough_memory(
                 devices,
@@ -266,12 +267,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     known_bad=known_bad,
                     clock=clock,
                     bar=has_bar,
+                    after_batch=handover.hand_over_if_due,
                 )
-            if settings.cache_local:
-                publish(cache_on_disk.path, settings.cache_local, recipes, worker, wait_for_cache)
+            handover.hand_over()
             if worker.count > 1:
                 # The others' shares, once all have them.
-                cache_on_disk.put_back()
                 own = {item.clip.name: item.reason for item in bad}
                 of_all = cluster.all_of("the features", own)
                 reasons = {name: why for of_one in of_all for name, why in of_one.items()}

@@ -247,6 +247,19 @@ def test_own_disk_then_the_shared_one(
     assert sum(rows_in(locals_[0])) < CLIPS
 
 
+def test_own_disk_is_handed_over_while_more_is_computed(
+    drawn_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared_cache.HAND_OVER_EVERY", 0.0)
+    monkeypatch.setattr("shared_cache.HAND_OVER_SHARE", 1e9)
+    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
+    (dataset / "val" / "violent" / "zzz.mp4").write_bytes(b"no video")
+    cache, local = tmp_path / "cache", tmp_path / "disk"
+    flags = ("--cache-local", str(local), "--on-bad-clip", "fail")
+    assert extract(dataset, cache, *flags) == 2
+    assert 0 < sum(rows_in(cache)) < CLIPS
+
+
 def test_clips_that_cannot_be_read_are_told_of(
     drawn_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -164,6 +164,30 @@ def test_killed_share_is_made_up_for(
     assert features_there(drawn_clips, tmp_path / "c") == expected
 
 
+def test_what_a_lost_machine_has_handed_over_is_not_computed_again(
+    bucket: ObjectStore,
+    drawn_clips: Path,
+    tmp_path: Path,
+    expected: Features,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared_cache.HAND_OVER_EVERY", 0.0)
+    monkeypatch.setattr("shared_cache.HAND_OVER_SHARE", 1e9)
+    own = share_of(clips_of(drawn_clips), SECOND)
+    last = own[-1].name
+    bucket.fault = lambda method, path: 403 if path.endswith(last) and method == "GET" else None
+    flags = ("--share", "2/2", "--on-bad-clip", "fail")
+    assert extract_on(tmp_path / "lost", *flags) == 2
+    bucket.fault = lambda method, path: None
+    bucket.requests.clear()
+    for share in (1, 2):
+        assert extract_on(tmp_path / "other", "--share", f"{share}/2") == 0
+    again = [clip for clip in own if requested(bucket, "GET", clip.name)]
+    assert own[-1] in again
+    assert len(again) < len(own) / 2
+    assert features_there(drawn_clips, tmp_path / "c") == expected
+
+
 def clips_of(dataset: Path) -> list:
     from clips import find_clips
 

@@ -316,7 +316,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             " (mirrored)" if cache.recipe.flipped else "",
             len(rows),
             layer,
-            folder.path,
+            cache_on_disk.where,
         )
     log.info("features took %.1f s", time.perf_counter() - extraction_started)
     used = utilization(monitor.take())

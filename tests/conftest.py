@@ -1,12 +1,14 @@
 """Clips that the tests draw themselves, the real ones where they are, and two CPU replicas."""
 
 import csv
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,28 @@ def flags(drawn_clips: Path, quick_flags: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def finished(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run of `flags`, which is not to be changed.
+
+    It holds the checkpoint directory `run`, the features in `cache`, and `screen.txt`.
+    """
+    from train_rtx5000_dual_optimized import main
+
+    folder = tmp_path_factory.mktemp("finished")
+    with redirect_stdout(io.StringIO()) as screen:
+        assert main(["--dataset-path", str(drawn_clips), *quick_flags_in(folder)]) == 0
+    (folder / "screen.txt").write_text(screen.getvalue())
+    return folder
+
+
+@pytest.fixture
+def run_before(finished: Path, tmp_path: Path) -> None:
+    """Put a finished run where `flags` would have it, and its features."""
+    for name in ("cache", "run"):
+        shutil.copytree(finished / name, tmp_path / name)
+
+
+@pytest.fixture(scope="session")
 def trained(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a finished run, of two streams, with more frames cached than used.
 
@@ -136,6 +160,12 @@ def trained(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     ]
     assert main(command) == 0
     return folder
+
+
+@pytest.fixture
+def not_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run that is told to end take its time: after `GRACE` it would end the tests."""
+    monkeypatch.setattr("errors.GRACE", 600.0)
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:

@@ -64,6 +64,7 @@ def test_grid_tries_every_combination_and_names_the_best(
     assert chosen == {"head": best["head"], "dropout": 0.1}
 
 
+@pytest.mark.usefixtures("not_hurried")
 def test_grid_that_was_interrupted_goes_on(
     scored_by_two_folds: list[str],
     run: Path,

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import figures_of, results_of
+from conftest import figures_of, quick_flags_in, results_of
 
 from callbacks import write_models_of_last_epoch
 from config import Settings, parse_settings
@@ -84,19 +84,31 @@ def test_ensemble_is_the_mean_of_its_members(tmp_path: Path) -> None:
     np.testing.assert_allclose(outputs["attention"], np.mean(of_members, axis=0), atol=1e-6)
 
 
+EVERYTHING = (
+    *("--ensemble", "2", "--hard-mining", "--sampling", "stratified", "--curriculum"),
+    *("--cached-frames", "6", "--augment", "jitter,mixup,noise,flip"),
+)
+
+
+@pytest.fixture(scope="module")
+def left_alone(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the checkpoint directory of a run that was not interrupted."""
+    folder = tmp_path_factory.mktemp("left_alone")
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(folder)]
+    assert main([*flags, *EVERYTHING]) == 0
+    return folder / "run"
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("not_hurried")
 @pytest.mark.parametrize("interrupted_in", ["run", "member_2"])
 def test_run_with_everything_goes_on_as_if_it_had_not_been_interrupted(
     flags: list[str],
     run: Path,
-    tmp_path: Path,
+    left_alone: Path,
     interrupted_in: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = [*flags, "--ensemble", "2", "--hard-mining", "--sampling", "stratified"]
-    asked += ["--curriculum", "--cached-frames", "6", "--augment", "jitter,mixup,noise,flip"]
-    assert main([*asked, "--checkpoint-dir", str(tmp_path / "whole")]) == 0
-
     def interrupt(of_run: RunDirectory, trainer: Trainer) -> None:
         write_models_of_last_epoch(of_run, trainer)
         if of_run.folder.name == interrupted_in and len(of_run.history) == 3:
@@ -104,11 +116,11 @@ def test_run_with_everything_goes_on_as_if_it_had_not_been_interrupted(
 
     with monkeypatch.context() as pressed:
         pressed.setattr("callbacks.write_models_of_last_epoch", interrupt)
-        assert main(asked) == 130
-    assert main(asked) == 0
+        assert main([*flags, *EVERYTHING]) == 130
+    assert main([*flags, *EVERYTHING]) == 0
     for folder in ("", "member_2"):
-        assert figures_of(run / folder) == figures_of(tmp_path / "whole" / folder)
-    assert results_of(run)["evaluation"] == results_of(tmp_path / "whole")["evaluation"]
+        assert figures_of(run / folder) == figures_of(left_alone / folder)
+    assert results_of(run)["evaluation"] == results_of(left_alone)["evaluation"]
     assert len(results_of(run)["members_at_0.5"]) == 2
     whole = keras.models.load_model(run / "ensemble.keras", safe_mode=True)
     assert len([layer for layer in whole.layers if isinstance(layer, keras.Model)]) == 2

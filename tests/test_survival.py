@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import psutil
 import pytest
-from conftest import ROOT, figures_of, held_by_another, quick_flags_in, results_of, stored_rows
+from conftest import ROOT, figures_of, held_by_another, results_of, stored_rows
 
 from durable_files import read_json
 from run_directory import RunDirectory
@@ -32,11 +32,9 @@ def outcome_of(run: Path) -> Outcome:
 
 
 @pytest.fixture(scope="session")
-def whole(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def whole(finished: Path) -> Outcome:
     """Return what a run that was left alone ends with."""
-    folder = tmp_path_factory.mktemp("whole")
-    assert main(["--dataset-path", str(drawn_clips), *quick_flags_in(folder)]) == 0
-    return outcome_of(folder / "run")
+    return outcome_of(finished / "run")
 
 
 def wait_for_line(process: "subprocess.Popen[str]", words: str) -> None:
@@ -224,12 +222,13 @@ def damage(path: Path) -> None:
     path.write_bytes(data)
 
 
-def interrupted(flags: list[str], run: Path) -> None:
-    """Leave a run as one that was killed just before its test."""
-    assert main(flags) == 0
+@pytest.fixture
+def interrupted(run_before: None, run: Path) -> None:
+    """Put a run there that was killed just before its test."""
     (run / "training_results.json").unlink()
 
 
+@pytest.mark.usefixtures("run_before")
 @pytest.mark.parametrize("what", ["row", "foreign index"])
 def test_damaged_features_are_found_and_computed_anew(
     flags: list[str],
@@ -239,8 +238,7 @@ def test_damaged_features_are_found_and_computed_anew(
     what: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main([*flags, "--checkpoint-dir", str(tmp_path / "first")]) == 0
-    capsys.readouterr()
+    shutil.rmtree(run)
     if what == "row":
         (rows,) = (tmp_path / "cache").glob("*.features")
         damage(rows)
@@ -256,6 +254,7 @@ def test_damaged_features_are_found_and_computed_anew(
     assert outcome_of(run) == whole
 
 
+@pytest.mark.usefixtures("run_before")
 def test_damaged_index_is_told_of_and_made_anew(
     flags: list[str],
     run: Path,
@@ -263,7 +262,7 @@ def test_damaged_index_is_told_of_and_made_anew(
     whole: Outcome,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main([*flags, "--checkpoint-dir", str(tmp_path / "first")]) == 0
+    shutil.rmtree(run)
     for index in (tmp_path / "cache").glob("*.index"):
         data = bytearray(index.read_bytes())
         data[200:] = os.urandom(len(data) - 200)
@@ -274,6 +273,7 @@ def test_damaged_index_is_told_of_and_made_anew(
     assert outcome_of(run) == whole
 
 
+@pytest.mark.usefixtures("interrupted")
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -286,20 +286,18 @@ def test_damaged_index_is_told_of_and_made_anew(
 def test_damaged_checkpoint_is_named_and_made_good(
     flags: list[str],
     run: Path,
-    tmp_path: Path,
     whole: Outcome,
     name: str,
     words: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    interrupted(flags, run)
-    capsys.readouterr()
     damage(run / name)
     assert main(flags) == 0
     assert words in capsys.readouterr().out
     assert outcome_of(run) == whole
 
 
+@pytest.mark.usefixtures("interrupted")
 def test_best_model_of_another_run_is_found_out(
     flags: list[str],
     run: Path,
@@ -307,7 +305,6 @@ def test_best_model_of_another_run_is_found_out(
     whole: Outcome,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    interrupted(flags, run)
     other = tmp_path / "other"
     assert main([*flags, "--checkpoint-dir", str(other), "--seed", "1"]) == 0
     shutil.copy(other / "best_model.keras", run / "best_model.keras")
@@ -316,39 +313,37 @@ def test_best_model_of_another_run_is_found_out(
     assert outcome_of(run) == whole
 
 
+@pytest.mark.usefixtures("run_before")
 def test_config_that_was_edited_is_refused(
     flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(flags) == 0
     path = run / "training_config.json"
     path.write_text(path.read_text().replace('"epochs": 6', '"epochs": 7'))
     assert main(flags) == 2
     assert "training_config.json was changed or damaged" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("run_before")
 def test_damaged_results_are_made_again(flags: list[str], run: Path, whole: Outcome) -> None:
-    assert main(flags) == 0
     path = run / "training_results.json"
     path.write_text(path.read_text()[:-40])
     assert main(flags) == 0
     assert outcome_of(run) == whole
 
 
+@pytest.mark.usefixtures("run_before")
 @pytest.mark.parametrize("name", ["best_model.keras", "detector.json"])
 def test_finished_run_that_lost_a_file_is_made_whole(
     flags: list[str], run: Path, whole: Outcome, name: str
 ) -> None:
-    assert main(flags) == 0
     (run / name).unlink()
     assert main(flags) == 0
     assert (run / name).exists()
     assert outcome_of(run) == whole
 
 
-def test_damaged_state_does_not_take_the_place_of_the_one_before(
-    flags: list[str], run: Path
-) -> None:
-    interrupted(flags, run)
+@pytest.mark.usefixtures("interrupted")
+def test_damaged_state_does_not_take_the_place_of_the_one_before(run: Path) -> None:
     damage(run / "resume" / "state.json")
     with RunDirectory(run) as directory:
         inputs = json.loads((run / "resume" / "state_before.json").read_text())["inputs"]

@@ -88,8 +88,9 @@ def test_cached_dataset_is_trained_on_without_decoding(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_speed_of_decoding_from_the_command_line(tmp_path: Path) -> None:
+def test_speed_of_decoding_from_the_command_line(drawn_clips: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.speed", "--stages", "decode"]
+    command += ["--dataset-path", str(drawn_clips)]
     files = ["--json", str(tmp_path / "speed.json"), "--markdown", str(tmp_path / "speed.md")]
     done = subprocess.run([*command, *files], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

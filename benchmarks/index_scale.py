@@ -1,6 +1,6 @@
 """What the cache's index, an epoch's order and the clip list cost at ten million clips.
 
-    python -m benchmarks.index_scale --clips 10000000 --shards 4
+    python -m benchmarks.index_scale --clips 10000000 --shards 4 --json FILE
 
 Index files of that many clips are drawn, of both default streams and the thumbnails, without
 features: a hole of their size stands in for them. The clips that are listed are empty files. Each
@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.command import make_parser, print_report
+from benchmarks.command import make_parser, write_report
+from benchmarks.tables import Table
 from cache_folder import SHARD, CacheFolder
 from clip_order import ClipOrder
 from clips import find_clips
@@ -51,7 +52,27 @@ def main() -> None:
         report["index_megabytes"] = round(sum(files) / 1e6)
         for measure in (open_cache, look_up, fingerprint, store_one, shuffle, list_clips):
             report[measure.__name__] = in_fresh_process(measure, cache, flags.clips)
-    print_report(report, flags.json)
+    print(index_table(report).as_text())
+    write_report(report, flags.json)
+
+
+def index_table(report: dict[str, Any]) -> Table:
+    """Return the table of what was measured."""
+    title = f"{report['clips']:,} clips in {report['shards']} shards"
+    stages = {
+        "open": "open_cache",
+        "find the rows of all clips, in an epoch's order": "look_up",
+        "shuffle an epoch (with both classes in every batch)": "shuffle",
+        "take in one clip more, durably": "store_one",
+        "the clip list, from a folder of so many files": "list_clips",
+    }
+    rows = []
+    for words, name in stages.items():
+        figures = report[name]
+        stratified = figures.get("seconds_stratified")
+        seconds = f"{figures['seconds']:.2g}" + (f" ({stratified:.2g})" if stratified else "")
+        rows.append([words, seconds, f"{figures['peak_megabytes']:,}"])
+    return Table(title, ["", "seconds", "peak MB"], rows)
 
 
 def in_fresh_process(measure: Callable[..., Seconds], *arguments: object) -> dict[str, float]:

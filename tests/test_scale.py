@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from benchmarks.index_scale import index_table
 from benchmarks.projection import (
     ALL_REDUCE,
     DECODING,
@@ -178,3 +179,11 @@ def test_two_worker_processes_are_measured_and_projected(tmp_path: Path) -> None
     for line in ("Measured here: a training step", "cannot be faster", "Projected, not measured"):
         assert line in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_readme_shows_what_ten_million_clips_cost() -> None:
+    report = json.loads((RESULTS.parent / "index_scale.json").read_text())
+    assert index_table(report).as_markdown() in (ROOT / "README.md").read_text()
+    assert report["open_cache"]["seconds"] < 5
+    assert report["open_cache"]["peak_megabytes"] < 1000
+    assert report["shuffle"]["seconds_stratified"] < 5

@@ -238,6 +238,7 @@ def wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("trackers.WANDB_START", 100.0)  # of a machine that does much else
     wandb.teardown()  # it reads the environment once
     yield
     wandb.teardown()

@@ -28,9 +28,6 @@ SHARED = ROOT.parent / "shared"
 REAL_CLIPS = SHARED / "fights"
 REAL_WEIGHTS = SHARED / "vgg19_imagenet_blocks1-3.h5"
 
-# The tests start some 75 processes of the program: each would compile it anew.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-
 # One process for all tests: the CPU can only be divided before it is first used.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

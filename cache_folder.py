@@ -96,9 +96,8 @@ class CacheFolder:
         beside: Path | None = None,
     ):
         self.path = path.expanduser().absolute()
-        self.number, self.own = 0, self.path
-        if worker and worker.count > 1:
-            self.number, self.own = worker.number + 1, self.path / shard_name(worker)
+        shard = shard_name(worker)
+        self.number, self.own = shard_number(shard) or 0, self.path / shard
         if local:
             self.number, self.own = LOCAL, local.expanduser().absolute()
         wait = busy or (lambda holder: None)

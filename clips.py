@@ -190,7 +190,7 @@ def video_names(folder: AnyPath) -> list[str]:
     """Return the names below `folder` of what `video_files` returns, with slashes."""
     if isinstance(folder, RemotePath):
         return folder.names_below(VIDEO_SUFFIXES)
-    found, visited = [], set()
+    found, visited, suffixes = [], set(), tuple(VIDEO_SUFFIXES)
     for parent, folders, files in os.walk(folder, followlinks=True):
         real_parent = os.path.realpath(parent)
         if real_parent in visited:  # a link back up
@@ -203,7 +203,7 @@ def video_names(folder: AnyPath) -> list[str]:
         found += [
             before + name
             for name in sorted(files)
-            if not name.startswith(".") and name.lower().endswith(tuple(VIDEO_SUFFIXES))
+            if not name.startswith(".") and name.lower().endswith(suffixes)
         ]
     return found
 

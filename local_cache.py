@@ -20,7 +20,7 @@ from cluster import Worker
 from durable_files import replace_file
 from errors import RunError, UserError
 from folder_lock import locked
-from remote_cache import CacheCopy, CacheLock, names_in, telling
+from remote_cache import CacheCopy, CacheLock, names_in
 from remote_storage import RemoteStore
 from run_log import log
 
@@ -92,7 +92,7 @@ class LocalCache:
             own = self._copy_of(self._own)
             own.require_ours()
             if self.write:
-                with telling(own.store, "written"):
+                with own.store.telling("written"):
                     lock = CacheLock(own.store, self._identity(), self._busy)
                     self._remote.enter_context(lock)
             own.fetch()

@@ -127,7 +127,7 @@ class CacheCopy:
         with failing_as(self.folder):
             for folder in (self.path, self.folder):
                 folder.mkdir(parents=True, exist_ok=True)
-        with telling(self.store, "read"):
+        with self.store.telling("read"):
             for _ in range(TRIES):
                 with contextlib.suppress(FileNotFoundError):  # superseded while it was read, twice
                     self._fetch()
@@ -236,7 +236,7 @@ class CacheCopy:
             UserError: it may not be written there.
             RunError: the store does not answer. The copy keeps what it has.
         """
-        with telling(self.store, "written"):
+        with self.store.telling("written"):
             return self._put_back()
 
     def _put_back(self) -> bool:
@@ -457,7 +457,7 @@ def names_in(store: RemoteStore) -> set[str]:
         UserError: its bucket is not there, or it may not be read.
         RunError: the store does not answer.
     """
-    with telling(store, "read"):
+    with store.telling("read"):
         try:
             found = store.ask(store.files.ls, store.root, detail=False)
         except FileNotFoundError:
@@ -472,17 +472,6 @@ def names_in(store: RemoteStore) -> set[str]:
             return set()
     names = {path.rstrip("/").rpartition("/")[2] for path in found}
     return names - {store.root.rpartition("/")[2]}  # the mark of an empty folder
-
-
-@contextlib.contextmanager
-def telling(store: RemoteStore, done: str) -> Iterator[None]:
-    """Raise what the user is to be told of an error of the store."""
-    try:
-        yield
-    except Exception as error:
-        if not is_of_store(error):
-            raise
-        raise store.explained(error, done) from error
 
 
 @contextlib.contextmanager

@@ -69,19 +69,16 @@ class RemoteStore:
         try:
             import fsspec
 
-            # Nothing is remembered: another process may change what is there.
-            self.files = fsspec.filesystem(
-                scheme, **_options(url), use_listings_cache=False, skip_instance_cache=True
-            )
+            with self.telling("read"):
+                # Nothing is remembered: another process may change what is there.
+                self.files = fsspec.filesystem(
+                    scheme, **_options(url), use_listings_cache=False, skip_instance_cache=True
+                )
         except ImportError as error:
             raise UserError(
                 f"{flag} {url} needs a library that is not installed: "
                 f"pip install fsspec {STORES[scheme]}"
             ) from error
-        except Exception as error:
-            if not is_of_store(error):
-                raise
-            raise self.explained(error) from error
         if scheme == "s3":  # its five tries around botocore's five make a store's end take minutes
             self.files.retries = 1
         self.root = self.files._strip_protocol(url).rstrip("/")
@@ -134,7 +131,25 @@ class RemoteStore:
         """Return a small file's content; raises as `ask` does."""
         return self.ask(self.files.cat_file, self.path_of(name))
 
-    def explained(self, error: Exception, done: str = "read") -> UserError | RunError:
+    @contextlib.contextmanager
+    def telling(self, done: str) -> Iterator[None]:
+        """Raise what the user is to be told of an error of the store in the block.
+
+        Args:
+            done: what could not be, "read" or "written".
+
+        Raises:
+            UserError: the store refuses, or has no such thing.
+            RunError: it does not answer.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not is_of_store(error):
+                raise
+            raise self._explained(error, done) from error
+
+    def _explained(self, error: Exception, done: str) -> UserError | RunError:
         """Return what to raise for an error of the store: the user's fault, or the store's."""
         if is_passing(error):
             return RunError(
@@ -214,12 +229,8 @@ class ClipStore:
             UserError: there is no such bucket, or no permission.
             RunError: the store does not answer.
         """
-        try:
+        with self.store.telling("read"):
             found = self.store.find()
-        except Exception as error:
-            if not is_of_store(error):
-                raise
-            raise self.store.explained(error) from error
         return {name: self._as_listed(info) for name, info in found.items()}
 
     @cached_property
@@ -371,14 +382,11 @@ class RemotePath:
             RunError: the store does not answer.
         """
         store = self.clips.store
-        try:
-            store.ask(store.files.info, store.path_of(self.key))
-        except FileNotFoundError:
-            return False
-        except Exception as error:
-            if not is_of_store(error):
-                raise
-            raise store.explained(error) from error
+        with store.telling("read"):
+            try:
+                store.ask(store.files.info, store.path_of(self.key))
+            except FileNotFoundError:
+                return False
         return True
 
     def names_below(self, suffixes: Iterable[str]) -> list[str]:
@@ -395,12 +403,8 @@ class RemotePath:
     def open(self, encoding: str, newline: str | None = None) -> TextIO:
         """Return a small text file's content, to be read."""
         store = self.clips.store
-        try:
+        with store.telling("read"):
             data = store.read(self.key)
-        except Exception as error:
-            if not is_of_store(error):
-                raise
-            raise store.explained(error) from error
         return io.TextIOWrapper(io.BytesIO(data), encoding=encoding, newline=newline)
 
 

@@ -11,7 +11,8 @@ WORKDIR /app
 COPY requirements.txt requirements-deploy.txt ./
 RUN pip install --no-cache-dir -r requirements-deploy.txt
 
-COPY *.py serve_page.html.j2 serve_page.js serve_page.css ./
+COPY serve.py ./
+COPY violence_detection ./violence_detection
 RUN useradd --system --uid 10001 detector && mkdir /checkpoints
 USER detector
 

@@ -1,59 +1,9 @@
-"""Make the report of a finished run, or of several side by side.
+"""Write a run's report, or compare runs: `python report.py --help`."""
 
-python report.py --checkpoint-dir checkpoints
-python report.py --checkpoint-dir A B C --output comparison.html
-"""
+import sys
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from config import FlagParser
-from errors import UserError, leave, run_or_explain
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; return its exit status."""
-    parser = FlagParser(
-        description="Make the report of a finished run, or of several side by side.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--checkpoint-dir",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="DIR",
-        help="what finished runs have written; of several, each is compared with the first",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="the page (default: report.html in the run's folder; of several runs "
-        "./comparison.html)",
-    )
-    parser.add_argument(
-        "--debug", action="store_true", help="show errors with their traceback (default: off)"
-    )
-    flags = parser.parse_args(arguments)
-
-    def job() -> int:
-        # What computes the figures takes seconds to load, and TensorFlow has its say meanwhile.
-        from report_page import COMPARISON, write_report
-        from run_directory import REPORT
-
-        folders = flags.checkpoint_dir
-        usual = folders[0] / REPORT if len(folders) == 1 else Path(COMPARISON)
-        page = (flags.output or usual).expanduser().absolute()
-        if page.is_dir() or (flags.output and not page.parent.is_dir()):
-            raise UserError(f"--output {page}: name a file in a folder that is there")
-        write_report(folders, page)
-        # A folder's name need not be valid in the terminal's encoding.
-        print(f"the report is {page}".encode(errors="backslashreplace").decode())
-        return 0
-
-    return run_or_explain(job, flags.debug)
-
+from violence_detection.commands.report import main
+from violence_detection.errors import leave
 
 if __name__ == "__main__":
-    leave(main())
+    leave(main(sys.argv[1:]))

@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from config import (
+from violence_detection.errors import GOES_ON, RunError, UserError, leave, run_or_explain
+from violence_detection.settings.schema import (
     CLASS_NAMES,
     SPLITS,
     UNLABELED,
@@ -24,7 +25,6 @@ from config import (
     as_json,
     parse_settings,
 )
-from errors import GOES_ON, RunError, UserError, leave, run_or_explain
 
 EXTRACTIONS = 3  # until no row is damaged: more than one is rare, more than two is the disk
 SHOWN = 5  # of what may be thousands of pairs or clips; the log file and the results have all
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> int:
         settings = parse_settings(arguments)
         if settings.extract_only:
-            from extract_only import extract_only
+            from violence_detection.features.extract_only import extract_only
 
             return extract_only(settings)
         with contextlib.ExitStack() as held:  # folders that no other run may write meanwhile
@@ -49,18 +49,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(settings: Settings, held: contextlib.ExitStack) -> int:
     """Run the job that `settings` describe; what it takes hold of is let go with `held`."""
     started = time.perf_counter()
-    from stage_clock import TEST, StageClock, held_up_by
+    from violence_detection.runtime.stage_clock import TEST, StageClock, held_up_by
 
     clock = StageClock()
 
     # The workers: this process alone, or the same command on several hosts.
-    from cluster import Cluster, code_checksums, find_worker, require_supported, shared_settings
+    from violence_detection.runtime.cluster import (
+        Cluster,
+        code_checksums,
+        find_worker,
+        require_supported,
+        shared_settings,
+    )
 
     worker = find_worker(settings.cluster)
     require_supported(settings, worker)
 
     # Clips: which, of which class, in which split.
-    from clips import (
+    from violence_detection.clips.dataset import (
         count_by_split,
         find_clips,
         find_unlabeled,
@@ -68,8 +74,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         groups_on_two_sides,
         require_both_classes,
     )
-    from remote_storage import clips_folder
-    from run_directory import (
+    from violence_detection.reporting.trackers import Trackers, require_trackers
+    from violence_detection.runs.directory import (
         BEST_MODEL,
         DETECTOR,
         ENSEMBLE_MODEL,
@@ -89,8 +95,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         RunDirectory,
         versions,
     )
-    from run_log import log, native_messages_to, start_log
-    from trackers import Trackers, require_trackers
+    from violence_detection.runtime.logs import log, native_messages_to, start_log
+    from violence_detection.storage.object_store import clips_folder
 
     if worker.is_chief:
         require_trackers(settings.mlflow, settings.wandb)
@@ -98,7 +104,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         clips_folder(settings.dataset_path, settings.spool_dir, settings.spool_size)
     )
     if settings.demo and isinstance(dataset, Path):
-        from demo_clips import draw_demo_clips
+        from violence_detection.clips.demo import draw_demo_clips
 
         draw_demo_clips(dataset)
     clips = find_clips(dataset, settings.seed)
@@ -120,7 +126,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     start_log(log_file, on_screen)
     if continuing and run.is_finished(settings.threshold_for):
         if run.writes and not (run / REPORT).exists():
-            from report_page import write_report
+            from violence_detection.reporting.page import write_report
 
             write_report([run.folder], run / REPORT)
         log.info(
@@ -141,7 +147,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         import keras
         import tensorflow as tf
 
-        from devices import (
+        from violence_detection.runtime.devices import (
             choose_precision,
             describe_devices,
             enough_memory,
@@ -166,7 +172,13 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         )
     replicas = strategy.num_replicas_in_sync
     precision = choose_precision(settings.mixed_precision, devices[0].device_type)
-    from hardware_use import HardwareMonitor, describe_usage, hardware_source, usage, utilization
+    from violence_detection.runtime.hardware import (
+        HardwareMonitor,
+        describe_usage,
+        hardware_source,
+        usage,
+        utilization,
+    )
 
     hardware = hardware_source(gpu_names(devices))
     monitor = held.enter_context(HardwareMonitor(hardware))
@@ -186,14 +198,16 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         )
 
     if not settings.is_run:
-        from experiments import check_experiment, run_experiment
+        from violence_detection.experiments.run import check_experiment, run_experiment
 
         check_experiment(settings, clips)
 
     # Features: VGG19 up to a layer, computed once per clip and kept.
-    from cache_folder import CacheFolder
-    from feature_cache import FeatureCache
-    from feature_extraction import (
+    from violence_detection.features.cache.feature_cache import FeatureCache
+    from violence_detection.features.cache.folder import CacheFolder
+    from violence_detection.features.cache.local import LocalCache
+    from violence_detection.features.cache.shared import Handover, bring_here, rows_of_all_shares
+    from violence_detection.features.extraction import (
         CLIPS_PER_REPLICA,
         BadClip,
         extract_features,
@@ -201,11 +215,9 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         stored_recipes,
         too_many_unreadable,
     )
-    from feature_survey import survey_features
-    from local_cache import LocalCache
-    from model_architecture import load_vgg19_weights, vgg19
-    from shared_cache import Handover, bring_here, rows_of_all_shares
-    from shares import share_of
+    from violence_detection.features.shares import share_of
+    from violence_detection.features.survey import survey_features
+    from violence_detection.models.classifier import load_vgg19_weights, vgg19
 
     weights, layer = settings.vgg19_weights, settings.feature_layer
     if weights == "random":
@@ -325,13 +337,13 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     clock.begin("checks")
 
     # What can be wrong with clips, before anything is learned from them.
-    from leakage import find_leaks, write_leaks
-    from sanity import (
+    from violence_detection.features.checks import (
         contradicting_labels,
         require_varied_features,
         static_clips,
         uncertain_validation,
     )
+    from violence_detection.features.leakage import find_leaks, write_leaks
 
     if bad:
         log.warning(
@@ -406,8 +418,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     # Batches: each split's features, read from the cache as they are needed.
     import numpy as np
 
-    from fitting import STANDARDIZE_ON, describe_sampling, make_order, members, prepare_order
-    from input_pipeline import (
+    from violence_detection.training.batches import (
         ClipFeatures,
         Share,
         Supply,
@@ -418,13 +429,25 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         steps_per_epoch,
         training_batches,
     )
-    from pseudo_labels import (
+    from violence_detection.training.loop import (
+        STANDARDIZE_ON,
+        describe_sampling,
+        make_order,
+        members,
+        prepare_order,
+    )
+    from violence_detection.training.pseudo_labels import (
         PseudoLabels,
         read_pseudo_labels,
         take_sure_ones,
         write_pseudo_labels,
     )
-    from training import Trainer, class_factors, focal_alpha, make_trainer
+    from violence_detection.training.trainer import (
+        Trainer,
+        class_factors,
+        focal_alpha,
+        make_trainer,
+    )
 
     everything = ClipFeatures(
         [cache.rows() for cache in caches[:views]],
@@ -509,7 +532,9 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     )
 
     # Training, from the last finished epoch on. Nothing of an earlier run is touched before here.
-    from callbacks import (
+    from violence_detection.reporting.tensorboard import Profile, TensorBoardLog, write_hparams
+    from violence_detection.runtime.progress import Progress
+    from violence_detection.training.callbacks import (
         EarlyStopping,
         EndIfTold,
         FinishEpoch,
@@ -520,8 +545,6 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         make_good_best_model,
         write_models_of_last_epoch,
     )
-    from progress import Progress
-    from tensorboard_log import Profile, TensorBoardLog, write_hparams
 
     with cluster.chief_first("the checkpoint directory"):
         if not continuing:
@@ -697,8 +720,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         return 0  # once the chief, which tests alone, has ended
 
     # Verdicts: temperature and threshold of the best model, chosen on the validation clips.
-    from durable_files import file_checksum, replace_file, write_json
-    from evaluation import (
+    from violence_detection.evaluation.calibration import calibrate, choose_operating_point
+    from violence_detection.evaluation.metrics import (
         FIGURES,
         evaluate,
         figures_table,
@@ -706,9 +729,12 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         shown,
         write_predictions,
     )
-    from judging import violence_and_attention, violence_probabilities
-    from model_architecture import average_of
-    from operating_point import calibrate, choose_operating_point
+    from violence_detection.models.classifier import average_of
+    from violence_detection.storage.files import file_checksum, replace_file, write_json
+    from violence_detection.training.predictions import (
+        violence_and_attention,
+        violence_probabilities,
+    )
 
     clock.begin(TEST)
     best_models = [
@@ -826,7 +852,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     )
 
     # What there is to look at.
-    from report_page import write_report
+    from violence_detection.reporting.page import write_report
 
     write_report([run.folder], run / REPORT)
     metrics = {f"test_{name}": figures[name] for name in FIGURES}

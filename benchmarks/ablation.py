@@ -33,18 +33,18 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from benchmarks.command import make_parser, write_report
-from cache_folder import CacheFolder
-from clips import Clip, find_clips
-from config import HEADS, STREAMS, Settings, parse_settings
-from cross_validation import folds
-from devices import choose_precision, find_devices, make_strategy
-from evaluation import CONFIDENCE, classification_figures, groups_of
-from feature_cache import FeatureCache
-from feature_extraction import extract_features, on_replicas, stream_recipes
-from fitting import fit, members
-from input_pipeline import ClipFeatures
-from judging import violence_probabilities
-from model_architecture import load_vgg19_weights, vgg19
+from violence_detection.clips.dataset import Clip, find_clips
+from violence_detection.evaluation.metrics import CONFIDENCE, classification_figures, groups_of
+from violence_detection.experiments.cross_validation import folds
+from violence_detection.features.cache.feature_cache import FeatureCache
+from violence_detection.features.cache.folder import CacheFolder
+from violence_detection.features.extraction import extract_features, on_replicas, stream_recipes
+from violence_detection.models.classifier import load_vgg19_weights, vgg19
+from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
+from violence_detection.settings.schema import HEADS, STREAMS, Settings, parse_settings
+from violence_detection.training.batches import ClipFeatures
+from violence_detection.training.loop import fit, members
+from violence_detection.training.predictions import violence_probabilities
 
 FOLDS = 5
 VIOLENT_SHARE = 0.78  # of the clips that are trained on

@@ -14,12 +14,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from cache_folder import CacheFolder, file_stamp
-from config import CLASS_NAMES, Settings
-from durable_files import file_checksum
-from feature_cache import FeatureCache, Recipe, row_checksum
-from model_architecture import feature_size, identify_weights
-from record_file import ROW, as_keys, row_index, write_records
+from violence_detection.features.cache.feature_cache import FeatureCache, Recipe, row_checksum
+from violence_detection.features.cache.folder import CacheFolder, file_stamp
+from violence_detection.features.cache.record_file import ROW, as_keys, row_index, write_records
+from violence_detection.models.classifier import feature_size, identify_weights
+from violence_detection.settings.schema import CLASS_NAMES, Settings
+from violence_detection.storage.files import file_checksum
 
 SCRIPT = Path(__file__).parent.parent / "train_rtx5000_dual_optimized.py"
 HELP_ROUNDS = 5

@@ -26,12 +26,12 @@ def measure_clips(paths: list[Path], layer: str) -> dict[str, Any]:
     """
     from benchmarks.extraction import make_extractor
     from benchmarks.machine import describe_machine
-    from config import Settings
-    from devices import choose_precision, find_devices, make_strategy
-    from feature_extraction import on_replicas
-    from frames import read_frames
-    from model_architecture import feature_size
-    from streams import stream_images
+    from violence_detection.clips.frames import read_frames
+    from violence_detection.clips.streams import stream_images
+    from violence_detection.features.extraction import on_replicas
+    from violence_detection.models.classifier import feature_size
+    from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
+    from violence_detection.settings.schema import Settings
 
     settings = Settings(dataset_path=Path())
     views: list[np.ndarray] = []

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import make_parser, print_report
-from record_file import FILES_INDEX, ROW, RecordFile
+from violence_detection.features.cache.record_file import FILES_INDEX, ROW, RecordFile
 
 SCRIPT = Path(__file__).parent.parent / "train_rtx5000_dual_optimized.py"
 TIMES = (  # columns that differ from run to run
@@ -193,8 +193,8 @@ def drawn_dataset(folder: Path) -> Path:
     """Return a folder of drawn clips in layout 1."""
     import numpy as np
 
-    from config import CLASS_NAMES
-    from demo_clips import draw_clip
+    from violence_detection.clips.demo import draw_clip
+    from violence_detection.settings.schema import CLASS_NAMES
 
     dataset, drawing = folder / "clips", np.random.default_rng(0)
     for split, count in {"train": 12, "val": 4, "test": 4}.items():

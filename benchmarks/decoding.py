@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from benchmarks.timing import Way, side_by_side
-from config import FRAME_SIZE
-from frames import read_frames, sample_positions
+from violence_detection.clips.frames import read_frames, sample_positions
+from violence_detection.settings.schema import FRAME_SIZE
 
 ROUNDS = 3
 

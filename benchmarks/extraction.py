@@ -14,14 +14,14 @@ import tensorflow as tf
 
 from benchmarks.decoding import seek_frames
 from benchmarks.timing import Way, side_by_side
-from cache_folder import CacheFolder
-from clips import Clip
-from decoding import decoder_count
-from devices import Precision, make_strategy
-from feature_cache import FeatureCache, Recipe
-from feature_extraction import CLIPS_PER_REPLICA, extract_features, on_replicas
-from frames import read_frames
-from model_architecture import feature_size, load_vgg19_weights, vgg19
+from violence_detection.clips.dataset import Clip
+from violence_detection.clips.decoders import decoder_count
+from violence_detection.clips.frames import read_frames
+from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
+from violence_detection.features.cache.folder import CacheFolder
+from violence_detection.features.extraction import CLIPS_PER_REPLICA, extract_features, on_replicas
+from violence_detection.models.classifier import feature_size, load_vgg19_weights, vgg19
+from violence_detection.runtime.devices import Precision, make_strategy
 
 ROUNDS = 2
 OURS_SECONDS, LIMIT_SECONDS = 36.0, 12.0  # what each should take in a round; at least two batches

@@ -143,7 +143,7 @@ def originals(dataset_path: Path | None, folder: Path) -> list[Path]:
         return sorted(dataset_path.rglob("*.mp4"))
     import numpy as np
 
-    from demo_clips import draw_clip
+    from violence_detection.clips.demo import draw_clip
 
     drawing = np.random.default_rng(0)
     paths = [folder / f"drawn{number}.mp4" for number in range(4)]
@@ -172,12 +172,12 @@ def mutate(paths: Sequence[Path], count: int, seed: int, folder: Path) -> list[P
 
 def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[str, Any]:
     """Extract features as training does; return what became of the clips."""
-    from cache_folder import CacheFolder
-    from clips import Clip
-    from devices import find_devices, make_strategy
-    from feature_cache import FeatureCache, Recipe
-    from feature_extraction import extract_features, on_replicas
-    from model_architecture import feature_size, load_vgg19_weights, vgg19
+    from violence_detection.clips.dataset import Clip
+    from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
+    from violence_detection.features.cache.folder import CacheFolder
+    from violence_detection.features.extraction import extract_features, on_replicas
+    from violence_detection.models.classifier import feature_size, load_vgg19_weights, vgg19
+    from violence_detection.runtime.devices import find_devices, make_strategy
 
     def make_extractor() -> Any:
         model = vgg19(LAYER)

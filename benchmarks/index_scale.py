@@ -22,12 +22,18 @@ import numpy as np
 
 from benchmarks.command import make_parser, write_report
 from benchmarks.tables import Table
-from cache_folder import SHARD, CacheFolder
-from clip_order import ClipOrder
-from clips import find_clips
-from config import CLASS_NAMES
-from feature_cache import THUMBNAIL, FeatureCache, Recipe
-from record_file import FILE, FILES_INDEX, ROW, row_index, write_records
+from violence_detection.clips.dataset import find_clips
+from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
+from violence_detection.features.cache.folder import SHARD, CacheFolder
+from violence_detection.features.cache.record_file import (
+    FILE,
+    FILES_INDEX,
+    ROW,
+    row_index,
+    write_records,
+)
+from violence_detection.settings.schema import CLASS_NAMES
+from violence_detection.training.order import ClipOrder
 
 CLIPS = 10_000_000
 CLIPS_PER_FOLDER = 1000  # of the dataset whose clips are listed

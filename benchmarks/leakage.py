@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from benchmarks.command import make_parser, print_report
-from clips import Clip, find_clips
+from violence_detection.clips.dataset import Clip, find_clips
 
 FRAMES = 16
 CLIP_TIMEOUT = 120.0  # seconds
@@ -64,14 +64,19 @@ def main() -> None:
 def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Return the share of the copies found, by alteration, and the false alarms."""
     # Here: decoder processes import this file again, and TensorFlow takes seconds.
-    from cache_folder import CacheFolder
-    from devices import choose_precision, find_devices, make_strategy
-    from feature_cache import THUMBNAIL, FeatureCache, Recipe
-    from feature_extraction import extract_features, on_replicas
-    from feature_survey import survey_features
-    from leakage import NEAR_DUPLICATE, find_leaks
-    from model_architecture import feature_size, identify_weights, load_vgg19_weights, vgg19
-    from streams import THUMBNAIL_VALUES
+    from violence_detection.clips.streams import THUMBNAIL_VALUES
+    from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
+    from violence_detection.features.cache.folder import CacheFolder
+    from violence_detection.features.extraction import extract_features, on_replicas
+    from violence_detection.features.leakage import NEAR_DUPLICATE, find_leaks
+    from violence_detection.features.survey import survey_features
+    from violence_detection.models.classifier import (
+        feature_size,
+        identify_weights,
+        load_vgg19_weights,
+        vgg19,
+    )
+    from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 
     clips = [replace(c, split="train") for c in find_clips(flags.dataset_path, seed=0)]
     copies = altered_copies(random.Random(0).sample(clips, flags.count), folder)

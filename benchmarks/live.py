@@ -51,9 +51,9 @@ def draw_video(path: Path, seconds: int) -> Path:
     import cv2
     import numpy as np
 
-    from demo_clips import FRAMES_PER_SECOND as DRAWN
-    from demo_clips import SECONDS as CLIP_SECONDS
-    from demo_clips import draw_clip
+    from violence_detection.clips.demo import FRAMES_PER_SECOND as DRAWN
+    from violence_detection.clips.demo import SECONDS as CLIP_SECONDS
+    from violence_detection.clips.demo import draw_clip
 
     random = np.random.default_rng(0)
     codec = cv2.VideoWriter.fourcc(*"mp4v")
@@ -71,12 +71,12 @@ def draw_video(path: Path, seconds: int) -> Path:
 
 def watch_untrained(folder: Path, video: Path, window: float, stride: float) -> dict[str, Any]:
     """Return the figures of the default settings, with random weights."""
-    from config import Settings
-    from devices import choose_precision, find_devices
-    from durable_files import file_checksum, write_json
-    from feature_extraction import stream_recipes
-    from model_architecture import classifier
-    from run_directory import BEST_MODEL, CONFIG, DETECTOR
+    from violence_detection.features.extraction import stream_recipes
+    from violence_detection.models.classifier import classifier
+    from violence_detection.runs.directory import BEST_MODEL, CONFIG, DETECTOR
+    from violence_detection.runtime.devices import choose_precision, find_devices
+    from violence_detection.settings.schema import Settings
+    from violence_detection.storage.files import file_checksum, write_json
 
     settings = Settings(dataset_path=folder, vgg19_weights="random")
     recipes = stream_recipes(settings)
@@ -106,11 +106,11 @@ def watch(
 ) -> dict[str, Any]:
     """Return how the machine keeps up with a file that is played at its own rate."""
     from benchmarks.machine import describe_machine
-    from detector import load_detector
-    from live import LiveWatch
-    from live_source import Source, SourceReader
-    from video_reading import open_video, video_info
-    from video_timeline import sampling_of
+    from violence_detection.clips.video import open_video, video_info
+    from violence_detection.inference.detector import load_detector
+    from violence_detection.inference.live import LiveWatch
+    from violence_detection.inference.live_source import Source, SourceReader
+    from violence_detection.inference.windows import sampling_of
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from devices import CPU_BFLOAT16_FLAGS, cpu_flags, describe_devices
-from run_directory import versions
+from violence_detection.runs.directory import versions
+from violence_detection.runtime.devices import CPU_BFLOAT16_FLAGS, cpu_flags, describe_devices
 
 COPY_BYTES = 256 * 2**20
 

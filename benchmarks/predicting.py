@@ -34,14 +34,14 @@ def measure(
 ) -> dict[str, Any]:
     """Return clips per second of both, round by round, and by how much verdicts differ."""
     from benchmarks.machine import describe_machine
-    from cache_folder import CacheFolder
-    from clips import Clip
-    from config import CLASS_NAMES
-    from detector import load_detector
-    from durable_files import read_json
-    from feature_cache import FeatureCache
-    from feature_extraction import extract_features
-    from run_directory import CONFIG, PREDICTIONS
+    from violence_detection.clips.dataset import Clip
+    from violence_detection.features.cache.feature_cache import FeatureCache
+    from violence_detection.features.cache.folder import CacheFolder
+    from violence_detection.features.extraction import extract_features
+    from violence_detection.inference.detector import load_detector
+    from violence_detection.runs.directory import CONFIG, PREDICTIONS
+    from violence_detection.settings.schema import CLASS_NAMES
+    from violence_detection.storage.files import read_json
 
     detector = load_detector(checkpoint_dir, vgg19_weights)
     dataset = Path(read_json(checkpoint_dir / CONFIG)["settings"]["dataset_path"])

@@ -133,8 +133,8 @@ def clips_of(dataset_path: Path | None, folder: Path, count: int) -> list[Path]:
     """Return some clips drawn at random from the dataset; without one, some that are drawn here."""
     import numpy as np
 
-    from clips import find_clips
-    from demo_clips import draw_clip
+    from violence_detection.clips.dataset import find_clips
+    from violence_detection.clips.demo import draw_clip
 
     random = np.random.default_rng(0)
     if dataset_path is None:

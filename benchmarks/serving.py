@@ -36,7 +36,7 @@ import psutil
 from benchmarks.command import make_parser, print_report
 from benchmarks.fuzz_clips import mutate, originals
 from benchmarks.timing import in_own_process
-from errors import UserError, explain
+from violence_detection.errors import UserError, explain
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("load", "memory", "fuzz")
@@ -235,7 +235,7 @@ def predict_rate(
     checkpoint_dir: Path, vgg19_weights: str | None, clips: Sequence[Path], seconds: float
 ) -> float:
     """Return how many clips a second `judge_clips` judges, once it runs."""
-    from detector import load_detector
+    from violence_detection.inference.detector import load_detector
 
     detector = load_detector(checkpoint_dir, vgg19_weights)
     at_once = detector.clips_at_once

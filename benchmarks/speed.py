@@ -20,7 +20,7 @@ from benchmarks.tables import figure_at, make_tables
 from benchmarks.timing import in_own_process
 
 if TYPE_CHECKING:
-    from clips import Clip
+    from violence_detection.clips.dataset import Clip
 
 DECODED_CLIPS = 24
 FRAMES = 16
@@ -96,7 +96,7 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def machine(replicas: int | None) -> dict[str, Any]:
     """Return what the machine is."""
     from benchmarks.machine import describe_machine
-    from devices import find_devices
+    from violence_detection.runtime.devices import find_devices
 
     return describe_machine(find_devices(replicas))
 
@@ -106,7 +106,7 @@ def extraction(
 ) -> dict[str, Any]:
     """Return the figures in one precision, on all devices and, if there are several, on one."""
     from benchmarks.extraction import measure_extraction
-    from devices import choose_precision, find_devices
+    from violence_detection.runtime.devices import choose_precision, find_devices
 
     devices = find_devices(replicas)
     precision = choose_precision(mixed_precision, devices[0].device_type)
@@ -123,8 +123,8 @@ def find_shuffled_clips(dataset_path: Path | None, folder: Path) -> "list[Clip]"
     """Return the clips, drawn ones if there is no path, so that the first few are of all kinds."""
     import numpy as np
 
-    from clips import find_clips
-    from demo_clips import draw_demo_clips
+    from violence_detection.clips.dataset import find_clips
+    from violence_detection.clips.demo import draw_demo_clips
 
     if dataset_path is None:
         dataset_path = folder / "drawn"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from run_log import native_messages_to
+from violence_detection.runtime.logs import native_messages_to
 
 Result = TypeVar("Result")
 

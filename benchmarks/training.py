@@ -19,14 +19,19 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.timing import Way, in_own_process, side_by_side
-from clip_order import ClipOrder
-from config import Settings
-from devices import choose_precision, find_devices, make_strategy
-from feature_cache import FeatureRows
-from input_pipeline import ClipFeatures, sample_features, steps_per_epoch, training_batches
-from model_architecture import as_plain_keras
-from model_architecture import classifier as build_classifier
-from training import Trainer, make_loss, make_trainer, standardize_on
+from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.models.classifier import as_plain_keras
+from violence_detection.models.classifier import classifier as build_classifier
+from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
+from violence_detection.settings.schema import Settings
+from violence_detection.training.batches import (
+    ClipFeatures,
+    sample_features,
+    steps_per_epoch,
+    training_batches,
+)
+from violence_detection.training.order import ClipOrder
+from violence_detection.training.trainer import Trainer, make_loss, make_trainer, standardize_on
 
 ROUNDS = 3
 CLIPS = 768

@@ -48,12 +48,19 @@ def measure(folder: Path, rounds: int, epochs: int, replicas: int | None) -> dic
 
     from benchmarks.machine import describe_machine
     from benchmarks.training import stored_clips
-    from callbacks import FinishEpoch, ShowProgress, TimeStages
-    from config import Settings
-    from devices import choose_precision, find_devices, gpu_names, make_strategy
-    from fitting import STANDARDIZE_ON, make_order
-    from hardware_use import HardwareMonitor, hardware_source
-    from input_pipeline import (
+    from violence_detection.reporting.tensorboard import TensorBoardLog
+    from violence_detection.runs.directory import RunDirectory
+    from violence_detection.runtime.devices import (
+        choose_precision,
+        find_devices,
+        gpu_names,
+        make_strategy,
+    )
+    from violence_detection.runtime.hardware import HardwareMonitor, hardware_source
+    from violence_detection.runtime.progress import Progress
+    from violence_detection.runtime.stage_clock import StageClock
+    from violence_detection.settings.schema import Settings
+    from violence_detection.training.batches import (
         ClipFeatures,
         Supply,
         evaluation_batches,
@@ -61,11 +68,9 @@ def measure(folder: Path, rounds: int, epochs: int, replicas: int | None) -> dic
         steps_per_epoch,
         training_batches,
     )
-    from progress import Progress
-    from run_directory import RunDirectory
-    from stage_clock import StageClock
-    from tensorboard_log import TensorBoardLog
-    from training import make_trainer
+    from violence_detection.training.callbacks import FinishEpoch, ShowProgress, TimeStages
+    from violence_detection.training.loop import STANDARDIZE_ON, make_order
+    from violence_detection.training.trainer import make_trainer
 
     class Unwatched:
         """Stands in a monitor's place."""

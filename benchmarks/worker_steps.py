@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cluster import TF_CONFIG
+from violence_detection.runtime.cluster import TF_CONFIG
 
 ROOT = Path(__file__).parent.parent
 EPOCHS = 10_000  # more than are timed
@@ -107,13 +107,19 @@ def time_steps(task: Task) -> dict[str, Any]:
     import tensorflow as tf
 
     from benchmarks.training import stored_clips
-    from clip_order import ClipOrder
-    from cluster import Cluster, find_worker
-    from config import Settings
-    from devices import choose_precision, find_devices, make_strategy
-    from input_pipeline import ClipFeatures, Share, for_workers, sample_features, training_batches
-    from model_architecture import feature_size
-    from training import STEPS_PER_EXECUTION, make_trainer
+    from violence_detection.models.classifier import feature_size
+    from violence_detection.runtime.cluster import Cluster, find_worker
+    from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
+    from violence_detection.settings.schema import Settings
+    from violence_detection.training.batches import (
+        ClipFeatures,
+        Share,
+        for_workers,
+        sample_features,
+        training_batches,
+    )
+    from violence_detection.training.order import ClipOrder
+    from violence_detection.training.trainer import STEPS_PER_EXECUTION, make_trainer
 
     settings = Settings(dataset_path=Path(task.folder))
     worker = find_worker("tf-config")

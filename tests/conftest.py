@@ -18,10 +18,10 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 
-from cache_folder import CacheFolder
-from demo_clips import draw_clip
-from feature_cache import FeatureCache, FeatureRows, Recipe
-from record_file import FILES_INDEX, ROW, RecordFile
+from violence_detection.clips.demo import draw_clip
+from violence_detection.features.cache.feature_cache import FeatureCache, FeatureRows, Recipe
+from violence_detection.features.cache.folder import CacheFolder
+from violence_detection.features.cache.record_file import FILES_INDEX, ROW, RecordFile
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -165,7 +165,7 @@ def trained(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def not_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a run that is told to end take its time: after `GRACE` it would end the tests."""
-    monkeypatch.setattr("errors.GRACE", 600.0)
+    monkeypatch.setattr("violence_detection.errors.GRACE", 600.0)
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:
@@ -204,7 +204,8 @@ def train_process() -> Callable[..., subprocess.Popen[str]]:
 def held_by_another(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Hold a folder in a process of its own until the end of the block, or its death."""
     program = (
-        "import sys; from pathlib import Path; from folder_lock import locked\n"
+        "import sys; from pathlib import Path\n"
+        "from violence_detection.storage.locks import locked\n"
         "with locked(Path(sys.argv[1]), print): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, str(folder)]
@@ -225,9 +226,10 @@ def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         "AWS_MAX_ATTEMPTS": "1",  # botocore's own tries: it is ours that are tested
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("remote_storage.WAITS", (0.05, 0.1, 0.2))
+    monkeypatch.setattr("violence_detection.storage.object_store.WAITS", (0.05, 0.1, 0.2))
     from moto.s3.models import s3_backends
-    from object_store import ObjectStore
+
+    from tests.object_store import ObjectStore
 
     store = ObjectStore()
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)

@@ -1,0 +1,169 @@
+"""Clips that hang their decoder, bring it down, or ask for too much memory."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from violence_detection.clips.decoders import DecoderProcesses, stream_from_process
+from violence_detection.clips.frames import UnreadableClip, read_frames
+
+FRAMES = 4
+
+
+@pytest.fixture
+def good_clip(drawn_clips: Path) -> Path:
+    return drawn_clips / "train" / "violent" / "violent0.mp4"
+
+
+@pytest.fixture
+def hanging_clip(tmp_path: Path) -> Path:
+    """Return a clip that FFmpeg waits for for ever: a playlist of a pipe that nobody fills."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    clip = tmp_path / "hanging.mp4"
+    clip.write_text("ffconcat version 1.0\nfile pipe.mp4\n")
+    return clip
+
+
+@pytest.fixture
+def decoders() -> Iterator[DecoderProcesses]:
+    with DecoderProcesses(processes=1, callers=2, frames=FRAMES, timeout=2) as decoders:
+        yield decoders
+
+
+def test_frames_are_those_of_the_clip(decoders: DecoderProcesses, drawn_clips: Path) -> None:
+    paths = sorted(drawn_clips.rglob("*.mp4"))
+    with ThreadPoolExecutor(2) as threads:
+        for path, frames in zip(paths, threads.map(decoders.read_images, paths), strict=True):
+            np.testing.assert_array_equal(frames, [read_frames(path, FRAMES)])
+
+
+def test_clip_that_hangs_is_given_up_and_the_next_one_read(
+    decoders: DecoderProcesses, hanging_clip: Path, good_clip: Path
+) -> None:
+    with pytest.raises(UnreadableClip, match=r"within 2 s \(--clip-timeout\)"):
+        decoders.read_images(hanging_clip)
+    np.testing.assert_array_equal(decoders.read_images(good_clip), [read_frames(good_clip, FRAMES)])
+
+
+def test_clip_that_brings_its_decoder_down_twice_is_bad_and_the_next_one_read(
+    hanging_clip: Path, good_clip: Path
+) -> None:
+    def crash_decoder() -> None:
+        pipe = hanging_clip.with_name("pipe.mp4")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+                break
+            except OSError:  # nobody reads from it yet
+                time.sleep(0.01)
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, signal.SIGSEGV)
+        for process in multiprocessing.active_children():
+            process.join(60)
+        os.close(writer)
+
+    with DecoderProcesses(1, 2, FRAMES, timeout=100) as decoders, ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(decoders.read_images, hanging_clip)
+        crash_decoder()
+        assert not reading.done(), "something else may have killed it: it is tried again"
+        crash_decoder()
+        with pytest.raises(UnreadableClip, match=r"its decoder died \(SIGSEGV\)"):
+            reading.result(60)
+        frames = decoders.read_images(good_clip)
+    np.testing.assert_array_equal(frames, [read_frames(good_clip, FRAMES)])
+
+
+def test_clip_that_would_take_gigabytes_is_refused_them(tmp_path: Path, good_clip: Path) -> None:
+    side = 16000  # 768 MB as an image, and FFmpeg has several
+    clip = tmp_path / "huge.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 5, (side, side))
+    writer.write(np.zeros((side, side, 3), np.uint8))
+    writer.release()
+    with DecoderProcesses(1, 2, FRAMES, timeout=100) as decoders:
+        with pytest.raises(UnreadableClip, match=r"needs more than 1\.6 GiB"):
+            decoders.read_images(clip)
+        decoders.read_images(good_clip)
+
+
+def test_end_does_not_wait_for_what_hangs(hanging_clip: Path) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        with DecoderProcesses(1, 2, FRAMES, timeout=100) as decoders:
+            readings = [threads.submit(decoders.read_images, hanging_clip) for _ in range(2)]
+            while not multiprocessing.active_children():
+                time.sleep(0.01)
+            began = time.monotonic()
+        for reading in readings:
+            assert reading.exception(60) is not None
+    assert time.monotonic() - began < 30
+
+
+def test_decoder_that_is_killed_while_idle_is_replaced(
+    decoders: DecoderProcesses, good_clip: Path
+) -> None:
+    expected = [read_frames(good_clip, FRAMES)]
+    for _ in range(2):
+        np.testing.assert_array_equal(decoders.read_images(good_clip), expected)
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, signal.SIGKILL)
+            process.join(60)
+
+
+def test_pipe_that_nobody_fills_has_no_checksum(decoders: DecoderProcesses, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(UnreadableClip, match="within 2 s"):
+        decoders.checksum(tmp_path / "pipe.mp4")
+    with pytest.raises(FileNotFoundError):
+        decoders.checksum(tmp_path / "nothing.mp4")
+
+
+def counted(last: int, then: str = "") -> Iterator[int]:
+    """Yield numbers, then do what a decoder may do; in a process of its own."""
+    yield from range(last)
+    if then == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if then == "hang":
+        time.sleep(100)
+    if then == "unreadable":
+        raise UnreadableClip("no frame can be decoded")
+    if then == "huge":
+        np.ones(2**29)  # 4 GiB
+
+
+def test_stream_has_everything_in_order() -> None:
+    assert list(stream_from_process(counted, 50, timeout=20, ahead=3)) == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("then", "reason"),
+    [
+        ("crash", r"its decoder died \(SIGSEGV\)"),
+        ("hang", r"within 1 s"),
+        ("unreadable", "no frame can be decoded"),
+        ("huge", "needs more than"),
+    ],
+)
+def test_stream_that_ends_badly_says_why_after_what_it_had(then: str, reason: str) -> None:
+    came = []
+    with pytest.raises(UnreadableClip, match=reason):
+        for number in stream_from_process(counted, 5, then, timeout=1, ahead=3):
+            came.append(number)
+    assert came == list(range(5)) or (then == "crash" and came == list(range(len(came))))
+    assert not multiprocessing.active_children()
+
+
+def test_stream_waits_as_long_as_it_is_not_wanted() -> None:
+    stream = stream_from_process(counted, 50, timeout=1, ahead=2)
+    assert next(stream) == 0
+    time.sleep(1.5)  # more than the time limit
+    assert next(stream) == 1
+    stream.close()
+    assert not multiprocessing.active_children()

@@ -1,0 +1,188 @@
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from violence_detection.commands import export
+from violence_detection.commands.export import main
+from violence_detection.export.runtimes import judge_clips, open_litert, open_onnx, open_saved_model
+from violence_detection.export.validation_clips import cached_features, clips_of_split
+from violence_detection.inference.detector import load_detector
+from violence_detection.storage.files import read_json
+
+
+def in_run(trained: Path, output: Path, *flags: str) -> list[str]:
+    return ["--checkpoint-dir", str(trained / "run"), "--output", str(output), *flags]
+
+
+def exports(output: Path) -> dict[str, dict[str, Any]]:
+    """Return what `export.json` says, by file."""
+    return {item["file"]: item for item in read_json(output / "export.json")["exports"]}
+
+
+def test_every_format_is_written_run_and_compared(
+    trained: Path, drawn_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(in_run(trained, tmp_path)) == 0
+    told = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in told.splitlines() if str(tmp_path) not in line)
+    files = ["saved_model/1", "detector.tflite", "detector.onnx"]
+    assert [line for line in told.splitlines() if line.startswith("/")] == [
+        str(tmp_path / name) for name in files
+    ]
+    found = exports(tmp_path)
+    assert list(found) == files
+    for item in found.values():
+        assert item["passed"]
+        assert item["clips"] == 8
+        assert item["largest_difference"] < 1e-5
+        assert item["changed_verdicts"] == 0
+        assert item["accuracy"] == item["original"]["accuracy"]
+        assert item["latency_ms"] > 0
+        assert item["as_trained"]["clips"] == 8
+    assert found["detector.onnx"]["opset"] == 17
+    assert found["detector.tflite"]["batch"] == 1
+
+    # What the files say is what the run's own detector says of the same features.
+    detector = load_detector(trained / "run")
+    clips = clips_of_split(trained / "run", "val", drawn_clips)
+    features = np.stack(list(cached_features(detector, clips, trained / "cache").values()))
+    expected = detector.judge_features(features)
+    one_each = [{"features": one[None].astype(np.float32)} for one in features]
+    for judge in (
+        open_saved_model(tmp_path / "saved_model" / "1"),
+        open_litert(tmp_path / "detector.tflite"),
+        open_onnx(tmp_path / "detector.onnx"),
+    ):
+        probabilities, attention = judge_clips(judge, one_each, at_once=3)
+        # The run was trained and tested in bfloat16, where the CPU has it.
+        np.testing.assert_allclose(probabilities, expected.probabilities, atol=0.02)
+        np.testing.assert_allclose(attention, expected.attention, atol=0.02)
+
+
+def test_saved_models_are_numbered_and_earlier_files_stay_listed(
+    trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / ".partial-of-a-killed-one").mkdir()
+    assert main(in_run(trained, tmp_path, "--format", "saved_model", "--clips", "2")) == 0
+    assert not list(tmp_path.glob(".partial*"))
+    assert main(in_run(trained, tmp_path, "--format", "saved_model", "--clips", "3")) == 0
+    assert {name: item["clips"] for name, item in exports(tmp_path).items()} == {
+        "saved_model/1": 2,
+        "saved_model/2": 3,
+    }
+    shutil.rmtree(tmp_path / "saved_model" / "1")
+    flags = ("--format", "onnx", "--quantize", "dynamic", "--batch", "2")
+    assert main(in_run(trained, tmp_path, *flags)) == 0
+    assert list(exports(tmp_path)) == ["saved_model/2", "detector_dynamic_batch2.onnx"]
+    assert exports(tmp_path)["detector_dynamic_batch2.onnx"]["batch"] == 2
+
+
+@pytest.mark.parametrize("quantize", ["float16", "int8"])
+def test_quantized_files_have_their_names(trained: Path, tmp_path: Path, quantize: str) -> None:
+    # How far they are from an untrained VGG19's features is another matter.
+    assert main(in_run(trained, tmp_path, "--quantize", quantize, "--tolerance", "0.2")) == 0
+    found = exports(tmp_path)
+    assert list(found) == [f"detector_{quantize}.tflite", f"detector_{quantize}.onnx"]
+    for item in found.values():
+        assert 0 < item["largest_difference"] < 0.2
+        assert item["tolerance"] == 0.2
+
+
+@pytest.mark.slow
+def test_end_to_end_files_are_compared_on_the_clips(trained: Path, tmp_path: Path) -> None:
+    flags = ("--end-to-end", "--clips", "2")
+    assert main(in_run(trained, tmp_path, *flags)) == 0
+    found = exports(tmp_path)
+    files = ["saved_model_end_to_end/1", "detector_end_to_end.tflite", "detector_end_to_end.onnx"]
+    assert list(found) == files
+    for item in found.values():
+        assert item["largest_difference"] < 1e-3
+        assert item["clips"] == 2
+
+
+def test_a_file_that_differs_too_much_fails_by_its_name_and_the_exit_status(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--format", "litert", "--quantize", "dynamic", "--tolerance")
+    assert main(in_run(trained, tmp_path, *flags, "1e-12")) == 1
+    told = capsys.readouterr()
+    assert "litert dynamic FAILED" in told.out
+    assert told.err.startswith("error: detector_dynamic.failed.tflite: ")
+    assert told.err.count("\n") == 1
+    assert (tmp_path / "detector_dynamic.failed.tflite").is_file()
+    assert not (tmp_path / "detector_dynamic.tflite").exists()
+    assert not exports(tmp_path)["detector_dynamic.failed.tflite"]["passed"]
+    assert main(in_run(trained, tmp_path, *flags, "0.5")) == 0
+    assert not (tmp_path / "detector_dynamic.failed.tflite").exists()
+    assert list(exports(tmp_path)) == ["detector_dynamic.tflite"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--format", "saved_model", "onnx", "--quantize", "int8"), "saved_model knows none only"),
+        (("--batch", "0"), "--batch 0: must be 1 or more"),
+        (("--clips", "0"), "--clips 0: must be 1 or more"),
+        (("--tolerance", "0"), "--tolerance 0: must be above 0"),
+        (("--checkpoint-dir", "nothing"), "--checkpoint-dir nothing: no such folder"),
+        (("--end-to-end", "--quantize", "dynamic"), "VGG19 to block1_conv1 has none"),
+        (("--cache-dir", "none", "--dataset-path", "none"), "neither features in none nor files"),
+        (("--end-to-end", "--dataset-path", "none"), "none of the run's val clips can be read"),
+        (("--output", "file"), "file cannot be written"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_status_2(
+    flags: tuple[str, ...],
+    message: str,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main(in_run(trained, tmp_path / "output", *flags)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_package_that_is_missing_is_named_with_the_command_that_brings_it(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(export.MODULES, "onnx", ("onnx", "no_such_package"))
+    assert main(in_run(trained, tmp_path, "--format", "onnx")) == 2
+    error = capsys.readouterr().err
+    assert "no_such_package" in error
+    assert "pip install -r requirements-deploy.txt" in error
+    assert (ROOT / "requirements-deploy.txt").is_file()
+
+
+def test_export_of_another_model_is_not_listed_with_this_ones(
+    trained: Path, tmp_path: Path
+) -> None:
+    assert main(in_run(trained, tmp_path, "--format", "onnx", "--clips", "1")) == 0
+    results = json.loads((tmp_path / "export.json").read_text())
+    (tmp_path / "export.json").write_text(json.dumps(results | {"model_checksum": "0"}))
+    assert main(in_run(trained, tmp_path, "--format", "litert", "--clips", "1")) == 0
+    assert list(exports(tmp_path)) == ["detector.tflite"]
+
+
+def test_help_answers_at_once() -> None:
+    began = time.monotonic()
+    command = [sys.executable, str(ROOT / "export.py"), "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert time.monotonic() - began < 0.5
+    assert "OpenCV" in ended.stdout

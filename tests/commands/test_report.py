@@ -1,0 +1,240 @@
+"""The report as it is asked for, and as somebody sees it who opens it in a browser."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.reporting.test_page import (
+    HOSTILE_NAMES,
+    LEAK,
+    hostile_results,
+    make_hostile,
+    spelt_out,
+    write_run,
+)
+from violence_detection.commands.report import main
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None or importlib.util.find_spec("playwright") is None,
+    reason="the page is opened in Chromium by playwright: one of the two is not installed",
+)
+SIZES = {"desk": (1280, 900), "phone": (390, 844)}
+
+
+def test_page_of_one_run_is_in_its_folder_and_of_several_where_they_are_asked_for(
+    drawn_clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, second = (write_run(tmp_path / name, drawn_clips) for name in ("first", "second"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["--checkpoint-dir", "first"]) == 0
+    assert capsys.readouterr().out == f"the report is {first / 'report.html'}\n"
+    assert "Finds 75 of 100" in (first / "report.html").read_text().replace("<b>", "")
+    assert main(["--checkpoint-dir", str(first), str(second)]) == 0
+    assert "2 runs compared" in (tmp_path / "comparison.html").read_text()
+    assert main(["--checkpoint-dir", str(second), "--output", "page.html"]) == 0
+    assert (tmp_path / "page.html").exists()
+    assert not (second / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoint-dir", "nothing"], "no such folder"),
+        (["--checkpoint-dir", "run", "empty"], "empty holds no run"),
+        (["--checkpoint-dir", "run", "--output", "nowhere/page.html"], "in a folder that is there"),
+        (["--checkpoint-dir", "run", "--output", "empty"], "name a file"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_status_2(
+    arguments: list[str],
+    message: str,
+    drawn_clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_run(tmp_path / "run", drawn_clips)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_help_answers_at_once() -> None:
+    began = time.monotonic()
+    command = [sys.executable, str(ROOT / "report.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--checkpoint-dir DIR [DIR ...]" in done.stdout
+    assert time.monotonic() - began < 2  # half a second, on a machine that does nothing else
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield opened
+        opened.close()
+
+
+# What a person would see at a glance is wrong: what sticks out, is cut off, covers something else,
+# is too small, or too faint to read.
+FAULTS = """() => {
+  const faults = [], name = (e) => `${e.tagName} ${e.className} "${e.textContent.slice(0, 60)}"`;
+  const root = document.documentElement, width = root.clientWidth;
+  if (root.scrollWidth > width) faults.push(`the page is ${root.scrollWidth} of ${width} wide`);
+  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const luminance = (colour) => {
+    const [r, g, b] = colour.map((c) => c / 255 <= 0.04045 ? c / 255 / 12.92
+      : ((c / 255 + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (e) => {
+    for (; e; e = e.parentElement) {
+      const colour = channels(getComputedStyle(e).backgroundColor);
+      if (colour.length === 3 || colour[3] > 0) return colour.slice(0, 3);
+    }
+    return [255, 255, 255];
+  };
+  const lines = [];
+  for (const e of document.body.querySelectorAll("*")) {
+    if (!e.checkVisibility() || e.closest(".hidden")) continue;
+    const box = e.getBoundingClientRect(), style = getComputedStyle(e);
+    if (box.width && (box.left < -1 || box.right > width + 1)) faults.push(`out: ${name(e)}`);
+    if (e.clientWidth && e.scrollWidth > e.clientWidth + 1 && !e.ariaHidden)
+      faults.push(`wide: ${name(e)}`);
+    if (style.overflowY !== "visible" && e.scrollHeight > e.clientHeight + 1)
+      faults.push(`cut off: ${name(e)}`);
+    for (const node of e.childNodes) {
+      if (node.nodeType !== Node.TEXT_NODE || !node.textContent.trim()) continue;
+      if (parseFloat(style.fontSize) < 10.5) faults.push(`small: ${name(e)}`);
+      const [a, b] = [luminance(channels(style.color).slice(0, 3)), luminance(behind(e))];
+      const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+      if (contrast < 4.5) faults.push(`faint, ${contrast.toFixed(1)}: ${name(e)}`);
+      const range = document.createRange();
+      range.selectNodeContents(node);
+      for (const r of range.getClientRects())
+        if (r.width > 4) lines.push([r.left + 2, r.top + 3, r.right - 2, r.bottom - 3, e]);
+    }
+  }
+  for (const e of document.images) {
+    const box = e.getBoundingClientRect();
+    if (!e.complete || !e.naturalWidth) faults.push(`no image: ${e.alt}`);
+    if (e.checkVisibility())
+      lines.push([box.left + 2, box.top + 2, box.right - 2, box.bottom - 2, e]);
+  }
+  lines.sort((a, b) => a[1] - b[1]);
+  for (let i = 0; i < lines.length; i++)
+    for (let j = i + 1; j < lines.length && lines[j][1] < lines[i][3]; j++)
+      if (lines[i][0] < lines[j][2] && lines[j][0] < lines[i][2])
+        faults.push(`overlap: ${name(lines[i][4])} and ${name(lines[j][4])}`);
+  return faults;
+}"""
+
+
+def look_at(browser: Any, path: Path, size: tuple[int, int], scheme: str) -> tuple[list[str], str]:
+    """Open a page, and all that it can unfold; return what is wrong with it, and its text."""
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme
+    )
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("console", lambda message: faults.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+    page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on(
+        "request",
+        lambda request: (
+            request.url == path.as_uri()
+            or request.url.startswith("data:")
+            or faults.append(f"request: {request.url}")
+        ),
+    )
+    page.goto(path.as_uri(), wait_until="load")
+    faults += page.evaluate(FAULTS)
+    page.evaluate("document.querySelectorAll('details').forEach((e) => { e.open = true })")
+    faults += [f"unfolded, {fault}" for fault in page.evaluate(FAULTS)]
+    faults += page.evaluate(
+        "[...document.images].map((e) => e.currentSrc).filter((u) => !u.startsWith('data:'))"
+    )
+    text = page.evaluate("document.body.textContent")
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert dark == (scheme == "dark")
+    context.close()
+    return faults, text
+
+
+@pytest.fixture(scope="module")
+def hostile_page(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hostile")
+    clips = make_hostile(folder, drawn_clips)
+    results = hostile_results(clips) | {"untrained_vgg19": True}
+    run = write_run(folder / HOSTILE_NAMES[1], clips, results=results, wrong=9)
+    assert main(["--checkpoint-dir", str(run)]) == 0
+    return run / "report.html"
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_hostile_names_do_nothing_in_a_browser_and_are_shown_literally(
+    browser: Any, hostile_page: Path, size: str, scheme: str
+) -> None:
+    faults, text = look_at(browser, hostile_page, SIZES[size], scheme)
+    assert not faults
+    for name in HOSTILE_NAMES:
+        assert text.count(spelt_out(name)) >= 5, name
+
+
+@needs_browser
+def test_report_of_real_clips_is_sound_on_a_desk_and_on_a_phone(
+    browser: Any, real_clips: Path, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "run", real_clips, frames=16, wrong=8)
+    assert main(["--checkpoint-dir", str(run)]) == 0
+    page = run / "report.html"
+    assert page.stat().st_size < 3e6
+    for size in SIZES.values():
+        for scheme in ("light", "dark"):
+            faults, text = look_at(browser, page, size, scheme)
+            assert not faults
+            assert "No frames" not in text
+
+
+@needs_browser
+@pytest.mark.parametrize("size", SIZES)
+def test_runs_side_by_side_are_sound_in_a_browser(
+    browser: Any, drawn_clips: Path, tmp_path: Path, size: str
+) -> None:
+    runs = [
+        write_run(
+            tmp_path / name,
+            drawn_clips,
+            settings={"learning_rate": 0.1**number, "vgg19_weights": "w" * 150 + str(number)},
+            results={"leakage": [LEAK | {"similarity": None, "reason": "same group"}]},
+            wrong=number,
+        )
+        for number, name in enumerate(("plain", "x" * 120, '"><b>three'))
+    ]
+    page = tmp_path / "page.html"
+    assert main(["--checkpoint-dir", *map(str, runs), "--output", str(page)]) == 0
+    faults, text = look_at(browser, page, SIZES[size], "light")
+    assert not faults
+    assert '"><b>three is 50.0 points worse than plain.' in text

@@ -1,0 +1,260 @@
+"""The command that serves, in a process of its own, asked over a socket."""
+
+import asyncio
+import dataclasses
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import ROOT
+from tests.serving.test_service import FORM, assert_problem, form_of, part, wait_until
+from violence_detection.commands.serve import TOKEN_VARIABLE, answer, bound, main
+from violence_detection.inference.detector import load_detector
+from violence_detection.serving.service import Limits, Service
+
+TOKEN = "s3cret-token"
+BEARING = {"Authorization": f"Bearer {TOKEN}"}
+END = b"--a-boundary--\r\n"
+
+
+@dataclass
+class Server:
+    process: subprocess.Popen[bytes]
+    client: httpx.Client
+    folder: Path  # for temporary files
+    log: Path
+
+    def uploads(self) -> list[Path]:
+        """Return the files of uploads that are there."""
+        return [path for path in self.folder.rglob("*") if re.fullmatch("[0-9a-f]{32}", path.name)]
+
+    def taken(self) -> int:
+        """Return how many requests have a place."""
+        text = self.client.get("/metrics", headers=BEARING).text
+        return int(float(re.search(r"^violence_places_taken (.*)$", text, re.MULTILINE)[1]))
+
+    def begin_upload(self, content: bytes, length: int) -> socket.socket:
+        """Send the beginning of a request of `length` bytes; return its connection."""
+        address = self.client.base_url.host, self.client.base_url.port
+        connection = socket.create_connection(address)
+        headers = {"Host": "x", **FORM, **BEARING, "Content-Length": str(length)}
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        connection.sendall("\r\n".join(["POST /predict HTTP/1.1", *lines, "", ""]).encode())
+        connection.sendall(content)
+        if len(content) < length:
+            wait_until(lambda: self.uploads() != [])
+        return connection
+
+
+@contextmanager
+def started(run: Path, folder: Path, *flags: str) -> Iterator[Server]:
+    """Start a server and wait until it is ready; at the end it is killed, if it still runs."""
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, str(ROOT / "serve.py"), "--checkpoint-dir", str(run), "--port", "0"]
+    environment = {**os.environ, "TMPDIR": str(folder), TOKEN_VARIABLE: TOKEN}
+    log = folder / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen([*command, *flags], stderr=file, env=environment)
+    try:
+        wait_until(lambda: "ready:" in log.read_text() or process.poll() is not None, 120)
+        address = re.search(r"http://\S+:\d+", log.read_text())
+        assert address, log.read_text()
+        with httpx.Client(base_url=address[0], timeout=60) as client:
+            yield Server(process, client, folder, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with started(trained / "run", tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def clip(drawn_clips: Path) -> bytes:
+    return (drawn_clips / "test" / "violent" / "violent0.mp4").read_bytes()
+
+
+def test_clip_is_judged_and_nothing_private_is_logged(server: Server, clip: bytes) -> None:
+    response = server.client.post("/predict", headers=BEARING, **form_of(clip, "/home/me/my.mp4"))
+    assert response.status_code == 200
+    assert response.json()["violent"] in (True, False)
+    assert_problem(server.client.post("/predict?token=abc", **form_of(clip)), 401)
+    wait_until(lambda: "POST /predict 401" in server.log.read_text())
+    log = server.log.read_text()
+    assert "POST /predict 200" in log
+    assert "RANDOM WEIGHTS" in log
+    for private in (TOKEN, "abc", "my.mp4", str(server.folder)):
+        assert private not in log
+    wait_until(lambda: server.uploads() == [])
+
+
+def test_client_that_goes_away_during_its_upload_leaves_nothing(
+    server: Server, clip: bytes
+) -> None:
+    connection = server.begin_upload(part("video", clip)[:1000], 10_000)
+    assert server.taken() == 1
+    connection.close()
+    wait_until(lambda: server.uploads() == [] and server.taken() == 0)
+    assert server.client.get("/healthz").status_code == 200
+
+
+def test_client_that_goes_away_while_its_clip_is_judged_leaves_nothing(
+    server: Server, clip: bytes
+) -> None:
+    body = part("video", clip) + END
+    connection = server.begin_upload(body, len(body))
+    connection.close()
+    wait_until(lambda: server.uploads() == [] and server.taken() == 0)
+    response = server.client.post("/predict", headers=BEARING, **form_of(clip))
+    assert response.status_code == 200
+
+
+def test_refusal_of_a_long_upload_reaches_its_client(server: Server) -> None:
+    large = part("video", b"no video" * 10_000_000) + END
+    response = server.client.post("/predict", content=large, headers={**FORM, **BEARING})
+    assert_problem(response, 415)
+    assert_problem(server.client.post("/predict", content=large, headers=FORM), 401)
+
+
+@pytest.mark.parametrize(
+    "request_lines", [b"\r\n\r\n", b"GET / HTTP/9\r\n\r\n", b"\0\xff\r\n\r\n", b"POST /predict"]
+)
+def test_what_is_no_http_does_no_harm(server: Server, request_lines: bytes) -> None:
+    address = server.client.base_url.host, server.client.base_url.port
+    with socket.create_connection(address) as connection:
+        connection.sendall(request_lines)
+    assert server.client.get("/readyz").status_code == 200
+
+
+def test_running_requests_end_and_no_others_begin_when_it_is_told_to_end(
+    trained: Path, tmp_path: Path, clip: bytes
+) -> None:
+    with started(trained / "run", tmp_path / "server") as server:
+        body = part("video", clip) + END
+        connection = server.begin_upload(body[:1000], len(body))
+        assert server.client.get("/readyz").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.client.get("/readyz").status_code == 503)
+        response = server.client.post("/predict", headers=BEARING, **form_of(clip))
+        assert "about to end" in assert_problem(response, 503)
+        assert server.process.poll() is None
+        connection.sendall(body[1000:])
+        assert connection.recv(100_000).startswith(b"HTTP/1.1 200 OK")
+        assert server.process.wait(20) == 0
+        folders = [path for path in server.folder.rglob("*") if path.is_dir()]
+        assert len(folders) == 1  # in which each server makes its own
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_it_ends_in_time_though_a_client_does_not(trained: Path, tmp_path: Path) -> None:
+    with started(trained / "run", tmp_path / "server", "--drain", "0.5") as server:
+        server.begin_upload(part("video", b"\0\0\0\x20ftypisom" + bytes(999)), 10_000)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+        assert time.monotonic() - began < 10
+        assert server.uploads() == []
+        assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.slow
+def test_what_a_killed_server_has_left_is_removed_by_the_next(
+    trained: Path, tmp_path: Path
+) -> None:
+    with started(trained / "run", tmp_path / "server") as server:
+        server.begin_upload(part("video", b"\0\0\0\x20ftypisom" + bytes(999)), 10_000)
+        server.process.kill()
+        server.process.wait()
+        assert len(server.uploads()) == 1
+    with started(trained / "run", tmp_path / "server") as server:
+        assert server.uploads() == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--checkpoint-dir nowhere: no such folder"),
+        (["--host", "0.0.0.0"], "--host 0.0.0.0 can be reached from other machines"),
+        (["--host", "::"], "--host :: can be reached from other machines"),
+        (["--host", "example.invalid"], "can be reached from other machines"),
+        (["--host", "example.invalid", "--token", "a"], "--host example.invalid --port 0"),
+        (["--host", "192.0.2.1", "--insecure"], "--host 192.0.2.1 --port 0: Cannot assign"),
+        (["--host", "0.0.0.0", "--token", "a"], "no such folder"),
+        (["--host", "0.0.0.0", "--insecure"], "no such folder"),
+        (["--host", "::1"], "no such folder"),
+        (["--host", "localhost"], "no such folder"),
+        (["--token", ""], "--token: a token is of visible ASCII"),
+        (["--token", "a b"], "--token: a token is of visible ASCII"),
+        (["--token", "é"], "--token: a token is of visible ASCII"),
+        (["--cors", "*"], "--cors *: name a site"),
+        (["--cors", "https://a.example/path"], "--cors https://a.example/path: name a site"),
+        (["--cors", "a.example"], "--cors a.example: name a site"),
+        (["--port", "65536"], "--port 65536: must be"),
+        (["--max-upload", "0"], "--max-upload 0: must be above 0"),
+        (["--max-seconds", "-1"], "--max-seconds -1: must be above 0"),
+        (["--max-requests", "0"], "--max-requests 0: must be 1 or more"),
+        (["--drain", "-1"], "--drain -1: must be 0 or more"),
+        (["--threshold", "2"], "--threshold 2: must be from 0 to 1"),
+    ],
+)
+def test_wrong_flags_are_one_line_and_status_2(
+    flags: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    assert main(["--checkpoint-dir", "nowhere", "--port", "0", *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_token_may_stand_in_the_environment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reachable = ["--checkpoint-dir", "nowhere", "--port", "0", "--host", "0.0.0.0"]
+    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
+    assert main(reachable) == 2
+    assert "no such folder" in capsys.readouterr().err
+    monkeypatch.setenv(TOKEN_VARIABLE, "")
+    assert main(reachable) == 2
+    assert f"{TOKEN_VARIABLE}: a token is of" in capsys.readouterr().err
+
+
+def test_networks_that_cannot_be_made_end_the_server(trained: Path, tmp_path: Path) -> None:
+    detector = load_detector(trained / "run")
+    broken = dataclasses.replace(detector, frames=3)  # as features of another layer would be
+    limits = Limits(max_upload=2**20, max_seconds=60, places=2, clip_timeout=60)
+    with bound("127.0.0.1", 0) as listening, pytest.raises(ValueError, match="shape"):
+        asyncio.run(answer(Service(broken, tmp_path, limits), listening, 1.0))
+
+
+def test_port_that_is_in_use_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = str(listening.getsockname()[1])
+        assert main(["--port", port]) == 2
+    assert f"--port {port}: Address already in use" in capsys.readouterr().err
+
+
+def test_help_answers_at_once() -> None:
+    began = time.monotonic()
+    command = [sys.executable, str(ROOT / "serve.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--max-upload MB" in done.stdout
+    assert time.monotonic() - began < 2  # half a second, on a machine that does nothing else

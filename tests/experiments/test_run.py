@@ -1,0 +1,129 @@
+import csv
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from train_rtx5000_dual_optimized import main
+from violence_detection.experiments.cross_validation import cross_validate
+from violence_detection.settings.schema import Settings
+
+pytestmark = pytest.mark.slow
+
+
+def rows_in(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def scored_by_two_folds(flags: list[str]) -> list[str]:
+    """Return flags of a search on the drawn clips."""
+    return [*flags, "--epochs", "3", "--cross-validate", "2"]
+
+
+def test_search_leaves_a_config_that_a_run_takes_and_goes_on_where_it_was(
+    scored_by_two_folds: list[str],
+    flags: list[str],
+    run: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*scored_by_two_folds, "--tune", "2"]) == 0
+    first = rows_in(run / "trials.csv")
+    assert len(first) == 2
+    assert main([*scored_by_two_folds, "--tune", "3"]) == 0
+    trials = rows_in(run / "trials.csv")
+    assert trials[:2] == first and len(trials) == 3
+    assert f"--config {run / 'best_config.json'}" in capsys.readouterr().out
+    best = json.loads((run / "best_config.json").read_text())
+    top = max(trials, key=lambda trial: float(trial["score"]))
+    assert best["head"] == top["head"]
+    assert best["dropout"] == pytest.approx(float(top["dropout"]))
+    assert main([*flags, "--config", str(run / "best_config.json")]) == 0
+    settings = json.loads((run / "training_config.json").read_text())["settings"]
+    assert {name: settings[name] for name in best} == best
+
+
+def test_grid_tries_every_combination_and_names_the_best(
+    scored_by_two_folds: list[str], run: Path, tmp_path: Path
+) -> None:
+    grid = tmp_path / "grid.json"
+    grid.write_text('{"head": ["mean", "attention-lstm"], "dropout": [0.1]}')
+    assert main([*scored_by_two_folds, "--grid", str(grid)]) == 0
+    rows = rows_in(run / "grid.csv")
+    assert [(row["head"], row["dropout"]) for row in rows] == [
+        ("mean", "0.1"),
+        ("attention-lstm", "0.1"),
+    ]
+    best = max(rows, key=lambda row: float(row["roc_auc"]))
+    chosen = json.loads((run / "best_config.json").read_text())
+    assert chosen == {"head": best["head"], "dropout": 0.1}
+
+
+@pytest.mark.usefixtures("not_hurried")
+def test_grid_that_was_interrupted_goes_on(
+    scored_by_two_folds: list[str],
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C while the second combination is tried: the first is not tried again."""
+    grid = tmp_path / "grid.json"
+    grid.write_text('{"head": ["mean", "bidirectional"]}')
+    tried: list[str] = []
+
+    def interrupted(settings: Settings, *others: Any) -> tuple[np.ndarray, np.ndarray]:
+        tried.append(settings.head)
+        if len(tried) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return cross_validate(settings, *others)
+
+    monkeypatch.setattr("violence_detection.experiments.run.cross_validate", interrupted)
+    command = [*scored_by_two_folds, "--grid", str(grid)]
+    assert main(command) == 130
+    assert main(command) == 0
+    assert tried == ["mean", "bidirectional", "bidirectional"]
+    assert [row["head"] for row in rows_in(run / "grid.csv")] == ["mean", "bidirectional"]
+
+
+def test_grid_with_a_combination_that_contradicts_itself(
+    scored_by_two_folds: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = tmp_path / "grid.json"
+    grid.write_text('{"warmup_epochs": [1, 9]}')
+    assert main([*scored_by_two_folds, "--grid", str(grid)]) == 2
+    assert "--epochs 3 is not above --warmup-epochs 9" in capsys.readouterr().err
+
+
+def test_range_test_writes_its_losses_and_its_plot(flags: list[str], run: Path) -> None:
+    status = main([*flags, "--find-lr"])
+    assert status in (0, 2)  # 2: the clips are too few to tell a rate, and it says so
+    rows = rows_in(run / "learning_rate.csv")
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates == sorted(rates) and rates[0] == pytest.approx(1e-6)
+    assert cv2.imread(str(run / "learning_rate.png")) is not None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--find-lr", "--tune", "3"], "give one of them"),
+        (["--find-lr", "--cross-validate", "3"], "give one of them"),
+        (["--unlabeled", ".", "--tune", "3"], "drop it"),
+        (["--cross-validate", "15"], "ask for at most 14"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_features_are_computed(
+    flags: list[str],
+    tmp_path: Path,
+    wrong: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*flags, *wrong]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()

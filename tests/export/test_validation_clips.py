@@ -1,0 +1,124 @@
+import csv
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.inference.test_detector import TIMEOUT
+from violence_detection.clips.dataset import Clip
+from violence_detection.errors import UserError
+from violence_detection.export.validation_clips import (
+    Where,
+    cached_features,
+    clips_of_split,
+    features_of_clips,
+    inputs_of_split,
+    spread,
+)
+from violence_detection.inference.detector import Detector, load_detector
+
+
+@pytest.fixture(scope="module")
+def detector(trained: Path) -> Detector:
+    return load_detector(trained / "run")
+
+
+@pytest.fixture
+def cache(trained: Path, tmp_path: Path) -> Path:
+    """Return a copy of the run's cache, to be changed."""
+    return Path(shutil.copytree(trained / "cache", tmp_path / "cache"))
+
+
+def validation(detector: Detector, dataset: Path) -> list[Clip]:
+    return clips_of_split(detector.checkpoint_dir, "val", dataset)
+
+
+def clip_of(number: int, label: int) -> Clip:
+    return Clip(Path(), f"{number}.mp4", label, "val")
+
+
+def test_clips_are_those_of_the_runs_split(detector: Detector, drawn_clips: Path) -> None:
+    with (detector.checkpoint_dir / "splits.csv").open(newline="") as file:
+        expected = [row for row in csv.DictReader(file) if row["split"] == "val"]
+    clips = validation(detector, drawn_clips)
+    assert [clip.name for clip in clips] == [row["clip"] for row in expected]
+    assert [clip.label for clip in clips] == [int(row["label"] == "violent") for row in expected]
+    assert all(clip.path.is_file() for clip in clips)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 20, 39])
+def test_chosen_clips_have_their_share_of_each_class(count: int) -> None:
+    clips = [clip_of(number, label=int(number % 4 == 0)) for number in range(40)]
+    chosen = spread(clips, count)
+    assert len(chosen) == count
+    assert chosen == [clip for clip in clips if clip in chosen]
+    violent = Counter(clip.label for clip in chosen)[1]
+    assert violent == pytest.approx(count / 4, abs=1)
+    assert spread(clips, None) == spread(clips, 40) == spread(clips, 99) == clips
+
+
+def test_features_are_those_of_the_cache_also_when_the_clips_are_gone(
+    detector: Detector, drawn_clips: Path, cache: Path, tmp_path: Path
+) -> None:
+    clips = validation(detector, drawn_clips)
+    cached = cached_features(detector, clips, cache)
+    assert list(cached) == clips
+    assert {features.shape for features in cached.values()} == {(4, 2 * 64)}
+    moved = Path(shutil.copytree(drawn_clips, tmp_path / "moved"))
+    again = cached_features(detector, validation(detector, moved), cache)
+    np.testing.assert_array_equal(list(again.values()), list(cached.values()))
+    hidden = drawn_clips.rename(tmp_path / "hidden")
+    try:
+        gone = cached_features(detector, clips, cache)
+    finally:
+        hidden.rename(drawn_clips)
+    np.testing.assert_array_equal(list(gone.values()), list(cached.values()))
+
+
+def test_features_that_are_not_in_the_cache_or_damaged_are_computed(
+    detector: Detector, drawn_clips: Path, cache: Path, tmp_path: Path
+) -> None:
+    clips = validation(detector, drawn_clips)[:3]
+    elsewhere = Where(tmp_path / "no_cache", drawn_clips, TIMEOUT)
+    used, computed = features_of_clips(detector, clips, elsewhere)
+    assert used == clips
+    assert not elsewhere.cache_dir.exists()
+    expected = np.stack(list(cached_features(detector, clips, cache).values()))
+    np.testing.assert_allclose(computed, expected, rtol=2e-3, atol=1e-3)
+    for rows in cache.glob("*.features"):
+        rows.write_bytes(bytes(rows.stat().st_size))
+    assert cached_features(detector, clips, cache) == {}
+    mended = features_of_clips(detector, clips, Where(cache, drawn_clips, TIMEOUT))[1]
+    np.testing.assert_array_equal(mended, computed)
+
+
+def test_a_clip_that_cannot_be_read_is_left_out(
+    detector: Detector, drawn_clips: Path, tmp_path: Path
+) -> None:
+    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
+    bad, *good = validation(detector, dataset)
+    bad.path.write_bytes(b"hello" * 99)
+    where = Where(tmp_path / "no_cache", dataset, TIMEOUT)
+    for end_to_end in (False, True):
+        clips, inputs = inputs_of_split(detector, "val", None, where, end_to_end)
+        assert clips == good
+        shapes = {name: values.shape for name, values in inputs[0].items()}
+        images = (1, 4, 224, 224, 3)
+        streams = {"difference": images, "flow": images}
+        assert shapes == (streams if end_to_end else {"features": (1, 4, 2 * 64)})
+
+
+@pytest.mark.parametrize("end_to_end", [False, True])
+def test_neither_features_nor_clips_is_told(
+    detector: Detector, tmp_path: Path, end_to_end: bool
+) -> None:
+    where = Where(tmp_path / "no_cache", tmp_path / "no_clips", TIMEOUT)
+    with pytest.raises(UserError, match=r"no_clips.*--dataset-path"):
+        inputs_of_split(detector, "train", None, where, end_to_end)
+
+
+def test_list_of_clips_that_is_gone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"splits\.csv.*restore it"):
+        clips_of_split(tmp_path, "val", tmp_path)

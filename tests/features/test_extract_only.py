@@ -1,0 +1,328 @@
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, figures_of, held_by_another, results_of
+from train_rtx5000_dual_optimized import main
+from violence_detection.clips.dataset import find_clips
+from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
+from violence_detection.features.cache.folder import CacheFolder
+from violence_detection.features.cache.record_file import (
+    FILE,
+    FILES_INDEX,
+    ROW,
+    RecordFile,
+    row_index,
+)
+from violence_detection.features.cache.sqlite_index import APPLICATION_ID, INDEX_NAME
+from violence_detection.features.extraction import stored_recipes
+from violence_detection.features.shares import share_number
+from violence_detection.runtime.cluster import Worker
+from violence_detection.settings.schema import parse_settings
+from violence_detection.storage.files import file_checksum
+
+Features = list[dict[str, bytes]]  # for each recipe, of each clip by its name
+CLIPS = 28
+
+
+def flags_of(dataset: Path, cache: Path) -> list[str]:
+    """Return the flags of what is extracted here: a stream, and thumbnails."""
+    return [
+        *("--dataset-path", str(dataset), "--cache-dir", str(cache), "--streams", "difference"),
+        *("--vgg19-weights", "random", "--feature-layer", "block1_conv1", "--frames", "4"),
+        "--no-mixed-precision",
+    ]
+
+
+def extract(dataset: Path, cache: Path, *flags: str) -> int:
+    return main([*flags_of(dataset, cache), "--extract-only", *flags])
+
+
+def start(dataset: Path, cache: Path, *flags: str, **environment: str) -> subprocess.Popen[str]:
+    script = str(ROOT / "train_rtx5000_dual_optimized.py")
+    return subprocess.Popen(
+        [sys.executable, script, *flags_of(dataset, cache), "--extract-only", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def recipes_of(dataset: Path) -> list[Recipe]:
+    return stored_recipes(parse_settings(flags_of(dataset, Path("cache"))))
+
+
+def features_in(dataset: Path, cache: Path) -> Features:
+    """Return the features of all clips, as a worker reads them that has computed nothing."""
+    clips, found = find_clips(dataset, 0), []
+    with CacheFolder(cache, worker=Worker(98, 99)) as folder:
+        for each in [FeatureCache(folder, recipe) for recipe in recipes_of(dataset)]:
+            rows = each.rows_of([file_checksum(clip.path) for clip in clips]).tolist()
+            assert -1 not in rows
+            pairs = zip(clips, each.rows().read(rows), strict=True)
+            found.append({clip.name: features.tobytes() for clip, features in pairs})
+    return found
+
+
+def rows_in(cache: Path) -> list[int]:
+    """Return how many rows of the stream's features there are in the folder and each shard."""
+    key = recipes_of(ROOT)[0].key
+    return [path.stat().st_size // (4 * 64 * 2) for path in sorted(cache.rglob(f"{key}.features"))]
+
+
+@pytest.fixture(scope="module")
+def by_one(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the cache that one process makes."""
+    cache = tmp_path_factory.mktemp("by_one") / "cache"
+    assert extract(drawn_clips, cache) == 0
+    return cache
+
+
+@pytest.fixture(scope="module")
+def expected(drawn_clips: Path, by_one: Path) -> Features:
+    return features_in(drawn_clips, by_one)
+
+
+def test_one_share_is_a_cache_as_every_run_makes_it(by_one: Path) -> None:
+    assert rows_in(by_one) == [CLIPS]
+    assert not any(path.is_dir() for path in by_one.iterdir())
+
+
+def test_two_shares_have_the_features_of_one_process_and_say_what_is_missing(
+    drawn_clips: Path, tmp_path: Path, expected: Features, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    for number in (1, 2):
+        flags = ("--share", f"{number}/2", "--checkpoint-dir", str(checkpoints))
+        assert extract(drawn_clips, tmp_path / "cache", *flags) == 0
+        said = capsys.readouterr().out
+        own = len([c for c in find_clips(drawn_clips, 0) if share_number(c, 2) == number - 1])
+        if number == 1:
+            assert f"{own} of 28 clips have features" in said
+            assert f"{CLIPS - own} clips are missing, of share 2/2 ({CLIPS - own})" in said
+    assert "28 of 28 clips have features" in said
+    assert "nothing is missing" in said
+    assert features_in(drawn_clips, tmp_path / "cache") == expected
+    assert sum(rows_in(tmp_path / "cache")) == CLIPS
+    assert not checkpoints.exists()
+
+
+@pytest.mark.slow
+def test_slurm_array_of_four_processes_at_once(
+    drawn_clips: Path, tmp_path: Path, expected: Features
+) -> None:
+    array = {"MIN": "1", "MAX": "4", "STEP": "1", "COUNT": "4"}
+    names = {f"SLURM_ARRAY_TASK_{name}": value for name, value in array.items()}
+    processes = [
+        start(drawn_clips, tmp_path / "cache", **names, SLURM_ARRAY_TASK_ID=str(task))
+        for task in range(1, 5)
+    ]
+    said = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, said
+    assert features_in(drawn_clips, tmp_path / "cache") == expected
+    assert len(rows_in(tmp_path / "cache")) == 4
+    assert sum(rows_in(tmp_path / "cache")) == CLIPS
+
+
+@pytest.mark.parametrize("others", [1, 3])
+def test_killed_worker_is_made_up_for_by_another_number_of_workers(
+    drawn_clips: Path, tmp_path: Path, expected: Features, others: int
+) -> None:
+    dataset, cache = drawn_clips, tmp_path / "cache"
+    process = start(dataset, cache, "--share", "2/2")
+    shard, recipe = cache / "shard_2", recipes_of(dataset)[0]
+    rows = shard / f"{recipe.key}.features"
+    while not (rows.exists() and rows.stat().st_size):  # of the first batch, of several
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.kill()
+    said, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, said
+    before = rows.read_bytes()
+    stored = RecordFile(row_index(shard, recipe.key), "", ROW, writable=False).count
+    for share in range(1, others + 1):
+        assert extract(dataset, cache, "--share", f"{share}/{others}") == 0
+    assert features_in(dataset, cache) == expected
+    size = stored * 4 * 64 * 2
+    assert rows.read_bytes()[:size] == before[:size]
+    if others == 1:  # it writes no shard: what the killed one has stored was not computed again
+        assert rows_in(cache)[0] == CLIPS - stored
+
+
+def test_second_process_of_a_share_waits_for_the_first(
+    drawn_clips: Path, by_one: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = Path(shutil.copytree(by_one, tmp_path / "cache"))
+    (cache / "shard_2").mkdir()
+    said = []
+    with held_by_another(cache / "shard_2") as other, ThreadPoolExecutor(1) as thread:
+        assert extract(drawn_clips, cache, "--share", "1/2") == 0  # of another share: it goes on
+
+        def let_go_once_it_waits() -> None:
+            while not (output := capsys.readouterr().out):
+                time.sleep(0.05)
+            said.append(output)
+            other.stdin.close()
+
+        capsys.readouterr()
+        waiting = thread.submit(let_go_once_it_waits)
+        assert extract(drawn_clips, cache, "--share", "2/2") == 0
+        waiting.result(60)
+        assert f"process {other.pid} extracts this share, 2/2: waiting for it" in said[0]
+
+
+def as_it_was(cache: Path, dataset: Path) -> None:
+    """Turn a cache into one of before there were shards, with an SQLite index."""
+    with closing(sqlite3.connect(cache / INDEX_NAME)) as index, index:
+        index.executescript(
+            "CREATE TABLE files"
+            " (path BLOB PRIMARY KEY, size INT, mtime_ns INT, ctime_ns INT, clip BLOB);"
+            "CREATE TABLE recipes (recipe TEXT PRIMARY KEY, description TEXT);"
+            "CREATE TABLE features (recipe TEXT, clip BLOB, row INT, checksum INT,"
+            " PRIMARY KEY (recipe, clip)) WITHOUT ROWID;"
+            f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 2;"
+        )
+        for recipe in recipes_of(dataset):
+            records = RecordFile(row_index(cache, recipe.key), "", ROW, writable=False)
+            for clip, row in records.entries().items():
+                checksum = int(records.records(np.array([row]))["checksum"][0])
+                values = (recipe.key, clip, row, checksum)
+                index.execute("INSERT INTO features VALUES (?, ?, ?, ?)", values)
+            index.execute("INSERT INTO recipes VALUES (?, ?)", (recipe.key, recipe.description))
+        files = RecordFile(cache / FILES_INDEX, "", FILE, writable=False)
+        records = files.records(files.places())
+        for clip in find_clips(dataset, 0):
+            (record,) = (r for r in records if r["clip"].tobytes() == file_checksum(clip.path))
+            values = (os.fsencode(clip.path), *record["stamp"].tolist(), record["clip"].tobytes())
+            index.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?)", values)
+    for path in cache.glob("*.index"):
+        path.unlink()
+
+
+@pytest.mark.parametrize("share", ["1/1", "2/3"])
+def test_cache_of_before_there_were_shards_is_taken_over(
+    drawn_clips: Path, by_one: Path, tmp_path: Path, expected: Features, share: str
+) -> None:
+    cache = Path(shutil.copytree(by_one, tmp_path / "cache"))
+    as_it_was(cache, drawn_clips)
+    assert extract(drawn_clips, cache, "--share", share) == 0
+    assert rows_in(cache) == [CLIPS]
+    assert not (cache / INDEX_NAME).exists()
+    assert features_in(drawn_clips, cache) == expected
+
+
+def test_damaged_index_of_before_is_set_aside(
+    drawn_clips: Path, by_one: Path, tmp_path: Path, expected: Features
+) -> None:
+    cache = Path(shutil.copytree(by_one, tmp_path / "cache"))
+    as_it_was(cache, drawn_clips)
+    data = bytearray((cache / INDEX_NAME).read_bytes())
+    data[200:] = os.urandom(len(data) - 200)
+    (cache / INDEX_NAME).write_bytes(data)
+    assert extract(drawn_clips, cache) == 0
+    assert [p.name for p in cache.iterdir() if "damaged" in p.name]
+    assert features_in(drawn_clips, cache) == expected
+
+
+def test_own_disk_then_the_shared_one(
+    drawn_clips: Path, tmp_path: Path, expected: Features, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, locals_ = tmp_path / "cache", [tmp_path / f"disk{n}" / "cache" for n in range(2)]
+    for number, local in enumerate(locals_, start=1):
+        flags = ("--share", f"{number}/2", "--cache-local", str(local))
+        assert extract(drawn_clips, cache, *flags) == 0
+    assert "nothing is missing" in capsys.readouterr().out
+    assert features_in(drawn_clips, cache) == expected
+    assert sum(sum(rows_in(local)) for local in locals_) == CLIPS
+    before = rows_in(cache)
+    # Again: nothing is copied twice, and nothing computed that another has.
+    assert extract(drawn_clips, cache, "--cache-local", str(locals_[0])) == 0
+    assert rows_in(cache) == before
+    assert sum(rows_in(locals_[0])) < CLIPS
+
+
+def test_own_disk_is_handed_over_while_more_is_computed(
+    drawn_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("violence_detection.features.cache.shared.HAND_OVER_EVERY", 0.0)
+    monkeypatch.setattr("violence_detection.features.cache.shared.HAND_OVER_SHARE", 1e9)
+    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
+    (dataset / "val" / "violent" / "zzz.mp4").write_bytes(b"no video")
+    cache, local = tmp_path / "cache", tmp_path / "disk"
+    flags = ("--cache-local", str(local), "--on-bad-clip", "fail")
+    assert extract(dataset, cache, *flags) == 2
+    assert 0 < sum(rows_in(cache)) < CLIPS
+
+
+def test_clips_that_cannot_be_read_are_told_of(
+    drawn_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
+    bad = dataset / "val" / "violent" / "broken.mp4"
+    bad.write_bytes(b"no video")
+    for number in (1, 2):
+        assert extract(dataset, tmp_path / "cache", "--share", f"{number}/2") == 0
+    said = capsys.readouterr().out
+    assert "28 of 29 clips have features" in said
+    assert f"1 clips cannot be read: {bad}" in said
+    assert "nothing is missing" in said
+
+
+@pytest.fixture(scope="module")
+def of_one_cache(drawn_clips: Path, by_one: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the checkpoint directory of a short training on the features of one process."""
+    folder = tmp_path_factory.mktemp("trained_on_one")
+    cache = Path(shutil.copytree(by_one, folder / "cache"))
+    assert main([*flags_of(drawn_clips, cache), *training(folder / "run")]) == 0
+    return folder / "run"
+
+
+def training(run: Path) -> list[str]:
+    return [
+        *("--checkpoint-dir", str(run), "--epochs", "2", "--warmup-epochs", "0"),
+        *("--batch-size", "8", "--deterministic"),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("local", [False, True])
+def test_training_reads_shards_as_one_cache_and_makes_a_damaged_row_good(
+    drawn_clips: Path,
+    of_one_cache: Path,
+    tmp_path: Path,
+    local: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cache, run = tmp_path / "cache", tmp_path / "run"
+    for number in (1, 2):
+        assert extract(drawn_clips, cache, "--share", f"{number}/2") == 0
+    rows = cache / "shard_1" / f"{recipes_of(drawn_clips)[0].key}.features"
+    data = bytearray(rows.read_bytes())
+    data[-1] ^= 0xFF
+    rows.write_bytes(data)
+    capsys.readouterr()
+    flags = ["--cache-local", str(tmp_path / "local")] if local else []
+    assert main([*flags_of(drawn_clips, cache), *training(run), *flags]) == 0
+    assert "1 rows of" in capsys.readouterr().out
+    assert figures_of(run) == figures_of(of_one_cache)
+    assert results_of(run)["evaluation"] == results_of(of_one_cache)["evaluation"]
+    if local:
+        assert rows_in(tmp_path / "local") == [CLIPS]
+        return
+    assert rows_in(cache)[0] == 1  # the damaged one, computed anew
+    again = tmp_path / "again"
+    assert main([*flags_of(drawn_clips, cache), *training(again)]) == 0
+    assert not re.search("rows of .* are damaged", capsys.readouterr().out)
+    assert figures_of(again) == figures_of(of_one_cache)

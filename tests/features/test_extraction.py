@@ -1,0 +1,269 @@
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import opened_cache
+from violence_detection.clips.dataset import Clip, find_clips
+from violence_detection.clips.decoders import DecoderProcesses, View
+from violence_detection.clips.frames import read_frames
+from violence_detection.clips.streams import stream_images
+from violence_detection.errors import RunError, UserError
+from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
+from violence_detection.features.cache.folder import CacheFolder
+from violence_detection.features.extraction import (
+    BadClip,
+    ClipRows,
+    extract_features,
+    on_replicas,
+    too_many_unreadable,
+)
+from violence_detection.models.classifier import load_vgg19_weights, vgg19
+from violence_detection.runtime.devices import find_devices, make_strategy
+from violence_detection.storage.files import file_checksum
+
+LAYER = "block1_conv1"
+TIMEOUT = 60.0  # seconds
+RECIPE = Recipe(frames=4, layer=LAYER, weights="random-0", features=64, dtype="float16")
+
+
+def make_extractor():
+    model = vgg19(LAYER)
+    load_vgg19_weights(model, "random", LAYER)
+    return model
+
+
+class CountingNetwork:
+    """The real network, counting the clips that it is given and how often it is made."""
+
+    def __init__(self, replicas: int = 1):
+        self.replicas, self.made, self.clips = replicas, 0, 0
+
+    def __call__(self) -> Callable[[np.ndarray], np.ndarray]:
+        self.made += 1
+        network = on_replicas(make_strategy(find_devices(self.replicas), 8), make_extractor)
+
+        def counted(frames: np.ndarray) -> np.ndarray:
+            self.clips += int(frames.any(axis=(1, 2, 3, 4)).sum())  # padding is black
+            return network(frames)
+
+        return counted
+
+
+@pytest.fixture
+def clips(drawn_clips: Path) -> list[Clip]:
+    return find_clips(drawn_clips, seed=0)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_features_are_those_of_the_clips_own_frames(
+    clips: list[Clip], tmp_path: Path, replicas: int
+) -> None:
+    network = CountingNetwork(replicas)
+    with opened_cache(tmp_path, RECIPE) as cache:
+        rows, bad = extract_features(clips, [cache], network, replicas, TIMEOUT)
+    assert not bad
+    assert network.clips == len(clips)
+    features, model = cache.rows(), make_extractor()
+    for clip in clips[::5]:
+        expected = model.predict(read_frames(clip.path, 4), verbose=0)
+        np.testing.assert_allclose(features.read(rows[clip])[0], expected, rtol=2e-3)
+
+
+def test_nothing_is_computed_twice(clips: list[Clip], tmp_path: Path) -> None:
+    network = CountingNetwork()
+
+    def extract(chosen: list[Clip]) -> ClipRows:
+        with opened_cache(tmp_path, RECIPE) as cache:
+            return extract_features(chosen, [cache], network, 1, TIMEOUT)[0]
+
+    first = extract(clips[5:])
+    assert extract(clips[5:]) == first
+    assert (network.made, network.clips) == (1, len(clips) - 5)
+    more = extract(clips)
+    assert network.clips == len(clips)
+    assert {clip: more[clip] for clip in first} == first
+
+
+STREAM_RECIPES = [dataclasses.replace(RECIPE, stream=name) for name in ("difference", "flow")]
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Return a list that fills with the streams of every decoding of a clip."""
+    decoded: list[tuple[str, ...]] = []
+    read_images = DecoderProcesses.read_images
+
+    def counted(decoders: DecoderProcesses, path: Path, views: Sequence[View]) -> np.ndarray:
+        decoded.append(tuple(stream for stream, _ in views))
+        return read_images(decoders, path, views)
+
+    monkeypatch.setattr(DecoderProcesses, "read_images", counted)
+    return decoded
+
+
+def assert_features_of_streams(caches: list[FeatureCache], rows: ClipRows) -> None:
+    model = make_extractor()
+    for view, cache in enumerate(caches):
+        for clip in list(rows)[::4]:
+            images = stream_images(read_frames(clip.path, 4), cache.recipe.stream)
+            found = cache.rows().read([rows[clip][view]])[0]
+            expected = model.predict(images, verbose=0)
+            np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-3)
+
+
+def test_two_streams_decode_each_clip_once(
+    clips: list[Clip], tmp_path: Path, decodings: list[tuple[str, ...]]
+) -> None:
+    network = CountingNetwork()
+    with CacheFolder(tmp_path) as folder:
+        caches = [FeatureCache(folder, recipe) for recipe in STREAM_RECIPES]
+        rows, bad = extract_features(clips, caches, network, 1, TIMEOUT)
+    assert not bad
+    assert decodings == [("difference", "flow")] * len(clips)
+    assert (network.made, network.clips) == (1, 2 * len(clips))
+    assert_features_of_streams(caches, rows)
+
+
+def test_of_a_stream_that_is_added_only_that_is_computed(
+    clips: list[Clip], tmp_path: Path, decodings: list[tuple[str, ...]]
+) -> None:
+    clips, network = clips[:9], CountingNetwork()
+    with opened_cache(tmp_path, STREAM_RECIPES[0]) as cache:
+        first, _ = extract_features(clips, [cache], network, 1, TIMEOUT)
+    assert decodings == [("difference",)] * 9
+    stored = cache.path.read_bytes()
+    with CacheFolder(tmp_path) as folder:
+        caches = [FeatureCache(folder, recipe) for recipe in STREAM_RECIPES]
+        both, _ = extract_features(clips, caches, network, 1, TIMEOUT)
+        assert decodings[9:] == [("flow",)] * 9
+        assert network.clips == 2 * 9
+        again, _ = extract_features(clips, caches, network, 1, TIMEOUT)
+        assert network.clips == len(decodings) == 2 * 9
+    assert again == both
+    assert {clip: rows[:1] for clip, rows in both.items()} == first
+    assert caches[0].path.read_bytes() == stored
+    assert_features_of_streams(caches, both)
+
+
+def test_moved_and_doubled_clips_are_the_same_clip(clips: list[Clip], tmp_path: Path) -> None:
+    copies = [
+        Clip(Path(shutil.copy(clip.path, tmp_path / f"{n}.mp4")).parent, f"{n}.mp4", 0, "val")
+        for n, clip in enumerate([clips[0], clips[1], clips[1]])
+    ]
+    network = CountingNetwork()
+    with opened_cache(tmp_path / "cache", RECIPE) as cache:
+        rows, _ = extract_features(clips[:1], [cache], network, 1, TIMEOUT)
+        more, _ = extract_features(copies, [cache], network, 1, TIMEOUT)
+    assert network.clips == 2
+    assert more[copies[0]] == rows[clips[0]]
+    assert more[copies[1]] == more[copies[2]]
+
+
+def test_copies_in_two_batches_are_computed_once(clips: list[Clip], tmp_path: Path) -> None:
+    shutil.copy(clips[3].path, tmp_path / "copy.mp4")
+    copy = Clip(tmp_path, "copy.mp4", 1, "val")
+    network = CountingNetwork()
+    with opened_cache(tmp_path / "cache", RECIPE) as cache:
+        rows, _ = extract_features([*clips[:4], copy, *clips[4:8]], [cache], network, 1, TIMEOUT)
+    assert network.clips == 8
+    assert rows[copy] == rows[clips[3]]
+    with opened_cache(tmp_path / "cache", RECIPE) as again:
+        assert extract_features([*clips[:8], copy], [again], network, 1, TIMEOUT)[0] == rows
+
+
+@pytest.fixture
+def with_bad_clips(clips: list[Clip], tmp_path: Path) -> list[Clip]:
+    contents = {"empty": b"", "text": b"hello" * 999, "cut": clips[0].path.read_bytes()[:900]}
+    bad = []
+    for name, content in contents.items():
+        (tmp_path / f"{name}.mp4").write_bytes(content)
+        bad.append(Clip(tmp_path, f"{name}.mp4", 1, "train"))
+    gone = Clip(tmp_path, "gone.mp4", 1, "train")
+    bad_link = tmp_path / "gone.mp4"
+    bad_link.symlink_to(tmp_path / "nowhere.mp4")
+    return [*clips[:3], *bad, gone, *clips[3:6]]
+
+
+def test_bad_clips_are_left_out_with_their_reason(
+    with_bad_clips: list[Clip], tmp_path: Path
+) -> None:
+    with opened_cache(tmp_path / "cache", RECIPE) as cache:
+        rows, bad = extract_features(with_bad_clips, [cache], CountingNetwork(), 1, TIMEOUT)
+    assert {item.clip.name for item in bad} == {"empty.mp4", "text.mp4", "cut.mp4", "gone.mp4"}
+    assert all(item.reason for item in bad)
+    assert len(rows) == 6
+    assert sorted(rows.values()) == [(row,) for row in range(6)]
+
+
+def test_run_can_stop_at_a_bad_clip(with_bad_clips: list[Clip], tmp_path: Path) -> None:
+    with (
+        opened_cache(tmp_path / "cache", RECIPE) as cache,
+        pytest.raises(UserError, match=r"empty\.mp4: the file is empty"),
+    ):
+        extract_features(
+            with_bad_clips, [cache], CountingNetwork(), 1, TIMEOUT, stop_at_bad_clip=True
+        )
+
+
+def test_features_that_overflow_are_not_kept(clips: list[Clip], tmp_path: Path) -> None:
+    def huge() -> Callable[[np.ndarray], np.ndarray]:
+        return lambda frames: np.full((*frames.shape[:2], 64), 1e6, np.float32)
+
+    with (
+        opened_cache(tmp_path / "cache", RECIPE) as cache,
+        pytest.raises(RunError, match="--feature-dtype float32"),
+    ):
+        extract_features(clips, [cache], huge, 1, TIMEOUT)
+    assert not cache.path.exists()
+
+
+def test_only_a_few_clips_are_decoded_in_advance(
+    clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+    monkeypatch.setattr(
+        "feature_extraction.DecoderProcesses.checksum",
+        lambda decoders, path: decoded.append(path) or file_checksum(path),
+    )
+    waiting: list[int] = []
+
+    def network() -> Callable[[np.ndarray], np.ndarray]:
+        def extract(frames: np.ndarray) -> np.ndarray:
+            time.sleep(0.2)  # the decoders are much faster than this network
+            waiting.append(len(decoded) - len(frames) * len(waiting))
+            return np.zeros((*frames.shape[:2], 64), np.float32)
+
+        return extract
+
+    with opened_cache(tmp_path, RECIPE) as cache:
+        extract_features(clips, [cache], network, 1, TIMEOUT)
+    assert len(decoded) == 28
+    assert max(waiting) <= 12  # one batch being computed, two ahead
+
+
+@pytest.mark.parametrize(("lost", "stops"), [(0, False), (2, False), (3, True)])
+def test_too_many_unreadable_clips_of_a_split(lost: int, stops: bool) -> None:
+    clips = [Clip(Path("/"), str(n), n % 2, "train" if n < 20 else "val") for n in range(60)]
+    bad = [BadClip(clip, "empty") for clip in clips[:lost]]
+    message = too_many_unreadable(bad, clips, 0.1)
+    assert bool(message) == stops
+    if stops:
+        assert "3 of the 20 train clips" in message
+
+
+def test_folder_of_clips_that_is_gone_ends_the_run(clips: list[Clip], tmp_path: Path) -> None:
+    """Leaving all of its clips out as bad ones would train on what happens to be left."""
+    gone = Clip(tmp_path / "unmounted", "a.mp4", 1, "train")
+    with (
+        opened_cache(tmp_path / "cache", RECIPE) as cache,
+        pytest.raises(RunError, match=r"unmounted.*Is its disk there"),
+    ):
+        extract_features([*clips[:8], gone], [cache], CountingNetwork(), 1, TIMEOUT)
+    with opened_cache(tmp_path / "cache", RECIPE) as again:
+        rows, _ = extract_features(clips[:4], [again], CountingNetwork(), 1, TIMEOUT)
+    assert len(rows) == 4

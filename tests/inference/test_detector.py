@@ -1,0 +1,203 @@
+import csv
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from violence_detection.clips.demo import draw_clip
+from violence_detection.clips.frames import read_frames
+from violence_detection.clips.streams import stream_images
+from violence_detection.errors import UserError
+from violence_detection.features.cache.feature_cache import FeatureCache
+from violence_detection.features.cache.folder import CacheFolder
+from violence_detection.inference.detector import (
+    CLASSIFIED_AT_ONCE,
+    Detector,
+    Verdict,
+    load_detector,
+)
+from violence_detection.storage.files import file_checksum, read_json, write_json
+
+TIMEOUT = 60.0  # seconds
+
+
+@pytest.fixture(scope="session")
+def detector(trained: Path) -> Detector:
+    return load_detector(trained / "run")
+
+
+@pytest.fixture
+def run_copy(trained: Path, tmp_path: Path) -> Path:
+    """Return a copy of the run, to be changed."""
+    return Path(shutil.copytree(trained / "run", tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def predictions(trained: Path) -> list[dict[str, str]]:
+    with (trained / "run" / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_as_predicted(verdicts: Sequence[Verdict], predicted: Sequence[dict[str, str]]) -> None:
+    for verdict, row in zip(verdicts, predicted, strict=True):
+        assert verdict.error is None
+        assert verdict.probability == pytest.approx(float(row["probability"]), abs=2e-6)
+        assert verdict.violent == (row["verdict"] == "violent")
+        expected = [float(row[f"attention_{number}"]) for number in range(1, 5)]
+        np.testing.assert_allclose(verdict.attention, expected, atol=1e-4)
+
+
+def test_clips_are_judged_as_in_the_runs_own_test(
+    detector: Detector, predictions: list[dict[str, str]], drawn_clips: Path
+) -> None:
+    paths = [drawn_clips / row["clip"] for row in predictions]
+    verdicts = list(detector.judge_clips(paths, TIMEOUT))
+    assert [verdict.path for verdict in verdicts] == paths
+    assert_as_predicted(verdicts, predictions)
+    assert len({verdict.probability for verdict in verdicts}) > 4  # not all the same
+
+
+def test_images_and_cached_features_are_judged_alike(
+    detector: Detector, trained: Path, predictions: list[dict[str, str]], drawn_clips: Path
+) -> None:
+    paths = [drawn_clips / row["clip"] for row in predictions]
+    images = np.stack(
+        [
+            [stream_images(read_frames(path, 6), s)[detector.shown] for s in detector.streams]
+            for path in paths
+        ]
+    )
+    features = detector.features_of(images)
+    with CacheFolder(trained / "cache") as folder:
+        caches = [FeatureCache(folder, recipe) for recipe in detector.recipes]
+        rows = [[cache.row_of(file_checksum(path)) for path in paths] for cache in caches]
+        cached = [cache.rows().read(of_cache) for cache, of_cache in zip(caches, rows, strict=True)]
+    expected = np.concatenate(cached, axis=2)[:, detector.shown]
+    assert features.dtype == np.float16
+    np.testing.assert_allclose(features, expected, rtol=2e-3, atol=1e-3)
+    judged, again = detector.judge_features(expected), detector.judge_images(images)
+    np.testing.assert_allclose(judged.probabilities, again.probabilities, atol=1e-5)
+    np.testing.assert_allclose(judged.attention.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1, CLASSIFIED_AT_ONCE, CLASSIFIED_AT_ONCE + 1])
+def test_a_clip_is_judged_the_same_in_any_company(detector: Detector, count: int) -> None:
+    random = np.random.default_rng(0)
+    features = random.random((count, 4, detector.values)).astype(np.float16)
+    judged = detector.judge_features(features)
+    assert judged.probabilities.shape == (count,)
+    assert judged.attention.shape == (count, 4)
+    alone = [detector.judge_features(features[n : n + 1]).probabilities[0] for n in range(count)]
+    np.testing.assert_array_equal(judged.probabilities, alone)
+
+
+def test_features_that_are_not_finite_have_no_probability(detector: Detector) -> None:
+    features = np.zeros((3, 4, detector.values), np.float16)
+    features[1, 2, 3] = np.inf
+    probabilities = detector.judge_features(features).probabilities
+    np.testing.assert_array_equal(np.isnan(probabilities), [False, True, False])
+    assert probabilities[0] == probabilities[2]
+
+
+def test_bad_clips_have_their_reason_in_their_place(
+    detector: Detector, predictions: list[dict[str, str]], drawn_clips: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_bytes(b"hello" * 999)
+    good = [drawn_clips / row["clip"] for row in predictions[:5]]
+    gone, empty, text = (tmp_path / f"{name}.mp4" for name in ("gone", "empty", "text"))
+    paths = [empty, good[0], gone, *good[1:4], text, good[4], empty]
+    verdicts = list(detector.judge_clips(iter(paths), TIMEOUT))
+    assert [verdict.path for verdict in verdicts] == paths
+    reasons = {verdict.path: verdict.error for verdict in verdicts if verdict.error}
+    assert reasons == {
+        empty: "the file is empty",
+        gone: "No such file or directory",
+        text: "not a video that FFmpeg can open",
+    }
+    assert_as_predicted([verdict for verdict in verdicts if not verdict.error], predictions[:5])
+    assert all(verdict.probability is None for verdict in verdicts if verdict.error)
+
+
+def test_frames_have_their_times(detector: Detector, tmp_path: Path) -> None:
+    draw_clip(tmp_path / "clip.mp4", True, np.random.default_rng(0))  # 24 frames, 12 a second
+    (verdict,) = detector.judge_clips([tmp_path / "clip.mp4"], TIMEOUT)
+    # Of six evenly spaced frames, 0 to 23, the classifier is given four.
+    positions = np.linspace(0, 23, 6).round()[detector.shown]
+    np.testing.assert_allclose(verdict.times, positions / 12, atol=1e-6)
+
+
+def test_clips_are_taken_as_they_are_needed(
+    detector: Detector, predictions: list[dict[str, str]], drawn_clips: Path
+) -> None:
+    taken: list[Path] = []
+
+    def endless():
+        while True:
+            taken.append(drawn_clips / predictions[len(taken) % 8]["clip"])
+            yield taken[-1]
+
+    verdicts = detector.judge_clips(endless(), TIMEOUT)
+    first = [next(verdicts) for _ in range(8)]
+    verdicts.close()
+    assert_as_predicted(first, predictions[:8])
+    assert len(taken) <= 8 + 3 * detector.clips_at_once
+
+
+def test_default_precision_is_that_of_the_run(detector: Detector, trained: Path) -> None:
+    precision = json.loads((trained / "run" / "training_config.json").read_text())["precision"]
+    assert detector.computation == precision
+    assert load_detector(trained / "run", mixed_precision=False).computation == "float32"
+
+
+def change(run: Path, file: str, **values: object) -> None:
+    write_json(run / file, read_json(run / file) | values)
+
+
+def without_detector(run: Path) -> None:
+    (run / "detector.json").unlink()
+
+
+def no_run(run: Path) -> None:
+    for path in run.glob("*.json"):
+        path.unlink()
+
+
+def without_model(run: Path) -> None:
+    (run / "best_model.keras").unlink()
+
+
+def other_model(run: Path) -> None:
+    shutil.copy(run / "training_history.csv", run / "best_model.keras")
+
+
+def gone_weights(run: Path) -> None:
+    settings = read_json(run / "training_config.json")["settings"]
+    change(run, "training_config.json", settings=settings | {"vgg19_weights": "/gone/vgg19.h5"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (shutil.rmtree, "run: no such folder"),
+        (without_detector, r"no detector\.json in it: the run has not finished"),
+        (no_run, r"no detector\.json in it: it holds no run"),
+        (without_model, r"best_model\.keras is not there"),
+        (other_model, r"best_model\.keras is not the model that was tested"),
+        (gone_weights, r"--vgg19-weights /gone/vgg19\.h5: no such file"),
+    ],
+)
+def test_what_is_no_finished_run_is_told(
+    run_copy: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(run_copy)
+    with pytest.raises(UserError, match=message):
+        load_detector(run_copy)
+
+
+def test_other_vgg19_weights_than_in_training_are_refused(trained: Path) -> None:
+    with pytest.raises(UserError, match=r"imagenet is md5-\w+, but .* trained on random-0"):
+        load_detector(trained / "run", "imagenet")

@@ -1,0 +1,319 @@
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from violence_detection.clips.demo import draw_clip
+from violence_detection.clips.frames import UnreadableClip
+from violence_detection.clips.video import Sample, Sampling, sample_video
+from violence_detection.errors import UserError
+from violence_detection.inference.live_source import (
+    Arrival,
+    Begun,
+    Item,
+    Lost,
+    NotLive,
+    Over,
+    Source,
+    SourceReader,
+    Tally,
+    find_source,
+    sample_source,
+)
+
+SILENCE = 2.0  # seconds
+PATIENCE = 60.0  # seconds
+
+
+class Clock:
+    """Time that passes only when someone sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def sampling(window: float = 1.0, frames: int = 4) -> Sampling:
+    return Sampling(window, window / 2, ("difference",), frames, tuple(range(frames)))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a clip of two seconds, 12 frames a second."""
+    path = tmp_path_factory.mktemp("live") / "clip.mp4"
+    draw_clip(path, True, np.random.default_rng(0))
+    return path
+
+
+def test_file_is_played_at_its_own_rate(clip: Path) -> None:
+    clock = Clock()
+    shown = []
+    for item in sample_source(Source(str(clip), "file"), sampling(), 1.0, clock, clock.sleep):
+        if isinstance(item, Arrival):
+            assert -1e-6 < clock.now - item.arrived < 1 / 12 + 1e-6  # known with the next frame
+            shown.append((item.arrived - 1000, item.sample))
+    assert [seconds for seconds, _ in shown] == pytest.approx([s.time for _, s in shown])
+    assert clock.now - 1000 == pytest.approx(23 / 12)  # its last frame
+    _, *samples = sample_video(clip, sampling())
+    for (_, live), sample in zip(shown, samples, strict=True):
+        assert live[:2] == pytest.approx(sample[:2])
+        np.testing.assert_array_equal(live.images, sample.images)
+
+
+def test_all_frames_are_counted(clip: Path) -> None:
+    clock = Clock()
+    items = list(sample_source(Source(str(clip), "file"), sampling(), 1.0, clock, clock.sleep))
+    assert sum(item.frames for item in items if isinstance(item, Tally)) == 24
+    assert [type(item) for item in items].count(Begun) == 1
+
+
+def test_frames_that_are_read_late_keep_the_time_when_they_were_due(clip: Path) -> None:
+    clock = Clock()
+    late = []
+    for item in sample_source(Source(str(clip), "file"), sampling(), 1.0, clock, clock.sleep):
+        if isinstance(item, Arrival):
+            late.append(clock.now - item.arrived)
+            clock.sleep(0.5)
+    assert late[-1] > 1.0
+
+
+class Mjpeg(BaseHTTPRequestHandler):
+    """A camera that breaks off after some pictures, or falls silent."""
+
+    pictures = 12
+    then_silent: threading.Event | None = None
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for number in range(self.pictures):
+            picture = np.full((48, 64, 3), 20 * number, np.uint8)
+            jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            self.wfile.write(head.encode() + jpeg + b"\r\n")
+        if self.then_silent:
+            self.then_silent.wait(PATIENCE)
+
+    def log_message(self, *arguments: object) -> None:
+        """Keep the screen clean."""
+
+
+@contextmanager
+def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def received(reader: SourceReader, enough: Callable[[Sequence[Item]], bool]) -> list[Item]:
+    """Return what a reader brings until it is enough."""
+    items: list[Item] = []
+    while not enough(items):
+        taken = reader.take(PATIENCE)
+        assert taken, "nothing has come"
+        items += taken
+    return items
+
+
+def count(kind: type, items: Sequence[Item]) -> int:
+    return sum(isinstance(item, kind) for item in items)
+
+
+def test_stream_that_breaks_off_is_connected_to_again() -> None:
+    with (
+        serving(Mjpeg) as address,
+        SourceReader(Source(address, "network"), sampling(), SILENCE, first_pause=0.05) as reader,
+    ):
+        items = received(reader, lambda items: count(Lost, items) == 2)
+    told = [type(item) for item in items if not isinstance(item, Tally | Arrival)]
+    assert told == [Begun, Lost, Begun, Lost]
+    losses = [item for item in items if isinstance(item, Lost)]
+    assert losses[0].reason == "it has ended"
+    assert sum(item.frames for item in items if isinstance(item, Tally)) == 24
+    starts = [item for item in items if isinstance(item, Arrival) and item.sample.number == 0]
+    assert len(starts) == 2
+    assert starts[1].arrived > starts[0].arrived
+
+
+def test_stream_that_falls_silent_is_lost_and_tried_less_and_less_often() -> None:
+    woken = threading.Event()
+    silent = type("Silent", (Mjpeg,), {"pictures": 0, "then_silent": woken})
+    with (
+        serving(silent) as address,
+        SourceReader(Source(address, "network"), sampling(), 0.5, first_pause=0.05) as reader,
+    ):
+        items = received(reader, lambda items: count(Lost, items) == 3)
+        woken.set()
+    assert [item.pause for item in items if isinstance(item, Lost)] == [0.05, 0.1, 0.2]
+    assert count(Begun, items) == 0
+
+
+def test_reader_that_dies_is_replaced(clip: Path) -> None:
+    woken = threading.Event()
+    camera = type("Camera", (Mjpeg,), {"then_silent": woken})
+    with (
+        serving(camera) as address,
+        SourceReader(Source(address, "network"), sampling(), PATIENCE, first_pause=0.05) as reader,
+    ):
+        received(reader, lambda items: count(Arrival, items) > 0)
+        for process in multiprocessing.active_children():
+            process.kill()
+        items = received(reader, lambda items: count(Begun, items) == 1)
+        woken.set()
+    (lost,) = (item for item in items if isinstance(item, Lost))
+    assert "its decoder died (SIGKILL)" in lost.reason
+
+
+def test_camera_that_is_not_there_is_tried_again() -> None:
+    with SourceReader(Source("97", "camera"), sampling(), SILENCE, first_pause=0.05) as reader:
+        (lost,) = received(reader, lambda items: count(Lost, items) == 1)
+    assert lost.reason == "it cannot be opened"
+
+
+def test_file_of_a_server_is_no_live_stream(clip: Path) -> None:
+    class Files(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            """Keep the screen clean."""
+
+    with (
+        serving(partial(Files, directory=str(clip.parent))) as address,
+        SourceReader(Source(f"{address}/clip.mp4", "network"), sampling(), SILENCE) as reader,
+    ):
+        (over,) = received(reader, lambda items: count(Over, items) == 1)
+    assert isinstance(over.error, NotLive)
+
+
+def played(*items: Item | Exception) -> Callable[..., Iterator[Item]]:
+    """Return what stands in for the process: it gives these."""
+
+    def stream(*arguments: object, **keywords: object) -> Iterator[Item]:
+        for item in items:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    return stream
+
+
+def arrivals(numbers: range) -> list[Arrival]:
+    return [Arrival(Sample(number, float(number), None), float(number)) for number in numbers]
+
+
+def test_newest_samples_are_kept_if_nobody_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    all_put = threading.Event()
+
+    def stream(*arguments: object, **keywords: object) -> Iterator[Item]:
+        yield Begun(25.0)
+        yield from arrivals(range(100))
+        yield Tally(100)  # asked for when all before it have been put
+        all_put.set()
+
+    monkeypatch.setattr("violence_detection.inference.live_source.stream_from_process", stream)
+    with SourceReader(Source("0", "file"), sampling(frames=4), SILENCE) as reader:
+        assert all_put.wait(PATIENCE)
+        items = received(reader, lambda items: count(Over, items) == 1)
+    numbers = [item.sample.number for item in items if isinstance(item, Arrival)]
+    assert numbers == list(range(92, 100))  # of two windows
+    assert isinstance(items[0], Begun)
+
+
+def test_file_that_cannot_be_read_to_its_end_is_not_begun_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = UnreadableClip("its decoder died (SIGSEGV)")
+    monkeypatch.setattr(
+        "violence_detection.inference.live_source.stream_from_process", played(Begun(None), error)
+    )
+    with SourceReader(Source("clip.mp4", "file"), sampling(), SILENCE) as reader:
+        items = received(reader, lambda items: count(Over, items) == 1)
+    assert items == [Begun(None), Over(error)]
+
+
+def test_picture_that_stood_still_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+
+    class Camera:
+        """It gives a picture every 0.1 s, but none for a while after the tenth."""
+
+        pictures = 0
+
+        def grab(self) -> bool:
+            clock.sleep(5.0 if self.pictures == 10 else 0.1)
+            self.pictures += 1
+            return self.pictures <= 20
+
+        def retrieve(self) -> tuple[bool, np.ndarray]:
+            return True, np.zeros((48, 64, 3), np.uint8)
+
+        def get(self, which: int) -> float:
+            return 0.0
+
+        def release(self) -> None:
+            """Nothing is held."""
+
+    monkeypatch.setattr("violence_detection.inference.live_source._open", lambda *_: Camera())
+    items: list[Item] = []
+
+    def watch() -> None:
+        for item in sample_source(Source("0", "camera"), sampling(), 10.0, clock, clock.sleep):
+            items.append(item)
+
+    with pytest.raises(UnreadableClip, match="it has ended"):
+        watch()
+    assert count(Begun, items) == 2
+    assert sum(item.frames for item in items if isinstance(item, Tally)) == 20
+    times = [item.sample.time for item in items if isinstance(item, Arrival)]
+    assert times == sorted(times)
+    assert len(times) < 10  # no sample is made of what was not seen
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "shown"),
+    [
+        ("0", "camera", "camera 0"),
+        ("rtsp://camera/1", "network", "rtsp://camera/1"),
+        ("rtsp://me:secret@camera:554/a/1?p=secret", "network", "rtsp://camera:554/a/1"),
+        ("rtsp://camera/user=me_password=secret/1", "network", "rtsp://camera/…/1"),
+        ("HTTPS://me@[::1]:8080/video", "network", "https://[::1]:8080/video"),
+    ],
+)
+def test_sources_are_shown_without_secrets(name: str, kind: str, shown: str) -> None:
+    source = find_source(name)
+    assert (source.kind, source.shown) == (kind, shown)
+    assert source.name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone.mp4", "--source gone.mp4: no such file"),
+        ("-1", "--source -1: no such file"),
+        ("ftp://me:secret@server/1", "--source ftp://…: must begin with rtsp://, "),
+        ("rtsp:///secret", "there is no server's name in it"),
+        ("rtsp://camera:secret/1", "there is no server's name in it, or a wrong port"),
+    ],
+)
+def test_what_is_no_source_is_told(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as told:
+        find_source(name)
+    assert "secret" not in str(told.value)
+
+
+def test_file_is_a_source(clip: Path) -> None:
+    assert find_source(str(clip)) == Source(str(clip), "file")

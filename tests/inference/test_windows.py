@@ -1,0 +1,151 @@
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from violence_detection.clips.dataset import video_files
+from violence_detection.clips.frames import UnreadableClip
+from violence_detection.clips.video import Sample, Sampler, frames_of, open_video, video_info
+from violence_detection.inference.detector import Detector, load_detector
+from violence_detection.inference.events import Window
+from violence_detection.inference.windows import (
+    WindowJudge,
+    judge_video,
+    read_timeline,
+    sampling_of,
+)
+
+TIMEOUT = 60.0  # seconds
+
+
+@pytest.fixture(scope="module")
+def detector(trained: Path) -> Detector:
+    return load_detector(trained / "run")
+
+
+@pytest.fixture(scope="module")
+def long_video(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a video of 12 s: three peaceful clips, two violent ones, one peaceful one."""
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    test = drawn_clips / "test"
+    names = ["nonviolent0", "nonviolent1", "nonviolent3", "violent0", "violent1", "nonviolent0"]
+    write_joined([test / name.rstrip("0123") / f"{name}.mp4" for name in names], path)
+    return path
+
+
+def write_joined(clips: Sequence[Path], path: Path) -> None:
+    writer = None
+    for clip in clips:
+        capture = cv2.VideoCapture(str(clip))
+        while True:
+            decoded, image = capture.read()
+            if not decoded:
+                break
+            writer = writer or cv2.VideoWriter(
+                str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12, image.shape[1::-1]
+            )
+            writer.write(image)
+    writer.release()
+
+
+@pytest.mark.parametrize("window", [2.0, 2.5, 60.0])  # as long as the clips, and longer
+def test_window_that_covers_a_clip_is_judged_as_the_clip(
+    detector: Detector, drawn_clips: Path, window: float
+) -> None:
+    sampling = sampling_of(detector, window, window / 2)
+    paths = video_files(drawn_clips / "test")[::3]
+    for path, verdict in zip(paths, detector.judge_clips(paths, TIMEOUT), strict=True):
+        (only,) = judge_video(detector, path, sampling, TIMEOUT)
+        assert only.probability == pytest.approx(verdict.probability, abs=1e-6)
+        assert (only.start, only.end) == pytest.approx((0, 23 / 12))
+
+
+def samples_of(video: Path, detector: Detector, window: float, stride: float) -> Iterator[Sample]:
+    opened = open_video(video)
+    sampler = Sampler(sampling_of(detector, window, stride), video_info(opened).frames_per_second)
+    for frame in frames_of(opened, 12.0):
+        yield from sampler.take(frame)
+
+
+def test_windows_cover_the_video_and_are_the_same_in_any_batch(
+    detector: Detector, long_video: Path
+) -> None:
+    sampling = sampling_of(detector, 2.0, 1.0)
+    windows = list(judge_video(detector, long_video, sampling, TIMEOUT))
+    assert windows[0].start == 0
+    assert windows[-1].end > 12 - 0.5
+    steps = np.diff([window.start for window in windows])
+    assert np.all(steps[:-1] == pytest.approx(1.0, abs=0.25))
+    assert np.all(steps > 0)
+    assert all(
+        window.end - window.start == pytest.approx(2 - 1 / 12, abs=0.1) for window in windows
+    )
+    # One sample at a time, as they come from a camera.
+    judge = WindowJudge(detector, sampling, sampling.interval(12.0))
+    live: list[Window] = []
+    for sample in samples_of(long_video, detector, 2.0, 1.0):
+        judge.add(sample)
+        live += judge.judge()
+    live += judge.judge(ended=True)
+    assert [window[:2] for window in live] == [window[:2] for window in windows]
+    assert [w.probability for w in live] == pytest.approx(
+        [w.probability for w in windows], abs=1e-6
+    )
+
+
+def test_no_image_is_computed_twice(
+    detector: Detector, long_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+    image_features = Detector.image_features
+
+    def counted(self: Detector, images: np.ndarray, at_once: int | None = None) -> np.ndarray:
+        computed.append(len(images))
+        return image_features(self, images, at_once)
+
+    monkeypatch.setattr(Detector, "image_features", counted)
+    samples = [s for s in samples_of(long_video, detector, 2.0, 0.5) if s.images is not None]
+    windows = list(judge_video(detector, long_video, sampling_of(detector, 2.0, 0.5), TIMEOUT))
+    assert len(windows) > 20
+    assert sum(computed) == 2 * len(samples)  # two streams
+    assert sum(computed) < len(windows) * 4 * 2 / 2  # half of what the windows hold
+
+
+def test_violence_is_found_where_it_is(detector: Detector, long_video: Path) -> None:
+    timeline = read_timeline(detector, long_video, sampling_of(detector, 2.0, 0.5), TIMEOUT)
+    assert timeline.error is None
+    inside = [w.probability for w in timeline.windows if w.start >= 6 and w.end <= 10]
+    outside = [w.probability for w in timeline.windows if w.end <= 5.9 or w.start >= 10.1]
+    assert np.mean(inside) > np.mean(outside) + 0.3
+    assert any(event.start < 10 and event.end > 6 for event in timeline.events)
+    assert all(event.start <= event.peak <= event.end for event in timeline.events)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello" * 99, None])
+def test_video_that_cannot_be_read_says_why(
+    detector: Detector, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "video.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    timeline = read_timeline(detector, path, sampling_of(detector, 2.0, 1.0), TIMEOUT)
+    assert timeline.windows == ()
+    assert timeline.error
+
+
+def test_video_that_ends_early_keeps_what_was_read(
+    detector: Detector, long_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*arguments: object, **keywords: object) -> Iterator[object]:
+        yield video_info(open_video(long_video))
+        for sample in samples_of(long_video, detector, 2.0, 1.0):
+            if sample.time > 8:
+                raise UnreadableClip("its decoder died (SIGSEGV)")
+            yield sample
+
+    monkeypatch.setattr("violence_detection.inference.windows.stream_from_process", cut)
+    timeline = read_timeline(detector, long_video, sampling_of(detector, 2.0, 1.0), TIMEOUT)
+    assert timeline.error == "its decoder died (SIGSEGV)"
+    assert all(window.end <= 8 for window in timeline.windows)

@@ -1,0 +1,505 @@
+"""Several workers of one run, on loopback: what one process ends with, and what ends them."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import MappingProxyType
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from benchmarks.worker_steps import free_addresses
+from tests.conftest import ROOT, quick_flags_in, results_of, rows_of, stored_rows
+from train_rtx5000_dual_optimized import main
+from violence_detection.errors import RunError, UserError
+from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.runtime import cluster
+from violence_detection.runtime.cluster import GRACE, HEARTBEAT, Cluster, Worker, find_worker
+from violence_detection.training.augmentation import augment
+from violence_detection.training.batches import (
+    ClipFeatures,
+    Share,
+    evaluation_batches,
+    training_batches,
+)
+from violence_detection.training.order import ClipOrder
+from violence_detection.training.trainer import DropoutByPlace
+
+SCRIPT = str(ROOT / "train_rtx5000_dual_optimized.py")
+FILES = ("best_model.keras", "detector.json", "report.html", "predictions.csv", "splits.csv")
+
+
+def tf_config(addresses: list[str], number: int, kind: str = "worker") -> str:
+    task = {"type": kind, "index": number}
+    return json.dumps({"cluster": {"worker": addresses}, "task": task})
+
+
+# Which worker a process is.
+
+
+@pytest.mark.parametrize(
+    ("config", "worker"),
+    [
+        ("", Worker()),
+        ("{}", Worker()),
+        (tf_config(["a:1"], 0), Worker()),
+        (tf_config(["a:1", "b:1"], 1), Worker(1, 2)),
+        (
+            '{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "environment": "cloud", '
+            '"task": {"type": "worker", "index": 1}}',
+            Worker(2, 3),
+        ),
+        (
+            '{"cluster": {"worker": ["b:1"], "chief": ["a:1"]}, "task": {"type": "chief", '
+            '"index": 0}}',
+            Worker(0, 2),
+        ),
+    ],
+)
+def test_worker_of_tf_config(config: str, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", config)
+    assert find_worker("tf-config") == worker
+    assert worker.is_chief == (worker.number == 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("{", "TF_CONFIG is not understood"),
+        ("[]", "TF_CONFIG is not understood"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": "x"}}', "not understood"),
+        (tf_config(["a:1", "b:1"], 2), "this task is worker 2, which is not in its cluster"),
+        (tf_config(["a:1", "b:1"], 0, "evaluator"), "this task is evaluator 0"),
+        ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}}', "tasks of the kind 'ps'"),
+    ],
+)
+def test_tf_config_that_is_wrong(config: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(UserError, match=words):
+        find_worker("tf-config")
+
+
+def test_worker_of_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="SLURM_PROCID is not set: start the command with srun"):
+        find_worker("slurm")
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
+    assert find_worker("slurm") == Worker(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tasks", "number", "here", "addresses"),
+    [
+        ("n[9-11]", "1(x3)", 1, "n10", ["n9:8888", "n10:8888", "n11:8888"]),
+        ("b,a", "2,1", 2, "a", ["b:8888", "b:8889", "a:8888"]),
+        ("n[1-2]", "2(x2)", 1, "n2", None),  # tasks dealt out in turn
+    ],
+)
+def test_addresses_of_slurm(
+    nodes: str,
+    tasks: str,
+    number: int,
+    here: str,
+    addresses: list[str] | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from violence_detection.runtime.cluster import _slurm_addresses
+
+    count = len(addresses) if addresses else 4
+    given = {
+        "SLURM_PROCID": str(number),
+        "SLURM_STEP_NUM_TASKS": str(count),
+        "SLURM_STEP_NODELIST": nodes,
+        "SLURM_STEP_TASKS_PER_NODE": tasks,
+        "SLURMD_NODENAME": here,
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    if addresses:
+        assert _slurm_addresses(Worker(number, count)) == addresses
+    else:
+        with pytest.raises(UserError, match="task 1 should be on n1 and is on n2"):
+            _slurm_addresses(Worker(number, count))
+
+
+@pytest.mark.parametrize(
+    "flags", [["--cross-validate", "5"], ["--find-lr"], ["--hard-mining"], ["--curriculum"]]
+)
+def test_flags_of_one_worker_are_refused_at_once(
+    flags: list[str],
+    drawn_clips: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", tf_config(["a:1", "b:1"], 0))
+    assert main(["--dataset-path", str(drawn_clips), *flags]) == 2
+    assert f"{flags[0]} is for one worker, and this is one of 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_worker_waits_for_the_others_for_a_bounded_time(
+    there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "START_WAIT", 1.0)
+    (own, other), waiting = free_addresses(2), Cluster(Worker(0, 2))
+    waiting.addresses = [own, other]
+    with ExitStack() as held:
+        if there:
+            held.enter_context(socket.create_server(("127.0.0.1", int(other.rpartition(":")[2]))))
+            waiting._meet()
+        else:
+            with pytest.raises(RunError, match=rf"worker 1 of 2 \({other}\) did not come within"):
+                waiting._meet()
+
+
+def test_port_that_is_taken() -> None:
+    with socket.create_server(("", 0)) as taken:
+        own = f"127.0.0.1:{taken.getsockname()[1]}"
+        waiting = Cluster(Worker(0, 2))
+        waiting.addresses = [own, "127.0.0.1:1"]
+        with pytest.raises(RunError, match=rf"\({own}\): its port cannot be used: Address"):
+            waiting._meet()
+
+
+# What a worker reads and drops.
+
+CLIPS, BATCH = 21, 8
+
+
+@pytest.fixture
+def clips(stored_features: Callable[..., FeatureRows]) -> ClipFeatures:
+    """Return clips with eight frames in the cache, and their mirrored twins."""
+    random = np.random.default_rng(0)
+    views = [
+        stored_features(random.standard_normal((CLIPS, 8, 5)).astype(np.float32), name)
+        for name in ("rgb", "mirrored")
+    ]
+    rows = np.tile(np.arange(CLIPS)[:, None], 2)
+    return ClipFeatures(views, rows, np.arange(CLIPS) % 2, (1.5, 0.7), frames=4, streams=1)
+
+
+def put_together(shares: list[Share], read: Callable[[Share], Iterator[tuple]]) -> list[tuple]:
+    """Return the batches that the workers read, each put together from its parts."""
+    streams = [read(share) for share in shares]
+    batches: list[tuple] = []
+    while True:
+        whole: list[np.ndarray] | None = None
+        for share, stream in zip(shares, streams, strict=True):
+            for places in share.places(BATCH):
+                part = next(stream, None)
+                if part is None:
+                    return batches
+                assert len(part[0]) == BATCH // len(shares) // share.replicas
+                whole = whole or [np.full((BATCH, *v.shape[1:]), np.nan, v.dtype) for v in part]
+                for values, own in zip(whole, part, strict=True):
+                    values[places] = own
+        assert whole is not None
+        batches.append(tuple(whole))
+
+
+@pytest.mark.parametrize(
+    "kinds", [(), ("jitter", "speed", "drop", "reverse", "flip"), ("mixup", "cutmix", "noise")]
+)
+@pytest.mark.parametrize(("workers", "replicas", "parts"), [(2, 1, 1), (4, 1, 2), (2, 2, 2)])
+def test_workers_read_the_batches_of_one_process(
+    clips: ClipFeatures, kinds: tuple[str, ...], workers: int, replicas: int, parts: int
+) -> None:
+    def read(share: Share | None) -> Iterator[tuple]:
+        order = ClipOrder(clips.labels, seed=3)
+        batches = training_batches(clips, order, BATCH, 1, 3, kinds, share=share)
+        return batches.as_numpy_iterator()
+
+    shares = [Share(Worker(n, workers), replicas, parts) for n in range(workers)]
+    together = put_together(shares, read)
+    alone = list(read(None))
+    assert len(together) == len(alone) == 6
+    for theirs, ours in zip(together, alone, strict=True):
+        for own, expected in zip(theirs, ours, strict=True):
+            np.testing.assert_array_equal(own, expected)
+
+
+def test_workers_read_only_their_share(clips: ClipFeatures) -> None:
+    read = []
+    clips.batch = lambda numbers, *mirrored: (  # type: ignore[method-assign]
+        read.append(len(numbers)) or ClipFeatures.batch(clips, numbers, *mirrored)
+    )
+    list(evaluation_batches(clips, BATCH, Share(Worker(1, 4), 1)))
+    assert read == [2, 2, 2]
+
+
+def test_parts_of_a_batch_are_shared_out_each_by_itself() -> None:
+    """So that the gradients are accumulated of the same clips in the same order."""
+    second = Share(Worker(1, 2), replicas=1, parts=2)
+    assert second.places(8).tolist() == [[2, 3, 6, 7]]
+
+
+@pytest.mark.parametrize("values", [8, 3])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dropout_drops_by_place(values: int, dtype: str) -> None:
+    """On two replicas, what Keras's own drops on one."""
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    batch = tf.ones((6, 5, values), dtype)
+    alone = tf.keras.layers.Dropout(0.4, seed=7, dtype=dtype)
+    with strategy.scope():
+        by_place = DropoutByPlace(0.4, seed=7, dtype=dtype)
+
+    @tf.function
+    def drop() -> tf.Tensor:
+        def on_replica() -> tf.Tensor:
+            place = tf.distribute.get_replica_context().replica_id_in_sync_group
+            return by_place(batch[3 * place : 3 * place + 3], training=True)
+
+        return strategy.run(on_replica)
+
+    for _ in range(2):
+        parts = strategy.experimental_local_results(drop())
+        expected = alone(batch, training=True)
+        np.testing.assert_array_equal(np.concatenate(parts), expected)
+    assert 0.2 < float(tf.reduce_mean(tf.cast(expected == 0, tf.float32))) < 0.6
+
+
+def test_part_of_a_batch_is_augmented_as_in_the_whole() -> None:
+    features = tf.random.normal((6, 8, 3))
+    labels, weights, seed = tf.ones((6, 1)), tf.ones(6), tf.constant([1, 2])
+    kinds = ("jitter", "drop")
+    whole, _, _ = augment(features, labels, weights, seed, 4, kinds)
+    places = np.array([4, 1])
+    part, _, _ = augment(
+        tf.gather(features, places), labels[:2], weights[:2], seed, 4, kinds, (6, places)
+    )
+    np.testing.assert_array_equal(part, tf.gather(whole, places))
+
+
+# Whole runs.
+
+
+class Workers:
+    """The processes of a run; what is left of them is killed at the end of the block."""
+
+    def __init__(
+        self,
+        count: int,
+        *flags: str,
+        of_one: Mapping[int, list[str]] = MappingProxyType({}),
+        scripts: Mapping[int, str] = MappingProxyType({}),
+    ):
+        addresses = free_addresses(count)
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, scripts.get(number, SCRIPT), *flags, *of_one.get(number, [])],
+                env=os.environ | {"TF_CONFIG": tf_config(addresses, number)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(count)
+        ]
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+    def ends(self, within: float = 100) -> list[tuple[int, str, str]]:
+        """Return each worker's exit status, output and errors."""
+        deadline = time.monotonic() + within
+        said = [p.communicate(timeout=max(1, deadline - time.monotonic())) for p in self.processes]
+        return [(p.returncode, *s) for p, s in zip(self.processes, said, strict=True)]
+
+
+def wait_until(true: Callable[[], bool], within: float = 60) -> None:
+    deadline = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def features_of(folder: Path) -> dict[bytes, bytes]:
+    """Return the features in a folder of a cache of one recipe, by the contents of the clips."""
+    (path,) = folder.glob("*.features")
+    data = np.fromfile(path, np.uint8).reshape(-1, 6 * 64 * 2)
+    return {clip: data[row].tobytes() for clip, row in stored_rows(folder).items()}
+
+
+def assert_same_losses(run: Path, expected: Path) -> None:
+    for own, other in zip(rows_of(run), rows_of(expected), strict=True):
+        assert own["epoch"] == other["epoch"]
+        for name in ("loss", "val_loss"):
+            assert float(own[name]) == pytest.approx(float(other[name]), rel=1e-4)
+        for name in ("accuracy", "val_accuracy", "auc", "val_auc", "learning_rate"):
+            assert float(own[name]) == pytest.approx(float(other[name]), abs=1e-6)
+
+
+HARDER = [
+    *("--augment", "reverse,mixup", "--cached-frames", "6", "--epochs", "10"),
+    *("--batch-size", "4", "--gradient-accumulation", "2"),
+]
+ENSEMBLE = ["--ensemble", "2"]
+
+
+@pytest.fixture(scope="module")
+def alone(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the checkpoint directory of an ensemble that one process trained."""
+    folder = tmp_path_factory.mktemp("alone")
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(folder), *HARDER, *ENSEMBLE]
+    assert main(flags) == 0
+    return folder / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_workers_end_with_the_losses_of_one_process(
+    count: int, drawn_clips: Path, tmp_path: Path, alone: Path
+) -> None:
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), *HARDER]
+    with Workers(count, *flags) as workers:
+        ended = workers.ends()
+    assert [status for status, _, _ in ended] == [0] * count, ended
+    assert all("error" not in said for _, _, said in ended)
+    run = tmp_path / "run"
+    assert_same_losses(run, alone)
+    rows = list((tmp_path / "cache").rglob("*.features"))
+    assert {path.parent.name for path in rows} == {f"shard_{n + 1}" for n in range(count)}
+    shards = [features_of(path.parent) for path in rows]
+    assert sum(map(len, shards)) == 28  # each clip once
+    assert {clip: row for shard in shards for clip, row in shard.items()} == features_of(
+        alone.parent / "cache"
+    )
+    logs = {f"training-worker-{number}.log" for number in range(1, count)}
+    left = {path.name for path in run.iterdir()}
+    assert left == logs | {path.name for path in alone.iterdir()} - {"member_2", "ensemble.keras"}
+    assert not list(run.rglob(".partial-*"))
+    assert "epoch  10" in (run / "training-worker-1.log").read_text()
+    assert len(list((run / "tensorboard" / "train").iterdir())) == 1
+
+
+def error_of(said: str) -> str:
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in said
+    return error
+
+
+@pytest.mark.slow
+def test_worker_killed_in_training_or_test_ends_the_others_and_all_go_on_after(
+    drawn_clips: Path, tmp_path: Path, alone: Path
+) -> None:
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), *HARDER, *ENSEMBLE]
+    run = tmp_path / "run"
+    history = run / "training_history.csv"
+    finished = 1
+    for victim, name in ((1, "worker 1"), (0, "the chief, worker 0")):
+        with Workers(2, *flags) as workers:
+            wait_until(lambda past=finished: history.exists() and len(rows_of(run)) > past)
+            workers.processes[victim].send_signal(signal.SIGKILL)
+            killed = time.monotonic()
+            status, _, said = workers.ends(within=60)[1 - victim]
+        assert time.monotonic() - killed < HEARTBEAT + 2 * GRACE
+        assert status == 1, said
+        assert re.match(rf"error: {name} of 2 \(127\.0\.0\.1:\d+\) is gone", error_of(said))
+        finished = len(rows_of(run))
+        assert finished < 10
+    with Workers(2, *flags) as workers:
+        wait_until((run / "predictions.csv").exists)  # the chief is testing
+        workers.processes[0].send_signal(signal.SIGKILL)
+        (_, chiefs, _), (status, _, said) = workers.ends(within=60)
+    assert f"continuing after epoch {finished} of 10" in chiefs
+    assert status == 1, said
+    assert re.match(r"error: the chief, worker 0 of 2 \(.*\) is gone", error_of(said))
+    with Workers(2, *flags) as workers:
+        ended = workers.ends()
+    assert [status for status, _, _ in ended] == [0, 0], ended
+    assert re.search("continuing after epoch 10 of 10|this run is finished", ended[0][1])
+    assert {path.name for path in run.iterdir()} >= {*FILES, "training_results.json"}
+    for member in (".", "member_2"):
+        assert_same_losses(run / member, alone / member)
+    ours, theirs = results_of(run), results_of(alone)
+    assert ours["best_epoch"] == theirs["best_epoch"]
+    assert ours["evaluation"]["accuracy"] == theirs["evaluation"]["accuracy"]
+    assert ours["threshold"] == pytest.approx(theirs["threshold"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_worker_killed_in_extraction_is_made_up_for_by_one_process(
+    drawn_clips: Path, tmp_path: Path, alone: Path
+) -> None:
+    victim, cache = 1, tmp_path / "cache"
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), *HARDER]
+    with Workers(2, *flags) as workers:
+        # It has rows of its first batch; what vouches for them comes later.
+        wait_until(lambda: any(p.stat().st_size for p in cache.glob("shard_2/*.features")))
+        workers.processes[victim].send_signal(signal.SIGKILL)
+        status, _, said = workers.ends(within=60)[1 - victim]
+    assert status == 1, said
+    assert "is gone" in error_of(said)
+    stored = sum(len(stored_rows(cache / f"shard_{number}")) for number in (1, 2))
+    assert stored < 28
+    assert main(flags) == 0
+    assert len(stored_rows(cache)) == 28 - stored
+    assert_same_losses(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
+def test_worker_that_is_told_to_end_tells_the_others(drawn_clips: Path, tmp_path: Path) -> None:
+    more = ["--epochs", "300", "--early-stopping-patience", "0"]
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), *more]
+    history = tmp_path / "run" / "training_history.csv"
+    with Workers(2, *flags) as workers:
+        wait_until(history.exists)
+        workers.processes[1].terminate()
+        (status, _, said), (other_status, _, _) = workers.ends(within=60)
+    assert (status, other_status) == (1, 143)
+    assert re.match(r"error: worker 1 of 2 \(.*\) (has ended: terminated|is gone)", error_of(said))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ("settings", r"the settings, learning_rate: it has 0\.002, the chief 0\.001"),
+        ("code", r"the code, clips/dataset\.py: it has [0-9a-f]{16}, the chief [0-9a-f]{16}"),
+        ("cache", "where features are kept: it has s3://a/cache, the chief a folder"),
+        ("weights", r"the VGG19 weights: it has \['md5-\w+'\], the chief \['random-\w+'\]"),
+    ],
+)
+def test_worker_that_differs_is_refused_by_name(
+    other: str, words: str, drawn_clips: Path, tmp_path: Path
+) -> None:
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path)]
+    flags_of = {"settings": ["--learning-rate", "0.002"], "cache": ["--cache-dir", "s3://a/cache"]}
+    more, script = flags_of.get(other, []), SCRIPT
+    if other == "code":
+        shutil.copy(SCRIPT, tmp_path)
+        shutil.copytree(ROOT / "violence_detection", tmp_path / "violence_detection")
+        changed = tmp_path / "violence_detection" / "clips" / "dataset.py"
+        with changed.open("a") as file:
+            file.write("# changed\n")
+        script = str(tmp_path / Path(script).name)
+    if other == "weights":
+        with h5py.File(tmp_path / "other.h5", "w") as file:
+            kernels = file.create_group("block1_conv1")
+            kernels["kernel"], kernels["bias"] = np.ones((3, 3, 3, 64)), np.zeros(64)
+            kernels.attrs["weight_names"] = ["kernel", "bias"]
+        more = ["--vgg19-weights", str(tmp_path / "other.h5")]
+    with Workers(2, *flags, of_one={1: more}, scripts={1: script}) as workers:
+        ended = workers.ends(within=60)
+    for status, _, said in ended:
+        assert status == 2
+        differs = r"error: worker 1 of 2 \(127\.0\.0\.1:\d+\) differs from the chief in "
+        assert re.match(differs + words, error_of(said)), said
+    assert not (tmp_path / "run" / "training_config.json").exists()

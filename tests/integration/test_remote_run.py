@@ -1,0 +1,190 @@
+"""A whole run on a bucket, against the same run on folders."""
+
+import csv
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import figures_of, quick_flags_in, results_of
+from tests.object_store import CUT, ObjectStore, fail_first
+from train_rtx5000_dual_optimized import main
+from violence_detection.commands import predict, report
+from violence_detection.features.cache.local import LocalCache
+from violence_detection.storage.spool import GIGABYTE
+
+DATASET, CACHE = "s3://clips", "s3://features/cache"
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore, drawn_clips: Path) -> ObjectStore:
+    object_store.put_folder(drawn_clips, "clips")
+    object_store.client.create_bucket(Bucket="features")
+    return object_store
+
+
+def remote_flags(folder: Path, *more: str) -> list[str]:
+    """Return the flags of a quick run on the buckets, its folders below `folder`."""
+    urls = ["--dataset-path", DATASET, "--cache-dir", CACHE]
+    return [*quick_flags_in(folder), *urls, "--spool-dir", str(folder / "spool"), *more]
+
+
+def results(run: Path) -> dict[str, Any]:
+    """Return what does not depend on the clock."""
+    found = results_of(run)
+    names = ("evaluation", "evaluation_at_0.5", "threshold", "temperature", "best_epoch", "clips")
+    return {name: found[name] for name in names}
+
+
+@contextmanager
+def most_bytes_in(folder: Path) -> Iterator[list[int]]:
+    """Fill a list with how many bytes of clips were in a folder, until the end of the block."""
+    seen, ended = [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.002):
+            try:
+                seen.append(sum(path.stat().st_size for path in folder.rglob("*.mp4")))
+            except FileNotFoundError:  # removed while it was looked at
+                continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    yield seen
+    ended.set()
+    watcher.join()
+
+
+def clips_fetched(store: ObjectStore) -> int:
+    return store.count("GET", ".mp4")
+
+
+def test_a_run_on_buckets_is_the_run_on_folders(
+    bucket: ObjectStore,
+    drawn_clips: Path,
+    tmp_path: Path,
+    train_process: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path / "local")]) == 0
+    sizes = [path.stat().st_size for path in drawn_clips.rglob("*.mp4")]
+    bound = 3 * max(sizes)
+    size = ("--spool-size", repr(bound / GIGABYTE))
+    spool = tmp_path / "remote" / "spool"
+
+    # Killed while it decodes: what it had downloaded stays, until the next start.
+    reached, released = threading.Event(), threading.Event()
+
+    def hold(method: str, path: str) -> str | None:
+        if method == "GET" and path.endswith("train/violent/violent2.mp4"):
+            reached.set()
+            released.wait(60)
+            return CUT
+        return None
+
+    bucket.fault = hold
+    killed = train_process(*remote_flags(tmp_path / "remote", *size))
+    assert reached.wait(60)
+    killed.kill()
+    killed.communicate()
+    released.set()
+    assert list(spool.rglob("*.mp4"))
+
+    bucket.fault = fail_first(1, 503, "GET", ".mp4")
+    with most_bytes_in(spool) as seen:
+        assert main(remote_flags(tmp_path / "remote", *size)) == 0
+    assert 0 < max(seen) <= bound
+    assert not list(spool.rglob("*.mp4"))
+    run, local = tmp_path / "remote" / "run", tmp_path / "local" / "run"
+    assert figures_of(run) == figures_of(local)
+    assert results(run) == results(local)
+    assert (run / "predictions.csv").read_text() == (local / "predictions.csv").read_text()
+    with LocalCache(CACHE, tmp_path / "other", write=False) as copy:
+        features = {path.name: path.read_bytes() for path in copy.path.glob("*.features")}
+    assert features == {
+        path.name: path.read_bytes() for path in (tmp_path / "local" / "cache").glob("*.features")
+    }
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/jpeg") == (local / "report.html").read_text().count(
+        "data:image/jpeg"
+    )
+
+    # On another machine, with what is in the cache now: no clip is decoded again.
+    bucket.requests.clear()
+    flags = remote_flags(tmp_path / "second", "--epochs", "2")
+    assert main(flags) == 0
+    shown_in_report = len(set(probabilities_of(tmp_path / "second" / "run")))
+    assert clips_fetched(bucket) <= shown_in_report
+
+    # And judged where they are.
+    predictions = tmp_path / "predictions.json"
+    command = ["--checkpoint-dir", str(run), "--spool-dir", str(spool), "--json", "--quiet"]
+    assert predict.main([*command, "--output", str(predictions), f"{DATASET}/test/violent"]) == 0
+    judged = {
+        clip["clip"].removeprefix(f"{DATASET}/"): clip["probability"]
+        for clip in json.loads(predictions.read_text())["clips"]
+    }
+    assert len(judged) == 4
+    expected = probabilities_of(local)
+    np.testing.assert_allclose(
+        list(judged.values()), [expected[name] for name in judged], atol=1e-5
+    )
+
+    url = f"{DATASET}/test/violent/violent0.mp4"
+    assert predict.main([*command[:4], "--explain", url]) == 2
+    assert f"{url}: --explain and --window are for files of this machine" in capsys.readouterr().err
+
+    # A page of it can be made when the store is away.
+    bucket.fault = lambda method, path: CUT
+    page = tmp_path / "page.html"
+    assert report.main(["--checkpoint-dir", str(run), "--output", str(page)]) == 0
+    assert "cannot be read any more" in page.read_text()
+
+
+def probabilities_of(run: Path) -> dict[str, float]:
+    """Return the probabilities of the test clips, by name."""
+    with (run / "predictions.csv").open(newline="") as file:
+        return {row["clip"]: float(row["probability"]) for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize(
+    ("urls", "said"),
+    [
+        (("--dataset-path", "s3://nowhere/clips"), "s3://nowhere/clips cannot be read"),
+        (("--cache-dir", "s3://nowhere/cache"), "there is no bucket nowhere"),
+        (("--cache-dir", DATASET), "no cache of this program's making"),
+    ],
+)
+def test_a_wrong_bucket_is_one_line_and_status_2(
+    bucket: ObjectStore,
+    tmp_path: Path,
+    urls: tuple[str, str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(remote_flags(tmp_path, *urls)) == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error"))
+    assert said in line
+
+
+def test_a_store_that_goes_away_ends_the_run_and_the_next_one_goes_on(
+    bucket: ObjectStore, drawn_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(method: str, path: str) -> str | None:
+        return CUT if path.startswith("/clips") and clips_fetched(bucket) > 20 else None
+
+    bucket.fault = away
+    few = max(path.stat().st_size for path in drawn_clips.rglob("*.mp4")) * 3 / GIGABYTE
+    assert main(remote_flags(tmp_path, "--spool-size", repr(few))) == 1
+    assert "s3://clips cannot be read any more" in capsys.readouterr().err
+    assert not list((tmp_path / "spool").rglob("*.mp4"))
+    bucket.fault = lambda method, path: None
+    bucket.requests.clear()
+    assert main(remote_flags(tmp_path, "--epochs", "2")) == 0
+    # Of 20, a batch at least was computed; three may be in the spool, twelve are decoded ahead.
+    assert clips_fetched(bucket) <= 28 - 4 + len(probabilities_of(tmp_path / "run"))

@@ -1,0 +1,420 @@
+"""Shares of a cache in a bucket: several machines without a disk that they share."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import quick_flags_in
+from tests.features.cache.test_remote import RECIPE, add, found
+from tests.features.test_extract_only import CLIPS, Features, extract, features_in, rows_in, start
+from tests.integration.test_cluster import HARDER, Workers, assert_same_losses
+from tests.object_store import CUT, ObjectStore
+from train_rtx5000_dual_optimized import main
+from violence_detection.errors import RunError, UserError
+from violence_detection.features.cache.feature_cache import FeatureCache
+from violence_detection.features.cache.folder import CacheFolder
+from violence_detection.features.cache.local import LocalCache
+from violence_detection.features.shares import share_of
+from violence_detection.runtime.cluster import Worker
+
+DATASET, CACHE = "s3://clips", "s3://features/cache"
+FIRST, SECOND = Worker(0, 2), Worker(1, 2)
+
+
+@pytest.fixture
+def features(object_store: ObjectStore) -> ObjectStore:
+    object_store.client.create_bucket(Bucket="features")
+    return object_store
+
+
+@pytest.fixture
+def bucket(features: ObjectStore, drawn_clips: Path) -> ObjectStore:
+    features.put_folder(drawn_clips, "clips")
+    return features
+
+
+@pytest.fixture(scope="module")
+def expected(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Features:
+    """Return what one process computes of the clips on a disk."""
+    cache = tmp_path_factory.mktemp("by_one") / "cache"
+    assert extract(drawn_clips, cache) == 0
+    return features_in(drawn_clips, cache)
+
+
+def extract_on(machine: Path, *flags: str) -> int:
+    """Extract on the buckets, with a spool that only this machine has."""
+    return extract(DATASET, CACHE, "--spool-dir", str(machine), *flags)
+
+
+def features_there(dataset: Path, machine: Path) -> Features:
+    """Return what is in the bucket of each clip, as a machine reads it that has computed none."""
+    with LocalCache(CACHE, machine, write=False) as cache:
+        return features_in(dataset, cache.path)
+
+
+def requested(store: ObjectStore, method: str, *parts: str) -> list[str]:
+    """Return the paths of the requests that have all these parts in them."""
+    return [p for m, p in store.requests if m == method and all(part in p for part in parts)]
+
+
+# Extraction.
+
+
+def test_two_machines_extract_and_a_third_computes_nothing(
+    bucket: ObjectStore,
+    drawn_clips: Path,
+    tmp_path: Path,
+    expected: Features,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert extract_on(tmp_path / "a", "--share", "1/2") == 0
+    said = capsys.readouterr().out
+    assert f"of {CLIPS} clips have features in {CACHE}\n" in said
+    assert "clips are missing, of share 2/2" in said
+    assert extract_on(tmp_path / "b", "--share", "2/2") == 0
+    said = capsys.readouterr().out
+    assert f"{CLIPS} of {CLIPS} clips have features in {CACHE}\n" in said
+    assert "nothing is missing" in said
+    assert len(set(requested(bucket, "GET", ".mp4"))) == CLIPS
+    assert len(requested(bucket, "GET", ".mp4")) == CLIPS  # each once, on one of the machines
+    # The second machine knows what the first has stored, and has not fetched it.
+    assert requested(bucket, "GET", "/shard_1/data/", ".index/")
+    assert not requested(bucket, "GET", "/shard_1/data/", ".features/")
+    folders = {name.split("/")[1] for name in bucket.names("features")}
+    assert folders == {"shard_1", "shard_2"}
+    assert not [name for name in bucket.names("features") if name.endswith("lock.json")]
+    assert features_there(drawn_clips, tmp_path / "c") == expected
+    with LocalCache(CACHE, tmp_path / "b", SECOND) as cache:  # now it wants them
+        assert features_in(drawn_clips, cache.path) == expected
+
+    before = bucket.names("features")
+    bucket.requests.clear()
+    assert extract_on(tmp_path / "c") == 0
+    assert not requested(bucket, "GET", ".mp4")
+    assert "nothing is missing" in capsys.readouterr().out
+    # Once more where it was computed: nothing is fetched and nothing put.
+    bucket.requests.clear()
+    assert extract_on(tmp_path / "a", "--share", "1/2") == 0
+    assert not requested(bucket, "GET", "/shard_1/data/")
+    assert not requested(bucket, "PUT", "/data/")
+    assert [name for name in bucket.names("features") if "/shard_" in name] == before
+
+
+def test_what_shards_lack_one_process_computes_into_the_cache_itself(
+    bucket: ObjectStore, drawn_clips: Path, tmp_path: Path, expected: Features
+) -> None:
+    assert extract_on(tmp_path / "a", "--share", "2/3") == 0
+    share = len(requested(bucket, "GET", ".mp4"))
+    assert extract_on(tmp_path / "b") == 0
+    assert len(requested(bucket, "GET", ".mp4")) == CLIPS
+    with LocalCache(CACHE, tmp_path / "c", write=False) as cache:
+        assert rows_in(cache.path) == [CLIPS - share, share]
+        assert features_in(drawn_clips, cache.path) == expected
+    assert not [n for n in bucket.names("features") if n.startswith("cache/data/") and "shard" in n]
+    # And a worker of others finds it there.
+    bucket.requests.clear()
+    assert extract_on(tmp_path / "d", "--share", "1/2") == 0
+    assert not requested(bucket, "GET", ".mp4")
+
+
+@pytest.mark.parametrize("others", [1, 3])
+def test_killed_share_is_made_up_for(
+    bucket: ObjectStore,
+    drawn_clips: Path,
+    tmp_path: Path,
+    expected: Features,
+    others: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = share_of(clips_of(drawn_clips), SECOND)
+    reached, released = threading.Event(), threading.Event()
+
+    def hold(method: str, path: str) -> str | None:
+        if method == "GET" and path.endswith(own[-1].name):
+            reached.set()
+            released.wait(60)
+            return CUT
+        return None
+
+    bucket.fault = hold
+    killed = start(DATASET, CACHE, "--spool-dir", str(tmp_path / "a"), "--share", "2/2")
+    while not any(p.stat().st_size for p in tmp_path.glob("a/*/cache/shard_2/*.features")):
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.01)
+    assert reached.wait(60)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    released.set()
+    bucket.fault = lambda method, path: None
+    assert "cache/shard_2/lock.json" in bucket.names("features")
+    monkeypatch.setattr("violence_detection.features.cache.remote.LOCK_AGE", 0.2)
+    for share in range(1, others + 1):
+        assert extract_on(tmp_path / f"b{share}", "--share", f"{share}/{others}") == 0
+    assert features_there(drawn_clips, tmp_path / "c") == expected
+    # The machine itself, started again: all is there already.
+    bucket.requests.clear()
+    assert extract_on(tmp_path / "a", "--share", "2/2") == 0
+    assert not requested(bucket, "GET", ".mp4")
+    assert features_there(drawn_clips, tmp_path / "c") == expected
+
+
+def test_what_a_lost_machine_has_handed_over_is_not_computed_again(
+    bucket: ObjectStore,
+    drawn_clips: Path,
+    tmp_path: Path,
+    expected: Features,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("violence_detection.features.cache.shared.HAND_OVER_EVERY", 0.0)
+    monkeypatch.setattr("violence_detection.features.cache.shared.HAND_OVER_SHARE", 1e9)
+    own = share_of(clips_of(drawn_clips), SECOND)
+    last = own[-1].name
+    bucket.fault = lambda method, path: 403 if path.endswith(last) and method == "GET" else None
+    flags = ("--share", "2/2", "--on-bad-clip", "fail")
+    assert extract_on(tmp_path / "lost", *flags) == 2
+    bucket.fault = lambda method, path: None
+    bucket.requests.clear()
+    for share in (1, 2):
+        assert extract_on(tmp_path / "other", "--share", f"{share}/2") == 0
+    again = [clip for clip in own if requested(bucket, "GET", clip.name)]
+    assert own[-1] in again
+    assert len(again) < len(own) / 2
+    assert features_there(drawn_clips, tmp_path / "c") == expected
+
+
+def clips_of(dataset: Path) -> list:
+    from violence_detection.clips.dataset import find_clips
+
+    return find_clips(dataset, 0)
+
+
+def test_second_machine_of_a_share_waits_for_the_first_and_others_do_not(
+    bucket: ObjectStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("violence_detection.features.cache.remote.LOOK_EVERY", 0.05)
+    said = []
+    with LocalCache(CACHE, tmp_path / "a", SECOND) as first, ThreadPoolExecutor(1) as thread:
+        assert extract_on(tmp_path / "b", "--share", "1/2") == 0
+
+        def let_go_once_it_waits() -> None:
+            while not (output := capsys.readouterr().out):
+                time.sleep(0.05)
+            said.append(output)
+            first.let_go()
+
+        capsys.readouterr()
+        waiting = thread.submit(let_go_once_it_waits)
+        assert extract_on(tmp_path / "c", "--share", "2/2") == 0
+        waiting.result(60)
+    assert f"process {os.getpid()} on " in said[0]
+    assert "extracts this share, 2/2: waiting for it" in said[0]
+
+
+def test_two_workers_of_one_host_have_copies_of_their_own(
+    features: ObjectStore, tmp_path: Path
+) -> None:
+    with LocalCache(CACHE, tmp_path, FIRST) as one, LocalCache(CACHE, tmp_path, SECOND) as other:
+        add(one, 0, 5, FIRST)
+        add(other, 5, 5, SECOND)
+        for cache in (one, other):
+            cache.put_back()
+        assert found(one) == list(range(5))
+        for cache in (one, other):
+            cache.look_again()
+            assert found(cache) == list(range(10))
+        with pytest.raises(UserError, match="in use by process"):
+            LocalCache(CACHE, tmp_path, SECOND).__enter__()
+
+
+def test_own_disk_is_refused_with_a_bucket(
+    bucket: ObjectStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert extract_on(tmp_path / "a", "--cache-local", str(tmp_path / "local")) == 2
+    assert f"--cache-local is of no use with --cache-dir {CACHE}" in capsys.readouterr().err
+
+
+# What is in the store, and what is not as it should be.
+
+
+def test_shard_that_is_removed_from_the_store_is_not_in_a_copy_any_more(
+    features: ObjectStore, tmp_path: Path
+) -> None:
+    for first, worker in ((0, FIRST), (5, SECOND)):
+        with LocalCache(CACHE, tmp_path / "a", worker) as cache:
+            add(cache, first, 5, worker)
+            cache.put_back()
+    for rows in (True, False):
+        with LocalCache(CACHE, tmp_path / f"{rows}", rows=rows):
+            pass
+    for name in features.names("features"):
+        if "/shard_1/" in name:
+            features.client.delete_object(Bucket="features", Key=name)
+    for rows in (True, False):
+        with LocalCache(CACHE, tmp_path / f"{rows}") as cache:
+            assert found(cache) == list(range(5, 10))
+    with LocalCache(CACHE, tmp_path / "a", FIRST) as cache:  # whose own it is
+        assert found(cache) == list(range(10))
+        cache.put_back()
+    with LocalCache(CACHE, tmp_path / "True") as cache:
+        assert found(cache) == list(range(10))
+
+
+def test_worker_whose_shard_another_has_changed_does_not_go_on(
+    features: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("violence_detection.features.cache.remote.LOCK_AGE", 0.2)
+    monkeypatch.setattr("violence_detection.features.cache.remote.LOOK_EVERY", 0.05)
+    with LocalCache(CACHE, tmp_path / "slow", FIRST) as slow:
+        add(slow, 0, 5, FIRST)
+        with LocalCache(CACHE, tmp_path / "a", FIRST) as other:
+            add(other, 5, 5, FIRST)
+            other.put_back()
+        with pytest.raises(RunError, match=r"shard_1 was changed by another run.*the same share"):
+            slow.put_back()
+
+
+def test_what_is_put_back_twice_is_read_twice(features: ObjectStore, tmp_path: Path) -> None:
+    with LocalCache(CACHE, tmp_path, FIRST) as one, LocalCache(CACHE, tmp_path) as reader:
+        for first in (0, 5, 10):
+            add(one, first, 5, FIRST)
+            one.put_back()
+            reader.look_again()
+            assert found(reader) == list(range(first + 5))
+
+
+def test_row_that_was_damaged_in_a_copy_is_fetched_again(
+    features: ObjectStore, tmp_path: Path
+) -> None:
+    with LocalCache(CACHE, tmp_path, FIRST) as cache:
+        add(cache, 0, 5, FIRST)
+        cache.put_back()
+    with LocalCache(CACHE, tmp_path, SECOND) as cache:
+        (path,) = cache.path.rglob("*.features")
+        data = path.read_bytes()
+        path.write_bytes(bytes(len(data)))
+        with CacheFolder(cache.path, worker=SECOND) as folder:
+            rows = FeatureCache(folder, RECIPE)
+            rows.forget([rows.row_of((3).to_bytes(16))])
+        cache.look_again()  # what this run has struck out, it does not see again
+        assert 3 not in found(cache)
+    with LocalCache(CACHE, tmp_path, SECOND) as cache:
+        assert found(cache) == list(range(5))
+
+
+def part_in(store: ObjectStore, ending: str) -> str:
+    (name,) = (n for n in store.names("features") if "/shard_1/data/" in n and ending in n)
+    return name
+
+
+def foreign(store: ObjectStore) -> None:
+    store.client.put_object(Bucket="features", Key="cache/shard_3/report.pdf", Body=b"x")
+
+
+def forbidden(store: ObjectStore) -> None:
+    store.fault = lambda method, path: 403 if "/shard_1/data/" in path else None
+
+
+def damaged(store: ObjectStore) -> None:
+    store.client.put_object(Bucket="features", Key=part_in(store, "files.index/"), Body=b"x")
+
+
+def lost(store: ObjectStore) -> None:
+    store.client.delete_object(Bucket="features", Key=part_in(store, ".features/"))
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "said"),
+    [
+        (foreign, UserError, r"cache/shard_3 is not empty and no cache .*\(report.pdf is in it\)"),
+        (forbidden, UserError, r"cache/shard_1 cannot be read: no permission"),
+        (damaged, RunError, r"cache/shard_1/data/\S*files\.index/000000 is damaged"),
+        (lost, RunError, r"cache/shard_1 has lost a part of its data"),
+    ],
+)
+def test_shard_that_cannot_be_read_is_named(
+    features: ObjectStore,
+    tmp_path: Path,
+    make: Callable[[ObjectStore], None],
+    kind: type[Exception],
+    said: str,
+) -> None:
+    with LocalCache(CACHE, tmp_path / "a", FIRST) as cache:
+        add(cache, 0, 5, FIRST)
+        cache.put_back()
+    make(features)
+    for _ in range(2):  # and nothing is held
+        with pytest.raises(kind, match=said):
+            LocalCache(CACHE, tmp_path / "b", SECOND).__enter__()
+    assert "cache/shard_2/lock.json" not in features.names("features")
+
+
+def test_shard_that_is_superseded_while_it_is_read(features: ObjectStore, tmp_path: Path) -> None:
+    with LocalCache(CACHE, tmp_path, FIRST) as writer:
+        add(writer, 0, 5, FIRST)
+        writer.put_back()
+        part = part_in(features, ".features/")
+
+        def supersede(method: str, path: str) -> None:
+            if method == "GET" and path.endswith(part):
+                features.fault = lambda method, path: None
+                add(writer, 5, 5, FIRST)
+                writer.put_back()
+                features.client.delete_object(Bucket="features", Key=part)
+
+        features.fault = supersede
+        with LocalCache(CACHE, tmp_path / "b", write=False) as reader:
+            assert found(reader) == list(range(10))
+        assert features.fault is not supersede
+
+
+# Training.
+
+
+@pytest.mark.slow
+def test_workers_on_buckets_end_with_the_losses_of_one_process(
+    bucket: ObjectStore, drawn_clips: Path, tmp_path: Path
+) -> None:
+    alone = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path / "alone"), *HARDER]
+    assert main(alone) == 0
+    flags = [
+        *(*quick_flags_in(tmp_path), *HARDER, "--dataset-path", DATASET, "--cache-dir", CACHE),
+        *("--spool-dir", str(tmp_path / "spool")),
+    ]
+    with Workers(2, *flags) as workers:
+        ended = workers.ends()
+    assert [status for status, _, _ in ended] == [0, 0], ended
+    assert_same_losses(tmp_path / "run", tmp_path / "alone" / "run")
+    shown_in_report = (tmp_path / "run" / "report.html").read_text().count("data:image/jpeg")
+    assert shown_in_report
+    of_one = {p.name: sorted(rows_of_file(p)) for p in (tmp_path / "alone").rglob("*.features")}
+    with LocalCache(CACHE, tmp_path / "reader", write=False) as cache:
+        paths = list(cache.path.rglob("*.features"))
+        assert {path.parent.name for path in paths} == {"shard_1", "shard_2"}
+        together = {
+            path.name: sorted(
+                row for same in paths if same.name == path.name for row in rows_of_file(same)
+            )
+            for path in paths
+        }
+    assert together == of_one  # each clip once, and the same bytes
+
+    # One process on another machine trains on what the two have stored.
+    bucket.requests.clear()
+    again = [*flags, "--checkpoint-dir", str(tmp_path / "again"), "--epochs", "2"]
+    assert main([*again, "--spool-dir", str(tmp_path / "third")]) == 0
+    assert not requested(bucket, "PUT", ".features/")
+    assert len(requested(bucket, "GET", ".mp4")) <= shown_in_report
+
+
+def rows_of_file(path: Path) -> list[bytes]:
+    data, size = path.read_bytes(), 6 * 64 * 2
+    return [data[at : at + size] for at in range(0, len(data), size)]

@@ -1,0 +1,524 @@
+"""The whole job, as a user runs it."""
+
+import csv
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import figures_of, quick_flags_in, results_of, rows_of, stored_rows
+from train_rtx5000_dual_optimized import main
+from violence_detection.errors import RunError
+from violence_detection.runs.directory import RunDirectory
+from violence_detection.runtime.devices import Precision
+from violence_detection.settings.schema import Settings
+from violence_detection.storage.files import write_json
+from violence_detection.training.callbacks import write_models_of_last_epoch
+from violence_detection.training.trainer import Trainer
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def dataset(drawn_clips: Path, tmp_path: Path) -> Path:
+    """Return a copy of the drawn clips, to be changed."""
+    return Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
+
+
+@pytest.fixture
+def dataset_flags(dataset: Path, quick_flags: list[str]) -> list[str]:
+    return ["--dataset-path", str(dataset), *quick_flags]
+
+
+def test_run_leaves_what_it_promises(finished: Path) -> None:
+    run, screen = finished / "run", (finished / "screen.txt").read_text()
+    for words in (
+        *("train  6 nonviolent, 6 violent", "RANDOM WEIGHTS", "float32", "counts 1.000"),
+        *("rgb features of 28 clips at block1_conv1 in ", "attention-lstm of "),
+    ):
+        assert words in screen
+
+    rows = rows_of(run)
+    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(1, 7)]
+    assert float(rows[-1]["learning_rate"]) == pytest.approx(1e-7, rel=1e-3)
+    for name in ("best_model.keras", "checkpoint_epoch_005.keras"):
+        model = keras.models.load_model(run / name)
+        assert model.input_shape == (None, 4, 64)
+        assert model.get_layer("attention").output.shape == (None, 4)
+
+    config = json.loads((run / "training_config.json").read_text())
+    assert config["settings"].keys() == Settings.__dataclass_fields__.keys()
+    assert all(config["versions"][name] for name in ("python", "tensorflow", "keras", "numpy"))
+    assert config["versions"]["opencv-python-headless"]
+    assert config["devices"]
+
+    results = results_of(run)
+    best = max(rows, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
+    assert results["best_epoch"] == int(best["epoch"])
+    assert results["evaluated_split"] == "test"
+    assert np.sum(results["evaluation"]["confusion_matrix"]) == 8
+    assert results["untrained_vgg19"] is True
+
+    for side, tag in (("train", "epoch_learning_rate"), ("validation", "epoch_accuracy")):
+        events = EventAccumulator(str(run / "tensorboard" / side)).Reload()
+        assert [event.step for event in events.Tensors(tag)] == list(range(6))
+    assert "epoch   6/6" in (run / "training.log").read_text()
+    assert (run / "report.html").exists()
+    assert {path.stem for path in (run / "plots").glob("*.png")} >= {"curves", "roc", "confusion"}
+
+    with (run / "predictions.csv").open(newline="") as file:
+        attention = [
+            [float(row[f"attention_{frame}"]) for frame in range(1, 5)]
+            for row in csv.DictReader(file)
+        ]
+    assert np.sum(attention, axis=1) == pytest.approx(np.ones(8), abs=1e-3)
+
+
+def test_screen_is_lines_that_fit_and_ends_with_where_everything_is(
+    flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*flags, "--quiet", "--cloud-price", "3.6"]) == 0
+    screen = capsys.readouterr().out
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", screen + (run / "training.log").read_text())
+    lines = screen.splitlines()
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert len(epochs) == 6
+    assert max(map(len, epochs)) <= 100
+    assert any(re.fullmatch(r"device .*CPU.* GiB\)", line) for line in lines)
+    spent = results_of(run)["usage"]
+    assert spent["energy_kwh"] is None  # there is no GPU to measure
+    assert spent["cloud_cost"] == pytest.approx(spent["seconds"] / 1000)
+    accuracy, spent_line, *places, following = lines[-6:]
+    assert accuracy.startswith("test accuracy ")
+    assert "the cloud at 3.60 per hour" in spent_line
+    for line, place in zip(
+        places,
+        ("report   report.html", "model    best_model.keras", "curves   tensorboard"),
+        strict=True,
+    ):
+        word, name = place.split()
+        assert line.startswith(f"{word} ")
+        assert line.endswith(str(run / name))
+    assert following == f"next     python predict.py --checkpoint-dir {run} CLIP…"
+    stages = results_of(run)["seconds_by_stage"]
+    assert {"VGG19", "training", "validation", "test"} <= stages.keys()
+    assert sum(stages.values()) == pytest.approx(spent["seconds"], rel=0.2)
+
+
+def test_rows_say_how_the_machine_was_used(finished: Path) -> None:
+    for row in rows_of(finished / "run"):
+        assert float(row["loss_scale"]) == 1
+        assert float(row["memory_mb"]) > 100
+        assert 0 <= float(row["cpu_utilization"] or 0) <= 100
+
+
+@pytest.mark.usefixtures("run_before")
+def test_report_that_is_lost_is_made_again(flags: list[str], run: Path) -> None:
+    (run / "report.html").unlink()
+    before = (run / "training_results.json").read_bytes()
+    assert main(flags) == 0
+    assert (run / "report.html").exists()
+    assert (run / "training_results.json").read_bytes() == before
+
+
+def test_time_of_a_run_counts_what_an_interrupted_command_took(
+    flags: list[str], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = RunDirectory.write_history
+
+    def fail_after_three(self: RunDirectory) -> None:
+        write(self)
+        if len(self.history) == 3:
+            raise RunError("the disk is gone")
+
+    monkeypatch.setattr(RunDirectory, "write_history", fail_after_three)
+    assert main(flags) == 1
+    monkeypatch.undo()
+    state = json.loads((run / "resume" / "state.json").read_text())
+    for row in state["history"]:
+        row["seconds"] = 1000.0
+    write_json(run / "resume" / "state.json", {k: v for k, v in state.items() if k != "checksum"})
+    assert main(flags) == 0
+    assert 3000 < results_of(run)["usage"]["seconds"] < 4000
+
+
+@pytest.mark.slow
+def test_profile_and_tracker_of_a_run(flags: list[str], run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    place = tmp_path / "tracked"
+    assert main([*flags, "--profile", "--mlflow", str(place)]) == 0
+    assert list((run / "tensorboard").rglob("*.xplane.pb"))
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place}/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (tracked,) = client.search_runs(experiments)
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.params["batch_size"] == "8"
+    results = results_of(run)
+    assert tracked.data.metrics["test_accuracy"] == results["evaluation"]["accuracy"]
+    losses = client.get_metric_history(tracked.info.run_id, "val_loss")
+    assert [point.step for point in losses] == list(range(1, 7))
+
+
+def test_missing_tracker_is_told_before_anything_costs_time(
+    flags: list[str], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert main([*flags, "--wandb", "project"]) == 2
+    assert "pip install wandb" in capsys.readouterr().err
+    assert not (run / "training_config.json").exists()
+
+
+@pytest.mark.usefixtures("run_before")
+def test_run_on_two_streams_caches_both_and_trains_on_both(
+    flags: list[str], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(run)
+    assert main([*flags, "--streams", "rgb,flow", "--head", "mean", "--augment", "flip,noise"]) == 0
+    screen = capsys.readouterr().out
+    cached = list((tmp_path / "cache").glob("*.features"))
+    assert len(cached) == 4
+    for words in ("rgb features of", "flow features of", "flow features (mirrored) of", "mean of"):
+        assert words in screen
+    assert "augmentation: flip, noise" in screen
+    assert keras.models.load_model(run / "best_model.keras").input_shape == (None, 4, 2 * 64)
+    detector = json.loads((run / "detector.json").read_text())
+    assert [recipe["stream"] for recipe in detector["features"]] == ["rgb", "flow"]
+    assert detector["frames"] == 4
+
+
+@pytest.mark.usefixtures("run_before")
+def test_finished_run_says_so_and_does_not_train(
+    flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [path for path in run.glob("*.*") if path.name not in ("training.log", ".lock")]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    assert main(flags) == 0
+    assert "finished" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.usefixtures("run_before")
+def test_other_settings_are_named_and_refused_until_fresh(
+    flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = [*flags, "--learning-rate", "0.002", "--no-use-class-weights"]
+    assert main(other) == 2
+    message = capsys.readouterr().err
+    for words in ("--learning-rate 0.001", "0.002", "--use-class-weights on", "off", "--fresh"):
+        assert words in message
+    assert message.count("\n") <= 2
+    rows = figures_of(run)
+    assert main([*other, "--fresh"]) == 0
+    (aside,) = run.glob("earlier_run_*")
+    assert figures_of(aside) == rows
+    assert (aside / "best_model.keras").exists()
+    assert (
+        json.loads((aside / "training_config.json").read_text())["settings"]["learning_rate"]
+        == 0.001
+    )
+    assert figures_of(run) != rows
+
+
+def test_changed_clips_are_noticed(
+    dataset: Path,
+    dataset_flags: list[str],
+    run: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(dataset_flags) == 0
+    more = Path(
+        shutil.copy(dataset / "val/violent/violent0.mp4", dataset / "train/violent/more.mp4")
+    )
+    assert main(dataset_flags) == 2
+    message = capsys.readouterr().err
+    assert "1 new, 0 gone" in message
+    assert "more.mp4" in message
+    # One replaced under its name: a run that is to go on needs its features.
+    more.replace(dataset / "train/violent/violent0.mp4")
+    (run / "training_results.json").unlink()
+    assert main(dataset_flags) == 2
+    assert "their content" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_interrupted_run_ends_as_if_it_had_not_been(
+    flags: list[str], run: Path, finished: Path, train_process: Start
+) -> None:
+    """Killed (SIGKILL) twice in training; dropout on, so that its random state must go on too."""
+    for epochs in (2, 4):
+        process = train_process(*flags)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            history = run / "training_history.csv"
+            if history.exists() and len(history.read_text().splitlines()) > epochs:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.01)
+        process.communicate()
+        assert not (run / "training_results.json").exists(), "it was to be killed before its end"
+    assert main(flags) == 0
+    assert figures_of(run) == figures_of(finished / "run")
+    resumed, whole = results_of(run), results_of(finished / "run")
+    assert resumed["evaluation"] == whole["evaluation"]
+    for name in ("best_model.keras", "checkpoint_epoch_005.keras"):
+        ours, theirs = (
+            keras.models.load_model(folder / name).get_weights()
+            for folder in (run, finished / "run")
+        )
+        for values, expected in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(values, expected)
+
+
+@pytest.fixture(scope="module")
+def five_epochs(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run whose last epoch leaves a checkpoint; it is not to be changed."""
+    folder = tmp_path_factory.mktemp("five_epochs")
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(folder), "--epochs", "5"]
+    assert main(flags) == 0
+    return folder
+
+
+@pytest.mark.parametrize("lost", ["checkpoint_epoch_005.keras", "training_history.csv", "last row"])
+def test_files_lost_between_an_epochs_end_and_the_kill_are_made_good(
+    five_epochs: Path, flags: list[str], run: Path, tmp_path: Path, lost: str
+) -> None:
+    shutil.copytree(five_epochs, tmp_path, dirs_exist_ok=True)
+    (run / "training_results.json").unlink()
+    if lost == "last row":
+        history = run / "training_history.csv"
+        history.write_text("\n".join(history.read_text().splitlines()[:-1]) + "\n7,gar")
+    else:
+        (run / lost).unlink()
+    assert main([*flags, "--epochs", "5"]) == 0
+    assert figures_of(run) == figures_of(five_epochs / "run")
+    assert results_of(run)["evaluation"] == results_of(five_epochs / "run")["evaluation"]
+    assert (run / "checkpoint_epoch_005.keras").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("not_hurried")
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_interrupted_run_goes_on_in_mixed_precision(
+    flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    policy: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ctrl-C after three epochs; the loss scale and the optimizer must go on where they were."""
+    precision = Precision("float32", policy, "as on a device that has it")
+    monkeypatch.setattr("violence_detection.runtime.devices.choose_precision", lambda *_: precision)
+    assert main([*flags, "--checkpoint-dir", str(tmp_path / "whole")]) == 0
+
+    def interrupt(run_directory: RunDirectory, trainer: Trainer) -> None:
+        write_models_of_last_epoch(run_directory, trainer)
+        if len(run_directory.history) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as pressed:
+        pressed.setattr(
+            "violence_detection.training.callbacks.write_models_of_last_epoch", interrupt
+        )
+        assert main(flags) == 130
+    assert len(rows_of(run)) == 3
+    with monkeypatch.context() as other:
+        lower = Precision("float32", "float32", "the GPU is gone")
+        other.setattr("violence_detection.runtime.devices.choose_precision", lambda *_: lower)
+        assert main(flags) == 2
+        assert "the precision changed" in capsys.readouterr().err
+    assert main(flags) == 0
+    assert figures_of(run) == figures_of(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("run_before")
+def test_attempt_that_failed_early_blocks_nothing(
+    flags: list[str], run: Path, tmp_path: Path
+) -> None:
+    finished = figures_of(run)
+    (tmp_path / "weights.h5").write_bytes(b"not HDF5")
+    wrong = [*flags, "--fresh", "--vgg19-weights", str(tmp_path / "weights.h5")]
+    assert main(wrong) == 2
+    assert figures_of(run) == finished
+    assert (run / "best_model.keras").exists()
+    elsewhere = ["--checkpoint-dir", str(tmp_path / "new")]
+    assert main([*flags, *elsewhere, "--vgg19-weights", str(tmp_path / "weights.h5")]) == 2
+    assert main([*flags, *elsewhere]) == 0
+
+
+@pytest.mark.slow
+def test_kill_in_extraction_loses_nothing_that_was_stored(
+    real_clips: Path, real_weights: Path, tmp_path: Path, train_process: Start
+) -> None:
+    dataset = tmp_path / "clips"
+    for split, count in {"train": 6, "val": 2, "test": 2}.items():
+        for name in ("violent", "nonviolent"):
+            (dataset / split / name).mkdir(parents=True)
+            for path in sorted((real_clips / split / name).glob("*.mp4"))[:count]:
+                shutil.copy(path, dataset / split / name)
+    flags = [
+        *("--dataset-path", str(dataset), "--vgg19-weights", str(real_weights)),
+        *("--feature-layer", "block2_pool", "--epochs", "2", "--warmup-epochs", "1"),
+        *("--cache-dir", str(tmp_path / "cache"), "--checkpoint-dir", str(tmp_path / "run")),
+        *("--no-mixed-precision", "--streams", "rgb", "--frames", "4"),
+    ]
+
+    def stored() -> dict[bytes, int]:
+        return stored_rows(tmp_path / "cache")
+
+    process = train_process(*flags)
+    while process.poll() is None:
+        if stored():
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.05)
+    process.communicate()
+    before = stored()
+    assert 0 < len(before) < 20
+    (rows_file,) = (tmp_path / "cache").glob("*.features")
+    kept = rows_file.read_bytes()[: len(before) * 4 * 128 * 2]
+
+    process = train_process(*flags)
+    output, errors = process.communicate()
+    assert process.returncode == 0, output + errors
+    after = stored()
+    assert len(after) == 20
+    assert before.items() <= after.items()
+    assert rows_file.read_bytes().startswith(kept)
+    assert rows_file.stat().st_size == 20 * 4 * 128 * 2  # each clip once
+
+
+def test_bad_clips_are_left_out_and_listed(
+    dataset: Path,
+    dataset_flags: list[str],
+    run: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bad = dataset / "train" / "violent" / "сломан \"x'.mp4"
+    bad.write_bytes(b"nothing")
+    assert main([*dataset_flags, "--on-bad-clip", "fail"]) == 2
+    assert str(bad) in capsys.readouterr().err
+    assert main(dataset_flags) == 0
+    assert str(bad) in capsys.readouterr().out
+    (listed,) = results_of(run)["bad_clips"]
+    assert listed["clip"] == "train/violent/сломан \"x'.mp4"
+    assert "not a video" in listed["reason"]
+    assert str(bad) in (run / "training.log").read_text()
+    assert main([*dataset_flags, "--fresh", "--on-bad-clip", "zeros"]) == 0
+    assert results_of(run)["on_bad_clip"] == "zeros"
+    for number in range(1, 3):
+        shutil.copy(bad, dataset / "val" / "violent" / f"bad{number}.mp4")
+    assert main([*dataset_flags, "--fresh"]) == 2
+    message = capsys.readouterr().err
+    assert "2 of the 10 val clips cannot be read, more than 10%" in message
+
+
+def test_without_a_test_split_validation_is_reported_as_such(
+    drawn_clips: Path,
+    quick_flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    dataset = tmp_path / "clips"
+    for split in ("train", "val"):
+        shutil.copytree(drawn_clips / split, dataset / split)
+    assert main(["--dataset-path", str(dataset), *quick_flags]) == 0
+    assert "VALIDATION" in capsys.readouterr().out
+    assert results_of(run)["evaluated_split"] == "val"
+
+
+def test_folder_without_splits_is_split(
+    drawn_clips: Path, quick_flags: list[str], run: Path, tmp_path: Path
+) -> None:
+    dataset = tmp_path / "clips"
+    for path in drawn_clips.glob("*/*/*.mp4"):
+        target = dataset / {"violent": "Fights", "nonviolent": "no-fight"}[path.parent.name]
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target / f"{path.parts[-3]}_{path.name}")
+    assert main(["--dataset-path", str(dataset), *quick_flags]) == 0
+    with (run / "splits.csv").open(newline="") as file:
+        splits = [row["split"] for row in csv.DictReader(file)]
+    assert {split: splits.count(split) for split in set(splits)} == {
+        "train": 20,
+        "val": 4,
+        "test": 4,
+    }
+
+
+def test_early_stopping_is_remembered(flags: list[str], run: Path) -> None:
+    flags = [*flags, "--early-stopping-patience", "1", "--epochs", "60", "--learning-rate", "0.05"]
+    assert main(flags) == 0
+    rows = figures_of(run)
+    assert len(rows) < 60
+    assert results_of(run)["stopped_early"] is True
+    (run / "training_results.json").unlink()  # killed between training and test
+    assert main(flags) == 0
+    assert figures_of(run) == rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", ["1", "2"])
+def test_promised_flags_on_one_and_two_replicas(
+    flags: list[str], run: Path, replicas: str, train_process: Start
+) -> None:
+    # In a process of its own: TensorFlow's collectives mix up two models in one.
+    more = ["--replicas", replicas, "--xla", "--mixed-precision", "--gradient-accumulation", "2"]
+    more += ["--use-focal-loss", "--use-class-weights", "--label-smoothing", "0.1"]
+    process = train_process(*flags, *more)
+    output, errors = process.communicate()
+    assert process.returncode == 0, output + errors
+    assert output.count("device ") == int(replicas)
+    assert len(rows_of(run)) == 6
+
+
+@pytest.mark.parametrize("folder", ["--checkpoint-dir", "--cache-dir"])
+def test_folder_that_cannot_be_written_is_named(
+    flags: list[str], tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main([*flags, folder, str(tmp_path / "file" / "below")]) == 2
+    message = capsys.readouterr().err
+    assert folder in message
+    assert "cannot be written" in message
+
+
+def test_download_that_fails_says_what_to_do_instead(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*arguments: object, **options: object) -> str:
+        raise OSError("connection refused")
+
+    monkeypatch.setattr("keras.utils.get_file", refused)
+    assert main([*flags, "--vgg19-weights", "imagenet"]) == 1
+    message = capsys.readouterr().err
+    assert "connection refused" in message
+    assert "local copy" in message
+
+
+def test_demo_does_not_draw_into_a_users_folder(
+    drawn_clips: Path, quick_flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(drawn_clips.rglob("*"))
+    assert main(["--demo", "--dataset-path", str(drawn_clips), *quick_flags]) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert sorted(drawn_clips.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_demo_reaches_90_percent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--demo"]) == 0
+    assert results_of(tmp_path / "demo" / "checkpoints")["evaluation"]["accuracy"] >= 0.9

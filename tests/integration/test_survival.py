@@ -1,0 +1,443 @@
+"""What a run goes through on machines that fail: every one ends as if nothing had happened."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import keras
+import numpy as np
+import psutil
+import pytest
+
+from tests.conftest import ROOT, figures_of, held_by_another, results_of, stored_rows
+from train_rtx5000_dual_optimized import main
+from violence_detection.runs.directory import RunDirectory
+from violence_detection.storage.files import read_json
+from violence_detection.training.callbacks import write_models_of_last_epoch
+from violence_detection.training.trainer import Trainer
+
+Start = Callable[..., "subprocess.Popen[str]"]
+Outcome = tuple[list, dict, list[bytes]]
+
+
+def outcome_of(run: Path) -> Outcome:
+    """Return CSV rows, test figures and the best model's weights."""
+    weights = keras.models.load_model(run / "best_model.keras").get_weights()
+    return figures_of(run), results_of(run)["evaluation"], [values.tobytes() for values in weights]
+
+
+@pytest.fixture(scope="session")
+def whole(finished: Path) -> Outcome:
+    """Return what a run that was left alone ends with."""
+    return outcome_of(finished / "run")
+
+
+def wait_for_line(process: "subprocess.Popen[str]", words: str) -> None:
+    assert any(words in line for line in process.stdout), process.stderr.read()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_in_training_then_the_same_command(
+    flags: list[str],
+    run: Path,
+    whole: Outcome,
+    train_process: Start,
+    number: signal.Signals,
+    status: int,
+) -> None:
+    process = train_process(*flags)
+    wait_for_line(process, "epoch   2")
+    began = time.monotonic()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - began < 15
+    assert process.returncode == status
+    assert "goes on from what is finished" in said
+    assert "Traceback" not in said
+    assert 2 <= len(figures_of(run)) < 6
+    assert main(flags) == 0
+    assert outcome_of(run) == whole
+
+
+@pytest.mark.slow
+def test_sigterm_in_extraction_keeps_what_is_computed_and_leaves_no_process(
+    drawn_clips: Path, tmp_path: Path, quick_flags: list[str], train_process: Start
+) -> None:
+    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
+    os.mkfifo(tmp_path / "pipe.mp4")
+    hanging = dataset / "test" / "violent" / "zz.mp4"  # the last clip: FFmpeg waits for its pipe
+    hanging.write_text("ffconcat version 1.0\nfile ../../../pipe.mp4\n")
+    process = train_process("--dataset-path", str(dataset), *quick_flags)
+
+    deadline = time.monotonic() + 120
+    path = tmp_path / "cache"
+    while not any(p.stat().st_size for p in path.glob("*.features")):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    decoders = psutil.Process(process.pid).children(recursive=True)
+    assert decoders
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert len(stored_rows(tmp_path / "cache")) >= 4
+    _, left = psutil.wait_procs(decoders, timeout=20)
+    assert not left
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a disk of its own of 2 MB, which can be made larger or read-only."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def remount(disk: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+
+
+def assert_one_clear_error(said: str, *words: str) -> None:
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    for word in words:
+        assert word in line
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("folder", "room"),
+    [
+        ("--checkpoint-dir", 0),  # full from the start
+        ("--checkpoint-dir", 1_500_000),  # in the first epoch's weights
+        ("--checkpoint-dir", 4_500_000),  # in the first model
+        ("--cache-dir", 8_000),  # in the index
+        ("--cache-dir", 36_000),  # in the features or what the index says of them
+    ],
+)
+def test_disk_that_is_full_then_is_not(
+    flags: list[str],
+    small_disk: Path,
+    run: Path,
+    whole: Outcome,
+    folder: str,
+    room: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    remount(small_disk, "size=8m")
+    flags = [*flags, folder, str(small_disk / "there")]
+    free = os.statvfs(small_disk)
+    (small_disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - room))
+    assert main(flags) == 1
+    said = capsys.readouterr().err
+    assert_one_clear_error(said, str(small_disk), "No space left on device", "goes on")
+    remount(small_disk, "size=200m")
+    assert main(flags) == 0
+    assert outcome_of(small_disk / "there" if folder == "--checkpoint-dir" else run) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["gone", "read-only"])
+def test_folder_that_is_lost_in_the_middle_of_a_run(
+    flags: list[str],
+    small_disk: Path,
+    whole: Outcome,
+    fault: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    remount(small_disk, "size=200m")
+    run, elsewhere = small_disk / "there", small_disk / "elsewhere"
+    flags = [*flags, "--checkpoint-dir", str(run)]
+
+    def lose(of_run: RunDirectory, trainer: Trainer) -> None:
+        write_models_of_last_epoch(of_run, trainer)
+        if fault == "gone":
+            run.rename(elsewhere)
+        else:
+            for options in (["--bind"], ["-o", "remount,bind,ro"]):  # whatever is open for writing
+                subprocess.run(["mount", *options, str(run), str(run)], check=True)
+
+    with monkeypatch.context() as losing:
+        losing.setattr("violence_detection.training.callbacks.write_models_of_last_epoch", lose)
+        status = main(flags)
+    if fault == "gone":
+        elsewhere.rename(run)
+    else:
+        subprocess.run(["umount", "--lazy", str(run)], check=True)
+    assert status == 1
+    assert_one_clear_error(capsys.readouterr().err, str(run), "goes on")
+    assert len(figures_of(run)) == 1
+    assert main(flags) == 0
+    assert outcome_of(run) == whole
+
+
+def test_second_run_in_a_checkpoint_directory_is_refused_with_the_holders_id(
+    flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.mkdir()
+    with held_by_another(run) as other:
+        assert main(flags) == 2
+        assert f"is in use by process {other.pid}" in capsys.readouterr().err
+    assert main(flags) == 0
+
+
+@pytest.mark.slow
+def test_two_runs_share_one_cache_at_once(
+    flags: list[str], run: Path, tmp_path: Path, whole: Outcome, train_process: Start
+) -> None:
+    second = tmp_path / "second"
+    processes = [train_process(*flags), train_process(*flags, "--checkpoint-dir", str(second))]
+    said = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert outcome_of(run) == outcome_of(second) == whole
+    (rows,) = (tmp_path / "cache").glob("*.features")
+    assert rows.stat().st_size == 28 * 4 * 64 * 2  # each clip once
+
+
+def test_run_waits_for_another_that_writes_its_cache(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cache").mkdir()
+    log = tmp_path / "run" / "training.log"
+    with held_by_another(tmp_path / "cache") as other, ThreadPoolExecutor(1) as thread:
+
+        def let_go_once_it_waits() -> None:
+            while not log.exists() or f"process {other.pid} has" not in log.read_text():
+                time.sleep(0.05)
+            other.stdin.close()
+
+        waiting = thread.submit(let_go_once_it_waits)
+        assert main(flags) == 0
+        waiting.result(60)
+    assert "waiting for it" in capsys.readouterr().out
+
+
+# Damage to what a later start relies on.
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def interrupted(run_before: None, run: Path) -> None:
+    """Put a run there that was killed just before its test."""
+    (run / "training_results.json").unlink()
+
+
+@pytest.mark.usefixtures("run_before")
+@pytest.mark.parametrize("what", ["row", "foreign index"])
+def test_damaged_features_are_found_and_computed_anew(
+    flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    whole: Outcome,
+    what: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.rmtree(run)
+    if what == "row":
+        (rows,) = (tmp_path / "cache").glob("*.features")
+        damage(rows)
+        lost = "1 rows of"
+    else:  # of the same clips, in other rows
+        (rows,) = (tmp_path / "cache").glob("*.features")
+        rows.write_bytes(np.frombuffer(rows.read_bytes(), "V512")[::-1].tobytes())
+        lost = "28 rows of"
+    assert main(flags) == 0
+    screen = capsys.readouterr().out
+    assert lost in screen
+    assert "damaged (their checksums differ)" in screen
+    assert outcome_of(run) == whole
+
+
+@pytest.mark.usefixtures("run_before")
+def test_damaged_index_is_told_of_and_made_anew(
+    flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    whole: Outcome,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.rmtree(run)
+    for index in (tmp_path / "cache").glob("*.index"):
+        data = bytearray(index.read_bytes())
+        data[200:] = os.urandom(len(data) - 200)
+        index.write_bytes(data)
+    assert main(flags) == 0
+    assert "28 entries of" in (said := capsys.readouterr().out)
+    assert "are damaged" in said
+    assert outcome_of(run) == whole
+
+
+@pytest.mark.usefixtures("interrupted")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resume/epoch_006.weights.npz", "going back an epoch"),
+        ("resume/state.json", "state.json"),
+        ("best_model.keras", "written again from"),
+        ("resume/models.json", "models.json"),
+    ],
+)
+def test_damaged_checkpoint_is_named_and_made_good(
+    flags: list[str],
+    run: Path,
+    whole: Outcome,
+    name: str,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    damage(run / name)
+    assert main(flags) == 0
+    assert words in capsys.readouterr().out
+    assert outcome_of(run) == whole
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_best_model_of_another_run_is_found_out(
+    flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    whole: Outcome,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = tmp_path / "other"
+    assert main([*flags, "--checkpoint-dir", str(other), "--seed", "1"]) == 0
+    shutil.copy(other / "best_model.keras", run / "best_model.keras")
+    assert main(flags) == 0
+    assert "of another run" in capsys.readouterr().out
+    assert outcome_of(run) == whole
+
+
+@pytest.mark.usefixtures("run_before")
+def test_config_that_was_edited_is_refused(
+    flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "training_config.json"
+    path.write_text(path.read_text().replace('"epochs": 6', '"epochs": 7'))
+    assert main(flags) == 2
+    assert "training_config.json was changed or damaged" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("run_before")
+def test_damaged_results_are_made_again(flags: list[str], run: Path, whole: Outcome) -> None:
+    path = run / "training_results.json"
+    path.write_text(path.read_text()[:-40])
+    assert main(flags) == 0
+    assert outcome_of(run) == whole
+
+
+@pytest.mark.usefixtures("run_before")
+@pytest.mark.parametrize("name", ["best_model.keras", "detector.json"])
+def test_finished_run_that_lost_a_file_is_made_whole(
+    flags: list[str], run: Path, whole: Outcome, name: str
+) -> None:
+    (run / name).unlink()
+    assert main(flags) == 0
+    assert (run / name).exists()
+    assert outcome_of(run) == whole
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_damaged_state_does_not_take_the_place_of_the_one_before(run: Path) -> None:
+    damage(run / "resume" / "state.json")
+    with RunDirectory(run) as directory:
+        inputs = json.loads((run / "resume" / "state_before.json").read_text())["inputs"]
+        directory.restore(inputs)
+        assert len(directory.history) == 5
+    assert len(read_json(run / "resume" / "state.json")["history"]) == 5
+
+
+def test_clip_that_was_bad_for_a_moment_stays_left_out_when_the_run_continues(
+    drawn_clips: Path, quick_flags: list[str], run: Path, tmp_path: Path
+) -> None:
+    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
+    for split in ("train", "val", "test"):  # one bad clip of many may be left out
+        for path in (drawn_clips / split).glob("*/*.mp4"):
+            shutil.copy(path, dataset / split / path.parent.name / f"more_{path.name}")
+    clip = dataset / "train" / "violent" / "violent3.mp4"
+    whole_clip = clip.read_bytes()
+    clip.write_bytes(b"not now")
+    flags = ["--dataset-path", str(dataset), *quick_flags]
+    assert main(flags) == 0
+    (run / "training_results.json").unlink()
+    clip.write_bytes(whole_clip)
+    before = figures_of(run)
+    assert main(flags) == 0
+    assert figures_of(run) == before
+    assert [item["clip"] for item in results_of(run)["bad_clips"]] == ["train/violent/violent3.mp4"]
+    assert main([*flags, "--fresh"]) == 0
+    assert results_of(run)["bad_clips"] == []
+
+
+def test_no_clip_that_can_be_read(
+    drawn_clips: Path, quick_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
+    for path in dataset.rglob("*.mp4"):
+        path.write_text("version https://git-lfs.github.com/spec/v1")
+    assert main(["--dataset-path", str(dataset), *quick_flags]) == 2
+    assert "clips cannot be read, more than 10%" in capsys.readouterr().err
+
+
+def test_screen_that_is_full_stops_nothing(flags: list[str], run: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, str(ROOT / "train_rtx5000_dual_optimized.py"), *flags]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert "Traceback" not in done.stderr
+    assert "epoch   6" in (run / "training.log").read_text()
+    assert (run / "training_results.json").exists()
+
+
+@pytest.mark.slow
+def test_out_of_memory_names_batch_size_free_memory_and_flags(
+    flags: list[str], train_process: Start
+) -> None:
+    """A batch of 240 GB: more than any machine that runs the tests has free."""
+    more = ["--frames", "64", "--batch-size", str(30_000_000)]
+    process = train_process(*flags, *more)
+    output, said = process.communicate(timeout=200)
+    assert process.returncode == 1, output + said
+    error = said[said.index("error: ") :]
+    for words in ("out of memory", "batches of 30000000 clips", "GiB were free", "--batch-size"):
+        assert words in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [7])
+def test_crash_harness_finds_no_difference(kills: int, tmp_path: Path) -> None:
+    report = harness("benchmarks.crash", "--kills", str(kills), tmp_path=tmp_path)
+    assert report["kills"] == kills
+    assert report["runs_that_differ"] == 0
+    assert len(report["kills_by_stage"]) >= 4
+
+
+@pytest.mark.slow
+def test_fuzz_harness_accounts_for_every_clip(tmp_path: Path) -> None:
+    report = harness("benchmarks.fuzz_clips", "--count", "150", tmp_path=tmp_path)
+    assert report["clips"] == report["with_features"] + report["with_a_reason"] == 150
+    assert report["with_features"] > 10
+    assert 20 < report["decoder_peak_mb"] < 2000
+
+
+def harness(module: str, *flags: str, tmp_path: Path) -> dict:
+    path = tmp_path / "report.json"
+    command = [sys.executable, "-m", module, *flags, "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(path.read_text())

@@ -1,0 +1,245 @@
+import io
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from violence_detection.evaluation.metrics import evaluate
+from violence_detection.reporting.plots import (
+    DARK,
+    LIGHT,
+    POINTS,
+    Theme,
+    as_image,
+    as_png,
+    confusion,
+    curves,
+    four_panels,
+    precision_recall,
+    reliability,
+    roc,
+    score_histogram,
+)
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
+PROBABILITIES = np.array([0.9, 0.8, 0.5, 0.3, 0.6, 0.4, 0.3, 0.2, 0.1, 0.0])
+DARK_PAGE = "#12161c"
+OF_SCORES = (roc, precision_recall, reliability, score_histogram)
+THEMES = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+
+
+def drawn_scores(clips: int, violent: float) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    labels = (random.random(clips) < violent).astype(int)
+    scores = 1 / (1 + np.exp(-random.normal(2 * labels - 1)))
+    return labels, scores.astype(np.float32)
+
+
+SCORES = {
+    "ten clips": (LABELS, PROBABILITIES),
+    "two clips": (np.array([0, 1]), np.array([0.2, 0.9])),
+    "violent ones only": (np.ones(5, int), np.linspace(0, 1, 5)),
+    "nonviolent ones only": (np.zeros(5, int), np.linspace(0, 1, 5)),
+    "one clip": (np.ones(1, int), np.array([0.7])),
+    "all the same": (np.array([0, 1, 1]), np.full(3, 0.3, np.float32)),
+    "100,000 clips": drawn_scores(100_000, 0.78),
+}
+
+
+def rows(epochs: int) -> list[dict[str, str]]:
+    return [
+        {
+            "epoch": str(epoch),
+            "loss": f"{2 / epoch:.4f}",
+            "val_loss": f"{2.5 / epoch:.4f}",
+            "accuracy": f"{1 - 0.5 / epoch:.4f}",
+            "val_accuracy": f"{0.9 - 0.5 / epoch:.4f}",
+            "learning_rate": f"{1e-3 / epoch:.6g}",
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+def words(figure: Figure) -> list[str]:
+    """Return what is written in a figure, the numbers at the axes left out."""
+    parts = list(figure.texts)
+    for axes in figure.axes:
+        parts += [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+    return [part.get_text() for part in parts if part.get_text().strip()]
+
+
+def assert_all_can_be_read(figure: Figure) -> None:
+    """No letters are beyond the figure's edge, or on others."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    whole = figure.get_tightbbox(renderer)
+    width, height = figure.get_size_inches()
+    assert whole.x0 >= 0 and whole.y0 >= 0 and whole.x1 <= width and whole.y1 <= height
+    parts = [text for legend in figure.legends for text in legend.get_texts()]
+    for axes in figure.axes:
+        parts += [axes._left_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        parts += axes.get_legend().get_texts() if axes.get_legend() else []
+        parts += [*axes.get_xticklabels(), *axes.get_yticklabels()] if axes.images else []
+    boxes = [part.get_window_extent(renderer) for part in parts]
+    boxes = [box for box in boxes if box.width > 1]
+    assert len(boxes) > 2
+    assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+
+
+def luminance(colour: tuple[float, ...] | str) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def contrast(one: tuple[float, ...] | str, other: tuple[float, ...] | str) -> float:
+    """Return the contrast ratio of WCAG 2.2."""
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@THEMES
+@pytest.mark.parametrize("draw", OF_SCORES, ids=[draw.__name__ for draw in OF_SCORES])
+@pytest.mark.parametrize("scores", SCORES.values(), ids=SCORES)
+def test_figures_of_any_scores_can_be_read(
+    draw: Callable[..., Figure], scores: tuple[np.ndarray, np.ndarray], theme: Theme
+) -> None:
+    assert_all_can_be_read(draw(*scores, 0.55, theme))
+
+
+@pytest.mark.parametrize("scores", SCORES.values(), ids=SCORES)
+def test_four_panels_can_be_read(scores: tuple[np.ndarray, np.ndarray]) -> None:
+    figure = four_panels(*scores)
+    assert_all_can_be_read(figure)
+    image = as_image(figure)
+    assert image.shape == (800, 900, 4) and image.dtype == np.uint8
+    assert (image[..., 3] == 255).all()  # TensorBoard's page may be dark
+
+
+@THEMES
+@pytest.mark.parametrize("matrix", [[[5, 1], [1, 3]], [[0, 0], [0, 7]], [[43210, 65432]] * 2])
+def test_confusion_matrix_can_be_read(matrix: list[list[int]], theme: Theme) -> None:
+    assert_all_can_be_read(confusion(matrix, theme))
+
+
+@THEMES
+@pytest.mark.parametrize(("epochs", "best"), [(1, 1), (2, 1), (30, 24), (300, 3), (300, 150)])
+def test_curves_can_be_read_and_name_the_best_epoch(epochs: int, best: int, theme: Theme) -> None:
+    figure = curves(rows(epochs), best, theme)
+    assert_all_can_be_read(figure)
+    loss, accuracy, rate = figure.axes
+    assert [text.get_text() for text in (*loss.texts, *accuracy.texts, *rate.texts)] == [
+        f"best epoch {best}: validation {2.5 / best:.3g}",
+        f"best epoch {best}: validation {0.9 - 0.5 / best:.3g}",
+        f"best epoch {best}: rate {1e-3 / best:.3g}",
+    ]
+    for axes in figure.axes:
+        assert [best, best] in [list(line.get_xdata()) for line in axes.lines]
+
+
+def test_curves_leave_out_what_is_not_known() -> None:
+    history = rows(3)
+    history[1]["val_loss"] = ""
+    del history[2]["learning_rate"]
+    figure = curves(history, 2)
+    loss, _, rate = figure.axes
+    np.testing.assert_array_equal(loss.lines[1].get_ydata(), [2.5, np.nan, 0.8333])
+    assert np.isnan(rate.lines[0].get_ydata()[2])
+    assert loss.texts[0].get_text() == "best epoch 2"
+    assert_all_can_be_read(figure)
+
+
+def test_ticks_of_epochs_are_whole() -> None:
+    for epochs in (1, 2, 300):
+        figure = curves(rows(epochs), 1)
+        low, high = figure.axes[-1].get_xlim()
+        ticks = [tick for tick in figure.axes[-1].get_xticks() if low <= tick <= high]
+        assert ticks and all(tick == int(tick) for tick in ticks)
+
+
+def test_roc_and_precision_mark_the_threshold_and_tell_the_area() -> None:
+    found = evaluate(LABELS, PROBABILITIES, 0.5, list("abcdefghij"), 0)
+    figure = roc(LABELS, PROBABILITIES, 0.5)
+    assert figure.axes[0].lines[-1].get_xydata() == pytest.approx(np.array([[1 / 6, 3 / 4]]))
+    assert words(figure)[0] == f"ROC curve, area {found['roc_auc']:.3f}"
+    assert "threshold 0.50: 75% found, 17% false alarms" in words(figure)[-1]
+    figure = precision_recall(LABELS, PROBABILITIES, 0.5)
+    assert figure.axes[0].lines[-1].get_xydata() == pytest.approx(np.array([[3 / 4, 3 / 4]]))
+    assert words(figure)[0] == f"Precision and recall, area {found['pr_auc']:.3f}"
+
+
+def test_threshold_that_no_clip_reaches_has_no_precision() -> None:
+    figure = precision_recall(LABELS, PROBABILITIES, 0.95)
+    assert "no clip called violent" in words(figure)[-1]
+
+
+@pytest.mark.parametrize("draw", [roc, precision_recall])
+def test_one_class_is_told_in_words(draw: Callable[..., Figure]) -> None:
+    figure = draw(np.zeros(5, int), np.linspace(0, 1, 5), 0.5)
+    assert "all 5 clips are nonviolent:\nboth classes are needed" in words(figure)
+
+
+def test_reliability_shows_each_bin_and_how_many_clips_it_holds() -> None:
+    labels = np.array([0, 0, 1, 1, 1, 0])
+    figure = reliability(labels, np.array([0.02, 0.04, 0.06, 0.95, 1.0, 0.55]), 0.5)
+    points = figure.axes[0].lines[1].get_xydata()
+    np.testing.assert_allclose(points, [[0.04, 1 / 3], [0.55, 0], [0.975, 1]])
+    heights = np.array([bar.get_height() for bar in figure.axes[0].patches])
+    np.testing.assert_allclose(heights / heights.max() * 3, [3, 0, 0, 0, 0, 1, 0, 0, 0, 2])
+    assert "up to 3" in words(figure)[-1]
+
+
+def test_scores_count_every_clip_of_each_class() -> None:
+    figure = score_histogram(LABELS, PROBABILITIES, 0.5)
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert names == ["nonviolent: 6", "violent: 4"]
+    counts = [step.get_data().values.sum() for step in figure.axes[0].patches]
+    assert sorted(counts) == [4, 4, 6, 6]  # outline and filling
+
+
+def test_many_clips_take_no_more_points() -> None:
+    for axes in four_panels(*SCORES["100,000 clips"]).axes:
+        assert all(len(line.get_xdata()) <= POINTS for line in axes.lines)
+
+
+@THEMES
+def test_colours_stand_out_from_the_page_and_each_other(theme: Theme) -> None:
+    page = "white" if theme is LIGHT else DARK_PAGE
+    colours = [theme.violent, theme.nonviolent, theme.train, theme.validation]
+    assert len(set(colours)) == 4
+    assert min(contrast(colour, page) for colour in (*colours, theme.muted)) >= 3
+    assert contrast(theme.text, page) >= 7
+
+
+@THEMES
+def test_counts_stand_out_from_their_cells(theme: Theme) -> None:
+    for share in range(0, 101, 5):
+        axes = confusion([[share, 100 - share], [1, 1]], theme).axes[0]
+        cells = axes.images[0].get_array()
+        for text in axes.texts[-4:]:
+            column, row = text.get_position()
+            assert contrast(text.get_color(), tuple(cells[row, column])) >= 4.5
+
+
+def test_confusion_matrix_has_counts_and_shares_of_the_row() -> None:
+    axes = confusion([[3, 1], [0, 0]]).axes[0]
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    assert cells[0, 0] == "3\n75%" and cells[1, 0] == "1\n25%"
+    assert cells[0, 1] == cells[1, 1] == "0\nno such clip"
+
+
+def test_png_has_the_themes_background() -> None:
+    light, dark = (
+        np.array(Image.open(io.BytesIO(as_png(confusion([[1, 2], [3, 4]], theme), dpi=100))))
+        for theme in (LIGHT, DARK)
+    )
+    assert light.shape == dark.shape == (380, 440, 4)
+    assert light[0, 0].tolist() == [255, 255, 255, 255]
+    assert dark[0, 0, 3] == 0

@@ -1,0 +1,413 @@
+"""What a real TensorBoard, asked over HTTP, has of a run; and that no epoch is lost or doubled."""
+
+import dataclasses
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+
+from violence_detection.errors import RunError
+from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.reporting.tensorboard import (
+    SIDES,
+    Profile,
+    TensorBoardLog,
+    event_files,
+    scalars_of,
+    write_hparams,
+)
+from violence_detection.runs.directory import RunDirectory
+from violence_detection.runtime.devices import find_devices, make_strategy
+from violence_detection.settings.schema import Settings
+from violence_detection.training.batches import (
+    ClipFeatures,
+    evaluation_batches,
+    sample_features,
+    steps_per_epoch,
+    training_batches,
+)
+from violence_detection.training.order import ClipOrder
+from violence_detection.training.trainer import Trainer, make_trainer
+
+EPOCHS = 6
+SETTINGS = Settings(
+    dataset_path=Path("/clips/street"),
+    epochs=EPOCHS,
+    warmup_epochs=1,
+    batch_size=8,
+    units=4,
+    projection=4,
+)
+
+
+class AddRow(keras.callbacks.Callback):
+    """Stands for what finishes an epoch: its row is in the history."""
+
+    def __init__(self, run: RunDirectory):
+        super().__init__()
+        self.run = run
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        row = {"epoch": epoch + 1, "time": f"2026-01-02T03:04:{epoch:02}+01:00"}
+        row |= {name: float(value) for name, value in logs.items()}
+        row |= {"learning_rate": 0.1 / (epoch + 1), "loss_scale": 1.0, "seconds": 2.0}
+        row |= {"clips_per_second": 100.0 + epoch, "gpu0_power": 70.0 + epoch, "gpu0_memory": None}
+        self.run.history.append(row)
+
+
+@pytest.fixture
+def clips(stored_features: Callable[[np.ndarray], FeatureRows]) -> ClipFeatures:
+    random = np.random.default_rng(0)
+    features = random.random((20, 4, 6)).astype(np.float16)
+    return ClipFeatures([stored_features(features)], range(20), np.arange(20) % 2)
+
+
+def train(
+    run: RunDirectory,
+    clips: ClipFeatures,
+    *others: keras.callbacks.Callback,
+    replicas: int = 1,
+    steps_at_once: int = 16,
+) -> Trainer:
+    """Train from the last epoch of the history to the sixth, and log it."""
+    steps, first = steps_per_epoch(len(clips), 8), len(run.history)
+    with make_strategy(find_devices(replicas), 8).scope():
+        trainer = make_trainer(SETTINGS, sample_features(clips, 8, 0, 100), steps, steps)
+    trainer.steps_per_execution = steps_at_once
+    trainer.fit(
+        training_batches(clips, ClipOrder(clips.labels, 0), 8, first, EPOCHS),
+        initial_epoch=first,
+        epochs=EPOCHS,
+        steps_per_epoch=steps,
+        validation_data=evaluation_batches(clips, 8),
+        validation_steps=steps,
+        callbacks=[AddRow(run), *others, TensorBoardLog(run, clips, 8)],
+        shuffle=False,
+        verbose=0,
+    )
+    return trainer
+
+
+class StopAfter(keras.callbacks.Callback):
+    def __init__(self, epoch: int):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.model.stop_training = epoch + 1 == self.epoch
+
+
+def log_files(run: RunDirectory) -> list[Path]:
+    return [path for side in SIDES for path in event_files(run / "tensorboard" / side)]
+
+
+def tear_all(run: RunDirectory) -> None:
+    """Leave the last record of each file incomplete, as a process does that is killed."""
+    for path in log_files(run):
+        os.truncate(path, path.stat().st_size - 5)
+
+
+@contextmanager
+def tensorboard(folder: Path) -> Iterator[Callable[..., Any]]:
+    """Run TensorBoard; give a function that asks it and returns what it answers."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0"]
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with subprocess.Popen(
+        [*command, "--host", "127.0.0.1"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        said = ""
+        while not (address := re.search(r"at (http://[\d.:]+/)", said)):
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+
+        def ask(route: str, post: dict[str, Any] | None = None, **query: str) -> Any:
+            request = urllib.request.Request(
+                f"{address[1]}data/{route}?{urlencode(query)}",
+                data=None if post is None else json.dumps(post).encode(),
+                headers={"Content-Type": "application/json"},
+            )
+            with opener.open(request, timeout=20) as answer:
+                whole = answer.read()
+            return json.loads(whole) if "json" in answer.headers["Content-Type"] else whole
+
+        try:
+            yield ask
+        finally:
+            process.terminate()
+            process.stderr.close()
+
+
+def wait_until(loaded: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not loaded():
+        assert time.monotonic() < deadline, "TensorBoard has not loaded the runs"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_two_runs_and_compares_them(clips: ClipFeatures, tmp_path: Path) -> None:
+    """One of them was killed twice: its last record torn, and set back by two epochs."""
+    runs = {name: RunDirectory(tmp_path / name) for name in ("whole", "killed")}
+    trainer = train(runs["whole"], clips)
+    killed = runs["killed"]
+    train(killed, clips, StopAfter(4))
+    tear_all(killed)
+    del killed.history[2:]
+    train(killed, clips)
+
+    write_hparams(runs["whole"] / "tensorboard", vars(SETTINGS), {"test/accuracy": 0.1})
+    other = dataclasses.replace(SETTINGS, streams=("rgb",), focal_alpha=0.6)
+    for run, settings, accuracy in ((runs["whole"], SETTINGS, 0.75), (killed, other, 0.5)):
+        figures = {"test/accuracy": accuracy, "test/f1": accuracy / 2, "test/roc_auc": None}
+        write_hparams(run / "tensorboard", vars(settings), figures)
+
+    asked = {"startIndex": 0, "sliceSize": 10, "allowedStatuses": ["STATUS_SUCCESS"]}
+    last_written = [
+        (f"{name}/tensorboard/{side}", tag)
+        for name in runs
+        for side, tag in (("train", "weights/logit/kernel"), ("validation", "attention"))
+    ]
+    with tensorboard(tmp_path) as ask:
+
+        def is_loaded(run: str, tag: str) -> bool:
+            if tag not in ask("plugin/histograms/tags").get(run, {}):
+                return False
+            points = ask("plugin/histograms/histograms", run=run, tag=tag)
+            return points[-1][1] == EPOCHS - 1
+
+        wait_until(lambda: all(is_loaded(*series) for series in last_written))
+        wait_until(lambda: len(ask("plugin/hparams/session_groups", asked)["sessionGroups"]) == 2)
+
+        for name, run in runs.items():
+            for side in SIDES:
+                folder = f"{name}/tensorboard/{side}"
+                tags = ask("plugin/scalars/tags")[folder]
+                assert set(tags) == set(scalars_of(run.history[0])[side])
+                for tag in tags:
+                    points = ask("plugin/scalars/scalars", run=folder, tag=tag)
+                    expected = [scalars_of(row)[side][tag] for row in run.history]
+                    assert [step for _, step, _ in points] == list(range(EPOCHS))
+                    np.testing.assert_allclose([value for *_, value in points], expected, rtol=1e-6)
+        assert set(tags) == {"epoch_loss", "epoch_accuracy", "epoch_auc"}
+
+        images = ask("plugin/images/images", run="whole/tensorboard/validation", tag="curves")
+        assert [image["step"] for image in images] == [4, 5]
+        png = ask(f"plugin/images/individualImage?{images[-1]['query']}&")
+        assert tf.io.decode_png(png).shape == (800, 900, 4)
+
+        histograms = {"whole/tensorboard/validation": {"attention": 20 * 4}}
+        histograms["whole/tensorboard/train"] = {
+            f"weights/{weight.path}": int(np.prod(weight.shape))
+            for weight in trainer.classifier.trainable_weights
+        }
+        for folder, of_tag in histograms.items():
+            assert set(ask("plugin/histograms/tags")[folder]) == set(of_tag)
+            for tag, count in of_tag.items():
+                points = ask("plugin/histograms/histograms", run=folder, tag=tag)
+                assert [step for _, step, _ in points] == [4, 5]
+                assert sum(bucket[2] for bucket in points[-1][2]) == count
+
+        groups = ask("plugin/hparams/session_groups", asked)["sessionGroups"]
+        table = {group["name"]: group for group in groups}
+        assert set(table) == {"whole/tensorboard", "killed/tensorboard"}
+        for name, streams, alpha, accuracy in (
+            ("whole", "difference,flow", "none", 0.75),
+            ("killed", "rgb", 0.6, 0.5),
+        ):
+            group = table[f"{name}/tensorboard"]
+            assert group["hparams"]["streams"] == streams
+            assert group["hparams"]["focal_alpha"] == alpha
+            assert group["hparams"]["batch_size"] == 8
+            assert group["hparams"]["dataset_path"] == "street"
+            assert "checkpoint_dir" not in group["hparams"]
+            values = {
+                (value["name"]["group"], value["name"]["tag"]): value["value"]
+                for value in group["metricValues"]
+            }
+            assert values["", "test/accuracy"] == pytest.approx(accuracy)
+            assert values["", "test/f1"] == pytest.approx(accuracy / 2)
+            assert ("", "test/roc_auc") not in values
+            last = runs[name].history[-1]
+            assert values["validation", "epoch_loss"] == pytest.approx(last["val_loss"])
+
+
+def logged(run: RunDirectory, kind: str = "scalars") -> dict[str, list[int]]:
+    """Return the steps of each series of a kind."""
+    steps = {}
+    for side in SIDES:
+        events = EventAccumulator(str(run / "tensorboard" / side)).Reload()
+        for tag in events.Tags()["tensors"]:
+            if events.SummaryMetadata(tag).plugin_data.plugin_name == kind:
+                steps[f"{side}/{tag}"] = [event.step for event in events.Tensors(tag)]
+    return steps
+
+
+def lose_last_rows(run: RunDirectory) -> None:
+    """Leave the log ahead of the history: the weights of two epochs were damaged."""
+    del run.history[2:]
+
+
+def lose_last_record(run: RunDirectory) -> None:
+    """Leave an epoch that only one side has, torn on the other."""
+    path = log_files(run)[0]
+    os.truncate(path, path.stat().st_size - 5)
+
+
+def lose_log(run: RunDirectory) -> None:
+    for path in log_files(run):
+        path.unlink()
+
+
+def log_as_keras_does(run: RunDirectory) -> None:
+    """Put Keras's own log of the same epochs in the place of ours."""
+    lose_log(run)
+    for side, values in scalars_of(run.history[0]).items():
+        writer = tf.summary.create_file_writer(str(run / "tensorboard" / side))
+        with writer.as_default():
+            for row in run.history:
+                for tag in values:
+                    if tag.startswith("epoch_"):
+                        tf.summary.scalar(tag, 0.0, step=row["epoch"] - 1)
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "happened", [lose_last_rows, tear_all, lose_last_record, lose_log, log_as_keras_does]
+)
+def test_continued_run_has_every_epoch_once(
+    clips: ClipFeatures, tmp_path: Path, happened: Callable[[RunDirectory], None]
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(run, clips, StopAfter(4))
+    for path in log_files(run):  # without what is drawn at the end
+        records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+        drawn = 1 if path.parent.name == "train" else 2
+        with tf.io.TFRecordWriter(str(path)) as file:
+            for record in records[:-drawn]:
+                file.write(record)
+    happened(run)
+    train(run, clips)
+    every_tag = {
+        f"{side}/{tag}" for side, values in scalars_of(run.history[0]).items() for tag in values
+    }
+    assert logged(run) == {tag: list(range(EPOCHS)) for tag in every_tag}
+    assert logged(run, "images") == {"validation/curves": [4, 5]}
+
+
+def test_run_that_was_killed_after_its_last_epoch_gets_its_images(
+    clips: ClipFeatures, tmp_path: Path
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    trainer = train(run, clips)
+    whole = logged(run)
+    lose_log(run)
+    for _ in range(2):
+        TensorBoardLog(run, clips, 8).catch_up(trainer)
+        assert logged(run) == whole
+        assert logged(run, "images") == {"validation/curves": [5]}
+
+
+def test_epochs_have_the_time_of_the_history(clips: ClipFeatures, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(run, clips, StopAfter(2))
+    events = EventAccumulator(str(run / "tensorboard" / "train")).Reload()
+    times = [event.wall_time for event in events.Tensors("epoch_loss")]
+    assert times == [1767319440.0, 1767319441.0]
+
+
+def test_two_replicas_draw_what_the_model_says(clips: ClipFeatures, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(run, clips, StopAfter(1), replicas=2)
+    assert logged(run, "images") == {"validation/curves": [0]}
+    assert logged(run, "histograms")["validation/attention"] == [0]
+
+
+def test_of_many_validation_clips_some_are_judged_and_it_says_so(
+    clips: ClipFeatures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("violence_detection.reporting.tensorboard.JUDGED_CLIPS", 10)
+    run = RunDirectory(tmp_path / "run")
+    train(run, clips, StopAfter(1))
+    events = EventAccumulator(str(run / "tensorboard" / "validation")).Reload()
+    (drawn,) = events.Tensors("attention")
+    assert tf.make_ndarray(drawn.tensor_proto)[:, 2].sum() == 10 * 4
+    words = events.SummaryMetadata("attention").summary_description
+    assert "10 of 20 validation clips, evenly spread" in words
+
+
+def test_log_that_cannot_be_written_is_named(clips: ClipFeatures, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    (tmp_path / "tensorboard").write_text("in the way")
+    with pytest.raises(RunError, match=r"tensorboard/train cannot be written: .*, and the same"):
+        train(run, clips)
+
+
+def test_full_disk_is_named(tmp_path: Path) -> None:
+    """A limit of the process on the size of a file stands for a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    settings = {"streams": "x" * 2_000_000}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(
+            RunError, match=r"tfevents\.hparams cannot be written: .*File too large"
+        ):
+            write_hparams(tmp_path, settings, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("steps_at_once", [1, 16])
+def test_profile_of_a_few_steps_is_recorded(
+    clips: ClipFeatures, tmp_path: Path, steps_at_once: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three steps an epoch: with 16 at once, the second epoch is the second call."""
+
+    run = RunDirectory(tmp_path / "run")
+    profile = Profile(run / "tensorboard")
+    caplog.set_level("INFO", "violence")
+    train(run, clips, StopAfter(2), profile, steps_at_once=steps_at_once)
+    (recorded,) = (run / "tensorboard").rglob("*.xplane.pb")
+    assert recorded.stat().st_size > 1000
+    assert f"profile of {min(3, steps_at_once)} steps" in caplog.text
+    assert f"tensorboard --logdir {run / 'tensorboard'}" in caplog.text
+
+
+def test_profile_of_a_training_that_fails_is_ended(clips: ClipFeatures, tmp_path: Path) -> None:
+    class Fail(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            if self.model.optimizer.iterations > 3:
+                raise OSError("the disk is gone")
+
+    for number in range(2):  # a second one could not begin while the first goes on
+        run = RunDirectory(tmp_path / str(number))
+        profile = Profile(run / "tensorboard")
+        with pytest.raises(OSError, match="the disk is gone"):
+            train(run, clips, Fail(), profile)
+        profile.end()
+        assert list((run / "tensorboard").rglob("*.xplane.pb"))
+
+
+def test_profile_that_found_nothing_to_record_says_so(
+    clips: ClipFeatures, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = RunDirectory(tmp_path)
+    train(run, clips, StopAfter(1), Profile(run / "tensorboard"))
+    assert "nothing was recorded. Give more --epochs" in caplog.text
+    assert not list(tmp_path.rglob("*.xplane.pb"))

@@ -1,0 +1,61 @@
+"""How a run ends when it is told to, however busy it is."""
+
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from violence_detection.errors import GOES_ON, GRACE, end_if_told, run_or_explain
+from violence_detection.storage.files import replace_file
+
+BUSY_IN_PYTHON = "time.sleep(100)"
+# One call that runs for minutes without a look at Python, as a batch of VGG19 does.
+BUSY_OUTSIDE = "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("busy", [BUSY_IN_PYTHON, BUSY_OUTSIDE])
+def test_signal_ends_the_run_in_seconds_and_says_how_to_go_on(
+    busy: str, number: signal.Signals, status: int
+) -> None:
+    program = (
+        "import hashlib, sys, time; from violence_detection.errors import GOES_ON, run_or_explain\n"
+        f"sys.exit(run_or_explain(lambda: [print('begun', flush=True), {busy}], False, GOES_ON))"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+        assert process.stdout.readline() == "begun\n"
+        began = time.monotonic()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert time.monotonic() - began < GRACE + 10
+    assert process.returncode == status
+    assert "the same command, without --fresh, goes on" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_what_is_being_done_when_a_signal_comes_is_done_to_its_end(
+    tmp_path: Path, number: signal.Signals, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An exception out of nowhere crashes TensorFlow, and a half-written .npz raises its own."""
+
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive, archive.open("values", "w") as values:
+            signal.raise_signal(number)
+            values.write(b"whole")
+
+    def job() -> int:
+        replace_file(tmp_path / "weights.npz", write)
+        end_if_told()
+        return 0
+
+    assert run_or_explain(job, False, GOES_ON) == status
+    assert zipfile.ZipFile(tmp_path / "weights.npz").read("values") == b"whole"
+    assert "goes on from what is finished" in capsys.readouterr().err

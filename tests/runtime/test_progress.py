@@ -1,0 +1,63 @@
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from violence_detection.runtime.logs import log, start_log
+from violence_detection.runtime.progress import Progress
+
+
+@pytest.fixture
+def clock() -> Callable[[], float]:
+    """Return a clock that is five seconds further each time."""
+    seconds = iter(range(0, 1000, 5))
+    return lambda: next(seconds)
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "training.log"
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+
+
+def test_without_a_bar_there_is_a_line_now_and_then(
+    log_file: Path, clock: Callable[[], float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_log(log_file)
+    with Progress("features", 100, 40, bar=False, line_every=20, clock=clock) as progress:
+        for _ in range(10):
+            progress.update(2)
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "features: 48 of 100 clips, 0.4 clips/s, 02:10 left",
+        "features: 56 of 100 clips, 0.4 clips/s, 01:50 left",
+    ]
+    assert said.err == ""
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", log_file.read_text())
+
+
+def test_what_is_said_stands_above_the_bar(
+    log_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_log(log_file)
+    with Progress("features", 100, bar=True) as progress:
+        progress.update(10, "epoch 1/3")
+        log.info("a line")
+    said = capsys.readouterr()
+    assert said.out == "a line\n"
+    assert "epoch 1/3" in said.err
+    assert "10/100" in said.err
+    assert said.err.endswith("\r")  # nothing of the bar is left
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", log_file.read_text())
+
+
+def test_log_has_no_control_characters_of_file_names(
+    log_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_log(log_file)
+    log.info("bad clip %s", "a\x1b[2Jb\rc.mp4")
+    for text in (log_file.read_text(), capsys.readouterr().out):
+        assert "bad clip a\\x1b[2Jb\\x0dc.mp4\n" in text

@@ -1,0 +1,266 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from train_rtx5000_dual_optimized import main
+from violence_detection.errors import UserError
+from violence_detection.settings.schema import Settings, as_json, parse_settings
+
+DATASET = ["--dataset-path", "/data/organized_dataset", "--vgg19-weights", "random"]
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--epochs", "5", "--warmup-epochs", "5"], ["--epochs 5", "--warmup-epochs 5"]),
+        (["--epochs", "0", "--warmup-epochs", "0"], ["--epochs 0", "1 or more"]),
+        (["--batch-size", "0"], ["--batch-size 0", "1 or more"]),
+        (["--batch-size", "9", "--replicas", "2"], ["--batch-size 9", "2 replicas", "8 or 10"]),
+        (["--label-smoothing", "1"], ["--label-smoothing 1", "below 1"]),
+        (["--label-smoothing", "-0.1"], ["--label-smoothing -0.1"]),
+        (["--dropout", "1"], ["--dropout 1", "below 1"]),
+        (["--learning-rate", "0"], ["--learning-rate 0", "above"]),
+        (["--focal-alpha", "1"], ["--focal-alpha 1"]),
+        (["--focal-alpha", "0.5", "--no-use-focal-loss"], ["--focal-alpha"]),
+        (["--class-weights", "0", "1"], ["--class-weights 0", "above 0"]),
+        (["--feature-layer", "fc3"], ["--feature-layer fc3", "block5_pool"]),
+        (["--vgg19-weights", "/no/such.h5"], ["/no/such.h5", "no such file"]),
+        (["--replicas", "0"], ["--replicas 0"]),
+        (["--streams", "none"], ["--streams", "must name a stream"]),
+        (["--cached-frames", "8"], ["--cached-frames 8", "--frames 16"]),
+        (["--cached-frames", "0"], ["--cached-frames 0", "1 or more"]),
+        (["--units", "0"], ["--units 0", "1 or more"]),
+        (["--find-lr", "--tune", "3"], ["--find-lr", "--tune", "one of them"]),
+        (["--find-lr", "--cross-validate", "5"], ["--find-lr", "--cross-validate", "one of them"]),
+        (["--cross-validate", "1"], ["--cross-validate 1", "2 or more"]),
+        (["--seed", "4294967296"], ["--seed 4294967296"]),
+    ],
+)
+def test_wrong_value_is_named_with_the_way_out(
+    flags: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*DATASET, *flags]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") <= 2
+    assert all(word in message for word in words)
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        ([*DATASET, "--epochs", "many"], "--epochs"),
+        ([*DATASET, "--learning-rate", "nan"], "--learning-rate"),
+        ([*DATASET, "--dropot", "0.5"], "--dropot"),
+        ([*DATASET, "--on-bad-clip", "ignore"], "zeros"),
+        ([*DATASET, "--epoch", "50"], "--epoch"),
+        ([*DATASET, "--streams", "flow,depth"], "'depth' is not one of rgb, difference, flow"),
+        ([*DATASET, "--streams", "flow,flow"], "flow,flow: a name is there twice"),
+        ([*DATASET, "--augment", "mixup,rotate"], "'rotate' is not one of jitter, speed"),
+        ([*DATASET, "--head", "gru"], "attention-lstm"),
+    ],
+)
+def test_flag_that_cannot_be_read_is_told_in_one_line(
+    flags: list[str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse_settings(flags)
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert word in message
+    assert message.count("\n") == 1
+
+
+def test_dataset_is_required() -> None:
+    with pytest.raises(UserError, match="--dataset-path"):
+        parse_settings([])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--epochs 50 --batch-size 96 --mixed-precision --xla --warmup-epochs 3",
+        "--epochs 150 --batch-size 64 --mixed-precision --xla --use-focal-loss "
+        "--use-class-weights --label-smoothing 0.1 --warmup-epochs 10",
+        "--epochs 10 --batch-size 32 --no-mixed-precision --warmup-epochs 2",
+    ],
+)
+def test_promised_command_lines_are_understood(line: str) -> None:
+    settings = parse_settings(["--dataset-path", "/data/organized_dataset", *line.split()])
+    given = line.split()
+    assert settings.epochs == int(given[given.index("--epochs") + 1])
+    assert settings.mixed_precision == ("--no-mixed-precision" not in given)
+    assert settings.xla == ("--xla" in given)
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("epochs", 100),
+        ("batch_size", 64),
+        ("learning_rate", 0.001),
+        ("warmup_epochs", 5),
+        ("clipnorm", 1.0),
+        ("gradient_accumulation", 1),
+        ("mixed_precision", True),
+        ("xla", False),
+        ("use_focal_loss", True),
+        ("focal_gamma", 2.0),
+        ("use_class_weights", True),
+        ("label_smoothing", 0.1),
+        ("frames", 16),
+        ("streams", ("difference", "flow")),
+        ("augment", ()),
+        ("head", "attention-lstm"),
+        ("sampling", "shuffle"),
+        ("feature_layer", "fc2"),
+        ("feature_dtype", "float16"),
+        ("resume", True),
+        ("seed", 42),
+        ("deterministic", False),
+        ("early_stopping_patience", 15),
+    ],
+)
+def test_promised_defaults(name: str, default: object) -> None:
+    assert getattr(parse_settings(DATASET), name) == default
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mixed_precision", "xla", "use_focal_loss", "use_class_weights", "resume", "deterministic"],
+)
+def test_every_switch_has_its_twin(name: str) -> None:
+    flag = "--" + name.replace("_", "-")
+    assert getattr(parse_settings([*DATASET, flag]), name) is True
+    assert getattr(parse_settings([*DATASET, flag.replace("--", "--no-")]), name) is False
+
+
+def test_fresh_is_the_other_of_resume() -> None:
+    assert parse_settings([*DATASET, "--fresh"]).resume is False
+
+
+def test_flags_given_count_in_a_demo() -> None:
+    settings = parse_settings(["--demo", "--epochs", "7", "--cache-dir", "elsewhere"])
+    assert (settings.epochs, settings.cache_dir) == (7, Path("elsewhere"))
+    assert settings.vgg19_weights == "random"
+
+
+def test_help_names_every_flag_without_loading_tensorflow() -> None:
+    program = (
+        "import sys, train_rtx5000_dual_optimized as train\n"
+        "try: train.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(bool({'tensorflow', 'keras', 'numpy', 'cv2'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in Settings.__dataclass_fields__:
+        assert "--" + name.replace("_", "-") in done.stdout
+
+
+def test_config_file_holds_every_setting() -> None:
+    settings = parse_settings([*DATASET, "--class-weights", "1.78", "0.57"])
+    written = as_json(settings)
+    assert written.keys() == Settings.__dataclass_fields__.keys()
+    assert written["class_weights"] == [1.78, 0.57]
+    assert written["dataset_path"] == "/data/organized_dataset"
+
+
+@pytest.mark.parametrize("goal", ["accuracy", "balanced", "f1", "recall=0.95", "fpr=0.01"])
+def test_threshold_goals(goal: str) -> None:
+    assert parse_settings([*DATASET, "--threshold-for", goal]).threshold_for == goal
+
+
+@pytest.mark.parametrize("goal", ["recall", "recall=2", "fpr=", "f1=0.5", "precision", "fpr=nan"])
+def test_threshold_goals_that_are_none(goal: str) -> None:
+    with pytest.raises(UserError, match="--threshold-for"):
+        parse_settings([*DATASET, "--threshold-for", goal])
+
+
+def test_one_folder_for_cache_and_checkpoints() -> None:
+    with pytest.raises(UserError, match="both"):
+        parse_settings([*DATASET, "--cache-dir", "a/../b", "--checkpoint-dir", "b"])
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [("none", ()), ("", ()), ("flip", ("flip",)), ("mixup,noise", ("mixup", "noise"))],
+)
+def test_names_with_commas_between_them_or_none(given: str, chosen: tuple[str, ...]) -> None:
+    assert parse_settings([*DATASET, f"--augment={given}"]).augment == chosen
+
+
+def test_as_many_frames_are_cached_as_are_used_or_more() -> None:
+    assert parse_settings([*DATASET, "--frames", "8"]).frames_in_cache == 8
+    more = parse_settings([*DATASET, "--frames", "8", "--cached-frames", "32"])
+    assert (more.frames, more.frames_in_cache) == (8, 32)
+
+
+def test_config_file_is_read_and_the_command_line_counts_more(tmp_path: Path) -> None:
+    values = {
+        "epochs": 12,
+        "learning_rate": 0.02,
+        "head": "mean",
+        "streams": ["rgb", "flow"],
+        "augment": [],
+        "class_weights": [1.5, 0.5],
+        "use_focal_loss": False,
+        "hard_mining": True,
+        "replicas": None,
+    }
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps(values))
+    settings = parse_settings([*DATASET, "--config", str(path), "--epochs", "9", "--head=mean"])
+    assert (settings.epochs, settings.learning_rate, settings.head) == (9, 0.02, "mean")
+    assert (settings.streams, settings.augment) == (("rgb", "flow"), ())
+    assert settings.class_weights == (1.5, 0.5)
+    assert (settings.use_focal_loss, settings.hard_mining, settings.replicas) == (False, True, None)
+    switched = parse_settings([*DATASET, "--config", str(path), "--no-hard-mining"])
+    assert (switched.hard_mining, switched.epochs) == (False, 12)
+
+
+def test_config_file_may_name_the_dataset_and_hold_what_a_run_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(as_json(parse_settings([*DATASET, "--epochs", "7"]))))
+    settings = parse_settings(["--config", str(path)])
+    assert (settings.dataset_path, settings.epochs) == (Path("/data/organized_dataset"), 7)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read as JSON"),
+        ("{epochs: 3}", "cannot be read as JSON"),
+        ("[1, 2]", "no JSON object"),
+        ('{"epoch": 3}', "'epoch' is no setting"),
+        ('{"hard_mining": 1}', "hard_mining 1: that is no value of it"),
+        ('{"epochs": true}', "epochs true: that is no value of it"),
+        ('{"dropout": 2}', "--dropout 2"),
+    ],
+)
+def test_config_file_that_is_wrong_is_named(
+    tmp_path: Path, content: str | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "best.json"
+    if content is not None:
+        path.write_text(content)
+    assert main([*DATASET, "--config", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.startswith("error: ")
+    assert message.count("\n") <= 2
+
+
+def test_config_file_with_a_value_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "best.json"
+    path.write_text('{"epochs": "many"}')
+    with pytest.raises(SystemExit):
+        parse_settings([*DATASET, "--config", str(path)])
+    assert "--epochs: invalid int value: 'many'" in capsys.readouterr().err

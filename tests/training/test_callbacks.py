@@ -1,0 +1,84 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from violence_detection.runs.directory import RunDirectory
+from violence_detection.runtime.logs import log, start_log
+from violence_detection.runtime.stage_clock import StageClock
+from violence_detection.training.batches import Supply
+from violence_detection.training.callbacks import TimeStages, epoch_line
+
+ROW = {
+    "epoch": 100,
+    "loss": 0.1234,
+    "accuracy": 0.912,
+    "val_loss": 12.3456,
+    "val_accuracy": 1.0,
+    "val_auc": 0.987,
+    "learning_rate": 1e-7,
+    "seconds": 1234.5,
+}
+
+
+@pytest.mark.parametrize("gpus", [{}, {"gpu0_utilization": 90.0, "gpu1_utilization": 100.0}])
+def test_epoch_is_a_line_that_fits_100_columns(gpus: dict[str, float]) -> None:
+    line = epoch_line(ROW | gpus, 150, is_best=True)
+    assert len(line) <= 100
+    assert line.startswith("epoch 100/150 ")
+    assert line.endswith("best")
+    assert ("gpu 95%" in line) == bool(gpus)
+
+
+@pytest.fixture
+def said(tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Return a function that returns what the log says."""
+    path = tmp_path / "training.log"
+    start_log(path)
+    yield path.read_text
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+
+
+@pytest.mark.parametrize(
+    ("utilization", "seconds", "begun", "named"),
+    [
+        (40.0, {"training": 8, "validation": 1, "writing": 1}, 3, "waiting for batches, 80 %"),
+        (40.0, {"training": 8, "validation": 1, "writing": 1}, 6, "the training step"),
+        (40.0, {"training": 2, "validation": 7, "writing": 1}, 6, "validation, 70 %"),
+        (40.0, {"training": 2, "validation": 1, "writing": 7}, 6, "checkpoints and logs, 70 %"),
+        (95.0, {"training": 2, "validation": 1, "writing": 7}, 3, None),
+        (None, {"training": 2, "validation": 1, "writing": 7}, 3, None),
+    ],
+)
+def test_gpu_that_waits_is_told_of_with_what_it_waits_for(
+    tmp_path: Path,
+    said: Callable[[], str],
+    utilization: float | None,
+    seconds: dict[str, int],
+    begun: int,
+    named: str | None,
+) -> None:
+    """`begun` batches are ahead of the network; the first epoch, which is traced, is left out."""
+    now = 0.0
+    run, supply = RunDirectory(tmp_path / "run"), Supply()
+    supply.batches = 1000
+    stages = TimeStages(run, StageClock(lambda: now), supply)
+    stages.set_params({"steps": 10, "epochs": 4})
+    for epoch in range(4):
+        stages.on_epoch_begin(epoch)
+        now += 100 if epoch == 0 else seconds["training"]
+        supply.begun = (epoch + 1) * 10 + begun
+        stages.on_train_batch_end(9)
+        stages.on_test_begin()
+        now += seconds["validation"]
+        stages.on_test_end()
+        now += seconds["writing"]
+        figures = {} if utilization is None else {"gpu0_utilization": utilization}
+        run.history.append({"epoch": epoch + 1, **figures})
+    stages.on_train_end()
+    if named is None:
+        assert "Held up" not in said()
+    else:
+        assert f"GPUs computed 40 % of the training's time. Held up by {named}" in said()

@@ -1,0 +1,128 @@
+"""What the ways of drawing clips do to training, and that an interrupted run goes on with them."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests.conftest import figures_of, quick_flags_in, results_of
+from train_rtx5000_dual_optimized import main
+from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.models.classifier import average_of, with_attention
+from violence_detection.runs.directory import RunDirectory
+from violence_detection.settings.schema import Settings, parse_settings
+from violence_detection.training.batches import ClipFeatures
+from violence_detection.training.callbacks import write_models_of_last_epoch
+from violence_detection.training.loop import clip_losses, fit
+from violence_detection.training.trainer import Trainer
+
+CLIPS = 64
+
+
+def settings_with(*flags: str) -> Settings:
+    common = ("--dataset-path", ".", "--vgg19-weights", "random", "--warmup-epochs", "1")
+    small = ("--units", "16", "--projection", "16", "--batch-size", "16")
+    return parse_settings([*common, *small, *flags])
+
+
+@pytest.fixture
+def clips(stored_features: Callable[[np.ndarray], FeatureRows]) -> ClipFeatures:
+    """Return clips whose label the first value tells, but for the last eight, who are the other."""
+    random = np.random.default_rng(0)
+    features = random.random((CLIPS, 4, 6)).astype(np.float32)
+    labels = np.arange(CLIPS) % 2
+    features[:, :, 0] += 2 * np.where(np.arange(CLIPS) >= CLIPS - 8, 1 - labels, labels)[:, None]
+    return ClipFeatures([stored_features(features)], range(CLIPS), labels)
+
+
+def test_hard_clips_are_learned_sooner_when_they_are_mined(clips: ClipFeatures) -> None:
+    losses = {}
+    for flags in ((), ("--hard-mining",)):
+        plain = ("--dropout", "0", "--l2", "0", "--no-use-focal-loss", "--label-smoothing", "0")
+        settings = settings_with("--epochs", "12", "--learning-rate", "0.01", *plain, *flags)
+        trainer = fit(settings, clips, "float32")
+        losses[flags] = clip_losses(trainer, clips, 16)[-8:].mean()
+    assert losses["--hard-mining",] < 0.9 * losses[()]
+
+
+def test_training_that_fails_does_not_wait_for_losses_that_do_not_come(clips: ClipFeatures) -> None:
+    """Two steps an epoch: the batches are ahead by several epochs when it ends."""
+
+    def fail(epoch: int, trainer: Trainer) -> None:
+        raise OSError("the disk is full")
+
+    settings = settings_with("--epochs", "40", "--hard-mining", "--batch-size", "32")
+    with pytest.raises(OSError, match="the disk is full"):
+        fit(settings, clips, "float32", fail)
+
+
+def test_curriculum_begins_with_what_a_warm_up_model_finds_easy(clips: ClipFeatures) -> None:
+    settings = settings_with("--epochs", "2", "--curriculum", "--learning-rate", "0.01")
+    easiness = fit(settings, clips, "float32").kept["easiness"]
+    assert easiness[-8:].mean() > 1.15 * easiness[:-8].mean()
+
+
+def test_ensemble_is_the_mean_of_its_members(tmp_path: Path) -> None:
+    from violence_detection.models.classifier import as_plain_keras, classifier
+
+    members = []
+    for seed in range(3):
+        keras.utils.set_random_seed(seed)
+        members.append(as_plain_keras(classifier(4, 6, dropout=0.1, l2=0, units=8, projection=8)))
+    path = tmp_path / "ensemble.keras"
+    average_of(members).save(path)
+    whole = keras.models.load_model(path, safe_mode=True)
+    batch = np.random.default_rng(0).random((5, 4, 6), np.float32)
+    expected = np.mean([member.predict(batch, verbose=0) for member in members], axis=0)
+    outputs = with_attention(whole).predict(batch, verbose=0)
+    np.testing.assert_allclose(outputs["violence"], expected, atol=1e-6)
+    np.testing.assert_allclose(outputs["attention"].sum(axis=1), 1, atol=1e-5)
+    of_members = [with_attention(m).predict(batch, verbose=0)["attention"] for m in members]
+    np.testing.assert_allclose(outputs["attention"], np.mean(of_members, axis=0), atol=1e-6)
+
+
+EVERYTHING = (
+    *("--ensemble", "2", "--hard-mining", "--sampling", "stratified", "--curriculum"),
+    *("--cached-frames", "6", "--augment", "jitter,mixup,noise,flip", "--epochs", "4"),
+)
+
+
+@pytest.fixture(scope="module")
+def left_alone(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the checkpoint directory of a run that was not interrupted."""
+    folder = tmp_path_factory.mktemp("left_alone")
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(folder)]
+    assert main([*flags, *EVERYTHING]) == 0
+    return folder / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("not_hurried")
+@pytest.mark.parametrize("interrupted_in", ["run", "member_2"])
+def test_run_with_everything_goes_on_as_if_it_had_not_been_interrupted(
+    flags: list[str],
+    run: Path,
+    left_alone: Path,
+    interrupted_in: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(of_run: RunDirectory, trainer: Trainer) -> None:
+        write_models_of_last_epoch(of_run, trainer)
+        if of_run.folder.name == interrupted_in and len(of_run.history) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as pressed:
+        pressed.setattr(
+            "violence_detection.training.callbacks.write_models_of_last_epoch", interrupt
+        )
+        assert main([*flags, *EVERYTHING]) == 130
+    assert main([*flags, *EVERYTHING]) == 0
+    for folder in ("", "member_2"):
+        assert figures_of(run / folder) == figures_of(left_alone / folder)
+    assert results_of(run)["evaluation"] == results_of(left_alone)["evaluation"]
+    assert len(results_of(run)["members_at_0.5"]) == 2
+    whole = keras.models.load_model(run / "ensemble.keras", safe_mode=True)
+    assert len([layer for layer in whole.layers if isinstance(layer, keras.Model)]) == 2

@@ -1,0 +1,302 @@
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from violence_detection.errors import RunError
+from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.models.classifier import STANDARDIZED, as_plain_keras
+from violence_detection.models.classifier import classifier as build_classifier
+from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
+from violence_detection.settings.schema import Settings
+from violence_detection.training.batches import (
+    ClipFeatures,
+    evaluation_batches,
+    read_errors,
+    sample_features,
+    steps_per_epoch,
+    training_batches,
+)
+from violence_detection.training.order import ClipOrder
+from violence_detection.training.trainer import (
+    SummedGradientsAdam,
+    Trainer,
+    class_factors,
+    make_loss,
+    make_schedule,
+    make_trainer,
+    standardize_on,
+)
+
+Store = Callable[[np.ndarray], FeatureRows]
+
+PLAIN = Settings(
+    dataset_path=Path("/"),
+    epochs=3,
+    warmup_epochs=1,
+    batch_size=8,
+    learning_rate=0.01,
+    dropout=0.0,
+    clipnorm=0.05,
+)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(50, 1000), (0, 1000), (1, 3), (3, 4)])
+def test_schedule_at_its_corners(warmup: int, steps: int) -> None:
+    schedule = make_schedule(1e-3, warmup, steps)
+    assert float(schedule(0)) == pytest.approx(0 if warmup else 1e-3)
+    assert float(schedule(warmup)) == pytest.approx(1e-3)
+    if steps - 1 > warmup:
+        assert float(schedule(steps - 1)) == pytest.approx(1e-7, rel=1e-3)
+
+
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_constant_schedule_stays_after_its_warm_up(warmup: int) -> None:
+    schedule = make_schedule(1e-3, warmup, 100, "constant")
+    assert float(schedule(0)) == (0 if warmup else pytest.approx(1e-3))
+    assert float(schedule(warmup // 2)) == pytest.approx(0.5e-3 if warmup else 1e-3)
+    assert [float(schedule(step)) for step in (warmup, 50, 99)] == pytest.approx([1e-3] * 3)
+
+
+def test_schedule_between_its_corners() -> None:
+    schedule = make_schedule(1e-3, 100, 1101)
+    assert float(schedule(50)) == pytest.approx(0.5e-3)
+    assert float(schedule(600)) == pytest.approx((1e-3 + 1e-7) / 2, rel=1e-4)
+    rates = [float(schedule(step)) for step in range(100, 1101, 20)]
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_feature_that_the_sample_lacks_does_not_blow_up(policy: str) -> None:
+    random = np.random.default_rng(0)
+    features = np.abs(random.standard_normal((20, 6, 16))).astype(np.float32)
+    features[..., 5] = 0
+    classifier = build_classifier(6, 16, dropout=0.0, l2=0.0, dtype=policy)
+    standardize_on(classifier, tf.data.Dataset.from_tensors(features))
+    outputs = [classifier.get_layer(name).output for name in STANDARDIZED]
+    features[0, 2, 5] = features.std()
+    for values in keras.Model(classifier.input, outputs)(features):
+        assert np.abs(np.asarray(values, np.float32)).max() < 20
+    assert np.isfinite(np.asarray(classifier(features))).all()
+
+
+COUNTS = (22, 78)
+
+
+@pytest.mark.parametrize(
+    ("changes", "nonviolent", "violent"),
+    [
+        ({}, 100 / 44, 100 / 156),
+        ({"use_focal_loss": False}, 100 / 44, 100 / 156),
+        ({"use_class_weights": False}, 0.75, 0.25),
+        ({"use_class_weights": False, "use_focal_loss": False}, 1, 1),
+        ({"use_class_weights": False, "focal_alpha": 0.6}, 0.4, 0.6),
+        ({"focal_alpha": 0.6}, 100 / 44 * 0.4, 100 / 156 * 0.6),
+        ({"class_weights": (1.78, 0.57)}, 1.78, 0.57),
+    ],
+)
+def test_factor_of_each_class(changes: dict, nonviolent: float, violent: float) -> None:
+    factors = class_factors(COUNTS, dataclasses.replace(PLAIN, **changes))
+    assert factors == pytest.approx((nonviolent, violent))
+
+
+def test_focal_loss_is_the_formula() -> None:
+    probabilities = np.array([[0.9], [0.6], [0.3], [0.2]], np.float32)
+    labels = np.array([[1.0], [1.0], [0.0], [0.0]], np.float32)
+    p_t = np.where(labels == 1, probabilities, 1 - probabilities)[:, 0]
+    settings = dataclasses.replace(PLAIN, label_smoothing=0.0, focal_gamma=3.0)
+    np.testing.assert_allclose(
+        make_loss(settings)(labels, probabilities), -((1 - p_t) ** 3) * np.log(p_t), rtol=1e-4
+    )
+
+
+def test_label_smoothing_asks_for_95_percent() -> None:
+    settings = dataclasses.replace(PLAIN, use_focal_loss=False, label_smoothing=0.1)
+    steps = np.linspace(0.01, 0.99, 99, dtype=np.float32)[:, None]
+    losses = make_loss(settings)(np.ones_like(steps), steps)
+    assert steps[np.argmin(losses), 0] == pytest.approx(0.95, abs=0.005)
+
+
+def trained(
+    settings: Settings,
+    stored_features: Store,
+    replicas: int = 1,
+    policy: str = "float32",
+    prepare: Callable[[Trainer], None] = lambda trainer: None,
+) -> tuple[Trainer, ClipFeatures, dict[str, list[float]]]:
+    """Train on random clips whose violent ones have a bump; validate on the first nine.
+
+    Returns the trainer, the clips of the validation, and the history.
+    """
+    random, clips = np.random.default_rng(0), 21
+    labels = random.integers(0, 2, clips)
+    features = np.abs(random.standard_normal((clips, 6, 16))).astype(np.float16)
+    features[labels == 1, 2:4] += 0.7
+    rows = stored_features(features)
+    data = ClipFeatures([rows], range(clips), labels, class_factors=(1.5, 0.7))
+    validation = data.of(slice(9))
+    keras.utils.set_random_seed(settings.seed)
+    batch = settings.batch_size * settings.gradient_accumulation
+    steps = steps_per_epoch(clips, batch)
+    strategy = make_strategy(find_devices(replicas), settings.batch_size)
+    with strategy.scope():
+        sample = sample_features(data, 8, seed=0, limit=1000)
+        validation_steps = steps_per_epoch(len(validation), settings.batch_size)
+        trainer = make_trainer(settings, sample, steps, validation_steps, policy)
+        prepare(trainer)
+    with read_errors([data, validation]):
+        history = trainer.fit(
+            training_batches(data, ClipOrder(labels, settings.seed), batch, 0, settings.epochs),
+            steps_per_epoch=steps,
+            epochs=settings.epochs,
+            validation_data=evaluation_batches(validation, settings.batch_size),
+            validation_steps=validation_steps,
+            shuffle=False,
+            verbose=0,
+        ).history
+    return trainer, validation, history
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_gradients_are_those_of_plain_keras(xla: bool) -> None:
+    """What is done faster is the same computation: same parameters, same gradients."""
+    keras.utils.set_random_seed(0)
+    random = np.random.default_rng(0)
+    features = np.abs(random.standard_normal((6, 5, 16))).astype(np.float16)
+    labels = random.integers(0, 2, (6, 1)).astype(np.float32)
+    weights = random.random(6).astype(np.float32)
+    classifier = build_classifier(5, 16, dropout=0.0, l2=1e-2)
+    standardize_on(classifier, tf.data.Dataset.from_tensors(3 * features + 1))
+    loss = make_loss(PLAIN)
+    trainer = Trainer(classifier, loss, xla=xla)
+    ours, losses, probabilities = trainer._gradients_of(features, labels, weights, tf.ones(()))
+
+    plain = as_plain_keras(classifier)
+    assert plain.count_params() == classifier.count_params()
+    with tf.GradientTape() as tape:
+        expected = plain(features, training=True)
+        mean = tf.reduce_mean(loss(labels, expected) * weights)
+        penalized = mean + tf.add_n(plain.losses)
+    gradients = tape.gradient(penalized, [weight.value for weight in plain.trainable_weights])
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
+    assert float(tf.reduce_mean(losses)) == pytest.approx(float(mean), rel=1e-5)
+    for own, their in zip(ours, gradients, strict=True):
+        np.testing.assert_allclose(own, their, rtol=1e-3, atol=1e-6)
+
+
+def test_optimizer_is_adam() -> None:
+    random = np.random.default_rng(0)
+    start = random.standard_normal((4, 3)).astype(np.float32)
+    gradients = random.standard_normal((5, 4, 3)).astype(np.float32) * 10 ** random.uniform(
+        -3, 3, 5
+    )[:, None, None].astype(np.float32)
+    results = []
+    for kind in (SummedGradientsAdam, keras.optimizers.Adam):
+        weight = keras.Variable(start)
+        optimizer = kind(make_schedule(1e-2, 2, 5), clipnorm=1.0)
+        for gradient in gradients:
+            optimizer.apply_gradients([(tf.constant(gradient), weight)])
+        results.append([weight, *optimizer.variables])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_replicas_train_as_one(accumulation: int, stored_features: Store) -> None:
+    settings = dataclasses.replace(PLAIN, gradient_accumulation=accumulation)
+    _, _, one = trained(settings, stored_features)
+    for xla in (False, True):
+        _, _, two = trained(dataclasses.replace(settings, xla=xla), stored_features, replicas=2)
+        for name, values in one.items():
+            np.testing.assert_allclose(two[name], values, rtol=2e-4, err_msg=f"{name}, {xla=}")
+
+
+def test_accumulated_batches_are_one_large_batch(stored_features: Store) -> None:
+    small = dataclasses.replace(PLAIN, batch_size=4, gradient_accumulation=2)
+    _, _, parts = trained(small, stored_features)
+    _, _, whole = trained(dataclasses.replace(PLAIN, batch_size=8), stored_features)
+    np.testing.assert_allclose(parts["loss"], whole["loss"], rtol=1e-4)
+
+
+def test_loss_and_accuracy_are_those_of_the_real_clips(stored_features: Store) -> None:
+    """The padding of the last batch counts nowhere: 9 clips in batches of 8."""
+    trainer, clips, history = trained(PLAIN, stored_features)
+    features, labels, weights = clips.batch(np.arange(len(clips)))
+    probabilities = trainer.classifier.predict(features, verbose=0)
+    losses = np.asarray(make_loss(PLAIN)(labels, probabilities)) * weights
+    assert float(sum(trainer.classifier.losses)) > 0.01  # the L2 penalty is not in it
+    assert history["val_loss"][-1] == pytest.approx(losses.mean(), rel=1e-4)
+    accuracy = ((probabilities >= 0.5) == labels).mean()
+    assert history["val_accuracy"][-1] == pytest.approx(accuracy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_steps_at_once_are_those_one_by_one(replicas: int, stored_features: Store) -> None:
+    """Of 11 steps an epoch, 4 are made at once, and 3 the last time; 5 batches of validation."""
+
+    def at_once(steps: int) -> Callable[[Trainer], None]:
+        return lambda trainer: setattr(trainer, "steps_per_execution", steps)
+
+    settings = dataclasses.replace(PLAIN, batch_size=2)
+    one, _, expected = trained(settings, stored_features, prepare=at_once(1))
+    four, _, history = trained(settings, stored_features, replicas, prepare=at_once(4))
+    for trainer in (one, four):
+        assert int(keras.ops.convert_to_numpy(trainer.optimizer.iterations)) == 3 * 11
+    for name, values in expected.items():
+        np.testing.assert_allclose(history[name], values, rtol=1e-5 if replicas == 1 else 1e-3)
+
+
+def test_row_lost_while_training_is_named(stored_features: Store, tmp_path: Path) -> None:
+    def lose_rows(_: Trainer) -> None:
+        os.truncate(tmp_path / "rows.features", 20 * 6 * 16 * 2)
+
+    with pytest.raises(RunError, match=r"rows\.features has lost row 20: start again"):
+        trained(PLAIN, stored_features, prepare=lose_rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_loss_scale_comes_down_after_an_overflow(replicas: int, stored_features: Store) -> None:
+    def overflow(trainer: Trainer) -> None:
+        trainer.optimizer.dynamic_scale.assign(2.0**22)
+
+    settings = dataclasses.replace(PLAIN, epochs=8)
+    trainer, _, history = trained(
+        settings, stored_features, replicas, policy="mixed_float16", prepare=overflow
+    )
+    assert keras.ops.convert_to_numpy(trainer.optimizer.dynamic_scale) < 2.0**22
+    assert np.isfinite(history["loss"]).all()
+    assert history["loss"][-1] < history["loss"][0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "flags", "computation", "word"),
+    [
+        (True, "GPU", "", "float16", "loss scaling"),
+        (True, "CPU", "sse avx512_bf16", "bfloat16", "avx512_bf16"),
+        (True, "CPU", "sse avx2", "float32", "no bfloat16"),
+        (False, "GPU", "", "float32", "--no-mixed-precision"),
+        (False, "CPU", "avx512_bf16", "float32", "--no-mixed-precision"),
+    ],
+)
+def test_precision_and_why(
+    asked: bool,
+    device: str,
+    flags: str,
+    computation: str,
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "violence_detection.runtime.devices.cpu_flags", lambda: frozenset(flags.split())
+    )
+    precision = choose_precision(asked, device)
+    assert precision.computation == computation
+    assert word in precision.reason

@@ -1,0 +1,1 @@
+"""Train, test and use a detector of violence in video clips."""

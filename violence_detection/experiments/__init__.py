@@ -1,0 +1,1 @@
+"""Instead of a run: cross-validation, range test, search, grid."""

@@ -1,0 +1,1 @@
+"""A trained detector in other formats."""

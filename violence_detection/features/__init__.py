@@ -1,0 +1,1 @@
+"""VGG19 features: computed once per clip, cached, checked."""

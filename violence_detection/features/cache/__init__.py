@@ -1,0 +1,1 @@
+"""The feature cache, on a disk and in object stores."""

@@ -1,0 +1,1 @@
+"""A trained detector on clips, long videos and live sources."""

@@ -1,0 +1,1 @@
+"""The two networks: VGG19 and the classifier."""

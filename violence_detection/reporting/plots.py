@@ -1,0 +1,424 @@
+"""The figures of a run, drawn for a file, for a page that is light or dark, and for TensorBoard."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from sklearn import metrics
+
+from violence_detection.evaluation.metrics import CALIBRATION_BINS, classification_figures
+from violence_detection.settings.schema import CLASS_NAMES
+
+WIDTH = 4.4  # inches: the letters can be read where the page's column is 340 or 560 pixels wide
+DPI = 100
+POINTS = 500  # of a curve that are drawn
+SCORE_BINS = 20
+# The panels of the curves: their columns, and of what they tell. The last one's value is written.
+CURVES = {
+    "loss": {"loss": "train", "val_loss": "validation"},
+    "accuracy": {"accuracy": "train", "val_accuracy": "validation"},
+    "learning rate": {"learning_rate": "rate"},
+}
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a figure, which colour-blind eyes tell apart, too.
+
+    The hues are those of Okabe and Ito, Color Universal Design, https://jfly.uni-koeln.de/color/,
+    as light or dark as the page asks for.
+
+    Args:
+        background: a colour, or "none": that of the page shows through.
+        text: of letters, axes and thresholds.
+        muted: of what is only there to compare with.
+        grid: of the lines behind.
+        violent, nonviolent, train, validation: of what is told of them.
+        cells: of the share 0 and of the share 1 in a confusion matrix.
+    """
+
+    background: str
+    text: str
+    muted: str
+    grid: str
+    violent: str
+    nonviolent: str
+    train: str
+    validation: str
+    cells: tuple[str, str]
+
+    def of_class(self, label: int) -> str:
+        """Return the colour of a class."""
+        return self.violent if label else self.nonviolent
+
+
+LIGHT = Theme(
+    background="white",  # a file is shown on anything
+    text="#1f2328",
+    muted="#6e7781",
+    grid="#dfe3e8",
+    violent="#d55e00",
+    nonviolent="#0072b2",
+    train="#009e73",
+    validation="#882255",
+    cells=("#eef3f8", "#0b5a94"),
+)
+DARK = Theme(
+    background="none",
+    text="#e6edf3",
+    muted="#9198a1",
+    grid="#3a424c",
+    violent="#f58a3c",
+    nonviolent="#56b4e9",
+    train="#14a079",
+    validation="#f7bfe0",
+    cells=("#222b36", "#8cc8f0"),
+)
+
+
+def curves(history: Sequence[Mapping[str, Any]], best_epoch: int, theme: Theme = LIGHT) -> Figure:
+    """Return loss, accuracy and learning rate by epoch, the best epoch marked in each.
+
+    Args:
+        history: a row per epoch, as in `training_history.csv`: text or numbers. What is empty is
+            not drawn.
+        best_epoch: as it is in the column `epoch`.
+        theme: the colours.
+    """
+    figure = _figure(theme, 6.2)
+    panels = figure.subplots(3, 1, sharex=True)
+    epochs = _column(history, "epoch")
+    for axes, (title, lines) in zip(panels, CURVES.items(), strict=True):
+        _prepare(axes, theme, ylabel=title)
+        for name, part in lines.items():
+            values = _column(history, name)
+            validation = part == "validation"
+            axes.plot(
+                epochs,
+                values,
+                color=getattr(theme, part, theme.text),
+                linewidth=2 if validation else 1.4,
+                marker="os"[validation] if len(epochs) < 3 else "",
+                label=part,
+            )
+        best = [value for value in values[epochs == best_epoch] if not np.isnan(value)]
+        axes.axvline(best_epoch, color=theme.muted, linestyle="--", linewidth=1)
+        axes.margins(y=0.1)
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # without an offset above
+        first, last = min(epochs, default=1), max(epochs, default=1)
+        margin = max(0.5, 0.02 * (last - first))
+        axes.set_xlim(first - margin, last + margin)
+        place = (best_epoch - first + margin) / (last - first + 2 * margin)
+        axes.text(
+            best_epoch,
+            1.02,
+            f"best epoch {best_epoch}" + "".join(f": {part} {value:.3g}" for value in best),
+            transform=axes.get_xaxis_transform(),
+            ha="left" if place < 0.33 else "right" if place > 0.67 else "center",
+            va="bottom",
+            color=theme.text,
+            fontsize=8.5,
+        )
+    panels[-1].set_xlabel("epoch", color=theme.text, fontsize=9.5)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    lines_and_names = panels[0].get_legend_handles_labels()
+    figure.legend(*lines_and_names, loc="outside upper center", ncols=2, **_legend(theme))
+    return figure
+
+
+def _column(history: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    """Return `(epochs,)` float64, nan where a cell is empty or not there."""
+    cells = [row.get(name) for row in history]
+    return np.array([np.nan if cell in ("", None) else float(cell) for cell in cells])
+
+
+def confusion(matrix: Sequence[Sequence[int]] | np.ndarray, theme: Theme = LIGHT) -> Figure:
+    """Return the counts and the share of its row for each cell.
+
+    Args:
+        matrix: 2 x 2 counts: the true classes are the rows, the verdicts the columns, nonviolent
+            first.
+        theme: the colours.
+    """
+    figure = _figure(theme, 3.8)
+    _draw_confusion(figure.subplots(), np.asarray(matrix), theme)
+    return figure
+
+
+def roc(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme = LIGHT
+) -> Figure:
+    """Return the ROC curve, its area, and the point of a threshold on it.
+
+    Args:
+        labels, probabilities: `(clips,)`.
+        threshold: a clip of at least this probability is called violent.
+        theme: the colours.
+    """
+    return _single(_draw_roc, labels, probabilities, threshold, theme, 4.4)
+
+
+def precision_recall(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme = LIGHT
+) -> Figure:
+    """Return precision by recall of the violent class, average precision, a threshold's point.
+
+    The arguments are those of `roc`.
+    """
+    return _single(_draw_precision_recall, labels, probabilities, threshold, theme, 4.4)
+
+
+def reliability(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme = LIGHT
+) -> Figure:
+    """Return the share of violent clips by mean probability, in ten equal bins, and their sizes.
+
+    The arguments are those of `roc`; the threshold is a line.
+    """
+    return _single(_draw_reliability, labels, probabilities, threshold, theme, 4.6)
+
+
+def score_histogram(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme = LIGHT
+) -> Figure:
+    """Return how many clips of each class have which probability, and the threshold.
+
+    The arguments are those of `roc`.
+    """
+    return _single(_draw_scores, labels, probabilities, threshold, theme, 3.4)
+
+
+def four_panels(labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> Figure:
+    """Return precision by recall, ROC, confusion matrix and calibration, 900 x 800 pixels.
+
+    The arguments are those of `roc`.
+    """
+    figure = Figure(figsize=(9, 8), dpi=DPI, facecolor=LIGHT.background)
+    panels = figure.subplots(2, 2)
+    figure.subplots_adjust(0.08, 0.07, 0.98, 0.93, wspace=0.2, hspace=0.33)
+    probabilities = np.asarray(probabilities, np.float64)
+    matrix = metrics.confusion_matrix(labels, probabilities >= threshold, labels=(0, 1))
+    _draw_precision_recall(panels[0, 0], labels, probabilities, threshold, LIGHT)
+    _draw_roc(panels[0, 1], labels, probabilities, threshold, LIGHT)
+    _draw_confusion(panels[1, 0], matrix, LIGHT)
+    _draw_reliability(panels[1, 1], labels, probabilities, threshold, LIGHT)
+    return figure
+
+
+def as_png(figure: Figure, dpi: float = 2 * DPI) -> bytes:
+    """Return a figure as a PNG file; by default for screens with two pixels in each direction."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def as_image(figure: Figure) -> np.ndarray:
+    """Return a figure's pixels, `(height, width, 4)` uint8: red, green, blue, opacity."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())
+
+
+def _figure(theme: Theme, height: float) -> Figure:
+    size = (WIDTH, height)
+    return Figure(figsize=size, dpi=DPI, layout="constrained", facecolor=theme.background)
+
+
+def _single(
+    draw: Callable[[Axes, np.ndarray, np.ndarray, float, Theme], None],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    threshold: float,
+    theme: Theme,
+    height: float,
+) -> Figure:
+    figure = _figure(theme, height)
+    draw(figure.subplots(), labels, np.asarray(probabilities, np.float64), threshold, theme)
+    return figure
+
+
+def _prepare(
+    axes: Axes,
+    theme: Theme,
+    title: str = "",
+    under: str = "",
+    xlabel: str = "",
+    ylabel: str = "",
+    title_pad: float = 6,
+) -> None:
+    """Give axes their colours and words; `under` is a smaller line below the title."""
+    if under:
+        title_pad = 20  # points
+        place = axes.transAxes
+        axes.text(0, 1.02, under, color=theme.text, fontsize=8.5, transform=place, va="bottom")
+    axes.set_facecolor("none")
+    axes.set_title(title, color=theme.text, fontsize=11, loc="left", pad=title_pad)
+    axes.set_xlabel(xlabel, color=theme.text, fontsize=9.5)
+    axes.set_ylabel(ylabel, color=theme.text, fontsize=9.5)
+    axes.tick_params(colors=theme.muted, labelcolor=theme.text, labelsize=8.5)
+    axes.grid(color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(theme.muted)
+
+
+def _legend(theme: Theme) -> dict[str, Any]:
+    return {"frameon": False, "labelcolor": theme.text, "fontsize": 9}
+
+
+def _draw_confusion(axes: Axes, matrix: np.ndarray, theme: Theme) -> None:
+    totals = matrix.sum(axis=1, keepdims=True)
+    shares = matrix / np.maximum(totals, 1)
+    low, high = (np.array(to_rgb(cell)) for cell in theme.cells)
+    colours = low + shares[..., None] * (high - low)
+    _prepare(axes, theme, "Confusion matrix", "clips, and their share of the row")
+    axes.imshow(colours, aspect="auto")
+    for row, column in np.ndindex(2, 2):
+        share = f"{shares[row, column]:.0%}" if totals[row] else "no such clip"
+        dark = _luminance(colours[row, column]) < 0.18  # white letters stand out more
+        axes.text(
+            column,
+            row,
+            f"{matrix[row, column]:,}\n{share}",
+            color="white" if dark else "black",
+            ha="center",
+            va="center",
+            fontsize=13,
+        )
+    axes.set_xticks([0, 1], [f"called {name}" for name in CLASS_NAMES])
+    axes.set_yticks([0, 1], [f"really {name}" for name in CLASS_NAMES], rotation=90, va="center")
+    axes.tick_params(length=0, labelsize=9.5)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def _luminance(colour: np.ndarray) -> float:
+    """Return the relative luminance of an sRGB colour, as WCAG 2.2 defines it."""
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def _draw_roc(
+    axes: Axes, labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme
+) -> None:
+    names: dict[str, Any] = {
+        "xlabel": "nonviolent clips called violent",
+        "ylabel": "violent clips found",
+    }
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    if len(set(labels)) < 2:
+        _prepare(axes, theme, "ROC curve: not defined", **names)
+        _say_one_class(axes, labels, theme)
+        return
+    figures = _figures(labels, probabilities, threshold)
+    found, alarms = figures["recall"], 1 - figures[f"{CLASS_NAMES[0]}_accuracy"]
+    under = f"●  threshold {threshold:.2f}: {found:.0%} found, {alarms:.0%} false alarms"
+    _prepare(axes, theme, f"ROC curve, area {figures['roc_auc']:.3f}", under, **names)
+    axes.plot([0, 1], [0, 1], color=theme.muted, linestyle=":", linewidth=1.2)
+    false_rate, true_rate, _ = metrics.roc_curve(labels, probabilities)
+    kept = _some(len(false_rate))
+    axes.plot(false_rate[kept], true_rate[kept], color=theme.violent, linewidth=2)
+    axes.plot([alarms], [found], "o", color=theme.text, markersize=7, clip_on=False)
+
+
+def _draw_precision_recall(
+    axes: Axes, labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme
+) -> None:
+    names: dict[str, Any] = {"xlabel": "recall: violent clips found", "ylabel": "precision"}
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    if len(set(labels)) < 2:
+        _prepare(axes, theme, "Precision and recall: not defined", **names)
+        _say_one_class(axes, labels, theme)
+        return
+    figures = _figures(labels, probabilities, threshold)
+    recall, precision = figures["recall"], figures["precision"]
+    nothing = np.isnan(precision)
+    point = "no clip called violent" if nothing else f"precision {precision:.0%}"
+    under = f"●  threshold {threshold:.2f}: {point}, recall {recall:.0%}"
+    _prepare(axes, theme, f"Precision and recall, area {figures['pr_auc']:.3f}", under, **names)
+    axes.axhline(np.mean(labels), color=theme.muted, linestyle=":", linewidth=1.2)
+    precisions, recalls, _ = metrics.precision_recall_curve(
+        labels, probabilities, drop_intermediate=True
+    )
+    kept = _some(len(recalls))
+    axes.step(recalls[kept], precisions[kept], where="post", color=theme.violent, linewidth=2)
+    if not nothing:
+        axes.plot([recall], [precision], "o", color=theme.text, markersize=7, clip_on=False)
+
+
+def _draw_reliability(
+    axes: Axes, labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme
+) -> None:
+    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    sums = {"minlength": CALIBRATION_BINS}
+    counts = np.bincount(bins, **sums)
+    filled = counts > 0
+    mean = np.bincount(bins, probabilities, **sums)[filled] / counts[filled]
+    observed = np.bincount(bins, labels, **sums)[filled] / counts[filled]
+    error = _figures(labels, probabilities, threshold)["ece"]
+    _prepare(
+        axes,
+        theme,
+        f"Calibration, error {error:.3f}",
+        f"bars: clips, up to {counts.max():,}; dashed: threshold {threshold:.2f}",
+        xlabel="mean probability of violence",
+        ylabel="share of violent clips",
+    )
+    bottom, height = -0.26, 0.2
+    middles = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
+    heights = height * counts / counts.max()
+    axes.bar(middles, heights, 0.9 / CALIBRATION_BINS, bottom, color=theme.muted)
+    axes.plot([0, 1], [0, 1], color=theme.muted, linestyle=":", linewidth=1.2)
+    axes.plot(mean, observed, "o-", color=theme.violent, linewidth=1.5, markersize=6, clip_on=False)
+    axes.axvline(threshold, color=theme.text, linestyle="--", linewidth=1)
+    axes.set(xlim=(-0.02, 1.02), ylim=(bottom, 1.02), yticks=np.linspace(0, 1, 6))
+
+
+def _draw_scores(
+    axes: Axes, labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme
+) -> None:
+    _prepare(
+        axes,
+        theme,
+        "Scores of each class",
+        title_pad=20,  # the legend is between
+        xlabel=f"probability of violence (dashed: threshold {threshold:.2f})",
+        ylabel="clips",
+    )
+    edges = np.linspace(0, 1, SCORE_BINS + 1)
+    for label, name in enumerate(CLASS_NAMES):
+        counts = np.histogram(probabilities[labels == label], edges)[0]
+        colour = theme.of_class(label)
+        axes.stairs(counts, edges, fill=True, color=colour, alpha=0.3)
+        axes.stairs(counts, edges, color=colour, linewidth=1.8, label=f"{name}: {counts.sum():,}")
+    axes.axvline(threshold, color=theme.text, linestyle="--", linewidth=1)
+    axes.set(xlim=(-0.02, 1.02))
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.97), "ncols": 2}
+    axes.legend(**place, **_legend(theme))
+
+
+def _figures(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, float]:
+    once = np.ones((1, len(labels)))
+    figures = classification_figures(labels, probabilities, threshold, once)
+    return {name: float(value[0]) for name, value in figures.items()}
+
+
+def _some(count: int) -> np.ndarray:
+    """Return the places of at most POINTS of `count` points, evenly spaced, with both ends."""
+    return np.unique(np.linspace(0, count - 1, min(count, POINTS)).astype(int))
+
+
+def _say_one_class(axes: Axes, labels: np.ndarray, theme: Theme) -> None:
+    name = CLASS_NAMES[int(labels[0])]
+    text = f"all {len(labels):,} clips are {name}:\nboth classes are needed"
+    axes.text(0.5, 0.5, text, color=theme.text, fontsize=10, ha="center", va="center")

@@ -1,0 +1,1 @@
+"""The checkpoint directory of a run."""

@@ -1,0 +1,420 @@
+"""The checkpoint directory: what a run leaves behind, and how an interrupted one goes on.
+
+`resume/state.json` is the one place that says which epochs are finished; it is replaced in one
+step, after the weights that it names are on disk. The CSV, the best model and the periodic
+checkpoints follow from it, and are made good on the next start if a run was killed in between.
+Whatever a later start relies on has a checksum; of state and weights, those of the epoch before are
+kept, too, so that damage to the last ones costs one epoch.
+"""
+
+import csv
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import violence_detection
+from violence_detection.clips.dataset import Clip, fingerprint, write_splits
+from violence_detection.errors import RunError, UserError
+from violence_detection.runtime.cluster import Worker
+from violence_detection.runtime.logs import log
+from violence_detection.settings.schema import FREE_TO_CHANGE, Settings, as_json, flag
+from violence_detection.storage.files import (
+    failing_as,
+    file_checksum,
+    read_json,
+    remove_partial_files,
+    replace_file,
+    require_room,
+    write_json,
+    write_text,
+)
+from violence_detection.storage.locks import locked
+
+CONFIG = "training_config.json"
+RESULTS = "training_results.json"
+HISTORY = "training_history.csv"
+BEST_MODEL = "best_model.keras"
+ENSEMBLE_MODEL = "ensemble.keras"
+MEMBER = "member_"  # begins the folders of an ensemble's second member and those after it
+TEACHER = "teacher_"  # begins the folders of those whose verdicts are pseudo-labels
+PSEUDO_LABELS = "pseudo_labels.csv"
+TAKEN = "taken.json"  # in a teacher's folder: the pseudo-labels of its round
+LOG = "training.log"
+WORKER_LOG = "training-worker-{}.log"  # of the workers beside the chief, by number
+EXPERIMENTS_LOG = "experiments.log"
+TENSORBOARD = "tensorboard"
+SPLITS_FILE = "splits.csv"
+PREDICTIONS = "predictions.csv"
+REPORT = "report.html"
+PLOTS = "plots"
+RESUME = "resume"
+STATE, STATE_BEFORE = "state.json", "state_before.json"  # after the last epoch, the one before
+MODELS = "models.json"  # the checksums of the models
+DETECTOR = "detector.json"
+LEAKAGE = "leakage.csv"
+LEFT_BEHIND = (  # all that a run writes beside its config
+    *(RESUME, RESULTS, HISTORY, BEST_MODEL, "checkpoint_epoch_*.keras", LOG),
+    *(TENSORBOARD, SPLITS_FILE, PREDICTIONS, DETECTOR, LEAKAGE, REPORT, PLOTS),
+    WORKER_LOG.format("*"),
+    *(ENSEMBLE_MODEL, f"{MEMBER}*", f"{TEACHER}*", PSEUDO_LABELS, "wandb"),
+)
+PACKAGES = (
+    *("tensorflow", "keras", "numpy", "opencv-python-headless"),
+    *("scikit-learn", "scipy", "h5py", "tensorboard", "pebble", "filelock"),
+    *("matplotlib", "jinja2", "psutil", "nvidia-ml-py"),
+)
+
+ALONE = Worker()
+Row = dict[str, Any]  # one epoch's figures
+Inputs = dict[str, str]  # what a run's epochs are computed from, by name
+
+
+def checkpoint_name(epoch: int) -> str:
+    """Return the file name of a periodic checkpoint; the first epoch is 1."""
+    return f"checkpoint_epoch_{epoch:03d}.keras"
+
+
+class RunDirectory:
+    """The files of one run, and which of its epochs are finished; held by one process at a time.
+
+    Args:
+        worker: of several, the chief holds the folder and writes; for the others, what writes does
+            nothing, and the history is what they have counted themselves.
+
+    Raises:
+        UserError: on entering, if the folder cannot be written or another process holds it.
+    """
+
+    def __init__(self, folder: Path, worker: Worker = ALONE):
+        self.folder = folder.expanduser().absolute()
+        self.writes = worker.is_chief
+        self.history: list[Row] = []  # of the finished epochs
+        self._checksums: dict[str, str] = {}  # of the epochs' weights that are kept
+        self._lock = ExitStack()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def __enter__(self) -> Self:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+            if not self.writes:
+                return self
+            self._lock.enter_context(locked(self.folder, self._refuse))
+        except OSError as error:
+            require_room(error, self.folder)
+            raise UserError(
+                f"--checkpoint-dir {self.folder} cannot be written: {error.strerror}"
+            ) from error
+        for folder in (self.folder, self / RESUME):
+            remove_partial_files(folder)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.close()
+
+    def _refuse(self, holder: str) -> NoReturn:
+        raise UserError(
+            f"--checkpoint-dir {self.folder} is in use by {holder}: wait for its end, or give "
+            "another --checkpoint-dir"
+        )
+
+    def has_run(self) -> bool:
+        """Return whether a run was started here."""
+        return (self / CONFIG).exists()
+
+    def is_finished(self, threshold_for: str) -> bool:
+        """Return whether the run here has been trained and tested, its threshold for that goal."""
+        if not (self / RESULTS).exists():
+            return False
+        try:
+            goals = {read_json(self / name)["chosen_for"] for name in (RESULTS, DETECTOR)}
+        except UserError as error:
+            log.warning("%s; the test is done again", error)
+            return False
+        for name in {BEST_MODEL, read_json(self / DETECTOR)["model"]}:
+            if not self.is_vouched_for(name):
+                log.warning("%s is damaged or gone; the test is done again", self / name)
+                return False
+        return goals == {threshold_for}
+
+    def set_aside(self) -> Path:
+        """Move an earlier run's files into a folder of their own beside them; return that."""
+        stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
+        earlier = self / f"earlier_run_{stamp}"
+        earlier.mkdir()
+        # The config last: until then this is still a run.
+        for pattern in (*LEFT_BEHIND, CONFIG):
+            for path in self.folder.glob(pattern):
+                path.rename(earlier / path.name)
+        return earlier
+
+    def require_same(self, settings: Settings, clips: Sequence[Clip]) -> None:
+        """Raise `UserError` naming what differs from the run that was started here."""
+        config = read_json(self / CONFIG)
+        ours, theirs = as_json(settings), config.get("settings", {})
+        kind = "a finished" if (self / RESULTS).exists() else "an interrupted"
+        way_out = "or --fresh to set that run aside (renamed, not deleted) and start anew"
+        names = [name for name in ours if name not in FREE_TO_CHANGE]
+        different = [name for name in names if ours[name] != theirs.get(name)]
+        if different:
+            was = ", ".join(f"{flag(name)} {_shown(theirs.get(name))}" for name in different)
+            now = ", ".join(_shown(ours[name]) for name in different)
+            raise UserError(
+                f"{self.folder} holds {kind} run with other settings: it has {was}, this command "
+                f"{now}.\nGive the same settings to continue, another --checkpoint-dir, {way_out}"
+            )
+        if config.get("dataset") != fingerprint(clips):
+            raise UserError(
+                f"{self.folder} holds {kind} run on other clips than are in "
+                f"{settings.dataset_path} now ({self._clips_changed(clips)}).\n"
+                f"Restore them to continue, give another --checkpoint-dir, {way_out}"
+            )
+
+    def _clips_changed(self, clips: Sequence[Clip]) -> str:
+        try:
+            with (self / SPLITS_FILE).open(encoding="utf-8", errors="surrogateescape") as file:
+                before = {(row["clip"], row["split"]) for row in csv.DictReader(file)}
+        except (OSError, KeyError):
+            return f"{SPLITS_FILE} would name them, but cannot be read"
+        now = {(clip.name, clip.split) for clip in clips}
+        changed = sorted(now ^ before)
+        return f"{len(now - before)} new, {len(before - now)} gone; the first is {changed[0][0]}"
+
+    def bad_clips(self) -> dict[str, str]:
+        """Return the clips that could not be read when the run was started, and why, by name."""
+        return read_json(self / CONFIG)["bad_clips"]
+
+    def write_config(
+        self,
+        settings: Settings,
+        clips: Sequence[Clip],
+        bad_clips: dict[str, str],
+        devices: list[str],
+        precision: str,
+    ) -> None:
+        """Write `splits.csv`, then `training_config.json`, which makes this a run."""
+        if not self.writes:
+            return
+        write_splits(clips, self / SPLITS_FILE)
+        config = {
+            "settings": as_json(settings),
+            "dataset": fingerprint(clips),
+            "bad_clips": bad_clips,
+            "devices": devices,
+            "precision": precision,
+            "versions": versions(),
+            "git_commit": _git_commit(),
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+        write_json(self / CONFIG, config)
+
+    def update_config(self, settings: Settings) -> None:
+        """Write the settings anew that a continued run may have changed."""
+        config = read_json(self / CONFIG)
+        if self.writes and config["settings"] != as_json(settings):
+            write_json(self / CONFIG, config | {"settings": as_json(settings)})
+
+    def restore(self, inputs: Inputs) -> Path | None:
+        """Take up the finished epochs; return the weights after the last, None if there is none.
+
+        Raises:
+            UserError: what the epochs were computed from is not what it was, or nothing whole is
+                left of them.
+        """
+        with failing_as(self / RESUME):
+            (self / RESUME).mkdir(exist_ok=True)
+        paths = [self / RESUME / STATE, self / RESUME / STATE_BEFORE]
+        if not any(path.exists() for path in paths):
+            return None
+        for path in paths:
+            try:
+                state = read_json(path)
+            except UserError as error:
+                log.warning("%s", error)
+                continue
+            self._require_same_inputs(inputs, state["inputs"])
+            self._checksums = state["weights"]
+            history = state["history"]
+            for finished in range(len(history), max(0, len(history) - 2), -1):
+                weights = self.weights_after(finished)
+                if self._is_whole(weights):
+                    self.history = history[:finished]
+                    # Or the damaged one would take the place of this.
+                    if self.writes and path != paths[0]:
+                        write_json(paths[0], state)
+                    return weights
+                log.warning(
+                    "%s is damaged or gone (its checksum differs): going back an epoch", weights
+                )
+        raise UserError(
+            f"{self / RESUME} is damaged: the interrupted run cannot go on from it. Restore it, or "
+            "--fresh to set that run aside and start anew"
+        )
+
+    def _require_same_inputs(self, inputs: Inputs, before: Inputs) -> None:
+        names = dict.fromkeys((*inputs, *before))
+        changed = [name for name in names if inputs.get(name) != before.get(name)]
+        if changed:
+            raise UserError(
+                f"{self.folder}: the interrupted run cannot go on as it was, since "
+                f"{' and '.join(changed)} changed (training.log says what was found).\n"
+                "Restore it, or --fresh to set that run aside and start anew"
+            )
+
+    def _is_whole(self, weights: Path) -> bool:
+        return weights.exists() and file_checksum(weights).hex() == self._checksums.get(
+            weights.name
+        )
+
+    def weights_after(self, epoch: int) -> Path:
+        """Return where the weights after an epoch (from 1) are, if they are kept."""
+        return self / RESUME / f"epoch_{epoch:03d}.weights.npz"
+
+    def whole_weights_after(self, epoch: int) -> Path:
+        """Return the file of an epoch's weights; raises `RunError` if it is damaged or gone."""
+        weights = self.weights_after(epoch)
+        if not self._is_whole(weights):
+            raise RunError(
+                f"{self / BEST_MODEL} and {weights}, from which it would be written again, are "
+                "both damaged or gone: restore one of them, or --fresh to start anew"
+            )
+        return weights
+
+    def finish_epoch(self, row: Row, inputs: Inputs, save_state: Callable[[Path], None]) -> None:
+        """Make an epoch's end durable: its weights, then the state that names them.
+
+        The weights after this epoch and the one before are kept, and those of the best of them.
+        """
+        if not self.writes:
+            self.history.append(row)
+            return
+        weights = self.weights_after(row["epoch"])
+        replace_file(weights, save_state)
+        kept = {row["epoch"] - 1, row["epoch"]}
+        kept |= {self.best_epoch()} if self.history else set()
+        self.history.append(row)
+        kept.add(self.best_epoch())
+        checksums = self._checksums | {weights.name: file_checksum(weights).hex()}
+        names = [self.weights_after(epoch).name for epoch in sorted(kept)]
+        self._checksums = {name: checksums[name] for name in names if name in checksums}
+        state = {"weights": self._checksums, "inputs": inputs, "history": self.history}
+        path, before = self / RESUME / STATE, self / RESUME / STATE_BEFORE
+        if path.exists():
+            replace_file(before, lambda partial: shutil.copyfile(path, partial))
+        write_json(path, state)
+        for old in (self / RESUME).glob("epoch_*.weights.npz"):
+            if old.name not in self._checksums:
+                old.unlink()
+
+    def vouch_for(self, name: str, epoch: int) -> None:
+        """Keep the checksum of a model that was written, and the epoch that it is of."""
+        models = self._models() | {
+            name: {"epoch": epoch, "checksum": file_checksum(self / name).hex()}
+        }
+        write_json(self / RESUME / MODELS, models)
+
+    def is_vouched_for(self, name: str, epoch: int | None = None) -> bool:
+        """Return whether a model is as it was written, and of `epoch` if that is given."""
+        model = self._models().get(name)
+        return (
+            model is not None
+            and epoch in (None, model["epoch"])  # first: it costs nothing
+            and (self / name).exists()
+            and model["checksum"] == file_checksum(self / name).hex()
+        )
+
+    def damaged_checkpoints(self) -> list[Path]:
+        """Return the periodic checkpoints that are gone or not as they were written."""
+        names = [name for name in self._models() if name != BEST_MODEL]
+        return [self / name for name in names if not self.is_vouched_for(name)]
+
+    def _models(self) -> dict[str, Any]:
+        path = self / RESUME / MODELS
+        try:
+            return read_json(path) if path.exists() else {}
+        except UserError as error:
+            log.warning("%s; the models are checked against nothing", error)
+            return {}
+
+    def write_history(self) -> None:
+        """Bring `training_history.csv` up to the finished epochs: append, or mend it."""
+        if not self.writes:
+            return
+        path = self / HISTORY
+        # A run that goes on with other devices has other columns.
+        columns = list(dict.fromkeys(name for row in self.history for name in row))
+        lines = [",".join(columns), *(_csv_line(row, columns) for row in self.history)]
+        try:
+            present = path.read_text().splitlines()
+        except OSError:
+            present = []
+        if not self.history:
+            path.unlink(missing_ok=True)
+        elif present == lines[:-1]:  # as after every epoch: what tails the file goes on
+            with failing_as(path), path.open("a") as file:
+                file.write(("\n".join(lines[len(present) :])) + "\n")
+        elif present != lines:
+            write_text(path, "\n".join(lines) + "\n")
+
+    def best_epoch(self) -> int:
+        """Return the epoch (from 1) of highest validation accuracy; of equals, of lowest loss."""
+        best = max(self.history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+        return best["epoch"]
+
+    def epochs_since_lowest_loss(self) -> int:
+        """Return how many epochs ago the validation loss was lowest."""
+        if not self.history:
+            return 0
+        lowest = min(self.history, key=lambda row: row["val_loss"])
+        return len(self.history) - lowest["epoch"]
+
+
+def _csv_line(row: Row, columns: Sequence[str]) -> str:
+    """Return a row as CSV: a figure that is not known is an empty cell."""
+    values = [row.get(name) for name in columns]
+    return ",".join(
+        f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
+        for value in values
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "not given" if value is None else str(value)
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python and of the packages that matter; None: not installed."""
+    packages = {name: _version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **packages}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    here = Path(violence_detection.__file__).parent.parent
+    if not (here / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,93 @@
+"""How far a stage is: a bar on a terminal, lines where nobody watches."""
+
+import time
+from collections.abc import Callable
+from typing import Self
+
+from tqdm import tqdm
+
+from violence_detection.runtime.logs import log
+
+LINE_EVERY = 30.0  # seconds
+COLUMNS = 100  # of a bar, at most
+
+
+class Progress:
+    """A progress bar with rate and estimate on standard error; without `bar`, a line in the log.
+
+    Args:
+        stage: what is going on.
+        total, initial: clips in all, and of them those that were done before.
+        bar: whether there is a terminal that wants one.
+        line_every: seconds between two lines.
+        clock: tells the seconds.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        total: int,
+        initial: int = 0,
+        *,
+        bar: bool,
+        line_every: float = LINE_EVERY,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self.stage = stage
+        self.total = total
+        self.initial = initial
+        self.done = initial
+        self.line_every = line_every
+        self.clock = clock
+        self._started = self._said = clock()
+        self._bar = (
+            tqdm(
+                total=total,
+                initial=initial,
+                desc=stage,
+                unit="clip",
+                leave=False,
+                ncols=None,
+                dynamic_ncols=True,
+                smoothing=0.1,
+            )
+            if bar
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def update(self, clips: int = 1, stage: str | None = None) -> None:
+        """Count clips that were done; `stage` takes the place of what was said before."""
+        self.done += clips
+        self.stage = stage or self.stage
+        if self._bar is not None:
+            if stage:
+                self._bar.set_description(stage, refresh=False)
+            self._bar.update(clips)
+            return
+        now = self.clock()
+        if now - self._said >= self.line_every:
+            self._said = now
+            self._say(now)
+
+    def _say(self, now: float) -> None:
+        rate = (self.done - self.initial) / max(now - self._started, 1e-9)
+        left = (self.total - self.done) / rate if rate else None
+        log.info(
+            "%s: %d of %d clips, %.3g clips/s, %s left",
+            self.stage,
+            self.done,
+            self.total,
+            rate,
+            "?" if left is None else tqdm.format_interval(left),
+        )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()

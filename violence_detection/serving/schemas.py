@@ -1,0 +1,220 @@
+"""What the service answers, as JSON: its fields, their meaning, examples."""
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from violence_detection.inference.detector import Detector, Examined
+from violence_detection.inference.events import Window, find_events
+from violence_detection.serving.problems import ProblemDetails
+
+UNTRAINED = (
+    "VGG19 HAS RANDOM WEIGHTS: the features are untrained, and the verdicts are of use for "
+    "nothing but trying the program out"
+)
+SIDE = 176  # pixels of a picture's longer side
+JPEG_QUALITY = 75
+EXAMPLE_MODEL = "best_model.keras 3b59cc62"
+
+
+def example(value: dict[str, Any]) -> ConfigDict:
+    """Return a model's configuration with an example for its schema."""
+    return ConfigDict(json_schema_extra={"examples": [value]})
+
+
+class Frame(BaseModel):
+    """A frame that the clip was judged by."""
+
+    time: float | None = Field(description="seconds from the start; null: the file does not say")
+    attention: float = Field(ge=0, description="how much it weighed; of all frames, sums to 1")
+    image: str | None = Field(
+        default=None, description="with images=true: a small JPEG as a data: URL"
+    )
+
+
+class ClipAnswer(BaseModel):
+    """The verdict on a clip."""
+
+    model_config = example(
+        {
+            "violent": True,
+            "probability": 0.93,
+            "threshold": 0.43,
+            "frames": [{"time": 0.0, "attention": 0.38}, {"time": 1.92, "attention": 0.62}],
+            "model": EXAMPLE_MODEL,
+            "warning": None,
+            "seconds": 0.71,
+        }
+    )
+
+    violent: bool = Field(description="whether the probability reaches the threshold")
+    probability: float = Field(ge=0, le=1, description="of violence, calibrated")
+    threshold: float = Field(description="as it was chosen in training, or by --threshold")
+    frames: list[Frame] = Field(description="in time order")
+    model: str = Field(description="its file, and the beginning of its checksum")
+    warning: str | None = Field(description="why the verdict is not to be used; mostly null")
+    seconds: float = Field(ge=0, description="that it took from the end of the upload")
+
+
+class WindowAnswer(BaseModel):
+    """A part of a video, judged as a clip is."""
+
+    start: float = Field(description="seconds")
+    end: float = Field(description="seconds")
+    probability: float = Field(ge=0, le=1, description="of violence, calibrated")
+
+
+class EventAnswer(BaseModel):
+    """Windows of at least the threshold that follow each other."""
+
+    start: float = Field(description="seconds, of the first window")
+    end: float = Field(description="seconds, of the last")
+    peak: float = Field(description="seconds, the middle of the most likely window")
+    probability: float = Field(ge=0, le=1, description="of that window")
+
+
+class TimelineAnswer(BaseModel):
+    """What is found on a video in the course of time."""
+
+    violent: bool = Field(description="whether there are events")
+    threshold: float = Field(description="as it was chosen in training, or by --threshold")
+    duration: float = Field(description="seconds")
+    windows: list[WindowAnswer] = Field(description="in time order; they may overlap")
+    events: list[EventAnswer] = Field(description="in time order")
+    model: str = Field(description="its file, and the beginning of its checksum")
+    warning: str | None = Field(description="why the verdict is not to be used; mostly null")
+    seconds: float = Field(ge=0, description="that it took from the end of the upload")
+
+
+EXAMPLE_WINDOW: dict[str, Any] = {"start": 0.0, "end": 1.96, "probability": 0.97}
+
+
+class TimelineLine(BaseModel):
+    """A line of the answer on a video: how far it is, or at last the result or a problem."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"progress": 0.25, "windows": [EXAMPLE_WINDOW]},
+                {
+                    "result": {
+                        "violent": True,
+                        "threshold": 0.43,
+                        "duration": 8.0,
+                        "windows": [EXAMPLE_WINDOW],
+                        "events": [{**EXAMPLE_WINDOW, "peak": 0.98}],
+                        "model": EXAMPLE_MODEL,
+                        "warning": None,
+                        "seconds": 3.1,
+                    }
+                },
+            ]
+        }
+    )
+
+    progress: float | None = Field(
+        default=None, ge=0, le=1, description="share of the video; null: its length is not known"
+    )
+    windows: list[WindowAnswer] | None = Field(default=None, description="since the last line")
+    result: TimelineAnswer | None = None
+    problem: ProblemDetails | None = Field(default=None, description="why there is no result")
+
+
+class Health(BaseModel):
+    """The service is alive."""
+
+    model_config = example({"status": "alive"})
+
+    status: str
+
+
+class Readiness(BaseModel):
+    """The service takes clips."""
+
+    model_config = example(
+        {"status": "ready", "model": EXAMPLE_MODEL, "threshold": 0.43, "warning": None}
+    )
+
+    status: str
+    model: str
+    threshold: float
+    warning: str | None
+
+
+def warning_of(detector: Detector) -> str | None:
+    """Return why a detector's verdicts are not to be used, if so."""
+    return UNTRAINED if detector.untrained_vgg19 else None
+
+
+def clip_answer(detector: Detector, examined: Examined, seconds: float) -> ClipAnswer:
+    """Return the answer on a clip that was judged, with pictures if it was read with them."""
+    verdict, clip = examined.verdict, examined.clip
+    assert verdict.violent is not None
+    assert verdict.probability is not None
+    attention = verdict.attention or ()
+    times: Sequence[float | None] = verdict.times or [None] * len(attention)
+    frames = [
+        Frame(time=time, attention=weight) for time, weight in zip(times, attention, strict=True)
+    ]
+    if clip is not None and clip.pictures is not None:
+        for frame, picture in zip(frames, clip.pictures, strict=True):
+            frame.image = as_data_url(picture, clip.aspect_ratio or 1.0)
+    return ClipAnswer(
+        violent=verdict.violent,
+        probability=verdict.probability,
+        threshold=detector.threshold,
+        frames=frames,
+        model=detector.name,
+        warning=warning_of(detector),
+        seconds=seconds,
+    )
+
+
+def timeline_answer(
+    detector: Detector,
+    windows: Sequence[Window],
+    duration: float | None,
+    gap: float,
+    seconds: float,
+) -> TimelineAnswer:
+    """Return the answer on a video.
+
+    Args:
+        windows: in time order.
+        duration: as the file tells it.
+        gap: seconds between windows that belong to one event, at most.
+    """
+    events = list(find_events(windows, detector.threshold, gap))
+    return TimelineAnswer(
+        violent=bool(events),
+        threshold=detector.threshold,
+        duration=max(duration or 0.0, windows[-1].end),
+        windows=window_answers(windows),
+        events=[EventAnswer(**event._asdict()) for event in events],
+        model=detector.name,
+        warning=warning_of(detector),
+        seconds=seconds,
+    )
+
+
+def window_answers(windows: Sequence[Window]) -> list[WindowAnswer]:
+    """Return windows as they are answered."""
+    return [WindowAnswer(**window._asdict()) for window in windows]
+
+
+def as_data_url(picture: np.ndarray, aspect_ratio: float) -> str:
+    """Return a picture, `(height, width, 3)` uint8 RGB, as a small JPEG of the clip's own shape.
+
+    Args:
+        aspect_ratio: width over height.
+    """
+    width = max(1, round(SIDE * min(1.0, aspect_ratio)))
+    height = max(1, round(SIDE * min(1.0, 1 / aspect_ratio)))
+    small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    encoded = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), quality)[1]
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"

@@ -1,0 +1,138 @@
+"""Files that are whole or not there at all, and that show when something else has changed them.
+
+Written beside their place, flushed to the disk, put in place in one step. JSON files carry a
+checksum of their own; of other files it is kept by who writes them.
+"""
+
+import contextlib
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import sqlite3
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from violence_detection.errors import GOES_ON, RunError, UserError
+
+PARTIAL = ".partial-"  # begins the name of a file that is being written
+
+
+@contextlib.contextmanager
+def failing_as(path: Path, done: str = "written") -> Iterator[None]:
+    """Raise a `RunError` that names `path` for a disk that is full, gone, or read-only."""
+    try:
+        yield
+    except (OSError, RuntimeError, sqlite3.Error) as error:
+        raise RunError(
+            f"{path} cannot be {done}: {_reason(error)}. What was finished is kept: mend this, "
+            f"and {GOES_ON}"
+        ) from error
+
+
+def require_room(error: OSError | sqlite3.Error, path: Path) -> None:
+    """Raise a `RunError` if an error says that the disk of `path` is full: not the user's fault."""
+    if _reason(error) == os.strerror(errno.ENOSPC):
+        with failing_as(path):
+            raise error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    number = re.search(r"errno = (\d+)", str(error))  # as HDF5 tells it
+    if number:
+        return os.strerror(int(number[1]))
+    if "is full" in str(error):  # as SQLite tells it
+        return os.strerror(errno.ENOSPC)
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` make a file, and put it at `path` in one step once it is on disk.
+
+    Raises:
+        RunError: it cannot be written; what was at `path` is still there.
+    """
+    partial = path.with_name(PARTIAL + path.name)  # same suffix: Keras goes by it
+    with failing_as(path):
+        try:
+            write(partial)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # its folder may be what is gone
+                partial.unlink(missing_ok=True)
+            raise
+        if sys.platform != "win32":
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what a killed run was writing in `folder`."""
+    for path in folder.glob(PARTIAL + "*"):
+        path.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file in one step; a name that is not valid UTF-8 keeps its bytes."""
+    data = text.encode(errors="surrogateescape")
+    replace_file(path, lambda partial: partial.write_bytes(data))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file in one step."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object and its checksum in one step."""
+    text = json.dumps(value | {"checksum": _checksum_of(value)}, indent=2, ensure_ascii=False)
+    # A file name that is not UTF-8 becomes JSON's own escape for it.
+    data = (text + "\n").encode(errors="backslashreplace")
+    replace_file(path, lambda partial: partial.write_bytes(data))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON file's object, without its checksum.
+
+    Raises:
+        UserError: it is not one, or is not as it was written.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): restore it, or --fresh to start anew"
+        ) from error
+    if not isinstance(value, dict) or "checksum" not in value:
+        raise UserError(f"{path} is not what this program wrote: restore it, or --fresh")
+    if value.pop("checksum") != _checksum_of(value):
+        raise UserError(
+            f"{path} was changed or damaged since it was written (its checksum differs): "
+            "restore it, or --fresh to start anew"
+        )
+    return value
+
+
+def _checksum_of(value: dict[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True)  # a name that is not UTF-8 as JSON's own escape
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def file_checksum(path: Path) -> bytes:
+    """Return the 16 bytes that stand for a file's content (BLAKE2b)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()

@@ -1,0 +1,293 @@
+"""From cached features to batches: tf.data over the rows of the cache."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike
+
+from violence_detection.errors import RunError
+from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.runtime.cluster import Worker
+from violence_detection.training.augmentation import OF_WHOLE_BATCHES, augment
+from violence_detection.training.order import ClipOrder
+
+PREFETCHED_BATCHES = 4
+READERS = 2  # batches that are read at once
+PADDING = -1  # in a batch's places: no clip
+
+
+def steps_per_epoch(clips: int, batch_size: int) -> int:
+    """Return how many batches hold all clips, the last one padded."""
+    return -(-clips // batch_size)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which clips of every batch a worker computes: its replicas, one after the other.
+
+    A replica computes the same clips as under one worker with that many replicas.
+    """
+
+    worker: Worker
+    replicas: int  # of this worker; all have as many
+    parts: int = 1  # that a batch is computed in, each by all replicas: gradient accumulation
+
+    def places(self, batch_size: int) -> np.ndarray:
+        """Return `(replicas, clips)` places in a batch, a row for each replica of this worker."""
+        first = self.worker.number * self.replicas
+        by_replica = np.arange(batch_size).reshape(
+            self.parts, self.worker.count * self.replicas, -1
+        )
+        own = by_replica[:, first : first + self.replicas]
+        return own.swapaxes(0, 1).reshape(self.replicas, -1)
+
+
+class Supply:
+    """Tells whether batches are read as fast as they are used."""
+
+    def __init__(self) -> None:
+        self.batches = 0  # in all
+        self.begun = 0  # of them, those that are read or being read
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to count."""
+        self._looks = self._starved = 0
+
+    def look(self, used: int) -> None:
+        """Count whether a batch is ready, when `used` of them have been used."""
+        if used + READERS + PREFETCHED_BATCHES <= self.batches:  # else there are none to come
+            self._looks += 1
+            # Those being read, and one that may have come with the last.
+            self._starved += self.begun - used <= READERS + 1
+
+    @property
+    def starved_share(self) -> float:
+        """The share of the looks that found no batch ready."""
+        return self._starved / max(1, self._looks)
+
+
+class ClipFeatures:
+    """The features, labels and weights of a split's clips; features are read when asked for.
+
+    Args:
+        stored: the rows of each view that the features are of: the streams, and then, if there
+            are any, the same streams of the mirrored clips.
+        rows: `(clips, views)`: each clip's row of each view; -1 for features of zeros.
+        labels: 0 or 1 for each clip.
+        class_factors: what a clip of label 0 and of label 1 counts in the loss; above 0.
+        frames: that are used of those in the cache; None: all.
+        streams: how many of the views are not mirrored; None: all.
+    """
+
+    def __init__(
+        self,
+        stored: Sequence[FeatureRows],
+        rows: ArrayLike,
+        labels: ArrayLike,
+        class_factors: tuple[float, float] = (1.0, 1.0),
+        frames: int | None = None,
+        streams: int | None = None,
+    ):
+        self.stored = tuple(stored)
+        self.streams = streams or len(self.stored)
+        self.rows = np.asarray(rows, np.int64).reshape(-1, len(self.stored))
+        self.labels = np.asarray(labels, np.int64)
+        self.class_factors = class_factors
+        self.weights = np.asarray(class_factors, np.float32)[self.labels]
+        self.cached_frames = self.stored[0].row_shape[0]
+        self.frames = frames or self.cached_frames
+        self.values = sum(stored.row_shape[1] for stored in self.stored[: self.streams])
+        self.read_error: RunError | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def of(
+        self,
+        places: Sequence[int] | np.ndarray | slice,
+        class_factors: tuple[float, float] | None = None,
+    ) -> "ClipFeatures":
+        """Return the clips at some places, with other class factors if they are given."""
+        return ClipFeatures(
+            self.stored,
+            self.rows[places],
+            self.labels[places],
+            class_factors or self.class_factors,
+            self.frames,
+            self.streams,
+        )
+
+    def batch(
+        self, clips: np.ndarray, mirrored: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the features, labels and weights of a batch; a place of -1 gets zeros.
+
+        Args:
+            clips: `(batch,)` numbers of clips, or -1.
+            mirrored: `(batch,)` bool: which clips are to be mirrored; None: none.
+
+        Returns:
+            `(batch, cached frames, features)` in the dtype on disk, one stream's features after the
+            other's; `(batch, 1)` and `(batch,)` float32.
+        """
+        labels = np.zeros((len(clips), 1), np.float32)
+        weights = np.zeros(len(clips), np.float32)
+        real = clips != PADDING
+        labels[real, 0] = self.labels[clips[real]]
+        weights[real] = self.weights[clips[real]]
+        rows = np.where(real[:, None], self.rows[clips], -1)
+        try:
+            parts = [self._read(stream, rows, mirrored) for stream in range(self.streams)]
+        except RunError as error:
+            self.read_error = error  # for `read_errors`: TensorFlow makes it unrecognizable
+            raise
+        features = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        return features, labels, weights
+
+    def _read(self, stream: int, rows: np.ndarray, mirrored: np.ndarray | None) -> np.ndarray:
+        features = self.stored[stream].read(
+            rows[:, stream].tolist()
+            if mirrored is None
+            else np.where(mirrored, -1, rows[:, stream]).tolist()
+        )
+        if mirrored is not None and mirrored.any():
+            other = self.streams + stream
+            features[mirrored] = self.stored[other].read(rows[mirrored, other].tolist())
+        return features
+
+    def in_batches(
+        self,
+        orders: tf.data.Dataset,
+        batch_size: int,
+        augmentations: Sequence[str] = (),
+        seed: int = 0,
+        supply: Supply | None = None,
+        share: Share | None = None,
+    ) -> tf.data.Dataset:
+        """Return the batches of a dataset of `(epoch, order)`, each order padded to whole batches.
+
+        Without augmentations, of the frames in the cache those are taken that are evenly spread.
+        Of several workers, each reads its share; a batch of each of its replicas, in turn.
+        """
+        supply = supply or Supply()
+        own = np.arange(batch_size) if share is None else share.places(batch_size).ravel()
+        # Which of the clips that are read are kept in the end.
+        kept = None
+        if OF_WHOLE_BATCHES & set(augmentations) and len(own) < batch_size:
+            own, kept = np.arange(batch_size), own
+        steps = steps_per_epoch(len(self), batch_size)
+        dtype = tf.as_dtype(self.stored[0].dtype)
+
+        def places(epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
+            padding = [[0, steps * batch_size - len(self)]]
+            padded = tf.pad(order, padding, constant_values=PADDING)
+            numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
+            batches = tf.reshape(padded, [steps, batch_size])
+            if len(own) < batch_size:
+                batches = tf.gather(batches, own, axis=1)
+            return tf.data.Dataset.from_tensor_slices((numbers, batches))
+
+        def read(step: int, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            supply.begun = max(supply.begun, int(step) + 1)
+            mirrored = None
+            if "flip" in augmentations:
+                mirrored = np.random.default_rng([seed, step]).random(batch_size)[own] < 0.5
+            return self.batch(clips, mirrored)
+
+        def gather(step: tf.Tensor, clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            x, y, weights = tf.numpy_function(
+                read, [step, clips], (dtype, tf.float32, tf.float32), stateful=False
+            )
+            x = tf.ensure_shape(x, (len(own), self.cached_frames, self.values))
+            y = tf.ensure_shape(y, (len(own), 1))
+            weights = tf.ensure_shape(weights, (len(own),))
+            if self.frames == self.cached_frames and not set(augmentations) - {"flip"}:
+                return x, y, weights
+            random = tf.stack([tf.constant(seed, tf.int64), step])
+            part = (batch_size, own) if len(own) < batch_size else None
+            batch = augment(x, y, weights, random, self.frames, augmentations, part)
+            return batch if kept is None else tuple(tf.gather(each, kept) for each in batch)
+
+        batches = orders.flat_map(places).map(
+            gather, num_parallel_calls=READERS, deterministic=True
+        )
+        if share is not None and share.replicas > 1:
+            batches = batches.flat_map(
+                lambda *batch: tf.data.Dataset.from_tensor_slices(
+                    tuple(tf.stack(tf.split(each, share.replicas)) for each in batch)
+                )
+            )
+        options = tf.data.Options()
+        options.autotune.enabled = False  # its thread holds up the end of `fit` for seconds
+        return batches.prefetch(PREFETCHED_BATCHES).with_options(options)
+
+
+@contextlib.contextmanager
+def read_errors(splits: Iterable[ClipFeatures]) -> Iterator[None]:
+    """Raise the `RunError` of a row that could not be read, not what TensorFlow makes of it."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        for clips in splits:
+            if clips.read_error:
+                raise clips.read_error from error
+        raise
+
+
+def training_batches(
+    clips: ClipFeatures,
+    order: ClipOrder,
+    batch_size: int,
+    first_epoch: int,
+    epochs: int,
+    augmentations: Sequence[str] = (),
+    supply: Supply | None = None,
+    share: Share | None = None,
+) -> tf.data.Dataset:
+    """Return the batches of epochs `first_epoch` to `epochs - 1`, one epoch after the other.
+
+    Each epoch is in its `order`; the end of its last batch is padded with clips of weight 0, so
+    that every step has one shape. An epoch has `steps_per_epoch` batches.
+    """
+
+    def of_epoch(epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        clips_of_epoch = tf.numpy_function(
+            lambda epoch: order.of_epoch(int(epoch)), [epoch], tf.int64, stateful=False
+        )
+        return epoch, tf.ensure_shape(clips_of_epoch, (len(clips),))
+
+    orders = tf.data.Dataset.range(first_epoch, epochs).map(of_epoch)
+    if supply:
+        supply.batches = epochs * steps_per_epoch(len(clips), batch_size)
+    return clips.in_batches(orders, batch_size, augmentations, order.seed, supply, share)
+
+
+def evaluation_batches(
+    clips: ClipFeatures, batch_size: int, share: Share | None = None
+) -> tf.data.Dataset:
+    """Return every clip once, in order, the last batch padded as in training."""
+    order = np.arange(len(clips), dtype=np.int64)[np.newaxis]
+    orders = tf.data.Dataset.from_tensor_slices((np.zeros(1, np.int64), order))
+    return clips.in_batches(orders, batch_size, share=share)
+
+
+def for_workers(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.data.Dataset:
+    """Return what `fit` reads under a strategy over several workers, from this one's share.
+
+    It never ends: else the workers would ask each other before each step whether there is more.
+    """
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    endless = batches.repeat().with_options(options)
+    return strategy.distribute_datasets_from_function(lambda context: endless)
+
+
+def sample_features(clips: ClipFeatures, batch_size: int, seed: int, limit: int) -> tf.data.Dataset:
+    """Return about `limit` clips' features, in batches, drawn at random and without padding."""
+    batches = training_batches(clips, ClipOrder(clips.labels, seed), batch_size, 0, 1)
+    batches = batches.take(max(1, limit // batch_size))
+    return batches.map(lambda features, _, weights: tf.boolean_mask(features, weights > 0))

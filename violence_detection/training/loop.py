@@ -1,0 +1,158 @@
+"""A classifier trained on some clips, without files: for folds, searches and warm-ups."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from violence_detection.errors import end_if_told
+from violence_detection.settings.schema import Settings
+from violence_detection.training.batches import (
+    ClipFeatures,
+    read_errors,
+    sample_features,
+    steps_per_epoch,
+    training_batches,
+)
+from violence_detection.training.order import ClipOrder
+from violence_detection.training.predictions import violence_probabilities
+from violence_detection.training.trainer import Trainer, class_factors, make_trainer
+
+STANDARDIZE_ON = 2048  # clips: enough for a mean and a deviation
+WARM_UP_EPOCHS = 5  # of the model that says which clips are easy
+
+
+def members(settings: Settings) -> list[Settings]:
+    """Return the settings of each classifier of an ensemble: they differ in their seed."""
+    return [
+        dataclasses.replace(settings, seed=(settings.seed + number) % 2**32)
+        for number in range(settings.ensemble)
+    ]
+
+
+def make_order(settings: Settings, clips: ClipFeatures) -> ClipOrder:
+    """Return the order of the epochs that the settings ask for."""
+    return ClipOrder(
+        clips.labels,
+        settings.seed,
+        settings.sampling == "stratified",
+        settings.hard_mining,
+        settings.epochs if settings.curriculum else 0,
+    )
+
+
+def describe_sampling(settings: Settings) -> str:
+    """Return in words how clips are drawn."""
+    words = [settings.sampling]
+    words += ["hard clips more often"] if settings.hard_mining else []
+    words += ["the easiest first"] if settings.curriculum else []
+    return ", ".join(words)
+
+
+def clip_losses(trainer: Trainer, clips: ClipFeatures, batch_size: int) -> np.ndarray:
+    """Return `(clips,)` float32: each clip's loss, without class factors and dropout."""
+    probabilities = violence_probabilities(trainer.classifier, clips, batch_size)
+    losses = trainer.clip_loss(clips.labels[:, None].astype(np.float32), probabilities[:, None])
+    return keras.ops.convert_to_numpy(losses)
+
+
+class MineHardClips(keras.callbacks.Callback):
+    """Tells the order each clip's loss at every epoch's end; keeps the last two with the model.
+
+    Args:
+        clips: that are trained on.
+        order: that draws them.
+    """
+
+    def __init__(self, clips: ClipFeatures, order: ClipOrder, batch_size: int):
+        super().__init__()
+        self.clips = clips
+        self.order = order
+        self.batch_size = batch_size
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Measure the losses."""
+        losses = clip_losses(self.model, self.clips, self.batch_size)
+        kept = self.model.kept["mined_losses"]
+        self.model.kept["mined_losses"] = np.stack([kept[1], losses])
+        self.order.losses_after(epoch, losses)
+
+
+def prepare_order(
+    settings: Settings,
+    clips: ClipFeatures,
+    order: ClipOrder,
+    trainer: Trainer,
+    policy: str,
+    finished: int = 0,
+) -> list[keras.callbacks.Callback]:
+    """Give `order` the losses that it goes by; return the callbacks that give it those to come.
+
+    A trainer that was restored after `finished` epochs brings them. Else, a curriculum has a
+    warm-up model trained, whose losses say which clips are easy.
+    """
+    if settings.curriculum:
+        if "easiness" not in trainer.kept:
+            plain = dataclasses.replace(
+                settings,
+                curriculum=False,
+                hard_mining=False,
+                epochs=WARM_UP_EPOCHS,
+                warmup_epochs=1,
+            )
+            warm_up = fit(plain, clips, policy)
+            trainer.kept["easiness"] = clip_losses(warm_up, clips, settings.batch_size)
+        order.easiness = trainer.kept["easiness"]
+    if not settings.hard_mining:
+        return []
+    losses = trainer.kept.setdefault("mined_losses", np.zeros((2, len(clips)), np.float32))
+    for epoch in range(max(0, finished - 2), finished):
+        order.losses_after(epoch, losses[epoch - finished])
+    return [MineHardClips(clips, order, settings.batch_size)]
+
+
+def fit(
+    settings: Settings,
+    clips: ClipFeatures,
+    policy: str,
+    after_epoch: Callable[[int, Trainer], None] | None = None,
+) -> Trainer:
+    """Return a trainer after all epochs of `settings`; nothing is chosen, nothing is written.
+
+    Args:
+        clips: to train on; their class factors are set here.
+        policy: Keras dtype policy.
+        after_epoch: called with the number of finished epochs.
+    """
+    keras.utils.set_random_seed(settings.seed)
+    order = make_order(settings, clips)
+    chosen = clips.of(slice(None), class_factors(order.class_counts(), settings))
+    global_batch = settings.batch_size * settings.gradient_accumulation
+    steps = steps_per_epoch(len(chosen), global_batch)
+    with read_errors([chosen]):
+        sample = sample_features(chosen, settings.batch_size, settings.seed, STANDARDIZE_ON)
+        trainer = make_trainer(settings, sample, steps, policy=policy)
+        callbacks = prepare_order(settings, chosen, order, trainer, policy)
+        batches = training_batches(
+            chosen, order, global_batch, 0, settings.epochs, settings.augment
+        )
+        callbacks.append(
+            keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda batch, logs: end_if_told(),
+                on_epoch_end=lambda epoch, logs: after_epoch and after_epoch(epoch + 1, trainer),
+            )
+        )
+        try:
+            trainer.fit(
+                batches,
+                epochs=settings.epochs,
+                steps_per_epoch=steps,
+                callbacks=callbacks,
+                shuffle=False,  # the order is the batches' own
+                verbose=0,
+            )
+        finally:
+            order.end()  # or the batches would wait for losses for ever
+    return trainer

@@ -1,0 +1,36 @@
+"""What a trained classifier says of clips: probabilities of violence, attention."""
+
+import keras
+import numpy as np
+
+from violence_detection.models.classifier import with_attention
+from violence_detection.training.batches import (
+    ClipFeatures,
+    evaluation_batches,
+    read_errors,
+    steps_per_epoch,
+)
+
+
+def violence_probabilities(model: keras.Model, clips: ClipFeatures, batch_size: int) -> np.ndarray:
+    """Return `(clips,)` float32 probabilities of violence, in the clips' order."""
+    batches = evaluation_batches(clips, batch_size).map(lambda features, *_: features)
+    steps = steps_per_epoch(len(clips), batch_size)
+    with read_errors([clips]):
+        probabilities = model.predict(batches, steps=steps, verbose=0)
+    return probabilities[: len(clips), 0].astype(np.float32)
+
+
+def violence_and_attention(
+    model: keras.Model, clips: ClipFeatures, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `(clips,)` probabilities and `(clips, frames)` attention, float32, in one pass."""
+    batches = evaluation_batches(clips, batch_size).map(lambda features, *_: features)
+    steps = steps_per_epoch(len(clips), batch_size)
+    with read_errors([clips]):
+        judged = with_attention(model).predict(batches, steps=steps, verbose=0)
+    probabilities, attention = judged["violence"][:, 0], judged["attention"]
+    return (
+        probabilities[: len(clips)].astype(np.float32),
+        attention[: len(clips)].astype(np.float32),
+    )

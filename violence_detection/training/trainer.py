@@ -1,0 +1,411 @@
+"""The training step: loss, schedule, optimizer, and what Keras's `fit` does with a batch."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike
+
+from violence_detection.errors import RunError
+from violence_detection.models.classifier import STANDARDIZED, STANDARDIZING
+from violence_detection.models.classifier import classifier as build_classifier
+from violence_detection.settings.schema import CLASS_NAMES, FINAL_LEARNING_RATE, Settings
+
+STEPS_PER_EXECUTION = 16  # between two looks at Python, which take a millisecond or two
+LEAST_DEVIATION = 0.1  # of a feature, in mean deviations of all features
+NUMBERS_AT_A_PLACE = 4  # that TensorFlow's generator (Philox) makes of one value of its counter
+KEPT = "kept_"  # begins the names of what is saved beside weights and optimizer
+DEFAULT_FOCAL_ALPHA = 0.25  # Lin et al., https://arxiv.org/abs/1708.02002
+
+
+def class_factors(counts: ArrayLike, settings: Settings) -> tuple[float, float]:
+    """Return what a nonviolent and a violent clip count in the loss: class weight times alpha_t.
+
+    Both correct for imbalance, so alpha is left out by default where class weights are used.
+
+    Args:
+        counts: `(2,)`: how often clips of each class are drawn in an epoch.
+    """
+    weights: tuple[float, float] = (1.0, 1.0)
+    if settings.use_class_weights:
+        drawn = np.asarray(counts, float)
+        balanced = drawn.sum() / (len(CLASS_NAMES) * drawn)
+        weights = settings.class_weights or (float(balanced[0]), float(balanced[1]))
+    alpha = focal_alpha(settings)
+    alphas = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
+    return weights[0] * alphas[0], weights[1] * alphas[1]
+
+
+def focal_alpha(settings: Settings) -> float | None:
+    """Return the alpha that is in force; None: the classes are not told apart by it."""
+    if not settings.use_focal_loss:
+        return None
+    if settings.focal_alpha is None and not settings.use_class_weights:
+        return DEFAULT_FOCAL_ALPHA
+    return settings.focal_alpha
+
+
+def make_loss(settings: Settings) -> keras.losses.Loss:
+    """Return the loss of each clip, `(clips,)`; class factors are applied as clip weights."""
+    if settings.use_focal_loss:
+        return keras.losses.BinaryFocalCrossentropy(
+            gamma=settings.focal_gamma, label_smoothing=settings.label_smoothing, reduction=None
+        )
+    return keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing, reduction=None)
+
+
+def make_schedule(
+    learning_rate: float, warmup_steps: int, steps: int, kind: str = "cosine"
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Return a rate of 0 at step 0, `learning_rate` at `warmup_steps`, 1e-7 at `steps - 1`.
+
+    Linear, then a cosine (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983); of the kind
+    "constant", it stays at `learning_rate` after the warm-up.
+    """
+    if kind == "constant":
+        return keras.optimizers.schedules.PolynomialDecay(
+            0.0 if warmup_steps else learning_rate, max(1, warmup_steps), learning_rate
+        )
+    decay_steps = max(1, steps - 1 - warmup_steps)
+    alpha = FINAL_LEARNING_RATE / learning_rate
+    if not warmup_steps:
+        return keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps, alpha)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, decay_steps, alpha, warmup_target=learning_rate, warmup_steps=warmup_steps
+    )
+
+
+class SummedGradientsAdam(keras.optimizers.Adam):
+    """Adam for gradients that are already summed over the replicas, in one pass over each weight.
+
+    Keras's own clips each replica's gradient before it adds them up, so that the same global
+    batch trains differently on two replicas than on one; and it tells an overflow of the loss
+    scale from the first replica's gradients alone. Its update is the same formula in ten passes.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
+        """Update a weight and its two moments."""
+        index = self._get_variable_index(variable)
+        step = tf.cast(self.iterations.value + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
+            beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
+            lr=tf.cast(learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+class DropoutByPlace(keras.layers.Dropout):
+    """Dropout that drops of each clip what it would drop were the batch on one replica.
+
+    Keras's own draws the same numbers on each replica, so that what is trained depends on their
+    number. A random number is a function of seed and place: a replica draws those of its own.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Drop, if it is training on replicas."""
+        replica = tf.distribute.get_replica_context()
+        if not training or self.rate == 0 or replica is None:
+            return super().call(inputs, training=training)
+        clips, *shape = inputs.shape
+        replicas, own = replica.num_replicas_in_sync, replica.replica_id_in_sync_group
+        seed = tf.cast(self.seed_generator.next(), tf.int32)
+        before = int(tf.get_static_value(own)) * math.prod((clips, *shape))
+        if before % NUMBERS_AT_A_PLACE:
+            whole = (replicas * clips, *shape)
+            numbers = tf.random.stateless_uniform(whole, seed, dtype=inputs.dtype)
+            numbers = numbers[own * clips : (own + 1) * clips]
+        else:
+            key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+            numbers = tf.raw_ops.StatelessRandomUniformV2(
+                shape=inputs.shape,
+                key=key,
+                counter=counter + tf.constant([before // NUMBERS_AT_A_PLACE, 0], tf.uint64),
+                alg=tf.random.Algorithm.AUTO_SELECT.value,
+                dtype=inputs.dtype,
+            )
+        return tf.where(numbers >= self.rate, inputs * (1 / (1 - self.rate)), 0)
+
+
+def make_optimizer(
+    schedule: keras.optimizers.schedules.LearningRateSchedule | float,
+    clipnorm: float,
+    loss_scaling: bool,
+) -> keras.optimizers.Optimizer:
+    """Return Adam with each gradient clipped to `clipnorm` (0: not), with dynamic loss scaling."""
+    adam = SummedGradientsAdam(schedule, clipnorm=clipnorm or None)
+    return keras.optimizers.LossScaleOptimizer(adam) if loss_scaling else adam
+
+
+def is_over_workers() -> bool:
+    """Return whether the strategy in whose scope this is called is over several workers."""
+    return isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def standardize_on(classifier: keras.Model, batches: tf.data.Dataset) -> None:
+    """Set the classifier's two standardizing layers from `(clips, frames, features)` batches.
+
+    A feature that is (nearly) constant in the sample is divided by a tenth of the features' mean
+    deviation, not by its own: many of fc2's values are 0 in most clips, and where one is not, it
+    would be multiplied by ten million.
+    """
+    for name in STANDARDIZING:
+        layer = classifier.get_layer(name)
+        inputs = keras.Model(classifier.input, layer.input)
+        layer.adapt(batches.map(inputs))
+        variance = keras.ops.convert_to_numpy(layer.adapt_variance)
+        least = LEAST_DEVIATION * np.sqrt(variance).mean()
+        layer.adapt_variance.assign(np.maximum(variance, least**2))
+        layer.finalize_state()
+
+
+class Trainer(keras.Model):
+    """What `fit` trains: a classifier with its loss, one optimizer step per batch.
+
+    A batch is `(features, labels, weights)` as `input_pipeline` makes it. A weight is the clip's
+    factor in the loss; clips of weight 0 are padding and count nowhere. The loss of a batch is
+    the mean over the places of the global batch, whatever the number of replicas. What is told as
+    the loss is the clips' own, without the L2 penalty: that falls whether or not anything is
+    learned, and early stopping would wait for it.
+
+    Args:
+        classifier: from `(clips, frames, features)` to `(clips, 1)` probabilities.
+        loss: gives one value per clip.
+        xla: compile each replica's forward and backward pass. The whole step cannot be compiled:
+            with two replicas it would touch a variable on another device.
+        gradient_accumulation: parts that a batch is computed in, one after the other; the
+            gradient is the mean over all. Keras's own accumulation fails on two replicas.
+        steps, validation_steps: that `fit` makes in an epoch.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        loss: keras.losses.Loss,
+        xla: bool = False,
+        gradient_accumulation: int = 1,
+        steps: int = 1,
+        validation_steps: int = 1,
+    ):
+        super().__init__(name="trainer")
+        self.kept: dict[str, np.ndarray] = {}  # beside the weights, what the next epochs go by
+        self.steps_of_pass = {"train": steps, "test": validation_steps}
+        self.classifier = classifier
+        self.clip_loss = loss
+        self.gradient_accumulation = gradient_accumulation
+        self.mean_loss = keras.metrics.Mean(name="loss")
+        self.accuracy = keras.metrics.BinaryAccuracy(name="accuracy")
+        self.auc = keras.metrics.AUC(name="auc")
+        self._gradients_of = (
+            tf.function(self.gradients, jit_compile=True) if xla else self.gradients
+        )
+        # What comes before the first weight has no gradient: it is computed apart, by XLA in one
+        # pass instead of ten. Not on a GPU unless asked: XLA needs more of CUDA to be installed.
+        standardized = [classifier.get_layer(name).output for name in STANDARDIZED]
+        standardize = keras.Model(classifier.input, standardized)
+        self._standardize = tf.function(
+            lambda features: standardize(features),
+            jit_compile=xla or not tf.config.list_logical_devices("GPU"),
+        )
+        judge = keras.Model(standardized, classifier.output)
+        self._judge = lambda inputs, training: judge(inputs, training=training)
+        self.built = True
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """What `fit` reports and resets each epoch."""
+        return [self.mean_loss, self.accuracy, self.auc]
+
+    def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Return the classifier's probabilities."""
+        return self._judge(self._standardize(features), training)
+
+    def gradients(
+        self, features: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, scale: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Return this replica's share of the gradients, and each clip's loss and probability.
+
+        Args:
+            scale: what the loss is multiplied by before it is differentiated.
+        """
+        standardized = self._standardize(features)
+        with tf.GradientTape() as tape:
+            probabilities = self._judge(standardized, training=True)
+            losses = self.clip_loss(labels, probabilities)
+            penalty = tf.add_n(self.classifier.losses) if self.classifier.losses else 0.0
+            share = tf.reduce_mean(losses * weights) + penalty
+            share *= scale
+        gradients = tape.gradient(share, self.classifier.trainable_weights)
+        return gradients, losses * weights, probabilities
+
+    def save_state(self, path: Path) -> None:
+        """Write all that training goes on from: weights, optimizer, loss scale; as an .npz file.
+
+        Not by Keras's `save_weights`: HDF5 crashes the process when the disk is full.
+        """
+        variables = self._state()
+        values = {name: keras.ops.convert_to_numpy(v) for name, v in variables.items()}
+        kept = {KEPT + name: values for name, values in self.kept.items()}
+        np.savez(path, allow_pickle=False, **values, **kept)
+
+    def load_state(self, path: Path) -> None:
+        """Take up what `save_state` wrote.
+
+        Raises:
+            RunError: it is of another model or optimizer.
+        """
+        variables = self._state()
+        with np.load(path, allow_pickle=False) as values:
+            kept = [name for name in values.files if name.startswith(KEPT)]
+            shapes = {name: values[name].shape for name in values.files if name not in kept}
+            if shapes != {name: tuple(variable.shape) for name, variable in variables.items()}:
+                raise RunError(
+                    f"{path} is of another model or another version of this program: --fresh to "
+                    "start anew"
+                )
+            for name, variable in variables.items():
+                variable.assign(values[name])
+            self.kept = {name.removeprefix(KEPT): values[name] for name in kept}
+
+    def _state(self) -> dict[str, keras.Variable]:
+        variables = [*self.classifier.variables, *self.optimizer.variables]
+        return {f"{number:03d}": variable for number, variable in enumerate(variables)}
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # Everything is built. Keras's takes a batch, in `evaluate` from where the last one ended.
+        pass
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Make what `fit` calls for its next steps."""
+        if force or self.train_function is None:  # type: ignore[has-type]
+            self.train_function = self._steps_at_once(self.train_step, self.steps_of_pass["train"])
+
+    def make_test_function(self, force: bool = False) -> None:
+        """Make what `evaluate` calls for its next steps."""
+        if force or self.test_function is None:  # type: ignore[has-type]
+            self.test_function = self._steps_at_once(self.test_step, self.steps_of_pass["test"])
+
+    def _steps_at_once(
+        self, step: Callable[[Any], Any], steps_of_pass: int
+    ) -> Callable[[Any], dict[str, Any]]:
+        """Return a function that makes `steps_per_execution` steps and returns the metrics.
+
+        The last time of a pass, it makes as many as are left. Keras's own asks the data before
+        each step whether there is one more, which fails on two replicas.
+        """
+        strategy = self.distribute_strategy
+        step = tf.autograph.experimental.do_not_convert(step)
+        done = 0
+
+        @tf.function
+        def make_steps(batches: Any, steps: tf.Tensor) -> dict[str, Any]:
+            for _ in tf.range(steps):
+                strategy.run(step, args=(next(batches),))
+            return self.get_metrics_result()
+
+        def make_next_steps(batches: Any) -> dict[str, Any]:
+            nonlocal done
+            steps = min(self.steps_per_execution, steps_of_pass - done)
+            done = (done + steps) % steps_of_pass
+            return make_steps(batches, tf.constant(steps))
+
+        return make_next_steps
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> None:
+        """Make one optimizer step on this replica's part of a batch."""
+        replica = tf.distribute.get_replica_context()
+        parts = self.gradient_accumulation
+        scale = self.optimizer.scale_loss(tf.ones(())) / (replica.num_replicas_in_sync * parts)
+        gradients = None
+        for part in zip(*(tf.split(values, parts) for values in data), strict=True):
+            features, labels, weights = part
+            added, losses, probabilities = self._gradients_of(features, labels, weights, scale)
+            pairs = zip(gradients or added, added, strict=True)
+            gradients = [total + new for total, new in pairs] if gradients else added
+            self._count(losses, probabilities, labels, weights)
+        gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        self.optimizer.apply_gradients(
+            zip(gradients, self.classifier.trainable_weights, strict=True)
+        )
+
+    def test_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> None:
+        """Count loss and metrics of this replica's part of a batch."""
+        features, labels, weights = data
+        probabilities = self.call(features, training=False)
+        losses = self.clip_loss(labels, probabilities) * weights
+        self._count(losses, probabilities, labels, weights)
+
+    def _count(
+        self, losses: tf.Tensor, probabilities: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+    ) -> None:
+        real = tf.cast(weights > 0, tf.float32)
+        labels = tf.round(labels)  # of two clips that are mixed, the one that there is more of
+        self.mean_loss.update_state(losses, sample_weight=real)
+        self.accuracy.update_state(labels, probabilities, sample_weight=real)
+        self.auc.update_state(labels, probabilities, sample_weight=real)
+
+
+def make_trainer(
+    settings: Settings,
+    sample: tf.data.Dataset,
+    steps: int,
+    validation_steps: int = 1,
+    policy: str = "float32",
+) -> Trainer:
+    """Return a trainer with a new classifier, ready for `fit`; to be called in a strategy's scope.
+
+    Args:
+        sample: training features, `(clips, frames, features)` batches, to standardize on.
+        steps: optimizer steps per epoch.
+        validation_steps: batches of a validation.
+        policy: Keras dtype policy; "mixed_float16" brings loss scaling.
+    """
+    frames, features = sample.element_spec.shape[1:]
+    classifier = build_classifier(
+        frames,
+        features,
+        dropout=settings.dropout,
+        l2=settings.l2,
+        head=settings.head,
+        projection=settings.projection,
+        units=settings.units,
+        dtype=policy,
+        fused_kernel=not settings.xla,
+        dropout_layer=DropoutByPlace if is_over_workers() else keras.layers.Dropout,
+    )
+    standardize_on(classifier, sample)
+    schedule = make_schedule(
+        settings.learning_rate,
+        settings.warmup_epochs * steps,
+        settings.epochs * steps,
+        settings.schedule,
+    )
+    optimizer = make_optimizer(schedule, settings.clipnorm, policy == "mixed_float16")
+    trainer = Trainer(
+        classifier,
+        make_loss(settings),
+        settings.xla,
+        settings.gradient_accumulation,
+        steps,
+        validation_steps,
+    )
+    trainer.compile(
+        optimizer=optimizer,
+        jit_compile=False,  # it compiles itself what it can
+        steps_per_execution=STEPS_PER_EXECUTION,
+    )
+    optimizer.build(classifier.trainable_variables)
+    return trainer

@@ -3,7 +3,7 @@
 import sys
 
 from violence_detection.commands.predict import main
-from violence_detection.errors import leave
+from violence_detection.runtime.interrupts import leave
 
 if __name__ == "__main__":
     leave(main(sys.argv[1:]))

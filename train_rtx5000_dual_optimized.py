@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from violence_detection.errors import GOES_ON, RunError, UserError, leave, run_or_explain
+from violence_detection.errors import RunError, UserError
+from violence_detection.runtime.interrupts import leave, run_or_explain
 from violence_detection.settings.schema import (
     CLASS_NAMES,
     SPLITS,
@@ -25,6 +26,8 @@ from violence_detection.settings.schema import (
     as_json,
     parse_settings,
 )
+
+log = logging.getLogger("violence_detection")
 
 EXTRACTIONS = 3  # until no row is damaged: more than one is rare, more than two is the disk
 SHOWN = 5  # of what may be thousands of pairs or clips; the log file and the results have all
@@ -43,13 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.ExitStack() as held:  # folders that no other run may write meanwhile
             return train(settings, held)
 
-    return run_or_explain(job, debug, GOES_ON)
+    return run_or_explain(job, debug, resumable=True)
 
 
 def train(settings: Settings, held: contextlib.ExitStack) -> int:
     """Run the job that `settings` describe; what it takes hold of is let go with `held`."""
     started = time.perf_counter()
-    from violence_detection.runtime.stage_clock import TEST, StageClock, held_up_by
+    from violence_detection.runtime.stage_clock import TEST, StageClock, bottleneck
 
     clock = StageClock()
 
@@ -95,7 +98,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         RunDirectory,
         versions,
     )
-    from violence_detection.runtime.logs import log, native_messages_to, start_log
+    from violence_detection.runtime.logs import native_messages_to, start_log
     from violence_detection.storage.object_store import clips_folder
 
     if worker.is_chief:
@@ -332,7 +335,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         )
     log.info("features took %.1f s", time.perf_counter() - extraction_started)
     used = utilization(monitor.take())
-    if held_up := held_up_by(used, clock.seconds):
+    if held_up := bottleneck(used, clock.seconds):
         log.warning("GPUs computed %.0f %% of the time for features. Held up by %s", used, held_up)
     clock.begin("checks")
 
@@ -536,11 +539,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from violence_detection.runtime.progress import Progress
     from violence_detection.training.callbacks import (
         EarlyStopping,
-        EndIfTold,
         FinishEpoch,
         SayFirstStep,
         SeedEpoch,
         ShowProgress,
+        StopOnInterrupt,
         TimeStages,
         make_good_best_model,
         write_models_of_last_epoch,
@@ -631,7 +634,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 profiles = [Profile(run / TENSORBOARD)] if profiled else []
                 callbacks = [
                     TimeStages(member_run, clock, supply),
-                    EndIfTold(),
+                    StopOnInterrupt(),
                     SeedEpoch(of_member.seed),
                     SayFirstStep(started if member_run is run else None),
                     ShowProgress(progress, len(train), global_batch),
@@ -744,7 +747,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     if len(best_models) > 1:
         best, best_name = average_of(best_models), ENSEMBLE_MODEL
         replace_file(run / best_name, best.save)
-        run.vouch_for(best_name, epoch=0)
+        run.record_checksum(best_name, epoch=0)
     for member in member_runs:
         for path in member.damaged_checkpoints():
             log.warning("%s is gone or damaged (its checksum differs): do not use it", path)

@@ -51,7 +51,9 @@ def measure(
     differences = []
 
     def predict() -> None:
-        for row, verdict in zip(rows, detector.judge_clips([c.path for c in tested]), strict=True):
+        for row, verdict in zip(
+            rows, detector.predict_clips([c.path for c in tested]), strict=True
+        ):
             if verdict.probability is None:
                 raise SystemExit(f"{row['clip']}: {verdict.error}")
             differences.append(abs(verdict.probability - float(row["probability"])))

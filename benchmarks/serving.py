@@ -2,9 +2,9 @@
 
     python -m benchmarks.serving --checkpoint-dir checkpoints --dataset-path DIR --json FILE
 
-Load: clients of Locust on loopback, and before and after them `judge_clips`, as predict.py runs it,
-on the same clips in a process of its own. Memory: what server and decoders take while small drawn
-clips are sent. Fuzz: mutated clips and malformed forms. Exit status 1 if a target is missed.
+Load: clients of Locust on loopback, and before and after them `predict_clips`, as predict.py runs
+it, on the same clips in a process of its own. Memory: what server and decoders take while small
+drawn clips are sent. Fuzz: mutated clips and malformed forms. Exit status 1 if a target is missed.
 """
 
 import contextlib
@@ -36,7 +36,8 @@ import psutil
 from benchmarks.command import make_parser, print_report
 from benchmarks.fuzz_clips import mutate, originals
 from benchmarks.timing import in_own_process
-from violence_detection.errors import UserError, explain
+from violence_detection.errors import UserError
+from violence_detection.runtime.interrupts import explain
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("load", "memory", "fuzz")
@@ -234,12 +235,12 @@ def run_locust(flags: Any, server: Server, clips: Sequence[Path], folder: Path) 
 def predict_rate(
     checkpoint_dir: Path, vgg19_weights: str | None, clips: Sequence[Path], seconds: float
 ) -> float:
-    """Return how many clips a second `judge_clips` judges, once it runs."""
+    """Return how many clips a second `predict_clips` judges, once it runs."""
     from violence_detection.inference.detector import load_detector
 
     detector = load_detector(checkpoint_dir, vgg19_weights)
     at_once = detector.clips_at_once
-    with contextlib.closing(detector.judge_clips(itertools.cycle(clips))) as verdicts:
+    with contextlib.closing(detector.predict_clips(itertools.cycle(clips))) as verdicts:
         for _ in itertools.islice(verdicts, 2 * at_once):  # the first pass takes longest
             pass
         began = now = time.perf_counter()

@@ -165,7 +165,7 @@ def trained(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def not_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a run that is told to end take its time: after `GRACE` it would end the tests."""
-    monkeypatch.setattr("violence_detection.errors.GRACE", 600.0)
+    monkeypatch.setattr("violence_detection.runtime.interrupts.GRACE", 600.0)
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:

@@ -12,7 +12,12 @@ import pytest
 from tests.conftest import ROOT
 from violence_detection.commands import export
 from violence_detection.commands.export import main
-from violence_detection.export.runtimes import judge_clips, open_litert, open_onnx, open_saved_model
+from violence_detection.export.runtimes import (
+    open_litert,
+    open_onnx,
+    open_saved_model,
+    predict_clips,
+)
 from violence_detection.export.validation_clips import cached_features, clips_of_split
 from violence_detection.inference.detector import load_detector
 from violence_detection.storage.files import read_json
@@ -54,14 +59,14 @@ def test_every_format_is_written_run_and_compared(
     detector = load_detector(trained / "run")
     clips = clips_of_split(trained / "run", "val", drawn_clips)
     features = np.stack(list(cached_features(detector, clips, trained / "cache").values()))
-    expected = detector.judge_features(features)
+    expected = detector.predict_features(features)
     one_each = [{"features": one[None].astype(np.float32)} for one in features]
     for judge in (
         open_saved_model(tmp_path / "saved_model" / "1"),
         open_litert(tmp_path / "detector.tflite"),
         open_onnx(tmp_path / "detector.onnx"),
     ):
-        probabilities, attention = judge_clips(judge, one_each, at_once=3)
+        probabilities, attention = predict_clips(judge, one_each, at_once=3)
         # The run was trained and tested in bfloat16, where the CPU has it.
         np.testing.assert_allclose(probabilities, expected.probabilities, atol=0.02)
         np.testing.assert_allclose(attention, expected.attention, atol=0.02)

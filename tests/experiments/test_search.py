@@ -29,7 +29,7 @@ from violence_detection.experiments.search import (
     write_config,
 )
 from violence_detection.runtime.devices import find_devices, make_strategy
-from violence_detection.runtime.logs import log
+from violence_detection.runtime.logs import package_log
 from violence_detection.settings.schema import Settings, parse_settings
 from violence_detection.training.trainer import Trainer, make_loss, make_trainer
 
@@ -361,17 +361,18 @@ def test_search_says_a_line_per_trial_and_no_more(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "what? {a} #name%20"
-    level = log.level
-    log.setLevel(logging.INFO)
-    log.addHandler(caplog.handler)
+    level = package_log.level
+    package_log.setLevel(logging.INFO)
+    package_log.addHandler(caplog.handler)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             tune(Settings(), closeness, 3, path, SMALL_SPACE)
     finally:
-        log.removeHandler(caplog.handler)
-        log.setLevel(level)
-    lines = [record.getMessage() for record in caplog.records if record.name == log.name]
+        package_log.removeHandler(caplog.handler)
+        package_log.setLevel(level)
+    records = [r for r in caplog.records if r.name.startswith(package_log.name)]
+    lines = [record.getMessage() for record in records]
     lines = list(dict.fromkeys(lines))  # twice where the log propagates
     assert len(lines) == 3
     assert lines[0].startswith("trial 0 (1 of 3)  score -1.8229  learning_rate 0.001 dropout 0.5")

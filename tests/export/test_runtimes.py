@@ -8,7 +8,7 @@ from violence_detection.export.runtimes import (
     MOST_TURNS,
     Judge,
     compare,
-    judge_clips,
+    predict_clips,
     time_in_turns,
 )
 
@@ -39,7 +39,7 @@ def test_clips_are_judged_in_batches_and_a_fixed_one_is_filled(
 ) -> None:
     seen: list[int] = []
     values = np.arange(7.0)
-    probabilities, attention = judge_clips(judge_of(batch, seen), clips_of(values), at_once=3)
+    probabilities, attention = predict_clips(judge_of(batch, seen), clips_of(values), at_once=3)
     np.testing.assert_array_equal(probabilities, values)
     np.testing.assert_array_equal(attention, np.stack([values, values], axis=1))
     assert seen == expected

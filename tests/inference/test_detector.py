@@ -16,7 +16,7 @@ from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.inference.detector import (
     CLASSIFIED_AT_ONCE,
     Detector,
-    Verdict,
+    Prediction,
     load_detector,
 )
 from violence_detection.storage.files import file_checksum, read_json, write_json
@@ -41,7 +41,9 @@ def predictions(trained: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def assert_as_predicted(verdicts: Sequence[Verdict], predicted: Sequence[dict[str, str]]) -> None:
+def assert_as_predicted(
+    verdicts: Sequence[Prediction], predicted: Sequence[dict[str, str]]
+) -> None:
     for verdict, row in zip(verdicts, predicted, strict=True):
         assert verdict.error is None
         assert verdict.probability == pytest.approx(float(row["probability"]), abs=2e-6)
@@ -54,7 +56,7 @@ def test_clips_are_judged_as_in_the_runs_own_test(
     detector: Detector, predictions: list[dict[str, str]], drawn_clips: Path
 ) -> None:
     paths = [drawn_clips / row["clip"] for row in predictions]
-    verdicts = list(detector.judge_clips(paths, TIMEOUT))
+    verdicts = list(detector.predict_clips(paths, TIMEOUT))
     assert [verdict.path for verdict in verdicts] == paths
     assert_as_predicted(verdicts, predictions)
     assert len({verdict.probability for verdict in verdicts}) > 4  # not all the same
@@ -78,7 +80,7 @@ def test_images_and_cached_features_are_judged_alike(
     expected = np.concatenate(cached, axis=2)[:, detector.shown]
     assert features.dtype == np.float16
     np.testing.assert_allclose(features, expected, rtol=2e-3, atol=1e-3)
-    judged, again = detector.judge_features(expected), detector.judge_images(images)
+    judged, again = detector.predict_features(expected), detector.predict_images(images)
     np.testing.assert_allclose(judged.probabilities, again.probabilities, atol=1e-5)
     np.testing.assert_allclose(judged.attention.sum(axis=1), 1, rtol=1e-5)
 
@@ -87,17 +89,17 @@ def test_images_and_cached_features_are_judged_alike(
 def test_a_clip_is_judged_the_same_in_any_company(detector: Detector, count: int) -> None:
     random = np.random.default_rng(0)
     features = random.random((count, 4, detector.values)).astype(np.float16)
-    judged = detector.judge_features(features)
+    judged = detector.predict_features(features)
     assert judged.probabilities.shape == (count,)
     assert judged.attention.shape == (count, 4)
-    alone = [detector.judge_features(features[n : n + 1]).probabilities[0] for n in range(count)]
+    alone = [detector.predict_features(features[n : n + 1]).probabilities[0] for n in range(count)]
     np.testing.assert_array_equal(judged.probabilities, alone)
 
 
 def test_features_that_are_not_finite_have_no_probability(detector: Detector) -> None:
     features = np.zeros((3, 4, detector.values), np.float16)
     features[1, 2, 3] = np.inf
-    probabilities = detector.judge_features(features).probabilities
+    probabilities = detector.predict_features(features).probabilities
     np.testing.assert_array_equal(np.isnan(probabilities), [False, True, False])
     assert probabilities[0] == probabilities[2]
 
@@ -110,7 +112,7 @@ def test_bad_clips_have_their_reason_in_their_place(
     good = [drawn_clips / row["clip"] for row in predictions[:5]]
     gone, empty, text = (tmp_path / f"{name}.mp4" for name in ("gone", "empty", "text"))
     paths = [empty, good[0], gone, *good[1:4], text, good[4], empty]
-    verdicts = list(detector.judge_clips(iter(paths), TIMEOUT))
+    verdicts = list(detector.predict_clips(iter(paths), TIMEOUT))
     assert [verdict.path for verdict in verdicts] == paths
     reasons = {verdict.path: verdict.error for verdict in verdicts if verdict.error}
     assert reasons == {
@@ -124,7 +126,7 @@ def test_bad_clips_have_their_reason_in_their_place(
 
 def test_frames_have_their_times(detector: Detector, tmp_path: Path) -> None:
     draw_clip(tmp_path / "clip.mp4", True, np.random.default_rng(0))  # 24 frames, 12 a second
-    (verdict,) = detector.judge_clips([tmp_path / "clip.mp4"], TIMEOUT)
+    (verdict,) = detector.predict_clips([tmp_path / "clip.mp4"], TIMEOUT)
     # Of six evenly spaced frames, 0 to 23, the classifier is given four.
     positions = np.linspace(0, 23, 6).round()[detector.shown]
     np.testing.assert_allclose(verdict.times, positions / 12, atol=1e-6)
@@ -140,7 +142,7 @@ def test_clips_are_taken_as_they_are_needed(
             taken.append(drawn_clips / predictions[len(taken) % 8]["clip"])
             yield taken[-1]
 
-    verdicts = detector.judge_clips(endless(), TIMEOUT)
+    verdicts = detector.predict_clips(endless(), TIMEOUT)
     first = [next(verdicts) for _ in range(8)]
     verdicts.close()
     assert_as_predicted(first, predictions[:8])

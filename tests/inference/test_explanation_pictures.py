@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from violence_detection.commands.predict import main
-from violence_detection.inference.detector import Detector, Examined, load_detector
+from violence_detection.inference.detector import Detector, PredictedClip, load_detector
 from violence_detection.inference.explanation_pictures import Explanations, HeatMaps, overlay
 from violence_detection.models.classifier import STANDARDIZING, classifier
 from violence_detection.settings.schema import FRAME_SIZE
@@ -22,9 +22,9 @@ def detector(trained: Path) -> Detector:
 
 
 @pytest.fixture(scope="module")
-def examined(detector: Detector, drawn_clips: Path) -> list[Examined]:
+def examined(detector: Detector, drawn_clips: Path) -> list[PredictedClip]:
     paths = sorted((drawn_clips / "test" / "violent").glob("*.mp4"))
-    return list(detector.examine_clips(paths, TIMEOUT, with_pictures=True))
+    return list(detector.predict_with_inputs(paths, TIMEOUT, with_pictures=True))
 
 
 def with_classifier(detector: Detector, layer: str, values: int) -> Detector:
@@ -37,7 +37,7 @@ def with_classifier(detector: Detector, layer: str, values: int) -> Detector:
     return dataclasses.replace(detector, classifier=model, recipes=(recipe,), computation="float32")
 
 
-def test_heat_is_where_clips_move(detector: Detector, examined: Sequence[Examined]) -> None:
+def test_heat_is_where_clips_move(detector: Detector, examined: Sequence[PredictedClip]) -> None:
     maps, difference = HeatMaps(detector), detector.streams.index("difference")
     heat = [maps.of_frames(one.features, one.clip.images, range(4)) for one in examined]
     assert heat[0].shape == (4, 2, FRAME_SIZE, FRAME_SIZE)
@@ -49,7 +49,7 @@ def test_heat_is_where_clips_move(detector: Detector, examined: Sequence[Examine
 
 
 def test_map_is_the_channels_weighted_by_their_gradients(
-    detector: Detector, examined: Sequence[Examined]
+    detector: Detector, examined: Sequence[PredictedClip]
 ) -> None:
     """The paper's equations 1 and 2, with gradients from differences."""
     small = with_classifier(detector, "block1_pool", 64)
@@ -73,7 +73,7 @@ def test_map_is_the_channels_weighted_by_their_gradients(
 
 
 def test_layer_without_a_map_is_explained_by_the_last_convolution(
-    detector: Detector, examined: Sequence[Examined]
+    detector: Detector, examined: Sequence[PredictedClip]
 ) -> None:
     images = examined[0].clip.images[1:]
     for layer, values in {"block5_pool": 512, "flatten": 25088}.items():

@@ -21,10 +21,16 @@ from violence_detection.clips.frames import UnreadableClip
 from violence_detection.clips.streams import stream_images
 from violence_detection.clips.video import Sample, Sampling, as_network_sees, frames_of, open_video
 from violence_detection.commands.predict import main
-from violence_detection.errors import Ended, UserError, ended_by_signals
+from violence_detection.errors import UserError
 from violence_detection.inference.detector import Detector, load_detector
 from violence_detection.inference.events import Window
-from violence_detection.inference.live import Figures, LiveEvents, LiveJudge, LiveWatch, LiveWindow
+from violence_detection.inference.live import (
+    Figures,
+    LiveEvents,
+    LivePredictor,
+    LiveWatch,
+    LiveWindow,
+)
 from violence_detection.inference.live_source import (
     Arrival,
     Begun,
@@ -36,7 +42,8 @@ from violence_detection.inference.live_source import (
     Tally,
     sample_source,
 )
-from violence_detection.inference.windows import judge_video, sampling_of
+from violence_detection.inference.windows import predict_video, sampling_of
+from violence_detection.runtime.interrupts import interruptible
 
 TIMEOUT = 60.0  # seconds
 FILE = Source("clip.mp4", "file")
@@ -128,7 +135,9 @@ def watch(
     return watched.run(reader), notices, said
 
 
-def judged(judge: LiveJudge, items: Sequence[tuple[float, Item]], clock: Clock) -> list[LiveWindow]:
+def judged(
+    judge: LivePredictor, items: Sequence[tuple[float, Item]], clock: Clock
+) -> list[LiveWindow]:
     """Return the windows of a source that is played to its end."""
     reader = Played(CAMERA, items, clock)
     windows: list[LiveWindow] = []
@@ -143,10 +152,10 @@ def judged(judge: LiveJudge, items: Sequence[tuple[float, Item]], clock: Clock) 
     return windows
 
 
-def judge_of(detector: Detector, sampling: Sampling, seconds: float, clock: Clock) -> LiveJudge:
+def judge_of(detector: Detector, sampling: Sampling, seconds: float, clock: Clock) -> LivePredictor:
     """Return a judge on a machine on which a pass takes so many seconds."""
     own = working(detector, clock, lambda: seconds)
-    return LiveJudge(own, sampling, sampling.interval(12.0), deque([seconds], 16), clock)
+    return LivePredictor(own, sampling, sampling.interval(12.0), deque([seconds], 16), clock)
 
 
 @pytest.mark.parametrize(("window", "stride"), [(1.0, 0.5), (1.5, 0.4), (0.5, 0.5)])
@@ -154,7 +163,7 @@ def test_file_is_judged_as_it_is_when_it_is_not_live(
     detector: Detector, video: Path, clock: Clock, window: float, stride: float
 ) -> None:
     sampling = sampling_of(detector, window, stride)
-    expected = list(judge_video(detector, video, sampling, TIMEOUT))
+    expected = list(predict_video(detector, video, sampling, TIMEOUT))
     source = Source(str(video), "file")
     items = [
         (clock.now, item)
@@ -162,7 +171,7 @@ def test_file_is_judged_as_it_is_when_it_is_not_live(
         if not isinstance(item, Tally)
     ]
     clock.now = 1000.0
-    judge = LiveJudge(detector, sampling, sampling.interval(12.0), deque([0.001]), clock)
+    judge = LivePredictor(detector, sampling, sampling.interval(12.0), deque([0.001]), clock)
     windows = judged(judge, items, clock)
     judge.end()
     windows += judge.step() or []
@@ -186,14 +195,14 @@ def test_window_is_judged_as_a_clip_of_its_frames(
         for frame in frames_of(open_video(video), 12.0)
     }
     clock.now = 1000.0
-    judge = LiveJudge(detector, sampling, sampling.interval(12.0), deque([0.001]), clock)
+    judge = LivePredictor(detector, sampling, sampling.interval(12.0), deque([0.001]), clock)
     windows = judged(judge, items, clock)
     assert len(windows) > 1
     for found in windows:
         first = times.index(found.window.start)
         frames = np.stack([pictures[round(time, 3)] for time in times[first : first + 6]])
         images = np.stack([stream_images(frames, s)[detector.shown] for s in detector.streams])
-        (probability,) = detector.judge_images(images[None]).probabilities
+        (probability,) = detector.predict_images(images[None]).probabilities
         assert found.window.probability == pytest.approx(probability, abs=1e-5)
 
 
@@ -269,7 +278,7 @@ def test_pause_is_made_good_by_skipping(detector: Detector, clock: Clock) -> Non
         return 20.0 if passes == 50 else 0.01
 
     own = working(detector, clock, seconds)
-    judge = LiveJudge(own, sampling, sampling.interval(12.0), deque([0.01], 16), clock)
+    judge = LivePredictor(own, sampling, sampling.interval(12.0), deque([0.01], 16), clock)
     windows = judged(judge, samples(detector, sampling, 60.0), clock)
     late = [n for n, found in enumerate(windows) if found.lag > 2.0]
     assert len(late) <= 1  # that of the pause itself
@@ -394,7 +403,7 @@ def test_ctrl_c_ends_the_event_and_tells_the_rate(detector: Detector, clock: Clo
     watched = LiveWatch(
         always_violent(detector, clock), sampling, notices.append, said.append, clock
     )
-    with ended_by_signals(), pytest.raises(Ended):
+    with interruptible(), pytest.raises(Interrupted):
         watched.run(reader)
     assert [n["ongoing"] for n in notices] == [True, False]
     assert said[-1].startswith("5 s: ")

@@ -11,8 +11,8 @@ from violence_detection.clips.video import Sample, Sampler, frames_of, open_vide
 from violence_detection.inference.detector import Detector, load_detector
 from violence_detection.inference.events import Window
 from violence_detection.inference.windows import (
-    WindowJudge,
-    judge_video,
+    WindowPredictor,
+    predict_video,
     read_timeline,
     sampling_of,
 )
@@ -56,8 +56,8 @@ def test_window_that_covers_a_clip_is_judged_as_the_clip(
 ) -> None:
     sampling = sampling_of(detector, window, window / 2)
     paths = video_files(drawn_clips / "test")[::3]
-    for path, verdict in zip(paths, detector.judge_clips(paths, TIMEOUT), strict=True):
-        (only,) = judge_video(detector, path, sampling, TIMEOUT)
+    for path, verdict in zip(paths, detector.predict_clips(paths, TIMEOUT), strict=True):
+        (only,) = predict_video(detector, path, sampling, TIMEOUT)
         assert only.probability == pytest.approx(verdict.probability, abs=1e-6)
         assert (only.start, only.end) == pytest.approx((0, 23 / 12))
 
@@ -73,7 +73,7 @@ def test_windows_cover_the_video_and_are_the_same_in_any_batch(
     detector: Detector, long_video: Path
 ) -> None:
     sampling = sampling_of(detector, 2.0, 1.0)
-    windows = list(judge_video(detector, long_video, sampling, TIMEOUT))
+    windows = list(predict_video(detector, long_video, sampling, TIMEOUT))
     assert windows[0].start == 0
     assert windows[-1].end > 12 - 0.5
     steps = np.diff([window.start for window in windows])
@@ -83,7 +83,7 @@ def test_windows_cover_the_video_and_are_the_same_in_any_batch(
         window.end - window.start == pytest.approx(2 - 1 / 12, abs=0.1) for window in windows
     )
     # One sample at a time, as they come from a camera.
-    judge = WindowJudge(detector, sampling, sampling.interval(12.0))
+    judge = WindowPredictor(detector, sampling, sampling.interval(12.0))
     live: list[Window] = []
     for sample in samples_of(long_video, detector, 2.0, 1.0):
         judge.add(sample)
@@ -107,7 +107,7 @@ def test_no_image_is_computed_twice(
 
     monkeypatch.setattr(Detector, "image_features", counted)
     samples = [s for s in samples_of(long_video, detector, 2.0, 0.5) if s.images is not None]
-    windows = list(judge_video(detector, long_video, sampling_of(detector, 2.0, 0.5), TIMEOUT))
+    windows = list(predict_video(detector, long_video, sampling_of(detector, 2.0, 0.5), TIMEOUT))
     assert len(windows) > 20
     assert sum(computed) == 2 * len(samples)  # two streams
     assert sum(computed) < len(windows) * 4 * 2 / 2  # half of what the windows hold

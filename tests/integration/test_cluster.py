@@ -34,7 +34,7 @@ from violence_detection.training.batches import (
     training_batches,
 )
 from violence_detection.training.order import ClipOrder
-from violence_detection.training.trainer import DropoutByPlace
+from violence_detection.training.trainer import ReplicaDropout
 
 SCRIPT = str(ROOT / "train_rtx5000_dual_optimized.py")
 FILES = ("best_model.keras", "detector.json", "report.html", "predictions.csv", "splits.csv")
@@ -254,7 +254,7 @@ def test_dropout_drops_by_place(values: int, dtype: str) -> None:
     batch = tf.ones((6, 5, values), dtype)
     alone = tf.keras.layers.Dropout(0.4, seed=7, dtype=dtype)
     with strategy.scope():
-        by_place = DropoutByPlace(0.4, seed=7, dtype=dtype)
+        by_place = ReplicaDropout(0.4, seed=7, dtype=dtype)
 
     @tf.function
     def drop() -> tf.Tensor:

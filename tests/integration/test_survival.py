@@ -60,7 +60,7 @@ def test_signal_in_training_then_the_same_command(
     _, said = process.communicate(timeout=60)
     assert time.monotonic() - began < 15
     assert process.returncode == status
-    assert "goes on from what is finished" in said
+    assert "Run the same command again to resume." in said
     assert "Traceback" not in said
     assert 2 <= len(figures_of(run)) < 6
     assert main(flags) == 0

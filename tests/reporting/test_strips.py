@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 
 from violence_detection.clips.frames import even_positions, read_frames
-from violence_detection.reporting.strips import JudgedClip, choose_clips, read_strips
+from violence_detection.reporting.strips import ReportedClip, choose_clips, read_strips
 
 FRAMES = 4
 
 
-def judged(*probabilities: float, label: int, threshold: float = 0.5) -> list[JudgedClip]:
+def judged(*probabilities: float, label: int, threshold: float = 0.5) -> list[ReportedClip]:
     """Return clips of one label, named by their probability."""
-    return [JudgedClip(f"{p:.3f} of {label}", label, p, int(p >= threshold)) for p in probabilities]
+    return [
+        ReportedClip(f"{p:.3f} of {label}", label, p, int(p >= threshold)) for p in probabilities
+    ]
 
 
-def names(clips: list[JudgedClip]) -> list[str]:
+def names(clips: list[ReportedClip]) -> list[str]:
     return [clip.name for clip in clips]
 
 

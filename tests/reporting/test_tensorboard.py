@@ -341,7 +341,7 @@ def test_two_replicas_draw_what_the_model_says(clips: ClipFeatures, tmp_path: Pa
 def test_of_many_validation_clips_some_are_judged_and_it_says_so(
     clips: ClipFeatures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("violence_detection.reporting.tensorboard.JUDGED_CLIPS", 10)
+    monkeypatch.setattr("violence_detection.reporting.tensorboard.PREDICTED_CLIPS", 10)
     run = RunDirectory(tmp_path / "run")
     train(run, clips, StopAfter(1))
     events = EventAccumulator(str(run / "tensorboard" / "validation")).Reload()
@@ -381,7 +381,7 @@ def test_profile_of_a_few_steps_is_recorded(
 
     run = RunDirectory(tmp_path / "run")
     profile = Profile(run / "tensorboard")
-    caplog.set_level("INFO", "violence")
+    caplog.set_level("INFO", "violence_detection")
     train(run, clips, StopAfter(2), profile, steps_at_once=steps_at_once)
     (recorded,) = (run / "tensorboard").rglob("*.xplane.pb")
     assert recorded.stat().st_size > 1000

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from violence_detection.errors import Ended, UserError
+from violence_detection.errors import UserError
 from violence_detection.reporting.trackers import (
     EXPERIMENT,
     MLFLOW_BOUNDS,
@@ -24,6 +24,7 @@ from violence_detection.reporting.trackers import (
     require_trackers,
 )
 from violence_detection.runs.directory import RunDirectory
+from violence_detection.runtime.interrupts import Interrupted
 
 SETTINGS = {"batch_size": 64, "streams": "rgb,flow", "focal_alpha": "none", "xla": False}
 FIGURES = {"test/accuracy": 0.75, "test/roc_auc": None}
@@ -132,7 +133,7 @@ def test_folder_gets_an_mlflow_database_and_its_files(run: RunDirectory, tmp_pat
 @needs_mlflow
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(OSError("the disk is gone"), "FAILED"), (Ended(signal.SIGTERM), "KILLED")],
+    [(OSError("the disk is gone"), "FAILED"), (Interrupted(signal.SIGTERM), "KILLED")],
 )
 def test_run_that_is_continued_goes_on_in_the_same_mlflow_run(
     run: RunDirectory, database: str, error: BaseException, status: str
@@ -180,7 +181,8 @@ def test_mlflow_server_that_is_gone_does_not_hold_the_training_up(
         train(Trackers(where, None, run), run, 4)
         assert time.monotonic() - began < 20
     assert len(run.history) == 4
-    said = [record.getMessage() for record in caplog.records if record.name == "violence"]
+    records = [r for r in caplog.records if r.name.startswith("violence_detection")]
+    said = [record.getMessage() for record in records]
     assert len(said) == 2
     assert "the training goes on without it" in said[0]
     assert "lacks what the run's CSV and JSON files have" in said[1]
@@ -203,7 +205,7 @@ def test_tracker_that_is_back_at_the_end_gets_everything(
         trackers.finish(FIGURES, [])
     assert mlflow_steps(database) == [1, 2]
     assert mlflow_runs(database)[0].info.status == "FINISHED"
-    warnings = [record for record in caplog.records if record.name == "violence"]
+    warnings = [record for record in caplog.records if record.name.startswith("violence_detection")]
     assert len([record for record in warnings if record.levelname == "WARNING"]) == 1
 
 
@@ -306,8 +308,8 @@ def test_wandb_has_settings_epochs_figures_and_files_of_one_run(
     wandb_offline: None, run: RunDirectory
 ) -> None:
     require_trackers(None, "detector")
-    with pytest.raises(Ended):
-        train(Trackers(None, "detector", run), run, 2, Ended(signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        train(Trackers(None, "detector", run), run, 2, Interrupted(signal.SIGTERM))
     train(Trackers(None, "detector", run), run, 4)
     first, second = wandb_runs(run)
     assert first["id"] == second["id"]

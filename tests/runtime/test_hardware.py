@@ -26,7 +26,7 @@ from violence_detection.runtime.hardware import (
     usage,
     utilization,
 )
-from violence_detection.runtime.logs import log
+from violence_detection.runtime.logs import package_log
 
 ADA = "NVIDIA RTX 5000 Ada Generation"
 SMALL = "NVIDIA T400 4GB"
@@ -158,14 +158,14 @@ def no_visible_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
     """Return a function that returns the warnings so far; a run's log need not reach pytest."""
-    log.addHandler(caplog.handler)
+    package_log.addHandler(caplog.handler)
 
     def so_far() -> list[str]:
         found = {id(r): r.getMessage() for r in caplog.records if r.levelname == "WARNING"}
         return list(found.values())
 
     yield so_far
-    log.removeHandler(caplog.handler)
+    package_log.removeHandler(caplog.handler)
 
 
 def watched(clock: Clock, *gpus: StandInGpu) -> HardwareMonitor:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from violence_detection.errors import GOES_ON, GRACE, end_if_told, run_or_explain
+from violence_detection.runtime.interrupts import GRACE, raise_if_interrupted, run_or_explain
 from violence_detection.storage.files import replace_file
 
 BUSY_IN_PYTHON = "time.sleep(100)"
@@ -24,8 +24,9 @@ def test_signal_ends_the_run_in_seconds_and_says_how_to_go_on(
     busy: str, number: signal.Signals, status: int
 ) -> None:
     program = (
-        "import hashlib, sys, time; from violence_detection.errors import GOES_ON, run_or_explain\n"
-        f"sys.exit(run_or_explain(lambda: [print('begun', flush=True), {busy}], False, GOES_ON))"
+        "import hashlib, sys, time\n"
+        "from violence_detection.runtime.interrupts import run_or_explain\n"
+        f"sys.exit(run_or_explain(lambda: [print('begun', flush=True), {busy}], False, True))"
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-c", program]
@@ -36,7 +37,7 @@ def test_signal_ends_the_run_in_seconds_and_says_how_to_go_on(
         _, said = process.communicate(timeout=60)
     assert time.monotonic() - began < GRACE + 10
     assert process.returncode == status
-    assert "the same command, without --fresh, goes on" in said
+    assert said.endswith("ed. Run the same command again to resume.\n")
     assert said.count("\n") == 1
 
 
@@ -53,9 +54,9 @@ def test_what_is_being_done_when_a_signal_comes_is_done_to_its_end(
 
     def job() -> int:
         replace_file(tmp_path / "weights.npz", write)
-        end_if_told()
+        raise_if_interrupted()
         return 0
 
-    assert run_or_explain(job, False, GOES_ON) == status
+    assert run_or_explain(job, False, resumable=True) == status
     assert zipfile.ZipFile(tmp_path / "weights.npz").read("values") == b"whole"
-    assert "goes on from what is finished" in capsys.readouterr().err
+    assert "Run the same command again to resume." in capsys.readouterr().err

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from violence_detection.runtime.logs import log, start_log
+from violence_detection.runtime.logs import package_log, start_log
 from violence_detection.runtime.progress import Progress
 
 
@@ -18,8 +18,8 @@ def clock() -> Callable[[], float]:
 @pytest.fixture
 def log_file(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "training.log"
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
+    for handler in list(package_log.handlers):
+        package_log.removeHandler(handler)
         handler.close()
 
 
@@ -45,7 +45,7 @@ def test_what_is_said_stands_above_the_bar(
     start_log(log_file)
     with Progress("features", 100, bar=True) as progress:
         progress.update(10, "epoch 1/3")
-        log.info("a line")
+        package_log.info("a line")
     said = capsys.readouterr()
     assert said.out == "a line\n"
     assert "epoch 1/3" in said.err
@@ -58,6 +58,6 @@ def test_log_has_no_control_characters_of_file_names(
     log_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start_log(log_file)
-    log.info("bad clip %s", "a\x1b[2Jb\rc.mp4")
+    package_log.info("bad clip %s", "a\x1b[2Jb\rc.mp4")
     for text in (log_file.read_text(), capsys.readouterr().out):
         assert "bad clip a\\x1b[2Jb\\x0dc.mp4\n" in text

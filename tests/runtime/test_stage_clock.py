@@ -7,7 +7,7 @@ from violence_detection.runtime.stage_clock import (
     VALIDATION,
     WRITING,
     StageClock,
-    held_up_by,
+    bottleneck,
 )
 
 
@@ -36,7 +36,7 @@ def test_every_second_belongs_to_the_stage_that_was_begun_last() -> None:
 def test_badly_used_gpu_names_what_holds_it_up(
     utilization: float, seconds: dict[str, float], starved: float, named: str
 ) -> None:
-    said = held_up_by(utilization, seconds, starved)
+    said = bottleneck(utilization, seconds, starved)
     assert said is not None
     stage, _, hint = named.partition("; ")
     assert said.startswith(stage + " of that time; ")
@@ -47,4 +47,4 @@ def test_badly_used_gpu_names_what_holds_it_up(
 def test_nothing_is_named_where_there_is_no_gpu_or_it_is_well_used(
     utilization: float | None,
 ) -> None:
-    assert held_up_by(utilization, {FRAMES: 60, NETWORK: 40}) is None
+    assert bottleneck(utilization, {FRAMES: 60, NETWORK: 40}) is None

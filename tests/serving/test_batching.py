@@ -13,7 +13,7 @@ from tests.serving.test_service import join_clips, wait_until
 from violence_detection.clips.frames import UnreadableClip
 from violence_detection.inference.detector import Detector, load_detector
 from violence_detection.inference.windows import sampling_of
-from violence_detection.serving.batching import Full, JudgeQueue, TooLong
+from violence_detection.serving.batching import Full, PredictionQueue, TooLong
 from violence_detection.serving.metrics import ServiceMetrics
 
 Done = TypeVar("Done")
@@ -33,7 +33,7 @@ def clips(trained: Path, drawn_clips: Path) -> dict[Path, float]:
     return {drawn_clips / row["clip"]: float(row["probability"]) for row in rows}
 
 
-def in_queue(queue: JudgeQueue, job: Callable[[], Awaitable[Done]]) -> Done:
+def in_queue(queue: PredictionQueue, job: Callable[[], Awaitable[Done]]) -> Done:
     async def run() -> Done:
         async with queue.running():
             await queue.warm_up()
@@ -42,12 +42,12 @@ def in_queue(queue: JudgeQueue, job: Callable[[], Awaitable[Done]]) -> Done:
     return asyncio.run(run())
 
 
-async def judge_all(queue: JudgeQueue, paths: list[Path]) -> list[float | None]:
+async def judge_all(queue: PredictionQueue, paths: list[Path]) -> list[float | None]:
     """Return the probabilities of clips that are asked for at once."""
     with contextlib.ExitStack() as held:
         for _ in paths:
             held.enter_context(queue.place())
-        examined = await asyncio.gather(*(queue.judge_file(path) for path in paths))
+        examined = await asyncio.gather(*(queue.predict_file(path) for path in paths))
     return [one.verdict.probability for one in examined]
 
 
@@ -63,7 +63,7 @@ def test_clips_that_come_together_share_passes(
 ) -> None:
     assert detector.clips_at_once == 4
     metrics = ServiceMetrics()
-    queue = JudgeQueue(detector, 8, 60, 60, metrics, patience=LONG)
+    queue = PredictionQueue(detector, 8, 60, 60, metrics, patience=LONG)
     chosen = dict(list(clips.items())[:count])
     found = in_queue(queue, lambda: judge_all(queue, list(chosen)))
     assert found == pytest.approx(list(chosen.values()), abs=2e-6)
@@ -73,7 +73,7 @@ def test_clips_that_come_together_share_passes(
 def test_clip_that_waits_for_others_in_vain_is_judged(
     detector: Detector, clips: dict[Path, float]
 ) -> None:
-    queue = JudgeQueue(detector, 2, 60, 60, ServiceMetrics(), patience=0.05)
+    queue = PredictionQueue(detector, 2, 60, 60, ServiceMetrics(), patience=0.05)
 
     async def job() -> list[float | None]:
         with queue.place():  # of one who never comes
@@ -83,7 +83,7 @@ def test_clip_that_waits_for_others_in_vain_is_judged(
 
 
 def test_nobody_gets_in_when_it_is_full(detector: Detector) -> None:
-    queue = JudgeQueue(detector, 2, 60, 60, ServiceMetrics())
+    queue = PredictionQueue(detector, 2, 60, 60, ServiceMetrics())
     with queue.place(), queue.place():
         with pytest.raises(Full) as full, queue.place():
             pass
@@ -96,17 +96,17 @@ def test_clip_that_nobody_waits_for_any_more_is_not_judged(
     detector: Detector, clips: dict[Path, float]
 ) -> None:
     metrics = ServiceMetrics()
-    queue = JudgeQueue(detector, 4, 60, 60, metrics)
+    queue = PredictionQueue(detector, 4, 60, 60, metrics)
     paths = list(clips)[:3]
 
     async def job() -> None:
         begun, busy = threading.Event(), threading.Event()
         queue._network.submit(lambda: (begun.set(), busy.wait(LONG)))
         begun.wait()
-        tasks = [asyncio.create_task(queue.judge_file(paths[0]))]
+        tasks = [asyncio.create_task(queue.predict_file(paths[0]))]
         while not queue._network._work_queue.qsize():  # the first one's pass is the next
             await asyncio.sleep(0.01)
-        tasks += [asyncio.create_task(queue.judge_file(path)) for path in paths[1:]]
+        tasks += [asyncio.create_task(queue.predict_file(path)) for path in paths[1:]]
         while len(queue._waiting) < 2:
             await asyncio.sleep(0.01)
         tasks[1].cancel()
@@ -122,7 +122,7 @@ def test_clip_that_nobody_waits_for_any_more_is_not_judged(
 def test_fault_in_a_pass_is_told_to_its_clips_and_the_next_pass_is_run(
     detector: Detector, clips: dict[Path, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue = JudgeQueue(detector, 4, 60, 60, ServiceMetrics())
+    queue = PredictionQueue(detector, 4, 60, 60, ServiceMetrics())
     path, probability = next(iter(clips.items()))
 
     async def job() -> float | None:
@@ -130,9 +130,9 @@ def test_fault_in_a_pass_is_told_to_its_clips_and_the_next_pass_is_run(
             # As an accelerator that has no memory left does.
             patched.setattr(Detector, "image_features", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                await queue.judge_file(path)
+                await queue.predict_file(path)
         assert queue.is_running
-        return (await queue.judge_file(path)).verdict.probability
+        return (await queue.predict_file(path)).verdict.probability
 
     assert in_queue(queue, job) == pytest.approx(probability, abs=2e-6)
 
@@ -141,12 +141,12 @@ def test_video_that_is_not_wanted_any_more_is_read_no_further(
     detector: Detector, drawn_clips: Path, tmp_path: Path
 ) -> None:
     path = join_clips(drawn_clips, tmp_path / "long.mp4")
-    queue = JudgeQueue(detector, 4, 60, 60, ServiceMetrics())
+    queue = PredictionQueue(detector, 4, 60, 60, ServiceMetrics())
 
     async def job() -> None:
         decoders = set(multiprocessing.active_children())
         async with contextlib.aclosing(
-            queue.judge_video(path, sampling_of(detector, 2.0, 0.1))
+            queue.predict_video(path, sampling_of(detector, 2.0, 0.1))
         ) as steps:
             first = await anext(steps)
             assert first.duration == pytest.approx(6.0)
@@ -158,10 +158,10 @@ def test_video_that_is_not_wanted_any_more_is_read_no_further(
 
 def test_video_that_cannot_be_read_says_why(detector: Detector, tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"hello")
-    queue = JudgeQueue(detector, 4, 60, 60, ServiceMetrics())
+    queue = PredictionQueue(detector, 4, 60, 60, ServiceMetrics())
 
     async def read(name: str) -> None:
-        await anext(queue.judge_video(tmp_path / name, sampling_of(detector, 2.0, 1.0)))
+        await anext(queue.predict_video(tmp_path / name, sampling_of(detector, 2.0, 1.0)))
 
     async def job() -> None:
         with pytest.raises(UnreadableClip, match="not a video"):
@@ -182,12 +182,12 @@ def test_clip_that_lasts_too_long_is_not_judged_though_its_file_tells_otherwise(
     content[place : place + 4] = (1).to_bytes(4)
     lying.write_bytes(content)
     metrics = ServiceMetrics()
-    queue = JudgeQueue(detector, 4, 60, 5, metrics)
+    queue = PredictionQueue(detector, 4, 60, 5, metrics)
 
     async def job() -> None:
         for clip in (path, lying):
             with pytest.raises(TooLong) as too_long:
-                await queue.judge_file(clip)
+                await queue.predict_file(clip)
             assert too_long.value.seconds == pytest.approx(6, abs=0.1)
 
     in_queue(queue, job)

@@ -99,7 +99,7 @@ def told(page: Any) -> str:
 def test_clip_that_is_chosen_is_judged_and_its_frames_are_shown(
     page: Any, service: Service, drawn_clips: Path
 ) -> None:
-    (expected,) = service.detector.judge_clips([clip_of(drawn_clips)])
+    (expected,) = service.detector.predict_clips([clip_of(drawn_clips)])
     page.set_input_files("#file", clip_of(drawn_clips))
     assert verdict(page).lower() == ("violent" if expected.violent else "nonviolent")
     probability = f"{100 * expected.probability:.1f} %"

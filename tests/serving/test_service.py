@@ -134,7 +134,7 @@ def test_clips_are_judged_as_in_the_runs_own_test(
 ) -> None:
     rows = predictions(trained)
     paths = [drawn_clips / row["clip"] for row in rows]
-    for path, row, own in zip(paths, rows, detector.judge_clips(paths), strict=True):
+    for path, row, own in zip(paths, rows, detector.predict_clips(paths), strict=True):
         response = client.post("/predict", **form_of(path.read_bytes(), name="../../etc/passwd"))
         assert response.status_code == 200
         answer = response.json()
@@ -432,7 +432,7 @@ def test_log_has_nothing_that_a_client_has_made_up(
     client: httpx.Client, drawn_clips: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clip = (drawn_clips / "test" / "violent" / "violent0.mp4").read_bytes()
-    caplog.set_level("INFO", "violence.service")
+    caplog.set_level("INFO", "violence_detection.serving")
     headers = {"Authorization": "Bearer made-up"}
     client.post("/predict?images=1&token=made-up", headers=headers, **form_of(clip, "made-up.mp4"))
     client.get("/made-up")

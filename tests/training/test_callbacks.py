@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from violence_detection.runs.directory import RunDirectory
-from violence_detection.runtime.logs import log, start_log
+from violence_detection.runtime.logs import package_log, start_log
 from violence_detection.runtime.stage_clock import StageClock
 from violence_detection.training.batches import Supply
 from violence_detection.training.callbacks import TimeStages, epoch_line
@@ -36,8 +36,8 @@ def said(tmp_path: Path) -> Iterator[Callable[[], str]]:
     path = tmp_path / "training.log"
     start_log(path)
     yield path.read_text
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
+    for handler in list(package_log.handlers):
+        package_log.removeHandler(handler)
         handler.close()
 
 

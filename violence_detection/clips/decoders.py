@@ -28,7 +28,7 @@ import pebble
 from violence_detection.clips.frames import Times, UnreadableClip, read_timed_frames
 from violence_detection.clips.streams import stream_images
 from violence_detection.clips.video import open_video, video_info
-from violence_detection.errors import end_if_told
+from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.settings.schema import FRAME_SIZE
 from violence_detection.storage.files import file_checksum
 
@@ -212,9 +212,9 @@ def stream_from_process(
 def _received(receiver: Connection, process: Any, patience: float, timeout: float) -> Any:
     """Return the next item; None after the last."""
     deadline = time.monotonic() + patience
-    end_if_told()
+    raise_if_interrupted()
     while not receiver.poll(0.1):
-        end_if_told()
+        raise_if_interrupted()
         if time.monotonic() > deadline:
             raise UnreadableClip(_too_slow(timeout))
     try:

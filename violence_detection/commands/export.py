@@ -7,6 +7,7 @@ python export.py --checkpoint-dir ./checkpoints --format litert --quantize int8 
 import argparse
 import contextlib
 import importlib.util
+import logging
 import os
 import shutil
 import tempfile
@@ -15,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from violence_detection.errors import RunError, UserError, run_or_explain
+from violence_detection.errors import RunError, UserError
+from violence_detection.runtime.interrupts import run_or_explain
 from violence_detection.settings.schema import FlagParser, Settings, finite, folder_or_url
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from violence_detection.export.runtimes import Agreement, Judge, Judged
     from violence_detection.export.validation_clips import Inputs
     from violence_detection.inference.detector import Detector
+
+log = logging.getLogger(__name__)
 
 FORMATS = ("saved_model", "litert", "onnx")
 QUANTIZATIONS = {  # and the formats that know them
@@ -199,7 +203,7 @@ def export(flags: argparse.Namespace, held: contextlib.ExitStack) -> int:
     formats = check(flags)
 
     # TensorFlow takes seconds to load: only now, when the rest is known to be right.
-    from violence_detection.runtime.logs import log, native_messages_to, start_log
+    from violence_detection.runtime.logs import native_messages_to, start_log
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how it was compiled
     with native_messages_to(Path(os.devnull)):
@@ -227,7 +231,8 @@ def export(flags: argparse.Namespace, held: contextlib.ExitStack) -> int:
 
 def take_hold(output: Path, held: contextlib.ExitStack) -> None:
     """Make the output folder this process's own, and remove what a killed one was writing."""
-    from violence_detection.storage.files import PARTIAL, require_room
+    from violence_detection.errors import require_room
+    from violence_detection.storage.files import PARTIAL
     from violence_detection.storage.locks import locked
 
     def refuse(holder: str) -> NoReturn:
@@ -273,11 +278,10 @@ def write_and_compare(
     )
     from violence_detection.export.runtimes import (
         compare,
-        judge_clips,
         open_original,
+        predict_clips,
         time_in_turns,
     )
-    from violence_detection.runtime.logs import log
     from violence_detection.storage.files import PARTIAL
 
     with contextlib.ExitStack() as held:
@@ -287,7 +291,7 @@ def write_and_compare(
     at_once = AT_ONCE_END_TO_END if flags.end_to_end else AT_ONCE
     log.info("%s: judging %d validation clips", detector.name, len(data.labels))
     judges = {"original": open_original(detector, vgg19)}
-    expected = judge_clips(judges["original"], data.validation, at_once)
+    expected = predict_clips(judges["original"], data.validation, at_once)
 
     def agreement(judged: "Judged") -> "Agreement":
         return compare(judged, expected, data.labels, detector.threshold)
@@ -313,7 +317,7 @@ def write_and_compare(
                 made,
                 size_of(made),
                 flags.tolerance or (TOLERANCE if flags.quantize == "none" else QUANTIZED_TOLERANCE),
-                agreement(judge_clips(judges[name], data.validation, at_once)),
+                agreement(predict_clips(judges[name], data.validation, at_once)),
             )
             exported.append(put_in_place(item, output))
         write_results(output / RESULTS, detector, original, exported)
@@ -368,7 +372,7 @@ def find_data(flags: argparse.Namespace, detector: "Detector", held: contextlib.
     if config["precision"] != "float32":
         cached = cached_features(detector, clips, cache.path)
         if len(cached) == len(clips):
-            as_trained = detector.judge_features(np.stack([cached[clip] for clip in clips]))
+            as_trained = detector.predict_features(np.stack([cached[clip] for clip in clips]))
     calibration: list[Inputs] = []
     if flags.quantize == "int8":
         few = CALIBRATED_ON_END_TO_END if flags.end_to_end else CALIBRATED_ON
@@ -421,7 +425,8 @@ def put_in_place(item: "Exported", output: Path) -> "Exported":
     Raises:
         RunError: it cannot be moved.
     """
-    from violence_detection.storage.files import failing_as, replace_file
+    from violence_detection.errors import failing_as
+    from violence_detection.storage.files import replace_file
 
     ending = "" if item.passed else FAILED
     end_to_end = "_end_to_end" if item.end_to_end else ""

@@ -19,11 +19,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_detection.errors import Ended, UserError, run_or_explain
+from violence_detection.errors import UserError
+from violence_detection.runtime.interrupts import Interrupted, run_or_explain
 from violence_detection.settings.schema import FlagParser, Settings, finite
 
 if TYPE_CHECKING:
-    from violence_detection.inference.detector import Detector, Examined, Verdict
+    from violence_detection.inference.detector import Detector, PredictedClip, Prediction
     from violence_detection.inference.events import Timeline
     from violence_detection.inference.live_source import Source
     from violence_detection.storage.object_store import AnyPath
@@ -399,7 +400,7 @@ def judge(flags: argparse.Namespace, detector: "Detector", paths: "Sequence[AnyP
 
         explanations = Explanations(detector, flags.explain_dir, _local(paths))
 
-    def counted(examined_clips: Iterable["Examined"]) -> Iterator["Verdict"]:
+    def counted(examined_clips: Iterable["PredictedClip"]) -> Iterator["Prediction"]:
         for examined in examined_clips:
             verdict = examined.verdict
             if explanations and verdict.error is None:
@@ -412,7 +413,7 @@ def judge(flags: argparse.Namespace, detector: "Detector", paths: "Sequence[AnyP
     with (
         Progress("judged", len(paths), bar=has_bar) as progress,
         contextlib.closing(
-            detector.examine_clips(paths, flags.clip_timeout, with_pictures=flags.explain)
+            detector.predict_with_inputs(paths, flags.clip_timeout, with_pictures=flags.explain)
         ) as examined_clips,
     ):
         verdicts = counted(examined_clips)
@@ -505,7 +506,7 @@ def watch_live(flags: argparse.Namespace, detector: "Detector", source: "Source"
         with SourceReader(source, sampling, flags.clip_timeout) as reader:
             watched.run(reader)
         patience = PATIENCE
-    except Ended as ended:  # the usual end
+    except Interrupted as ended:  # the usual end
         return 128 + ended.number
     finally:
         if webhook:

@@ -7,7 +7,8 @@ python report.py --checkpoint-dir A B C --output comparison.html
 from collections.abc import Sequence
 from pathlib import Path
 
-from violence_detection.errors import UserError, run_or_explain
+from violence_detection.errors import UserError
+from violence_detection.runtime.interrupts import run_or_explain
 from violence_detection.settings.schema import FlagParser
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from violence_detection.errors import UserError, run_or_explain
+from violence_detection.errors import UserError
+from violence_detection.runtime.interrupts import run_or_explain
 from violence_detection.settings.schema import FlagParser, finite
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def start_log(debug: bool) -> None:
 
     screen = logging.StreamHandler()
     screen.setFormatter(Line("%(asctime)s %(levelname)s %(message)s"))
-    for name, level in (("violence.service", logging.INFO), ("uvicorn", logging.WARNING)):
+    for name, level in (("violence_detection", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [screen], False
         logger.setLevel(level)

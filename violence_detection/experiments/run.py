@@ -6,6 +6,7 @@ nothing, uses all clips.
 
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from violence_detection.clips.dataset import Clip, fingerprint
-from violence_detection.errors import UserError, end_if_told
+from violence_detection.errors import UserError
 from violence_detection.evaluation.metrics import groups_of
 from violence_detection.experiments.cross_validation import (
     JSON,
@@ -37,7 +38,7 @@ from violence_detection.experiments.search import (
     tune,
     write_config,
 )
-from violence_detection.runtime.logs import log
+from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.settings.schema import (
     FREE_TO_CHANGE,
     Settings,
@@ -54,6 +55,8 @@ from violence_detection.training.batches import (
 )
 from violence_detection.training.loop import STANDARDIZE_ON, make_order
 from violence_detection.training.trainer import class_factors, make_trainer
+
+log = logging.getLogger(__name__)
 
 FOLDS = 5  # of a search, if --cross-validate does not say
 RANGE_STEPS = 300  # of a range test
@@ -217,7 +220,7 @@ def _try_grid(
     done = read_json(state) if state.exists() else {}
     scores = done["scores"] if done.get("identity") == identity else {}
     for number, values in enumerate(combinations, start=1):
-        end_if_told()
+        raise_if_interrupted()
         name = json.dumps(values)
         if name not in scores:
             changed = dataclasses.replace(settings, **values)

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import logging
 import math
 import os
 import sqlite3
@@ -28,11 +29,13 @@ from optuna.trial import TrialState
 from scipy.ndimage import gaussian_filter1d
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
-from violence_detection.errors import UserError, end_if_told
-from violence_detection.runtime.logs import log
+from violence_detection.errors import UserError, failing_as
+from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.settings.schema import FREE_TO_CHANGE, HEADS, Settings, as_json, flag
-from violence_detection.storage.files import failing_as, replace_file
+from violence_detection.storage.files import replace_file
 from violence_detection.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 KEPT = 0.9  # of the running mean of the loss, at each step of a range test
 BLOWN_UP = 4.0  # a range test ends when the running mean is this many times its lowest
@@ -92,7 +95,7 @@ def range_test(
     iterator = iter(strategy.experimental_distribute_dataset(batches))
     running, lowest = 0.0, math.inf
     for step in range(steps):
-        end_if_told()
+        raise_if_interrupted()
         rate.assign(rates[step])
         trainer.reset_metrics()
         losses.append(float(trainer.train_function(iterator)["loss"]))
@@ -209,7 +212,7 @@ def tune(
         if not study.get_trials(states=(*FINISHED, TrialState.WAITING)):
             study.enqueue_trial(_starting_values(settings, space))
         while (done := len(study.get_trials(deepcopy=False, states=FINISHED))) < trials:
-            end_if_told()
+            raise_if_interrupted()
             # Of its own for each trial: the next one is the same, whether or not it was killed.
             seed = int(np.random.SeedSequence([settings.seed, done]).generate_state(1)[0])
             study.sampler = optuna.samplers.TPESampler(seed=seed)

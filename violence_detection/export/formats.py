@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from violence_detection.errors import failing_as
 from violence_detection.export.graph import EXACT
 from violence_detection.export.validation_clips import Inputs
-from violence_detection.storage.files import failing_as
 
 DEFAULT_SIGNATURE = "serving_default"  # what TensorFlow Serving takes if no name is given
 OPSET = 17  # of ONNX: TensorRT has it from 8.6 on, and nothing here needs a later one

@@ -11,13 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from violence_detection.clips.decoders import decoder_count
-from violence_detection.errors import end_if_told
 from violence_detection.evaluation.calibration import calibrate
 from violence_detection.export.formats import DEFAULT_SIGNATURE, together
 from violence_detection.export.graph import ATTENTION, FEATURES, PROBABILITY, float32_copy
 from violence_detection.export.validation_clips import Inputs
 from violence_detection.inference.detector import Detector
 from violence_detection.models.classifier import with_attention
+from violence_detection.runtime.interrupts import raise_if_interrupted
 
 FEWEST_TURNS, MOST_TURNS = 3, 50  # of each that is timed
 SECONDS_EACH = 3.0  # of timing, if that is more than the fewest turns
@@ -124,7 +124,7 @@ def open_onnx(path: Path) -> Judge:
     return Judge(run, batch if isinstance(batch, int) else None)
 
 
-def judge_clips(judge: Judge, clips: Sequence[Inputs], at_once: int) -> Judged:
+def predict_clips(judge: Judge, clips: Sequence[Inputs], at_once: int) -> Judged:
     """Return what a judge says of clips; a batch that it cannot be without is padded.
 
     Args:
@@ -134,7 +134,7 @@ def judge_clips(judge: Judge, clips: Sequence[Inputs], at_once: int) -> Judged:
     batch = judge.batch or at_once
     kept: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for first in range(0, len(clips), batch):
-        end_if_told()
+        raise_if_interrupted()
         some = clips[first : first + batch]
         judged = judge.run(together(some, judge.batch or len(some)))
         for parts, values in zip(kept, judged, strict=True):
@@ -183,7 +183,7 @@ def time_in_turns(
     while turn <= turns:  # the first is to warm up, and tells how many there is time for
         started = time.perf_counter()
         for name, judge in judges.items():
-            end_if_told()
+            raise_if_interrupted()
             for kept, batch in zip(seconds[name], batches[name], strict=True):
                 began = time.perf_counter()
                 judge.run(batch)

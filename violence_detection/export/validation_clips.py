@@ -4,6 +4,7 @@ Features are those of the run's own cache, the rest is computed again from the c
 """
 
 import csv
+import logging
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ from violence_detection.features.cache.folder import CacheFolder, is_cache
 from violence_detection.features.extraction import decode_ahead
 from violence_detection.inference.detector import DecodedClip, Detector
 from violence_detection.runs.directory import SPLITS_FILE
-from violence_detection.runtime.logs import log
 from violence_detection.runtime.stage_clock import StageClock
 from violence_detection.settings.schema import CLASS_NAMES
 from violence_detection.storage.files import file_checksum
 from violence_detection.storage.object_store import AnyPath, announced, local_copy
+
+log = logging.getLogger(__name__)
 
 AHEAD = 4  # clips that are decoded before they are asked for
 

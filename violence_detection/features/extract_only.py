@@ -4,6 +4,7 @@ Any number of machines do it at once and need not know of each other: each write
 cache of its own. What one that died has left undone, the next start does, with however many.
 """
 
+import logging
 import os
 import sys
 from collections import Counter
@@ -15,10 +16,12 @@ from violence_detection.features.cache.folder import BAD_CLIPS, LOG, CacheFolder
 from violence_detection.features.cache.local import LocalCache
 from violence_detection.features.shares import find_share, share_number, share_of
 from violence_detection.runtime.cluster import Worker
-from violence_detection.runtime.logs import log, native_messages_to, start_log
+from violence_detection.runtime.logs import native_messages_to, start_log
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import read_json, write_json
 from violence_detection.storage.object_store import AnyPath, clips_folder
+
+log = logging.getLogger(__name__)
 
 SHOWN = 5  # of what may be thousands of clips
 

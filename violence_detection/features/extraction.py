@@ -16,10 +16,11 @@ from violence_detection.clips.dataset import Clip
 from violence_detection.clips.decoders import DecoderProcesses, decoder_count
 from violence_detection.clips.frames import UnreadableClip
 from violence_detection.clips.streams import THUMBNAIL_VALUES, thumbnails
-from violence_detection.errors import GOES_ON, RunError, UserError, end_if_told
+from violence_detection.errors import RESUME, RunError, UserError
 from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
 from violence_detection.features.cache.folder import Stamp, file_stamp
 from violence_detection.models.classifier import feature_size, identify_weights
+from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.runtime.progress import Progress
 from violence_detection.runtime.stage_clock import FRAMES, NETWORK, StageClock
 from violence_detection.settings.schema import UNLABELED, Settings
@@ -273,8 +274,7 @@ def _decode_missing(
         except OSError as error:
             if error.errno in DISK_FAULTS or not clip.path.parent.exists():
                 raise RunError(
-                    f"{clip.path} cannot be read: {error.strerror}. Is its disk there? Mend this, "
-                    f"and {GOES_ON}"
+                    f"{clip.path} cannot be read: {error.strerror}. Is its disk mounted? {RESUME}"
                 ) from error
             return BadClip(clip, error.strerror or str(error))
 
@@ -323,7 +323,7 @@ def _result_of(future: Future[Decoded], clock: StageClock) -> Decoded:
     """Return what a thread has decoded; a signal that tells the run to end is not kept waiting."""
     clock.begin(FRAMES)
     while True:
-        end_if_told()
+        raise_if_interrupted()
         with contextlib.suppress(TimeoutError):
             decoded = future.result(timeout=0.1)
             clock.begin(NETWORK)

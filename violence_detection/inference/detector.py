@@ -50,7 +50,7 @@ class Judged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Prediction:
     """What the detector says of one file; where it cannot be judged, why."""
 
     path: AnyPath
@@ -73,10 +73,10 @@ class DecodedClip:
 
 
 @dataclass(frozen=True)
-class Examined:
+class PredictedClip:
     """A verdict, and what it was made from; a file that cannot be judged has neither."""
 
-    verdict: Verdict
+    verdict: Prediction
     clip: DecodedClip | None = None
     features: np.ndarray | None = None  # (frames, values), in the recipes' dtype
 
@@ -159,7 +159,7 @@ class Detector:
     def _with_attention(self) -> keras.Model:
         return with_attention(self.classifier)
 
-    def judge_features(self, features: np.ndarray) -> Judged:
+    def predict_features(self, features: np.ndarray) -> Judged:
         """Return what the classifier says of `(clips, frames, values)` features of any float type.
 
         To be called from one thread at a time.
@@ -214,13 +214,13 @@ class Detector:
             features[first : first + at_once] = of_clips[:, 0]
         return features
 
-    def judge_images(self, images: np.ndarray) -> Judged:
+    def predict_images(self, images: np.ndarray) -> Judged:
         """Return what the detector says of what `features_of` takes."""
-        return self.judge_features(self.features_of(images))
+        return self.predict_features(self.features_of(images))
 
     def read_clip(
         self, decoders: DecoderProcesses, path: AnyPath, with_pictures: bool = False
-    ) -> DecodedClip | Verdict:
+    ) -> DecodedClip | Prediction:
         """Return what VGG19 is shown of a clip; a verdict that says so if it cannot be read.
 
         May be called from several threads.
@@ -239,35 +239,35 @@ class Detector:
                     with contextlib.suppress(UnreadableClip):
                         aspect_ratio = decoders.aspect_ratio(copy)
         except UnreadableClip as error:
-            return Verdict(path, error=str(error))
+            return Prediction(path, error=str(error))
         except OSError as error:
-            return Verdict(path, error=error.strerror or str(error))
+            return Prediction(path, error=error.strerror or str(error))
         shown, count = self.shown, len(self.streams)
         images, times = images[:, shown], times and tuple(times[place] for place in shown)
         if not with_pictures:
             return DecodedClip(path, images, times)
         return DecodedClip(path, images[:count], times, images[count], aspect_ratio)
 
-    def judge_decoded(self, clips: Sequence[DecodedClip]) -> list[Verdict]:
+    def predict_decoded(self, clips: Sequence[DecodedClip]) -> list[Prediction]:
         """Return the verdicts on clips that were read, in one pass of VGG19 over all of them."""
         return [examined.verdict for examined in self._examine(clips)]
 
-    def _examine(self, clips: Sequence[DecodedClip]) -> list[Examined]:
+    def _examine(self, clips: Sequence[DecodedClip]) -> list[PredictedClip]:
         if not clips:
             return []
         features = self.features_of(np.stack([clip.images for clip in clips]))
-        judged = zip(*self.judge_features(features), strict=True)
+        judged = zip(*self.predict_features(features), strict=True)
         return [
-            Examined(self._verdict(clip, *of_clip), clip, values)
+            PredictedClip(self._verdict(clip, *of_clip), clip, values)
             for clip, of_clip, values in zip(clips, judged, features, strict=True)
         ]
 
-    def _verdict(self, clip: DecodedClip, probability: float, attention: np.ndarray) -> Verdict:
+    def _verdict(self, clip: DecodedClip, probability: float, attention: np.ndarray) -> Prediction:
         if not np.isfinite(probability):
-            return Verdict(
+            return Prediction(
                 clip.path, error=f"its features are too large for {self.recipes[0].dtype}"
             )
-        return Verdict(
+        return Prediction(
             clip.path,
             float(probability),
             bool(probability >= self.threshold),
@@ -275,24 +275,26 @@ class Detector:
             clip.times,
         )
 
-    def judge_clips(
+    def predict_clips(
         self,
         paths: Iterable[AnyPath],
         clip_timeout: float = CLIP_TIMEOUT,
         clock: StageClock | None = None,
-    ) -> Generator[Verdict, None, None]:
-        """Yield the verdict on each clip, as `examine_clips` does."""
-        with contextlib.closing(self.examine_clips(paths, clip_timeout, clock)) as examined_clips:
+    ) -> Generator[Prediction, None, None]:
+        """Yield the verdict on each clip, as `predict_with_inputs` does."""
+        with contextlib.closing(
+            self.predict_with_inputs(paths, clip_timeout, clock)
+        ) as examined_clips:
             for examined in examined_clips:
                 yield examined.verdict
 
-    def examine_clips(
+    def predict_with_inputs(
         self,
         paths: Iterable[AnyPath],
         clip_timeout: float = CLIP_TIMEOUT,
         clock: StageClock | None = None,
         with_pictures: bool = False,
-    ) -> Generator[Examined, None, None]:
+    ) -> Generator[PredictedClip, None, None]:
         """Yield what is found on each clip, in their order; one that cannot be judged says why.
 
         Clips are decoded in processes ahead of the network, and judged several at once. Memory
@@ -312,7 +314,7 @@ class Detector:
             clip_timeout,
             clock or StageClock(),
         )
-        pending: list[DecodedClip | Verdict] = []
+        pending: list[DecodedClip | Prediction] = []
         readable = 0  # of those
         with contextlib.closing(ahead):
             for decoded in ahead:
@@ -324,10 +326,10 @@ class Detector:
                     readable = 0
             yield from self._in_order(pending)
 
-    def _in_order(self, pending: Sequence[DecodedClip | Verdict]) -> Iterator[Examined]:
+    def _in_order(self, pending: Sequence[DecodedClip | Prediction]) -> Iterator[PredictedClip]:
         examined = iter(self._examine([c for c in pending if isinstance(c, DecodedClip)]))
         for item in pending:
-            yield Examined(item) if isinstance(item, Verdict) else next(examined)
+            yield PredictedClip(item) if isinstance(item, Prediction) else next(examined)
 
 
 def load_detector(

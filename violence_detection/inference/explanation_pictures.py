@@ -17,10 +17,11 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from violence_detection.inference.detector import DecodedClip, Detector, Examined, Verdict
+from violence_detection.errors import failing_as
+from violence_detection.inference.detector import DecodedClip, Detector, PredictedClip, Prediction
 from violence_detection.inference.formats import MOST, weighed_most
 from violence_detection.settings.schema import CLASS_NAMES, FRAME_SIZE, VGG19_LAYERS
-from violence_detection.storage.files import failing_as, replace_file
+from violence_detection.storage.files import replace_file
 
 LAST_CONVOLUTION = "block5_conv4"  # whose map is taken where the feature itself has none
 WIDTH, COLUMNS = 1200, 8  # pixels of a drawing, and how many pictures of a strip are in a row
@@ -132,7 +133,11 @@ def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def draw_explanation(
-    detector: Detector, verdict: Verdict, clip: DecodedClip, frames: Sequence[int], heat: np.ndarray
+    detector: Detector,
+    verdict: Prediction,
+    clip: DecodedClip,
+    frames: Sequence[int],
+    heat: np.ndarray,
 ) -> np.ndarray:
     """Return a clip's frames with their attention, and heat maps of some, as one uint8 picture.
 
@@ -177,7 +182,7 @@ def draw_explanation(
     return np.vstack([_as_wide(part, width) for part in (head, *rows)])
 
 
-def time_of(verdict: Verdict, frame: int) -> str:
+def time_of(verdict: Prediction, frame: int) -> str:
     """Return when a frame is shown, in words; its number where that is not known."""
     return f"{verdict.times[frame]:.2f} s" if verdict.times else f"frame {frame + 1}"
 
@@ -237,7 +242,7 @@ class Explanations:
             name = name[:NAME_BYTES] + hashlib.blake2b(name, digest_size=4).hexdigest().encode()
         return self.folder / below.with_name(os.fsdecode(name) + ".jpg")
 
-    def write(self, examined: Examined) -> Path:
+    def write(self, examined: PredictedClip) -> Path:
         """Explain a clip that was judged, read with its pictures; return the picture's path.
 
         Raises:

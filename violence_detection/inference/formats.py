@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from violence_detection.inference.detector import Detector, Verdict
+from violence_detection.inference.detector import Detector, Prediction
 from violence_detection.inference.events import Timeline, timestamp
 from violence_detection.runtime.logs import CONTROL_CHARACTERS
 from violence_detection.settings.schema import CLASS_NAMES
@@ -24,7 +24,7 @@ MOST = 3  # frames that are named as those that weighed most
 ALIKE = 1e-6  # weights that differ by less are the same but for rounding
 
 
-def weighed_most(verdict: Verdict) -> list[int]:
+def weighed_most(verdict: Prediction) -> list[int]:
     """Return the numbers, from 0, of the frames that weighed most, the heaviest first.
 
     There are none where all weigh the same, as the head `mean` has it.
@@ -36,7 +36,7 @@ def weighed_most(verdict: Verdict) -> list[int]:
 
 
 def as_table(
-    detector: Detector, verdicts: Iterable[Verdict], paths: Sequence[AnyPath]
+    detector: Detector, verdicts: Iterable[Prediction], paths: Sequence[AnyPath]
 ) -> Iterator[str]:
     """Yield the lines of a table.
 
@@ -57,7 +57,7 @@ def as_table(
         )
 
 
-def _in_words(verdict: Verdict, frame: int) -> str:
+def _in_words(verdict: Prediction, frame: int) -> str:
     """Return a frame's time with three digits; where that is not known, its number from 1."""
     if verdict.times is None:
         return f"#{frame + 1}"
@@ -73,7 +73,7 @@ def with_reason(name: str, reason: str, width: int) -> Iterator[str]:
         yield f"{name if number == 0 else ' ' * width}  {line}\n"
 
 
-def as_csv(detector: Detector, verdicts: Iterable[Verdict]) -> Iterator[str]:
+def as_csv(detector: Detector, verdicts: Iterable[Prediction]) -> Iterator[str]:
     """Yield the lines of a CSV file: `clip,probability,verdict,error,attention_1,…,time_1,…`."""
     numbers = range(1, detector.frames + 1)
     columns_of_frames = [f"{what}_{n}" for what in ("attention", "time") for n in numbers]
@@ -100,7 +100,7 @@ def csv_line(values: Sequence[Any]) -> str:
     return text.getvalue()
 
 
-def as_json(detector: Detector, verdicts: Iterable[Verdict]) -> Iterator[str]:
+def as_json(detector: Detector, verdicts: Iterable[Prediction]) -> Iterator[str]:
     """Yield a JSON document: the detector, and under `clips` an object per clip, a line each."""
     yield from json_document(detector, (_as_object(verdict) for verdict in verdicts))
 
@@ -118,7 +118,7 @@ def json_document(detector: Detector, clips: Iterable[dict[str, Any]]) -> Iterat
     yield "\n]}\n"
 
 
-def _as_object(verdict: Verdict) -> dict[str, Any]:
+def _as_object(verdict: Prediction) -> dict[str, Any]:
     if verdict.probability is None:
         return {"clip": str(verdict.path), "error": verdict.error}
     attention = verdict.attention or ()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from violence_detection.clips.video import Sampling
-from violence_detection.errors import UserError, end_if_told
+from violence_detection.errors import UserError
 from violence_detection.inference.detector import Detector
 from violence_detection.inference.events import Event, Window, event_after, timestamp
 from violence_detection.inference.live_source import (
@@ -29,7 +29,8 @@ from violence_detection.inference.live_source import (
     Source,
     Tally,
 )
-from violence_detection.inference.windows import WindowJudge
+from violence_detection.inference.windows import WindowPredictor
+from violence_detection.runtime.interrupts import raise_if_interrupted
 
 IDLE = 0.1  # seconds that are waited for frames
 REPORT_EVERY = 60.0  # seconds
@@ -55,7 +56,7 @@ class LiveWindow(NamedTuple):
     lag: float  # seconds from the arrival of its last frame to the verdict
 
 
-class LiveJudge:
+class LivePredictor:
     """Takes samples as they arrive, and judges the windows for which there is time.
 
     The features of a sample are computed once, and as soon as it is there: when a window's last
@@ -79,7 +80,7 @@ class LiveJudge:
     ):
         self.computed = 0  # samples that were given to VGG19
         self.skipped = 0  # windows
-        self._windows = WindowJudge(detector, sampling, interval, samples_at_once=1)
+        self._windows = WindowPredictor(detector, sampling, interval, samples_at_once=1)
         self._sampling = sampling
         self._interval = interval
         self._pass_seconds = pass_seconds
@@ -321,7 +322,7 @@ class LiveWatch:
         """Return the seconds of a pass; the first takes far longer, and is not counted."""
         streams, frames = len(self.detector.streams), self.detector.frames
         images = np.zeros((streams, 224, 224, 3), np.uint8)
-        self.detector.judge_features(np.zeros((1, frames, self.detector.values), np.float32))
+        self.detector.predict_features(np.zeros((1, frames, self.detector.values), np.float32))
         self.detector.image_features(images, at_once=streams)
         began = self._clock()
         self.detector.image_features(images, at_once=streams)
@@ -347,11 +348,11 @@ class LiveWatch:
 
     def _watch(self, reader: Reader, events: LiveEvents) -> None:
         name = reader.source.shown
-        judge: LiveJudge | None = None
+        judge: LivePredictor | None = None
         origin: float | None = None  # the time of the source's first frame
         is_lost = is_over = is_idle = False
         while not (is_over and is_idle):
-            end_if_told()
+            raise_if_interrupted()
             for item in reader.take(IDLE if is_idle else 0.0):
                 if isinstance(item, Begun):
                     judge, is_lost = self._begin(item.frames_per_second), False
@@ -379,11 +380,13 @@ class LiveWatch:
             if self._clock() - self._reported >= REPORT_EVERY:
                 self._report()
 
-    def _begin(self, frames_per_second: float | None) -> LiveJudge:
+    def _begin(self, frames_per_second: float | None) -> LivePredictor:
         interval = self.sampling.interval(frames_per_second)
-        return LiveJudge(self.detector, self.sampling, interval, self._pass_seconds, self._clock)
+        return LivePredictor(
+            self.detector, self.sampling, interval, self._pass_seconds, self._clock
+        )
 
-    def _end(self, over: Over, name: str, judge: LiveJudge | None) -> None:
+    def _end(self, over: Over, name: str, judge: LivePredictor | None) -> None:
         if isinstance(over.error, NotLive):
             raise UserError(f"--source {name}: {over.error}")
         if over.error is not None:
@@ -391,7 +394,7 @@ class LiveWatch:
         if judge:
             judge.end()
 
-    def _step(self, judge: LiveJudge, origin: float, events: LiveEvents) -> bool:
+    def _step(self, judge: LivePredictor, origin: float, events: LiveEvents) -> bool:
         """Do what there is to do next; return whether there was anything."""
         computed, skipped = judge.computed, judge.skipped
         windows = judge.step()
@@ -407,7 +410,7 @@ class LiveWatch:
             self._take(found._replace(window=window), judge, events)
         return windows is not None
 
-    def _skip(self, judge: LiveJudge, windows: int) -> None:
+    def _skip(self, judge: LivePredictor, windows: int) -> None:
         if not self._recent.skipped:
             needed = judge.seconds_for_window
             advice = ""
@@ -424,7 +427,7 @@ class LiveWatch:
         self._count(skipped=windows)
         self._gap += windows / judge.windows_coming
 
-    def _take(self, found: LiveWindow, judge: LiveJudge, events: LiveEvents) -> None:
+    def _take(self, found: LiveWindow, judge: LivePredictor, events: LiveEvents) -> None:
         count = events.count
         if math.isfinite(found.window.probability):
             seen = datetime.now(UTC) - timedelta(seconds=self._clock() - found.arrived)

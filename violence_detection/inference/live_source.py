@@ -29,7 +29,8 @@ from violence_detection.clips.video import (
     open_video,
     video_info,
 )
-from violence_detection.errors import Ended, UserError
+from violence_detection.errors import UserError
+from violence_detection.runtime.interrupts import Interrupted
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp")
 TALLY_EVERY = 1.0  # seconds
@@ -285,7 +286,7 @@ class SourceReader:
 
     def _run(self) -> None:
         pause = self._first_pause
-        with contextlib.suppress(Ended):  # told to the main thread, too
+        with contextlib.suppress(Interrupted):  # told to the main thread, too
             while not self._stopped.is_set():
                 self._began = math.inf
                 error = self._read()

@@ -27,7 +27,7 @@ def sampling_of(detector: Detector, window: float, stride: float) -> Sampling:
     return Sampling(window, stride, detector.streams, detector.cached_frames, used)
 
 
-class WindowJudge:
+class WindowPredictor:
     """Takes the samples of a video as they come, and judges the windows that are complete.
 
     Memory holds one batch of images for VGG19, and the features of a window or two.
@@ -116,7 +116,7 @@ class WindowJudge:
     def _windows_at(self, starts: Sequence[int]) -> list[Window]:
         if not starts:
             return []
-        judged = self.detector.judge_features(np.stack([self._clip_at(n) for n in starts]))
+        judged = self.detector.predict_features(np.stack([self._clip_at(n) for n in starts]))
         length = self.sampling.frames - 1
         return [
             Window(self._times[start], self._times[start + length], float(probability))
@@ -140,7 +140,7 @@ class WindowJudge:
         )
 
 
-def judge_video(
+def predict_video(
     detector: Detector,
     path: Path,
     sampling: Sampling,
@@ -163,7 +163,7 @@ def judge_video(
     read = stream_from_process(sample_video, path, sampling, timeout=timeout, ahead=ahead)
     with contextlib.closing(read):
         info: VideoInfo = next(read)
-        judge = WindowJudge(detector, sampling, sampling.interval(info.frames_per_second))
+        judge = WindowPredictor(detector, sampling, sampling.interval(info.frames_per_second))
         windows = 0
         for sample in read:
             judge.add(sample)
@@ -179,7 +179,7 @@ def judge_video(
 
 
 def _as_one_window(detector: Detector, path: Path, timeout: float) -> Window:
-    (verdict,) = detector.judge_clips([path], timeout)
+    (verdict,) = detector.predict_clips([path], timeout)
     if verdict.probability is None:
         raise UnreadableClip(verdict.error or "")
     times = verdict.times or (0.0,)
@@ -193,11 +193,11 @@ def read_timeline(
     timeout: float = CLIP_TIMEOUT,
     on_progress: Callable[[float, float | None], None] = lambda seconds, duration: None,
 ) -> Timeline:
-    """Return what `judge_video` finds, and the events; a video that cannot be read says why."""
+    """Return what `predict_video` finds, and the events; a video that cannot be read says why."""
     windows: list[Window] = []
     error = None
     try:
-        for window in judge_video(detector, path, sampling, timeout, on_progress):
+        for window in predict_video(detector, path, sampling, timeout, on_progress):
             windows.append(window)
     except UnreadableClip as unreadable:
         error = str(unreadable)

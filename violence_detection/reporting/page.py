@@ -22,7 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from violence_detection.clips.frames import sample_positions
-from violence_detection.errors import RunError, UserError
+from violence_detection.errors import RunError, UserError, failing_as
 from violence_detection.evaluation.comparison import (
     Comparison,
     Tested,
@@ -30,7 +30,7 @@ from violence_detection.evaluation.comparison import (
     setting_differences,
 )
 from violence_detection.reporting import plots
-from violence_detection.reporting.strips import JudgedClip, Strip, choose_clips, read_strips
+from violence_detection.reporting.strips import ReportedClip, Strip, choose_clips, read_strips
 from violence_detection.runs.directory import (
     CONFIG,
     HISTORY,
@@ -41,7 +41,7 @@ from violence_detection.runs.directory import (
 )
 from violence_detection.runtime.hardware import describe_usage
 from violence_detection.settings.schema import CLASS_NAMES, SPLITS, Settings, flag, folder_or_url
-from violence_detection.storage.files import failing_as, read_json, replace_file, write_text
+from violence_detection.storage.files import read_json, replace_file, write_text
 from violence_detection.storage.object_store import clips_folder
 
 COMPARISON = "comparison.html"
@@ -95,7 +95,7 @@ class FinishedRun:
     config: dict[str, Any]
     results: dict[str, Any]
     history: list[dict[str, float | None]]  # a row per epoch
-    clips: list[JudgedClip]  # of the split that was tested
+    clips: list[ReportedClip]  # of the split that was tested
     splits: dict[str, str]  # of all clips, by name
 
     @property
@@ -200,9 +200,9 @@ def _table(path: Path) -> Iterator[Iterator[dict[str, str]]]:
         raise UserError(f"{path} cannot be read ({error.strerror}): restore it") from error
 
 
-def _judged(row: Mapping[str, str]) -> JudgedClip:
+def _judged(row: Mapping[str, str]) -> ReportedClip:
     weights = [row[name] for name in row if name and name.startswith("attention_")]
-    return JudgedClip(
+    return ReportedClip(
         name=row["clip"],
         label=CLASS_NAMES.index(row["label"]),
         probability=float(row["probability"]),
@@ -532,7 +532,7 @@ def _class_rows(results: Mapping[str, Any]) -> list[tuple[str, list[dict[str, st
     ]
 
 
-def _strip(run: FinishedRun, clip: JudgedClip, strip: Strip) -> dict[str, Any]:
+def _strip(run: FinishedRun, clip: ReportedClip, strip: Strip) -> dict[str, Any]:
     weights = clip.attention
     if weights is not None and len(weights) != run.settings["frames"]:
         weights = None  # of something else

@@ -9,7 +9,8 @@ import numpy as np
 
 from violence_detection.clips.decoders import DecoderProcesses, decoder_count
 from violence_detection.clips.frames import UnreadableClip, even_positions
-from violence_detection.errors import RunError, end_if_told
+from violence_detection.errors import RunError
+from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.storage.object_store import AnyPath, local_copy
 
 WORST, LEAST_CERTAIN, CERTAIN = 8, 4, 4  # clips that are shown, at most
@@ -20,7 +21,7 @@ JPEG_QUALITY = 70
 
 
 @dataclass(frozen=True)
-class JudgedClip:
+class ReportedClip:
     """A clip of the test, and what the detector says of it."""
 
     name: str  # below the dataset folder, with slashes
@@ -45,11 +46,11 @@ class JudgedClip:
 class ChosenClips:
     """The clips of a test that tell most; none is there twice."""
 
-    worst: Sequence[JudgedClip]  # wrong verdicts, the farthest from the label first
-    least_certain: Sequence[JudgedClip]  # the nearest to the threshold first
-    certain: Sequence[JudgedClip]  # right verdicts of both classes, the nearest to the label first
+    worst: Sequence[ReportedClip]  # wrong verdicts, the farthest from the label first
+    least_certain: Sequence[ReportedClip]  # the nearest to the threshold first
+    certain: Sequence[ReportedClip]  # right, of both classes, the nearest to the label first
 
-    def __iter__(self) -> Iterator[JudgedClip]:
+    def __iter__(self) -> Iterator[ReportedClip]:
         yield from (*self.worst, *self.least_certain, *self.certain)
 
 
@@ -63,7 +64,7 @@ class Strip:
     trouble: str | None = None  # why there are no frames
 
 
-def choose_clips(clips: Sequence[JudgedClip], threshold: float) -> ChosenClips:
+def choose_clips(clips: Sequence[ReportedClip], threshold: float) -> ChosenClips:
     """Return the clips of a test to look at.
 
     Args:
@@ -117,7 +118,7 @@ def read_strips(
     strips: dict[AnyPath, Strip] = {}
     with ThreadPoolExecutor(count) as threads, decoders:
         for path, strip in zip(wanted, threads.map(read, wanted), strict=True):
-            end_if_told()
+            raise_if_interrupted()
             strips[path] = strip
     return strips
 

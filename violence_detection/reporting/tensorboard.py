@@ -7,6 +7,7 @@ epoch's step is its number from 0, as in Keras's own callback.
 """
 
 import contextlib
+import logging
 import os
 import time
 from collections import defaultdict
@@ -30,12 +31,12 @@ from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from violence_detection.errors import failing_as
 from violence_detection.models.classifier import with_attention
 from violence_detection.reporting.plots import as_image, four_panels
 from violence_detection.runs.directory import TENSORBOARD, Row, RunDirectory
-from violence_detection.runtime.logs import log
 from violence_detection.settings.schema import CHECKPOINT_EVERY, FREE_TO_CHANGE
-from violence_detection.storage.files import failing_as, replace_file
+from violence_detection.storage.files import replace_file
 from violence_detection.training.batches import (
     ClipFeatures,
     evaluation_batches,
@@ -44,8 +45,10 @@ from violence_detection.training.batches import (
 )
 from violence_detection.training.trainer import Trainer
 
+log = logging.getLogger(__name__)
+
 SIDES = ("train", "validation")  # the folders: TensorBoard draws them into one chart
-JUDGED_CLIPS = 256  # of validation, for images and attention: a look must not cost an epoch
+PREDICTED_CLIPS = 256  # of validation, for images and attention: a look must not cost an epoch
 BUCKETS = 30  # of a histogram, as many as TensorBoard makes itself
 HPARAMS_FILE = "events.out.tfevents.hparams"
 
@@ -65,7 +68,7 @@ class TensorBoardLog(keras.callbacks.Callback):
     def __init__(self, run: RunDirectory, validation: ClipFeatures, batch_size: int):
         super().__init__()
         self.run = run
-        judged = min(len(validation), JUDGED_CLIPS)
+        judged = min(len(validation), PREDICTED_CLIPS)
         self.clips = validation.of(np.linspace(0, len(validation) - 1, judged).astype(int))
         self.batch_size = batch_size
         self.which = f"{judged:,} of {len(validation):,} validation clips" + (

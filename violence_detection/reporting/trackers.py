@@ -15,10 +15,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from violence_detection.errors import Ended, UserError
+from violence_detection.errors import UserError, failing_as
 from violence_detection.runs.directory import RESUME, Row, RunDirectory
-from violence_detection.runtime.logs import log
-from violence_detection.storage.files import failing_as, read_json, write_json
+from violence_detection.runtime.interrupts import Interrupted
+from violence_detection.storage.files import read_json, write_json
+
+log = logging.getLogger(__name__)
 
 STATE = "trackers.json"  # in `resume/`: by flag, the tracker's run and how many epochs it has
 EXPERIMENT = "violence detection"  # the name that MLflow puts the runs under
@@ -295,7 +297,7 @@ class Trackers:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         status = "FINISHED"
         if kind is not None:
-            status = "KILLED" if issubclass(kind, Ended) else "FAILED"
+            status = "KILLED" if issubclass(kind, Interrupted) else "FAILED"
         for tracker in self._begun:
             if tracker not in self._failed:
                 with self._tolerated(tracker, "it is not told how the run ended"):

@@ -9,6 +9,7 @@ kept, too, so that damage to the last ones costs one epoch.
 
 import csv
 import importlib.metadata
+import logging
 import platform
 import shutil
 import subprocess
@@ -21,21 +22,20 @@ from typing import Any, NoReturn, Self
 
 import violence_detection
 from violence_detection.clips.dataset import Clip, fingerprint, write_splits
-from violence_detection.errors import RunError, UserError
+from violence_detection.errors import RunError, UserError, failing_as, require_room
 from violence_detection.runtime.cluster import Worker
-from violence_detection.runtime.logs import log
 from violence_detection.settings.schema import FREE_TO_CHANGE, Settings, as_json, flag
 from violence_detection.storage.files import (
-    failing_as,
     file_checksum,
     read_json,
     remove_partial_files,
     replace_file,
-    require_room,
     write_json,
     write_text,
 )
 from violence_detection.storage.locks import locked
+
+log = logging.getLogger(__name__)
 
 CONFIG = "training_config.json"
 RESULTS = "training_results.json"
@@ -142,7 +142,7 @@ class RunDirectory:
             log.warning("%s; the test is done again", error)
             return False
         for name in {BEST_MODEL, read_json(self / DETECTOR)["model"]}:
-            if not self.is_vouched_for(name):
+            if not self.is_intact(name):
                 log.warning("%s is damaged or gone; the test is done again", self / name)
                 return False
         return goals == {threshold_for}
@@ -316,14 +316,14 @@ class RunDirectory:
             if old.name not in self._checksums:
                 old.unlink()
 
-    def vouch_for(self, name: str, epoch: int) -> None:
+    def record_checksum(self, name: str, epoch: int) -> None:
         """Keep the checksum of a model that was written, and the epoch that it is of."""
         models = self._models() | {
             name: {"epoch": epoch, "checksum": file_checksum(self / name).hex()}
         }
         write_json(self / RESUME / MODELS, models)
 
-    def is_vouched_for(self, name: str, epoch: int | None = None) -> bool:
+    def is_intact(self, name: str, epoch: int | None = None) -> bool:
         """Return whether a model is as it was written, and of `epoch` if that is given."""
         model = self._models().get(name)
         return (
@@ -336,7 +336,7 @@ class RunDirectory:
     def damaged_checkpoints(self) -> list[Path]:
         """Return the periodic checkpoints that are gone or not as they were written."""
         names = [name for name in self._models() if name != BEST_MODEL]
-        return [self / name for name in names if not self.is_vouched_for(name)]
+        return [self / name for name in names if not self.is_intact(name)]
 
     def _models(self) -> dict[str, Any]:
         path = self / RESUME / MODELS

@@ -9,6 +9,7 @@ import faulthandler
 import functools
 import hashlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -21,20 +22,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import violence_detection
-from violence_detection.errors import (
-    GOES_ON,
-    SAID,
-    Ended,
-    RunError,
-    UserError,
-    end_if_told,
+from violence_detection.errors import RunError, UserError
+from violence_detection.runtime.interrupts import (
+    SIGNAL_NAMES,
+    Interrupted,
     explain,
+    raise_if_interrupted,
 )
-from violence_detection.runtime.logs import log
 from violence_detection.settings.schema import Settings, flag
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+log = logging.getLogger(__name__)
 
 TF_CONFIG = "TF_CONFIG"  # what Kubernetes' training operator and TensorFlow's own docs set
 START_WAIT = 600.0  # seconds until all workers must be there: a cluster may pull images first
@@ -46,6 +46,7 @@ GRACE = 5.0  # seconds that a process has to end by itself once another one is l
 SAY_AFTER = 5.0  # seconds of a wait, after which the log says what for
 
 PACKAGE = Path(violence_detection.__file__).parent
+RESUME_ON_EACH_HOST = "Run the same command again on each host to resume."
 JOB = "worker"  # TensorFlow's name of all of them
 ENDED = "ended"  # key under which the first worker that fails says why
 
@@ -237,12 +238,8 @@ class Cluster:
         self._linger()
         if cut_off:
             raise RunError(
-                self._loss or f"the workers cannot reach each other; {self._goes_on()}"
+                self._loss or f"the workers cannot reach each other. {RESUME_ON_EACH_HOST}"
             ) from error
-
-    @staticmethod
-    def _goes_on() -> str:
-        return f"on each host, {GOES_ON}"
 
     def name_of(self, number: int) -> str:
         """Return a worker in words, with its address."""
@@ -293,8 +290,8 @@ class Cluster:
         # what the end would be has to be said before.
         log.info(
             "all %d workers are there; TensorFlow connects them. If one is lost now, this process "
-            "ends within %.0f s, with a traceback: %s",
-            *(count, JOIN_WAIT, self._goes_on()),
+            "ends within %.0f s, with a traceback. %s",
+            *(count, JOIN_WAIT, RESUME_ON_EACH_HOST),
         )
         faulthandler.dump_traceback_later(JOIN_WAIT, exit=True)
         try:
@@ -328,7 +325,7 @@ class Cluster:
             raise RunError(f"{own}: its port cannot be used: {error.strerror}") from error
         with listening:
             while True:
-                end_if_told()
+                raise_if_interrupted()
                 missing = {number for number in missing if not _answers(self.addresses[number])}
                 if not missing:
                     return
@@ -417,7 +414,7 @@ class Cluster:
 
         began, said = time.monotonic(), False
         while True:
-            end_if_told()
+            raise_if_interrupted()
             if self._lost.is_set():
                 raise RunError(self._loss)
             with contextlib.suppress(tf.errors.DeadlineExceededError):
@@ -443,7 +440,7 @@ class Cluster:
 
         try:
             told = json.loads(self._service.get_config_key_value(ENDED, 1))
-            return f"{self.name_of(told['worker'])} has ended: {told['why']}\n{self._goes_on()}"
+            return f"{self.name_of(told['worker'])} has ended: {told['why']}\n{RESUME_ON_EACH_HOST}"
         except tf.errors.DeadlineExceededError:
             pass
         except tf.errors.OpError:
@@ -458,7 +455,8 @@ class Cluster:
     def _gone(self, number: int) -> str:
         return (
             f"{self.name_of(number)} is gone: it was killed, or its host or network is down. "
-            f"What was finished is kept: {self._goes_on()}"
+            f"Nothing that was finished is lost. "
+            f"{RESUME_ON_EACH_HOST}"
         )
 
     @staticmethod
@@ -480,7 +478,11 @@ class Cluster:
     def _say_why(self, error: BaseException) -> None:
         import tensorflow as tf
 
-        why = SAID[error.number] if isinstance(error, Ended) else str(error) or repr(error)
+        why = (
+            SIGNAL_NAMES[error.number]
+            if isinstance(error, Interrupted)
+            else str(error) or repr(error)
+        )
         with contextlib.suppress(tf.errors.OpError):  # another one was first, or the chief is gone
             self._tell(ENDED, {"worker": self.worker.number, "why": why})
 

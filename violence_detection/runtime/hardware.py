@@ -1,6 +1,7 @@
 """What a run takes of the machine: the GPUs' readings, or CPU and memory; energy and its price."""
 
 import contextlib
+import logging
 import os
 import re
 import threading
@@ -12,7 +13,8 @@ from typing import Any, NamedTuple, Self, TypedDict
 import psutil
 
 from violence_detection.errors import RunError
-from violence_detection.runtime.logs import log
+
+log = logging.getLogger(__name__)
 
 MEGABYTE = 1e6  # bytes
 GIBIBYTE = 2**30

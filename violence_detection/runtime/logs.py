@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from violence_detection.storage.files import failing_as
+from violence_detection.errors import failing_as
 
-log = logging.getLogger("violence")
+package_log = logging.getLogger("violence_detection")  # each module's is below it
 
 CONTROL_CHARACTERS = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
@@ -24,24 +24,24 @@ def start_log(path: Path, on_screen: int = logging.INFO) -> None:
     Args:
         on_screen: the least level that is told there.
     """
-    log.setLevel(logging.DEBUG)
-    log.propagate = False
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
+    package_log.setLevel(logging.DEBUG)
+    package_log.propagate = False
+    for handler in list(package_log.handlers):
+        package_log.removeHandler(handler)
         handler.close()
     screen = _Screen(sys.stdout)
     screen.setLevel(on_screen)
     screen.setFormatter(_ScreenLine("%(message)s"))
     file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(_PlainText("%(asctime)s %(levelname)-7s %(message)s"))
-    log.addHandler(screen)
-    log.addHandler(file)
+    package_log.addHandler(screen)
+    package_log.addHandler(file)
 
 
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
         # logging would print a traceback for every line, and go on.
-        log.removeHandler(self)
+        package_log.removeHandler(self)
         error = sys.exc_info()[1]
         if error is not None:
             with failing_as(Path(self.baseFilename)):
@@ -55,7 +55,7 @@ class _Screen(logging.StreamHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
         # Nobody reads any more, or its disk is full: the log file has everything.
-        log.removeHandler(self)
+        package_log.removeHandler(self)
 
 
 class _PlainText(logging.Formatter):

@@ -1,12 +1,14 @@
 """How far a stage is: a bar on a terminal, lines where nobody watches."""
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Self
 
 from tqdm import tqdm
 
-from violence_detection.runtime.logs import log
+log = logging.getLogger(__name__)
+
 
 LINE_EVERY = 30.0  # seconds
 COLUMNS = 100  # of a bar, at most

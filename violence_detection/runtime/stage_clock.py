@@ -45,7 +45,7 @@ class StageClock:
         return dict(self._seconds)
 
 
-def held_up_by(
+def bottleneck(
     utilization: float | None, seconds: Mapping[str, float], starved: float = 0.0
 ) -> str | None:
     """Return the stage that keeps a GPU waiting, and what helps; None if it is well used.

@@ -17,9 +17,9 @@ import numpy as np
 from violence_detection.clips.decoders import DecoderProcesses, decoder_count, stream_from_process
 from violence_detection.clips.frames import UnreadableClip
 from violence_detection.clips.video import Sample, Sampling, sample_video
-from violence_detection.inference.detector import DecodedClip, Detector, Examined, Verdict
+from violence_detection.inference.detector import DecodedClip, Detector, PredictedClip, Prediction
 from violence_detection.inference.events import Window
-from violence_detection.inference.windows import WindowJudge
+from violence_detection.inference.windows import WindowPredictor
 from violence_detection.serving.metrics import ServiceMetrics
 from violence_detection.settings.schema import CLASS_NAMES
 
@@ -65,10 +65,10 @@ class VideoStep(NamedTuple):
 @dataclass(frozen=True)
 class _Waiting:
     clip: DecodedClip
-    verdict: asyncio.Future[Verdict]
+    verdict: asyncio.Future[Prediction]
 
 
-class JudgeQueue:
+class PredictionQueue:
     """Judges clips for whoever asks, so many at once as it has places.
 
     All but the reading and the networks is done in one event loop. The networks are run by one
@@ -162,11 +162,11 @@ class JudgeQueue:
         detector = self.detector
         shape = (1, len(detector.streams), detector.frames, 224, 224, 3)
         await asyncio.gather(
-            _run(self._network, detector.judge_images, np.zeros(shape, np.uint8)),
+            _run(self._network, detector.predict_images, np.zeros(shape, np.uint8)),
             _run(self._readers, self._decoders.checksum, detector.model_path),
         )
 
-    async def judge_file(self, path: Path, with_pictures: bool = False) -> Examined:
+    async def predict_file(self, path: Path, with_pictures: bool = False) -> PredictedClip:
         """Return the verdict on a clip; one that cannot be judged says why.
 
         Args:
@@ -177,16 +177,16 @@ class JudgeQueue:
         """
         async with self._room:
             clip = await _run(self._readers, self._read, path, with_pictures)
-            verdict = clip if isinstance(clip, Verdict) else await self._judge(clip)
+            verdict = clip if isinstance(clip, Prediction) else await self._judge(clip)
         kind = "bad" if verdict.violent is None else CLASS_NAMES[verdict.violent]
         self._metrics.clips.labels(kind).inc()
-        return Examined(verdict, None if isinstance(clip, Verdict) else clip)
+        return PredictedClip(verdict, None if isinstance(clip, Prediction) else clip)
 
-    def _read(self, path: Path, with_pictures: bool) -> DecodedClip | Verdict:
+    def _read(self, path: Path, with_pictures: bool) -> DecodedClip | Prediction:
         try:
             self._require_short(self._decoders.told_duration(path))
         except UnreadableClip as error:
-            return Verdict(path, error=str(error))
+            return Prediction(path, error=str(error))
         clip = self.detector.read_clip(self._decoders, path, with_pictures)
         if isinstance(clip, DecodedClip) and clip.times:
             self._require_short(clip.times[-1])  # what the file tells may be false
@@ -196,7 +196,9 @@ class JudgeQueue:
         if seconds is not None and seconds > self._longest:
             raise TooLong(seconds)
 
-    async def judge_video(self, path: Path, sampling: Sampling) -> AsyncGenerator[VideoStep, None]:
+    async def predict_video(
+        self, path: Path, sampling: Sampling
+    ) -> AsyncGenerator[VideoStep, None]:
         """Yield what is found on a video: a step before the first pass, one after each.
 
         Passes of clips and of other videos come in between.
@@ -216,7 +218,7 @@ class JudgeQueue:
                 self._require_short(info.duration)
                 yield VideoStep([], 0.0, info.duration)
                 interval = sampling.interval(info.frames_per_second)
-                judge = WindowJudge(self.detector, sampling, interval)
+                judge = WindowPredictor(self.detector, sampling, interval)
                 found, reached = 0, 0.0
                 while (time_read := await reading(partial(_read_on, read, judge))) is not None:
                     self._require_short(time_read)
@@ -228,7 +230,7 @@ class JudgeQueue:
             windows = [await self._as_one_window(path)]
         yield VideoStep(windows, max(reached, *(w.end for w in windows), 0.0), info.duration)
 
-    async def _pass_of(self, judge: WindowJudge, ended: bool) -> list[Window]:
+    async def _pass_of(self, judge: WindowPredictor, ended: bool) -> list[Window]:
         began = time.monotonic()
         windows = await _run(self._network, judge.judge, ended)
         self._metrics.pass_seconds.observe(time.monotonic() - began)
@@ -240,13 +242,13 @@ class JudgeQueue:
         return windows
 
     async def _as_one_window(self, path: Path) -> Window:
-        verdict = (await self.judge_file(path)).verdict
+        verdict = (await self.predict_file(path)).verdict
         if verdict.probability is None:
             raise UnreadableClip(verdict.error or "")
         times = verdict.times or (0.0,)
         return Window(times[0], times[-1], verdict.probability)
 
-    async def _judge(self, clip: DecodedClip) -> Verdict:
+    async def _judge(self, clip: DecodedClip) -> Prediction:
         waiting = _Waiting(clip, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._arrived.set()
@@ -282,7 +284,7 @@ class JudgeQueue:
         began = time.monotonic()
         clips = [waiting.clip for waiting in batch]
         try:
-            verdicts = await _run(self._network, self.detector.judge_decoded, clips)
+            verdicts = await _run(self._network, self.detector.predict_decoded, clips)
         except Exception as error:  # told to those who asked; the others go on
             for waiting in batch:
                 if not waiting.verdict.done():
@@ -322,7 +324,7 @@ def _closed_at_last(
             last.add_done_callback(lambda _: generator.close())
 
 
-def _read_on(samples: Iterator[Sample], judge: WindowJudge) -> float | None:
+def _read_on(samples: Iterator[Sample], judge: WindowPredictor) -> float | None:
     """Read until a pass is full; return the seconds of video so far, None at its end."""
     for sample in samples:
         judge.add(sample)

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from violence_detection.serving.metrics import ServiceMetrics
 from violence_detection.serving.problems import Problem, problem_response
 
-log = logging.getLogger("violence.service")
+log = logging.getLogger(__name__)
 
 # All that a page needs comes from this server; pictures of frames are in what it answers, and a
 # clip that was chosen is a blob: the browser is asked how long it lasts.

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from violence_detection.inference.detector import Detector, Examined
+from violence_detection.inference.detector import Detector, PredictedClip
 from violence_detection.inference.events import Window, find_events
 from violence_detection.serving.problems import ProblemDetails
 
@@ -150,7 +150,7 @@ def warning_of(detector: Detector) -> str | None:
     return UNTRAINED if detector.untrained_vgg19 else None
 
 
-def clip_answer(detector: Detector, examined: Examined, seconds: float) -> ClipAnswer:
+def clip_answer(detector: Detector, examined: PredictedClip, seconds: float) -> ClipAnswer:
     """Return the answer on a clip that was judged, with pictures if it was read with them."""
     verdict, clip = examined.verdict, examined.clip
     assert verdict.violent is not None

@@ -22,10 +22,10 @@ from starlette.requests import ClientDisconnect
 
 from violence_detection.clips.frames import UnreadableClip
 from violence_detection.clips.video import Sampling
-from violence_detection.inference.detector import Detector, Examined
+from violence_detection.inference.detector import Detector, PredictedClip
 from violence_detection.inference.events import Window
 from violence_detection.inference.windows import sampling_of
-from violence_detection.serving.batching import Full, JudgeQueue, TooLong, VideoStep
+from violence_detection.serving.batching import Full, PredictionQueue, TooLong, VideoStep
 from violence_detection.serving.metrics import ServiceMetrics
 from violence_detection.serving.middleware import Exchange
 from violence_detection.serving.page import page_files
@@ -123,7 +123,7 @@ class Service:
         self.token = token
         self.origins = tuple(origins)
         self.metrics = ServiceMetrics()
-        self.queue = JudgeQueue(
+        self.queue = PredictionQueue(
             detector, limits.places, limits.clip_timeout, limits.max_seconds, self.metrics
         )
         self.draining = False  # nothing more is taken in
@@ -192,20 +192,22 @@ class Service:
         )
         self.metrics.uploaded.inc(size)
 
-    async def judge(self, path: Path, with_pictures: bool) -> Examined:
+    async def judge(self, path: Path, with_pictures: bool) -> PredictedClip:
         """Return what is found on a clip; raises `Problem` if it cannot be judged."""
         try:
-            examined = await self.queue.judge_file(path, with_pictures)
+            examined = await self.queue.predict_file(path, with_pictures)
         except TooLong as too_long:
             raise self._too_long(too_long.seconds) from too_long
         if examined.verdict.error is not None:
             raise _unreadable(examined.verdict.error)
         return examined
 
-    async def judge_video(self, path: Path, sampling: Sampling) -> AsyncGenerator[VideoStep, None]:
+    async def predict_video(
+        self, path: Path, sampling: Sampling
+    ) -> AsyncGenerator[VideoStep, None]:
         """Yield what is found on a video, step by step, the first at once; raises `Problem`."""
         try:
-            async with contextlib.aclosing(self.queue.judge_video(path, sampling)) as steps:
+            async with contextlib.aclosing(self.queue.predict_video(path, sampling)) as steps:
                 async for step in steps:
                     yield step
                     if self.given_up.is_set():
@@ -351,7 +353,7 @@ def make_app(service: Service) -> FastAPI:
         if stride > window:
             raise Problem(422, "query.stride: parts of the video are left out: at most `window`")
         sampling = sampling_of(service.detector, window, stride)
-        steps = service.judge_video(path, sampling)
+        steps = service.predict_video(path, sampling)
         first = await anext(steps)  # what is no video is told by the status
 
         async def lines() -> AsyncIterator[str]:

@@ -17,9 +17,8 @@ from pathlib import Path
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from violence_detection.errors import RunError
+from violence_detection.errors import RunError, failing_as
 from violence_detection.serving.problems import Problem
-from violence_detection.storage.files import failing_as
 from violence_detection.storage.locks import locked
 
 FIELD = b"video"

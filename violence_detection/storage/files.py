@@ -6,51 +6,18 @@ checksum of their own; of other files it is kept by who writes them.
 
 import contextlib
 import csv
-import errno
 import hashlib
 import io
 import json
 import os
-import re
-import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from violence_detection.errors import GOES_ON, RunError, UserError
+from violence_detection.errors import UserError, failing_as
 
 PARTIAL = ".partial-"  # begins the name of a file that is being written
-
-
-@contextlib.contextmanager
-def failing_as(path: Path, done: str = "written") -> Iterator[None]:
-    """Raise a `RunError` that names `path` for a disk that is full, gone, or read-only."""
-    try:
-        yield
-    except (OSError, RuntimeError, sqlite3.Error) as error:
-        raise RunError(
-            f"{path} cannot be {done}: {_reason(error)}. What was finished is kept: mend this, "
-            f"and {GOES_ON}"
-        ) from error
-
-
-def require_room(error: OSError | sqlite3.Error, path: Path) -> None:
-    """Raise a `RunError` if an error says that the disk of `path` is full: not the user's fault."""
-    if _reason(error) == os.strerror(errno.ENOSPC):
-        with failing_as(path):
-            raise error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    number = re.search(r"errno = (\d+)", str(error))  # as HDF5 tells it
-    if number:
-        return os.strerror(int(number[1]))
-    if "is full" in str(error):  # as SQLite tells it
-        return os.strerror(errno.ENOSPC)
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:

@@ -10,6 +10,7 @@ import copy
 import errno
 import hashlib
 import io
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,11 +19,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO, TypeVar
 
-from violence_detection.errors import GOES_ON, RunError, UserError
-from violence_detection.runtime.logs import log
+from violence_detection.errors import RESUME, RunError, UserError, failing_as
 from violence_detection.settings.schema import STORES
-from violence_detection.storage.files import failing_as
 from violence_detection.storage.spool import DOWNLOADS, GIGABYTE, Spool, Wanted
+
+log = logging.getLogger(__name__)
 
 WAITS = (1.0, 4.0, 16.0)  # seconds before a request is tried again, beside the library's own tries
 BLOCK = 8 * 2**20  # bytes of a request
@@ -153,8 +154,8 @@ class RemoteStore:
         """Return what to raise for an error of the store: the user's fault, or the store's."""
         if is_passing(error):
             return RunError(
-                f"{self.flag} {self.url} cannot be {done}: {reason_of(error)}. What was finished "
-                f"is kept: mend this, and {GOES_ON}"
+                f"{self.flag} {self.url} cannot be {done}: {reason_of(error)}. Nothing that "
+                f"was finished is lost. {RESUME}"
             )
         return UserError(f"{self.flag} {self.url} cannot be {done}: {reason_of(error)}")
 
@@ -319,8 +320,7 @@ class ClipStore:
                     raise
                 self._gone.set()
                 raise RunError(
-                    f"{self.store.url} cannot be read any more: {reason_of(of_store)}. Mend this, "
-                    f"and {GOES_ON}"
+                    f"{self.store.url} cannot be read any more: {reason_of(of_store)}. {RESUME}"
                 ) from of_store
             number = errno.ENOENT if kind is FileNotFoundError else errno.EREMOTEIO
             raise kind(number, reason_of(error)) from error

@@ -20,8 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import NoReturn, Self
 
-from violence_detection.errors import UserError
-from violence_detection.storage.files import failing_as
+from violence_detection.errors import UserError, failing_as
 from violence_detection.storage.locks import locked
 
 DOWNLOADS = 16  # at once: a store answers slowly, but many at a time

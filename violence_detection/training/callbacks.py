@@ -1,5 +1,6 @@
 """What happens at an epoch's end: checkpoints, CSV, early stopping."""
 
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -9,44 +10,46 @@ from typing import Any
 import keras
 import numpy as np
 
-from violence_detection.errors import RunError, end_if_told
+from violence_detection.errors import RunError
 from violence_detection.models.classifier import as_plain_keras
 from violence_detection.runs.directory import BEST_MODEL, Inputs, Row, RunDirectory, checkpoint_name
 from violence_detection.runtime.cluster import Cluster
 from violence_detection.runtime.hardware import HardwareMonitor, utilization
-from violence_detection.runtime.logs import log
+from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.runtime.progress import Progress
 from violence_detection.runtime.stage_clock import (
     TRAINING,
     VALIDATION,
     WRITING,
     StageClock,
-    held_up_by,
+    bottleneck,
 )
 from violence_detection.settings.schema import CHECKPOINT_EVERY
 from violence_detection.storage.files import replace_file
 from violence_detection.training.batches import Supply
 from violence_detection.training.trainer import Trainer
 
+log = logging.getLogger(__name__)
+
 WRITTEN_AGAIN = (
     "%s is damaged, gone or of another run (its checksum differs): it is written again from %s"
 )
 
 
-class EndIfTold(keras.callbacks.Callback):
+class StopOnInterrupt(keras.callbacks.Callback):
     """Ends the training between two calls of the device when a signal has told it to."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """End in the middle of an epoch."""
-        end_if_told()
+        raise_if_interrupted()
 
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """End in the middle of a validation."""
-        end_if_told()
+        raise_if_interrupted()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """End before the next epoch."""
-        end_if_told()
+        raise_if_interrupted()
 
 
 class SeedEpoch(keras.callbacks.Callback):
@@ -165,7 +168,7 @@ class TimeStages(keras.callbacks.Callback):
         now = self.clock.seconds
         seconds = {stage: now[stage] - self._before.get(stage, 0.0) for stage in now}
         mean = sum(used) / len(used)
-        if held_up := held_up_by(mean, seconds, self.supply.starved_share):
+        if held_up := bottleneck(mean, seconds, self.supply.starved_share):
             log.warning(
                 "GPUs computed %.0f %% of the training's time. Held up by %s", mean, held_up
             )
@@ -254,9 +257,9 @@ def write_models_of_last_epoch(run: RunDirectory, trainer: Trainer) -> None:
     names = [BEST_MODEL] if run.best_epoch() == epoch else []
     if epoch % CHECKPOINT_EVERY == 0:
         names.append(checkpoint_name(epoch))
-    names = [name for name in names if not run.is_vouched_for(name, epoch)]
+    names = [name for name in names if not run.is_intact(name, epoch)]
     for name in names:
-        if (run / name).exists() and not run.is_vouched_for(name):
+        if (run / name).exists() and not run.is_intact(name):
             log.warning(WRITTEN_AGAIN, run / name, "the last epoch's weights")
     if names:
         write_models(run, trainer, names, epoch)
@@ -267,7 +270,7 @@ def write_models(run: RunDirectory, trainer: Trainer, names: Sequence[str], epoc
     model = as_plain_keras(trainer.classifier)
     for name in names:
         replace_file(run / name, model.save)
-        run.vouch_for(name, epoch)
+        run.record_checksum(name, epoch)
 
 
 def make_good_best_model(run: RunDirectory, trainer: Trainer) -> None:
@@ -277,7 +280,7 @@ def make_good_best_model(run: RunDirectory, trainer: Trainer) -> None:
         RunError: those weights are damaged, too.
     """
     epoch = run.best_epoch()
-    if not run.writes or run.is_vouched_for(BEST_MODEL, epoch):
+    if not run.writes or run.is_intact(BEST_MODEL, epoch):
         return
     weights = run.whole_weights_after(epoch)
     log.warning(WRITTEN_AGAIN, run / BEST_MODEL, weights)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from violence_detection.errors import end_if_told
+from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import (
     ClipFeatures,
@@ -140,7 +140,7 @@ def fit(
         )
         callbacks.append(
             keras.callbacks.LambdaCallback(
-                on_train_batch_end=lambda batch, logs: end_if_told(),
+                on_train_batch_end=lambda batch, logs: raise_if_interrupted(),
                 on_epoch_end=lambda epoch, logs: after_epoch and after_epoch(epoch + 1, trainer),
             )
         )

@@ -108,7 +108,7 @@ class SummedGradientsAdam(keras.optimizers.Adam):
         )
 
 
-class DropoutByPlace(keras.layers.Dropout):
+class ReplicaDropout(keras.layers.Dropout):
     """Dropout that drops of each clip what it would drop were the batch on one replica.
 
     Keras's own draws the same numbers on each replica, so that what is trained depends on their
@@ -384,7 +384,7 @@ def make_trainer(
         units=settings.units,
         dtype=policy,
         fused_kernel=not settings.xla,
-        dropout_layer=DropoutByPlace if is_over_workers() else keras.layers.Dropout,
+        dropout_layer=ReplicaDropout if is_over_workers() else keras.layers.Dropout,
     )
     standardize_on(classifier, sample)
     schedule = make_schedule(

@@ -22,11 +22,10 @@ from typing import NoReturn
 
 import numpy as np
 
-from violence_detection.errors import RunError
+from violence_detection.errors import RunError, failing_as
 from violence_detection.features.cache.folder import FORMAT, CacheFolder
 from violence_detection.features.cache.record_file import ROW, RecordFile, as_keys, row_index
 from violence_detection.settings.schema import FRAME_SIZE
-from violence_detection.storage.files import failing_as
 from violence_detection.storage.locks import locked
 
 COMMIT_INTERVAL = 1.0  # seconds of extraction that a killed run may lose

@@ -19,7 +19,7 @@ from typing import Self
 
 import numpy as np
 
-from violence_detection.errors import UserError
+from violence_detection.errors import UserError, require_room
 from violence_detection.features.cache.record_file import (
     ASKED,
     FILE,
@@ -30,7 +30,7 @@ from violence_detection.features.cache.record_file import (
 )
 from violence_detection.features.cache.sqlite_index import INDEX_NAME, take_over
 from violence_detection.runtime.cluster import Worker
-from violence_detection.storage.files import PARTIAL, remove_partial_files, require_room
+from violence_detection.storage.files import PARTIAL, remove_partial_files
 from violence_detection.storage.locks import LOCK_NAME, locked
 from violence_detection.storage.object_store import AnyPath, RemotePath
 

@@ -10,6 +10,7 @@ each is written by one process, which holds its lock. All of them are read.
 
 import contextlib
 import hashlib
+import logging
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +20,11 @@ from violence_detection.errors import RunError, UserError
 from violence_detection.features.cache.folder import shard_name, shard_number, shards_in
 from violence_detection.features.cache.remote import CacheCopy, CacheLock, names_in
 from violence_detection.runtime.cluster import Worker
-from violence_detection.runtime.logs import log
 from violence_detection.storage.files import replace_file
 from violence_detection.storage.locks import locked
 from violence_detection.storage.object_store import RemoteStore
+
+log = logging.getLogger(__name__)
 
 OWNER, FILES = "owner", "cache"  # in the folder of a copy
 

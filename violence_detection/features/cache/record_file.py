@@ -9,6 +9,7 @@ Memory holds eight bytes a record, sorted; the rest is read when asked for.
 """
 
 import hashlib
+import logging
 import os
 import threading
 import weakref
@@ -17,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from violence_detection.errors import UserError
-from violence_detection.runtime.logs import log
-from violence_detection.storage.files import failing_as, replace_file
+from violence_detection.errors import UserError, failing_as
+from violence_detection.storage.files import replace_file
+
+log = logging.getLogger(__name__)
 
 MAGIC = b"VDFC"  # this program's own
 FORMAT = 3  # of the records; caches of FORMAT 2 had an SQLite index, see `sqlite_index`

@@ -13,6 +13,7 @@ is refused. The lock only saves both the work.
 
 import contextlib
 import hashlib
+import logging
 import os
 import socket
 import tempfile
@@ -25,11 +26,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from violence_detection.errors import RunError, UserError, end_if_told
+from violence_detection.errors import RunError, UserError, failing_as
 from violence_detection.features.cache.folder import LOG, shard_number
-from violence_detection.runtime.logs import log
-from violence_detection.storage.files import failing_as, read_json, write_json
+from violence_detection.runtime.interrupts import raise_if_interrupted
+from violence_detection.storage.files import read_json, write_json
 from violence_detection.storage.object_store import RemoteStore, is_of_store, reason_of
+
+log = logging.getLogger(__name__)
 
 PART = 32 * 2**20  # bytes: one request, and what is sent again of a file that grew
 TRIES = 3  # to read what others are changing
@@ -206,7 +209,7 @@ class CacheCopy:
                     return len(data)
 
                 for done in threads.map(fetch, range(len(parts)), parts):
-                    end_if_told()
+                    raise_if_interrupted()
                     fetched += done
         self._keep_as_base({**newest, "files": here})
         seconds = time.perf_counter() - started
@@ -268,7 +271,7 @@ class CacheCopy:
 
                 files[name] = []
                 for part in threads.map(put, range(count)):
-                    end_if_told()
+                    raise_if_interrupted()
                     files[name].append(part)
                     sent += part["size"] if part["object"].startswith(f"{DATA}/{commit}/") else 0
         if files == base["files"]:
@@ -393,7 +396,7 @@ class CacheLock:
     def __enter__(self) -> Self:
         seen, seen_at, told = b"", time.monotonic(), False
         while not self._take():
-            end_if_told()
+            raise_if_interrupted()
             try:
                 there = self.store.read(LOCK)
             except FileNotFoundError:

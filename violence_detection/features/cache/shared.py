@@ -1,17 +1,20 @@
 """What several workers have computed, read as one cache; and copies on a machine's own disk."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from violence_detection.clips.dataset import Clip
-from violence_detection.errors import RunError, end_if_told
+from violence_detection.errors import RunError
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import LOCAL, CacheFolder
 from violence_detection.features.cache.local import LocalCache
 from violence_detection.features.extraction import ClipRows, known_rows
 from violence_detection.runtime.cluster import Worker
-from violence_detection.runtime.logs import log
+from violence_detection.runtime.interrupts import raise_if_interrupted
+
+log = logging.getLogger(__name__)
 
 SEEN_WITHIN = 120.0  # seconds: what one host writes, others see once their own memory of it is old
 LOOK_EVERY = 1.0  # seconds
@@ -123,7 +126,7 @@ def rows_of_all_shares(
                 f"the first is {missing[0].path}; another worker has computed them. Is --cache-dir "
                 "on a disk that all hosts share, or a URL, and the dataset at the same path on all?"
             )
-        end_if_told()
+        raise_if_interrupted()
         time.sleep(LOOK_EVERY)
 
 

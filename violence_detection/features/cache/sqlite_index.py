@@ -4,6 +4,7 @@ Of ten million clips it took 16 s and 2.8 GB to open; and to be read by one host
 writes it, SQLite wants locks that many shared file systems do not give.
 """
 
+import logging
 import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
@@ -21,7 +22,8 @@ from violence_detection.features.cache.record_file import (
     row_index,
     write_records,
 )
-from violence_detection.runtime.logs import log
+
+log = logging.getLogger(__name__)
 
 INDEX_NAME = "index.sqlite"
 APPLICATION_ID = 0x56444643  # "VDFC" in the index's header: this program's own

@@ -57,13 +57,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     clock = StageClock()
 
     # The workers: this process alone, or the same command on several hosts.
-    from violence_detection.runtime.cluster import (
-        Cluster,
-        code_checksums,
-        find_worker,
-        require_supported,
-        shared_settings,
-    )
+    from violence_detection.runtime.cluster import Cluster, code_checksums, shared_settings
+    from violence_detection.runtime.worker import find_worker, require_supported
 
     worker = find_worker(settings.cluster)
     require_supported(settings, worker)

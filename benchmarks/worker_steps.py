@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from violence_detection.runtime.cluster import TF_CONFIG
+from violence_detection.runtime.worker import TF_CONFIG
 
 ROOT = Path(__file__).parent.parent
 EPOCHS = 10_000  # more than are timed
@@ -108,8 +108,9 @@ def time_steps(task: Task) -> dict[str, Any]:
 
     from benchmarks.training import stored_clips
     from violence_detection.models.classifier import feature_size
-    from violence_detection.runtime.cluster import Cluster, find_worker
+    from violence_detection.runtime.cluster import Cluster
     from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
+    from violence_detection.runtime.worker import find_worker
     from violence_detection.settings.schema import Settings
     from violence_detection.training.batches import (
         ClipFeatures,

@@ -5,7 +5,7 @@ import pytest
 from violence_detection.clips.dataset import Clip
 from violence_detection.errors import UserError
 from violence_detection.features.shares import find_share, share_of
-from violence_detection.runtime.cluster import Worker
+from violence_detection.runtime.worker import Worker
 from violence_detection.settings.schema import Settings, parse_settings
 
 

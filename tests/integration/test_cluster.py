@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -17,24 +17,14 @@ from types import MappingProxyType
 import h5py
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from benchmarks.worker_steps import free_addresses
 from tests.conftest import ROOT, quick_flags_in, results_of, rows_of, stored_rows
 from train_rtx5000_dual_optimized import main
-from violence_detection.errors import RunError, UserError
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.errors import RunError
 from violence_detection.runtime import cluster
-from violence_detection.runtime.cluster import GRACE, HEARTBEAT, Cluster, Worker, find_worker
-from violence_detection.training.augmentation import augment
-from violence_detection.training.batches import (
-    ClipFeatures,
-    Share,
-    evaluation_batches,
-    training_batches,
-)
-from violence_detection.training.order import ClipOrder
-from violence_detection.training.trainer import ReplicaDropout
+from violence_detection.runtime.cluster import GRACE, HEARTBEAT, Cluster
+from violence_detection.runtime.worker import Worker
 
 SCRIPT = str(ROOT / "train_rtx5000_dual_optimized.py")
 FILES = ("best_model.keras", "detector.json", "report.html", "predictions.csv", "splits.csv")
@@ -43,96 +33,6 @@ FILES = ("best_model.keras", "detector.json", "report.html", "predictions.csv", 
 def tf_config(addresses: list[str], number: int, kind: str = "worker") -> str:
     task = {"type": kind, "index": number}
     return json.dumps({"cluster": {"worker": addresses}, "task": task})
-
-
-# Which worker a process is.
-
-
-@pytest.mark.parametrize(
-    ("config", "worker"),
-    [
-        ("", Worker()),
-        ("{}", Worker()),
-        (tf_config(["a:1"], 0), Worker()),
-        (tf_config(["a:1", "b:1"], 1), Worker(1, 2)),
-        (
-            '{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "environment": "cloud", '
-            '"task": {"type": "worker", "index": 1}}',
-            Worker(2, 3),
-        ),
-        (
-            '{"cluster": {"worker": ["b:1"], "chief": ["a:1"]}, "task": {"type": "chief", '
-            '"index": 0}}',
-            Worker(0, 2),
-        ),
-    ],
-)
-def test_worker_of_tf_config(config: str, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TF_CONFIG", config)
-    assert find_worker("tf-config") == worker
-    assert worker.is_chief == (worker.number == 0)
-
-
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        ("{", "TF_CONFIG is not understood"),
-        ("[]", "TF_CONFIG is not understood"),
-        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": "x"}}', "not understood"),
-        (tf_config(["a:1", "b:1"], 2), "this task is worker 2, which is not in its cluster"),
-        (tf_config(["a:1", "b:1"], 0, "evaluator"), "this task is evaluator 0"),
-        ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}}', "tasks of the kind 'ps'"),
-    ],
-)
-def test_tf_config_that_is_wrong(config: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(UserError, match=words):
-        find_worker("tf-config")
-
-
-def test_worker_of_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match="SLURM_PROCID is not set: start the command with srun"):
-        find_worker("slurm")
-    monkeypatch.setenv("SLURM_PROCID", "2")
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
-    assert find_worker("slurm") == Worker(2, 3)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "tasks", "number", "here", "addresses"),
-    [
-        ("n[9-11]", "1(x3)", 1, "n10", ["n9:8888", "n10:8888", "n11:8888"]),
-        ("b,a", "2,1", 2, "a", ["b:8888", "b:8889", "a:8888"]),
-        ("n[1-2]", "2(x2)", 1, "n2", None),  # tasks dealt out in turn
-    ],
-)
-def test_addresses_of_slurm(
-    nodes: str,
-    tasks: str,
-    number: int,
-    here: str,
-    addresses: list[str] | None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from violence_detection.runtime.cluster import _slurm_addresses
-
-    count = len(addresses) if addresses else 4
-    given = {
-        "SLURM_PROCID": str(number),
-        "SLURM_STEP_NUM_TASKS": str(count),
-        "SLURM_STEP_NODELIST": nodes,
-        "SLURM_STEP_TASKS_PER_NODE": tasks,
-        "SLURMD_NODENAME": here,
-    }
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    if addresses:
-        assert _slurm_addresses(Worker(number, count)) == addresses
-    else:
-        with pytest.raises(UserError, match="task 1 should be on n1 and is on n2"):
-            _slurm_addresses(Worker(number, count))
 
 
 @pytest.mark.parametrize(
@@ -172,115 +72,6 @@ def test_port_that_is_taken() -> None:
         waiting.addresses = [own, "127.0.0.1:1"]
         with pytest.raises(RunError, match=rf"\({own}\): its port cannot be used: Address"):
             waiting._meet()
-
-
-# What a worker reads and drops.
-
-CLIPS, BATCH = 21, 8
-
-
-@pytest.fixture
-def clips(stored_features: Callable[..., FeatureRows]) -> ClipFeatures:
-    """Return clips with eight frames in the cache, and their mirrored twins."""
-    random = np.random.default_rng(0)
-    views = [
-        stored_features(random.standard_normal((CLIPS, 8, 5)).astype(np.float32), name)
-        for name in ("rgb", "mirrored")
-    ]
-    rows = np.tile(np.arange(CLIPS)[:, None], 2)
-    return ClipFeatures(views, rows, np.arange(CLIPS) % 2, (1.5, 0.7), frames=4, streams=1)
-
-
-def put_together(shares: list[Share], read: Callable[[Share], Iterator[tuple]]) -> list[tuple]:
-    """Return the batches that the workers read, each put together from its parts."""
-    streams = [read(share) for share in shares]
-    batches: list[tuple] = []
-    while True:
-        whole: list[np.ndarray] | None = None
-        for share, stream in zip(shares, streams, strict=True):
-            for places in share.places(BATCH):
-                part = next(stream, None)
-                if part is None:
-                    return batches
-                assert len(part[0]) == BATCH // len(shares) // share.replicas
-                whole = whole or [np.full((BATCH, *v.shape[1:]), np.nan, v.dtype) for v in part]
-                for values, own in zip(whole, part, strict=True):
-                    values[places] = own
-        assert whole is not None
-        batches.append(tuple(whole))
-
-
-@pytest.mark.parametrize(
-    "kinds", [(), ("jitter", "speed", "drop", "reverse", "flip"), ("mixup", "cutmix", "noise")]
-)
-@pytest.mark.parametrize(("workers", "replicas", "parts"), [(2, 1, 1), (4, 1, 2), (2, 2, 2)])
-def test_workers_read_the_batches_of_one_process(
-    clips: ClipFeatures, kinds: tuple[str, ...], workers: int, replicas: int, parts: int
-) -> None:
-    def read(share: Share | None) -> Iterator[tuple]:
-        order = ClipOrder(clips.labels, seed=3)
-        batches = training_batches(clips, order, BATCH, 1, 3, kinds, share=share)
-        return batches.as_numpy_iterator()
-
-    shares = [Share(Worker(n, workers), replicas, parts) for n in range(workers)]
-    together = put_together(shares, read)
-    alone = list(read(None))
-    assert len(together) == len(alone) == 6
-    for theirs, ours in zip(together, alone, strict=True):
-        for own, expected in zip(theirs, ours, strict=True):
-            np.testing.assert_array_equal(own, expected)
-
-
-def test_workers_read_only_their_share(clips: ClipFeatures) -> None:
-    read = []
-    clips.batch = lambda numbers, *mirrored: (  # type: ignore[method-assign]
-        read.append(len(numbers)) or ClipFeatures.batch(clips, numbers, *mirrored)
-    )
-    list(evaluation_batches(clips, BATCH, Share(Worker(1, 4), 1)))
-    assert read == [2, 2, 2]
-
-
-def test_parts_of_a_batch_are_shared_out_each_by_itself() -> None:
-    """So that the gradients are accumulated of the same clips in the same order."""
-    second = Share(Worker(1, 2), replicas=1, parts=2)
-    assert second.places(8).tolist() == [[2, 3, 6, 7]]
-
-
-@pytest.mark.parametrize("values", [8, 3])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_dropout_drops_by_place(values: int, dtype: str) -> None:
-    """On two replicas, what Keras's own drops on one."""
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    batch = tf.ones((6, 5, values), dtype)
-    alone = tf.keras.layers.Dropout(0.4, seed=7, dtype=dtype)
-    with strategy.scope():
-        by_place = ReplicaDropout(0.4, seed=7, dtype=dtype)
-
-    @tf.function
-    def drop() -> tf.Tensor:
-        def on_replica() -> tf.Tensor:
-            place = tf.distribute.get_replica_context().replica_id_in_sync_group
-            return by_place(batch[3 * place : 3 * place + 3], training=True)
-
-        return strategy.run(on_replica)
-
-    for _ in range(2):
-        parts = strategy.experimental_local_results(drop())
-        expected = alone(batch, training=True)
-        np.testing.assert_array_equal(np.concatenate(parts), expected)
-    assert 0.2 < float(tf.reduce_mean(tf.cast(expected == 0, tf.float32))) < 0.6
-
-
-def test_part_of_a_batch_is_augmented_as_in_the_whole() -> None:
-    features = tf.random.normal((6, 8, 3))
-    labels, weights, seed = tf.ones((6, 1)), tf.ones(6), tf.constant([1, 2])
-    kinds = ("jitter", "drop")
-    whole, _, _ = augment(features, labels, weights, seed, 4, kinds)
-    places = np.array([4, 1])
-    part, _, _ = augment(
-        tf.gather(features, places), labels[:2], weights[:2], seed, 4, kinds, (6, places)
-    )
-    np.testing.assert_array_equal(part, tf.gather(whole, places))
 
 
 # Whole runs.

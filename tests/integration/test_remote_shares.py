@@ -21,7 +21,7 @@ from violence_detection.features.cache.feature_cache import FeatureCache
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.cache.local import LocalCache
 from violence_detection.features.shares import share_of
-from violence_detection.runtime.cluster import Worker
+from violence_detection.runtime.worker import Worker
 
 DATASET, CACHE = "s3://clips", "s3://features/cache"
 FIRST, SECOND = Worker(0, 2), Worker(1, 2)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from violence_detection.runtime.cluster import Worker, find_worker
+from violence_detection.runtime.worker import Worker, find_worker
 from violence_detection.settings.schema import make_parser
 
 KUBERNETES = ROOT / "examples" / "kubernetes.yaml"

@@ -296,3 +296,15 @@ def test_jitter_is_reversed_as_it_is() -> None:
     np.testing.assert_array_equal(turned, np.where(backwards[:, None], played[:, ::-1], played))
     alone = taken(32, 16, ("reverse",))
     np.testing.assert_array_equal(backwards, alone[:, 0] > alone[:, -1])
+
+
+def test_part_of_a_batch_is_augmented_as_in_the_whole() -> None:
+    features = tf.random.normal((6, 8, 3))
+    labels, weights, seed = tf.ones((6, 1)), tf.ones(6), tf.constant([1, 2])
+    kinds = ("jitter", "drop")
+    whole, _, _ = augment(features, labels, weights, seed, 4, kinds)
+    places = np.array([4, 1])
+    part, _, _ = augment(
+        tf.gather(features, places), labels[:2], weights[:2], seed, 4, kinds, (6, places)
+    )
+    np.testing.assert_array_equal(part, tf.gather(whole, places))

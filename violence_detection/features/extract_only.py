@@ -15,8 +15,8 @@ from violence_detection.clips.dataset import Clip, find_clips, find_unlabeled
 from violence_detection.features.cache.folder import BAD_CLIPS, LOG, CacheFolder
 from violence_detection.features.cache.local import LocalCache
 from violence_detection.features.shares import find_share, share_number, share_of
-from violence_detection.runtime.cluster import Worker
 from violence_detection.runtime.logs import native_messages_to, start_log
+from violence_detection.runtime.worker import Worker
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import read_json, write_json
 from violence_detection.storage.object_store import AnyPath, clips_folder

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from violence_detection.clips.dataset import Clip
 from violence_detection.errors import UserError
-from violence_detection.runtime.cluster import Worker, find_worker
+from violence_detection.runtime.worker import Worker, find_worker
 from violence_detection.settings.schema import Settings, parse_share
 
 SLURM = "SLURM_ARRAY_TASK"

@@ -23,7 +23,7 @@ from typing import Any, NoReturn, Self
 import violence_detection
 from violence_detection.clips.dataset import Clip, fingerprint, write_splits
 from violence_detection.errors import RunError, UserError, failing_as, require_room
-from violence_detection.runtime.cluster import Worker
+from violence_detection.runtime.worker import Worker
 from violence_detection.settings.schema import FREE_TO_CHANGE, Settings, as_json, flag
 from violence_detection.storage.files import (
     file_checksum,

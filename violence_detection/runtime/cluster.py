@@ -17,7 +17,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -29,14 +28,14 @@ from violence_detection.runtime.interrupts import (
     explain,
     raise_if_interrupted,
 )
-from violence_detection.settings.schema import Settings, flag
+from violence_detection.runtime.worker import JOB, Worker, worker_addresses
+from violence_detection.settings.schema import Settings
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 log = logging.getLogger(__name__)
 
-TF_CONFIG = "TF_CONFIG"  # what Kubernetes' training operator and TensorFlow's own docs set
 START_WAIT = 600.0  # seconds until all workers must be there: a cluster may pull images first
 MEET_EVERY = 0.2  # seconds between two looks at who is there
 JOIN_WAIT = 120.0  # seconds that TensorFlow may take to connect those that are there
@@ -47,14 +46,8 @@ SAY_AFTER = 5.0  # seconds of a wait, after which the log says what for
 
 PACKAGE = Path(violence_detection.__file__).parent
 RESUME_ON_EACH_HOST = "Run the same command again on each host to resume."
-JOB = "worker"  # TensorFlow's name of all of them
 ENDED = "ended"  # key under which the first worker that fails says why
 
-# Of one worker only, or of no use to several.
-REFUSED = (
-    *("demo", "cross_validate", "find_lr", "tune", "grid"),
-    *("hard_mining", "curriculum", "unlabeled"),
-)
 # What may differ between the hosts: where things are there, and what is seen.
 OF_THE_HOST = (
     *("dataset_path", "cache_dir", "cache_local", "checkpoint_dir", "vgg19_weights", "config"),
@@ -64,117 +57,6 @@ OF_THE_HOST = (
 )
 
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Worker:
-    """This process among those of a run."""
-
-    number: int = 0  # 0 is the chief, which writes what the run leaves
-    count: int = 1
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this process writes the files of the run."""
-        return self.number == 0
-
-
-def find_worker(how: str) -> Worker:
-    """Return which worker this process is, by `--cluster`; alone if nothing says otherwise.
-
-    Args:
-        how: "tf-config" or "slurm".
-
-    Raises:
-        UserError: what is in the environment is not what it should be.
-    """
-    if how == "slurm":
-        number, count = (_slurm_number(name) for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
-        return Worker(number, count)
-    addresses, number = _of_tf_config(os.environ.get(TF_CONFIG, ""))
-    return Worker(number, len(addresses)) if len(addresses) > 1 else Worker()
-
-
-def require_supported(settings: Settings, worker: Worker) -> None:
-    """Raise `UserError` for a flag that several workers cannot serve."""
-    if worker.count == 1:
-        return
-    for name in REFUSED:
-        if getattr(settings, name):
-            raise UserError(
-                f"{flag(name)} is for one worker, and this is one of {worker.count}: run it on one "
-                f"host (without {TF_CONFIG} and --cluster), or leave it out"
-            )
-
-
-def _of_tf_config(text: str) -> tuple[list[str], int]:
-    """Return the addresses of all workers, the chief's first, and which of them this one is."""
-    if not text.strip():
-        return [], 0
-    way_out = (
-        '{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}} is what '
-        "it should be like"
-    )
-    try:
-        config = json.loads(text)
-        jobs, task = config.get("cluster", {}), config.get("task", {})
-        places = [(job, at) for job in ("chief", JOB) for at in range(len(jobs.get(job, [])))]
-        addresses = [str(jobs[job][at]) for job, at in places]
-        here = (str(task.get("type", JOB)), int(task.get("index", 0)))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{TF_CONFIG} is not understood ({error}): {way_out}") from error
-    if others := sorted(set(jobs) - {"chief", JOB}):
-        raise UserError(
-            f"{TF_CONFIG} names tasks of the kind {others[0]!r}: all that train are workers (or a "
-            "chief and workers)"
-        )
-    if addresses and here not in places:
-        raise UserError(
-            f"{TF_CONFIG}: this task is {here[0]} {here[1]}, which is not in its cluster: {way_out}"
-        )
-    return addresses, places.index(here) if addresses else 0
-
-
-def _slurm_number(name: str) -> int:
-    try:
-        return int(os.environ[name])
-    except (KeyError, ValueError):
-        raise UserError(
-            f"--cluster slurm: {name} is {os.environ.get(name, 'not set')}: start the command with "
-            "srun, in a job step"
-        ) from None
-
-
-def _slurm_addresses(worker: Worker) -> list[str]:
-    """Return the address of each task of this Slurm job step, by TensorFlow's own resolver."""
-    import tensorflow as tf
-    from tensorflow.python.distribute.cluster_resolver.slurm_cluster_resolver import (
-        expand_hostlist,
-        expand_tasks_per_node,
-    )
-
-    try:
-        hosts = expand_hostlist(os.environ["SLURM_STEP_NODELIST"])
-        tasks = max(expand_tasks_per_node(os.environ["SLURM_STEP_TASKS_PER_NODE"]))
-        # Of it only the addresses are wanted: Slurm itself gives each task its GPUs, and without
-        # any, the resolver would divide by their number.
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
-        )
-        addresses = resolver.cluster_spec().as_dict()[JOB]
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"--cluster slurm: {error}: start the command with srun, in a job step"
-        ) from error
-    # It sorts hosts by name, n10 before n9; Slurm numbers the tasks in the order of its own list.
-    addresses.sort(key=lambda address: hosts.index(address.rpartition(":")[0]))
-    host, here = addresses[worker.number].rpartition(":")[0], os.environ.get("SLURMD_NODENAME")
-    if here is not None and here != host:
-        raise UserError(
-            f"--cluster slurm: task {worker.number} should be on {host} and is on {here}: start it "
-            "with srun --ntasks-per-node=1, or --distribution=block"
-        )
-    return addresses
 
 
 @functools.cache
@@ -262,10 +144,7 @@ class Cluster:
         from tensorflow.python.eager import context  # the service has no public name
 
         number, count = self.worker.number, self.worker.count
-        slurm = self.how == "slurm"
-        self.addresses = (
-            _slurm_addresses(self.worker) if slurm else _of_tf_config(os.environ[TF_CONFIG])[0]
-        )
+        self.addresses = worker_addresses(self.worker, self.how)
         distribute = tf.distribute
         resolver = distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec({JOB: self.addresses}),

@@ -14,7 +14,7 @@ from violence_detection.errors import RunError, UserError
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.cache.local import LocalCache
-from violence_detection.runtime.cluster import Worker
+from violence_detection.runtime.worker import Worker
 
 URL = "s3://bucket/features"
 RECIPE = Recipe(frames=4, layer="block1_conv1", weights="random-0", features=64, dtype="float16")

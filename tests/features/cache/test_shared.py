@@ -13,7 +13,7 @@ from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder, file_stamp
 from violence_detection.features.cache.local import LocalCache
 from violence_detection.features.cache.shared import bring_here, publish, rows_of_all_shares
-from violence_detection.runtime.cluster import Worker
+from violence_detection.runtime.worker import Worker
 from violence_detection.storage.files import file_checksum
 
 RECIPE = Recipe(frames=4, layer="fc2", weights="md5-0", features=8, dtype="float16")

@@ -29,7 +29,7 @@ from violence_detection.features.cache.record_file import (
     file_key,
 )
 from violence_detection.features.cache.sqlite_index import INDEX_NAME, take_over
-from violence_detection.runtime.cluster import Worker
+from violence_detection.runtime.worker import Worker
 from violence_detection.storage.files import PARTIAL, remove_partial_files
 from violence_detection.storage.locks import LOCK_NAME, locked
 from violence_detection.storage.object_store import AnyPath, RemotePath

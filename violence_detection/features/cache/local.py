@@ -19,7 +19,7 @@ from typing import NoReturn, Self
 from violence_detection.errors import RunError, UserError
 from violence_detection.features.cache.folder import shard_name, shard_number, shards_in
 from violence_detection.features.cache.remote import CacheCopy, CacheLock, names_in
-from violence_detection.runtime.cluster import Worker
+from violence_detection.runtime.worker import Worker
 from violence_detection.storage.files import replace_file
 from violence_detection.storage.locks import locked
 from violence_detection.storage.object_store import RemoteStore

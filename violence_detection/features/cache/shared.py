@@ -11,8 +11,8 @@ from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import LOCAL, CacheFolder
 from violence_detection.features.cache.local import LocalCache
 from violence_detection.features.extraction import ClipRows, known_rows
-from violence_detection.runtime.cluster import Worker
 from violence_detection.runtime.interrupts import raise_if_interrupted
+from violence_detection.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
 

@@ -204,7 +204,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from violence_detection.features.cache.feature_cache import FeatureCache
     from violence_detection.features.cache.folder import CacheFolder
     from violence_detection.features.cache.local import LocalCache
-    from violence_detection.features.cache.shared import Handover, bring_here, rows_of_all_shares
+    from violence_detection.features.cache.transfer import (
+        PeriodicUpload,
+        copy_to_local_disk,
+        wait_for_all_shares,
+    )
     from violence_detection.features.extraction import (
         CLIPS_PER_REPLICA,
         BadClip,
@@ -260,7 +264,9 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     )
     with CacheFolder(cache_on_disk.path, wait_for_cache, worker, settings.cache_local) as folder:
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
-        handover = Handover(cache_on_disk, settings.cache_local, recipes, worker, wait_for_cache)
+        uploads = PeriodicUpload(
+            cache_on_disk, settings.cache_local, recipes, worker, wait_for_cache
+        )
         for attempt in range(EXTRACTIONS):
             with enough_memory(
                 devices,
@@ -277,18 +283,18 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     known_bad=known_bad,
                     clock=clock,
                     bar=has_bar,
-                    after_batch=handover.hand_over_if_due,
+                    after_batch=uploads.upload_if_due,
                 )
-            handover.hand_over()
+            uploads.upload_now()
             if worker.count > 1:
                 # The others' shares, once all have them.
                 own = {item.clip.name: item.reason for item in bad}
                 of_all = cluster.all_of("the features", own)
                 reasons = {name: why for of_one in of_all for name, why in of_one.items()}
                 bad = [BadClip(c, reasons[c.name]) for c in wanted if c.name in reasons]
-                caches, rows = rows_of_all_shares(wanted, reasons, cache_on_disk, folder, recipes)
+                caches, rows = wait_for_all_shares(wanted, reasons, cache_on_disk, folder, recipes)
             if settings.cache_local:
-                rows = bring_here(rows, caches)
+                rows = copy_to_local_disk(rows, caches)
             if attempt == 0:
                 for item in bad:
                     log.warning("bad clip %s: %s", item.clip.path, item.reason)
@@ -310,15 +316,15 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                         cache.recipe.stream,
                         folder.path,
                     )
-                    cache.forget(survey.damaged)
+                    cache.drop(survey.damaged)
             cluster.all_of("damaged rows are struck out", damaged)
         else:
             raise RunError(
                 f"{folder.path}: rows are damaged as soon as they are written: look at that disk, "
                 "or give another --cache-dir"
             )
-    cache_on_disk.put_back()
-    cache_on_disk.let_go()
+    cache_on_disk.upload()
+    cache_on_disk.release()
     for cache in caches[:views]:
         log.info(
             "%s features%s of %d clips at %s in %s",
@@ -326,7 +332,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             " (mirrored)" if cache.recipe.flipped else "",
             len(rows),
             layer,
-            cache_on_disk.where,
+            cache_on_disk.location,
         )
     log.info("features took %.1f s", time.perf_counter() - extraction_started)
     used = utilization(monitor.take())

@@ -2,15 +2,12 @@ import os
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.conftest import ROOT, figures_of, held_by_another, results_of
@@ -19,13 +16,10 @@ from violence_detection.clips.dataset import find_clips
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.cache.record_file import (
-    FILE,
-    FILES_INDEX,
     ROW,
     RecordFile,
     row_index,
 )
-from violence_detection.features.cache.sqlite_index import APPLICATION_ID, INDEX_NAME
 from violence_detection.features.extraction import stored_recipes
 from violence_detection.features.shares import share_number
 from violence_detection.runtime.worker import Worker
@@ -183,59 +177,6 @@ def test_second_process_of_a_share_waits_for_the_first(
         assert f"process {other.pid} extracts this share, 2/2: waiting for it" in said[0]
 
 
-def as_it_was(cache: Path, dataset: Path) -> None:
-    """Turn a cache into one of before there were shards, with an SQLite index."""
-    with closing(sqlite3.connect(cache / INDEX_NAME)) as index, index:
-        index.executescript(
-            "CREATE TABLE files"
-            " (path BLOB PRIMARY KEY, size INT, mtime_ns INT, ctime_ns INT, clip BLOB);"
-            "CREATE TABLE recipes (recipe TEXT PRIMARY KEY, description TEXT);"
-            "CREATE TABLE features (recipe TEXT, clip BLOB, row INT, checksum INT,"
-            " PRIMARY KEY (recipe, clip)) WITHOUT ROWID;"
-            f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 2;"
-        )
-        for recipe in recipes_of(dataset):
-            records = RecordFile(row_index(cache, recipe.key), "", ROW, writable=False)
-            for clip, row in records.entries().items():
-                checksum = int(records.records(np.array([row]))["checksum"][0])
-                values = (recipe.key, clip, row, checksum)
-                index.execute("INSERT INTO features VALUES (?, ?, ?, ?)", values)
-            index.execute("INSERT INTO recipes VALUES (?, ?)", (recipe.key, recipe.description))
-        files = RecordFile(cache / FILES_INDEX, "", FILE, writable=False)
-        records = files.records(files.places())
-        for clip in find_clips(dataset, 0):
-            (record,) = (r for r in records if r["clip"].tobytes() == file_checksum(clip.path))
-            values = (os.fsencode(clip.path), *record["stamp"].tolist(), record["clip"].tobytes())
-            index.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?)", values)
-    for path in cache.glob("*.index"):
-        path.unlink()
-
-
-@pytest.mark.parametrize("share", ["1/1", "2/3"])
-def test_cache_of_before_there_were_shards_is_taken_over(
-    drawn_clips: Path, by_one: Path, tmp_path: Path, expected: Features, share: str
-) -> None:
-    cache = Path(shutil.copytree(by_one, tmp_path / "cache"))
-    as_it_was(cache, drawn_clips)
-    assert extract(drawn_clips, cache, "--share", share) == 0
-    assert rows_in(cache) == [CLIPS]
-    assert not (cache / INDEX_NAME).exists()
-    assert features_in(drawn_clips, cache) == expected
-
-
-def test_damaged_index_of_before_is_set_aside(
-    drawn_clips: Path, by_one: Path, tmp_path: Path, expected: Features
-) -> None:
-    cache = Path(shutil.copytree(by_one, tmp_path / "cache"))
-    as_it_was(cache, drawn_clips)
-    data = bytearray((cache / INDEX_NAME).read_bytes())
-    data[200:] = os.urandom(len(data) - 200)
-    (cache / INDEX_NAME).write_bytes(data)
-    assert extract(drawn_clips, cache) == 0
-    assert [p.name for p in cache.iterdir() if "damaged" in p.name]
-    assert features_in(drawn_clips, cache) == expected
-
-
 def test_own_disk_then_the_shared_one(
     drawn_clips: Path, tmp_path: Path, expected: Features, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,8 +197,8 @@ def test_own_disk_then_the_shared_one(
 def test_own_disk_is_handed_over_while_more_is_computed(
     drawn_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("violence_detection.features.cache.shared.HAND_OVER_EVERY", 0.0)
-    monkeypatch.setattr("violence_detection.features.cache.shared.HAND_OVER_SHARE", 1e9)
+    monkeypatch.setattr("violence_detection.features.cache.transfer.UPLOAD_INTERVAL", 0.0)
+    monkeypatch.setattr("violence_detection.features.cache.transfer.UPLOAD_TIME_SHARE", 1e9)
     dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
     (dataset / "val" / "violent" / "zzz.mp4").write_bytes(b"no video")
     cache, local = tmp_path / "cache", tmp_path / "disk"

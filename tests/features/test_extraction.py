@@ -15,9 +15,9 @@ from violence_detection.clips.streams import stream_images
 from violence_detection.errors import RunError, UserError
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder
+from violence_detection.features.cache.lookup import ClipRows
 from violence_detection.features.extraction import (
     BadClip,
-    ClipRows,
     extract_features,
     on_replicas,
     too_many_unreadable,

@@ -232,7 +232,7 @@ def test_damaged_row_is_found(tmp_path: Path) -> None:
             file.seek(4 * cache.row_bytes + 7)
             file.write(b"\xff")
         assert survey_features(cache, range(9)).damaged == [4]
-        cache.forget([4])
+        cache.drop([4])
     with opened_cache(tmp_path, recipe) as again:
         known = [again.row_of(bytes([0, number])) for number in range(9)]
     assert known == [0, 1, 2, 3, None, 5, 6, 7, 8]

@@ -171,8 +171,8 @@ def test_what_a_lost_machine_has_handed_over_is_not_computed_again(
     expected: Features,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("violence_detection.features.cache.shared.HAND_OVER_EVERY", 0.0)
-    monkeypatch.setattr("violence_detection.features.cache.shared.HAND_OVER_SHARE", 1e9)
+    monkeypatch.setattr("violence_detection.features.cache.transfer.UPLOAD_INTERVAL", 0.0)
+    monkeypatch.setattr("violence_detection.features.cache.transfer.UPLOAD_TIME_SHARE", 1e9)
     own = share_of(clips_of(drawn_clips), SECOND)
     last = own[-1].name
     bucket.fault = lambda method, path: 403 if path.endswith(last) and method == "GET" else None
@@ -209,7 +209,7 @@ def test_second_machine_of_a_share_waits_for_the_first_and_others_do_not(
             while not (output := capsys.readouterr().out):
                 time.sleep(0.05)
             said.append(output)
-            first.let_go()
+            first.release()
 
         capsys.readouterr()
         waiting = thread.submit(let_go_once_it_waits)
@@ -226,10 +226,10 @@ def test_two_workers_of_one_host_have_copies_of_their_own(
         add(one, 0, 5, FIRST)
         add(other, 5, 5, SECOND)
         for cache in (one, other):
-            cache.put_back()
+            cache.upload()
         assert found(one) == list(range(5))
         for cache in (one, other):
-            cache.look_again()
+            cache.refresh()
             assert found(cache) == list(range(10))
         with pytest.raises(UserError, match="in use by process"):
             LocalCache(CACHE, tmp_path, SECOND).__enter__()
@@ -251,7 +251,7 @@ def test_shard_that_is_removed_from_the_store_is_not_in_a_copy_any_more(
     for first, worker in ((0, FIRST), (5, SECOND)):
         with LocalCache(CACHE, tmp_path / "a", worker) as cache:
             add(cache, first, 5, worker)
-            cache.put_back()
+            cache.upload()
     for rows in (True, False):
         with LocalCache(CACHE, tmp_path / f"{rows}", rows=rows):
             pass
@@ -263,7 +263,7 @@ def test_shard_that_is_removed_from_the_store_is_not_in_a_copy_any_more(
             assert found(cache) == list(range(5, 10))
     with LocalCache(CACHE, tmp_path / "a", FIRST) as cache:  # whose own it is
         assert found(cache) == list(range(10))
-        cache.put_back()
+        cache.upload()
     with LocalCache(CACHE, tmp_path / "True") as cache:
         assert found(cache) == list(range(10))
 
@@ -277,17 +277,17 @@ def test_worker_whose_shard_another_has_changed_does_not_go_on(
         add(slow, 0, 5, FIRST)
         with LocalCache(CACHE, tmp_path / "a", FIRST) as other:
             add(other, 5, 5, FIRST)
-            other.put_back()
+            other.upload()
         with pytest.raises(RunError, match=r"shard_1 was changed by another run.*the same share"):
-            slow.put_back()
+            slow.upload()
 
 
 def test_what_is_put_back_twice_is_read_twice(features: ObjectStore, tmp_path: Path) -> None:
     with LocalCache(CACHE, tmp_path, FIRST) as one, LocalCache(CACHE, tmp_path) as reader:
         for first in (0, 5, 10):
             add(one, first, 5, FIRST)
-            one.put_back()
-            reader.look_again()
+            one.upload()
+            reader.refresh()
             assert found(reader) == list(range(first + 5))
 
 
@@ -296,15 +296,15 @@ def test_row_that_was_damaged_in_a_copy_is_fetched_again(
 ) -> None:
     with LocalCache(CACHE, tmp_path, FIRST) as cache:
         add(cache, 0, 5, FIRST)
-        cache.put_back()
+        cache.upload()
     with LocalCache(CACHE, tmp_path, SECOND) as cache:
         (path,) = cache.path.rglob("*.features")
         data = path.read_bytes()
         path.write_bytes(bytes(len(data)))
         with CacheFolder(cache.path, worker=SECOND) as folder:
             rows = FeatureCache(folder, RECIPE)
-            rows.forget([rows.row_of((3).to_bytes(16))])
-        cache.look_again()  # what this run has struck out, it does not see again
+            rows.drop([rows.row_of((3).to_bytes(16))])
+        cache.refresh()  # what this run has struck out, it does not see again
         assert 3 not in found(cache)
     with LocalCache(CACHE, tmp_path, SECOND) as cache:
         assert found(cache) == list(range(5))
@@ -349,7 +349,7 @@ def test_shard_that_cannot_be_read_is_named(
 ) -> None:
     with LocalCache(CACHE, tmp_path / "a", FIRST) as cache:
         add(cache, 0, 5, FIRST)
-        cache.put_back()
+        cache.upload()
     make(features)
     for _ in range(2):  # and nothing is held
         with pytest.raises(kind, match=said):
@@ -360,14 +360,14 @@ def test_shard_that_cannot_be_read_is_named(
 def test_shard_that_is_superseded_while_it_is_read(features: ObjectStore, tmp_path: Path) -> None:
     with LocalCache(CACHE, tmp_path, FIRST) as writer:
         add(writer, 0, 5, FIRST)
-        writer.put_back()
+        writer.upload()
         part = part_in(features, ".features/")
 
         def supersede(method: str, path: str) -> None:
             if method == "GET" and path.endswith(part):
                 features.fault = lambda method, path: None
                 add(writer, 5, 5, FIRST)
-                writer.put_back()
+                writer.upload()
                 features.client.delete_object(Bucket="features", Key=part)
 
         features.fault = supersede

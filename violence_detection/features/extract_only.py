@@ -58,10 +58,14 @@ def _extract_share(
     share = share_of(clips, worker)
 
     with CacheFolder(cache.path, busy, worker, settings.cache_local) as folder:
-        log_file = folder.own / LOG
+        log_file = folder.own_path / LOG
         start_log(log_file)
         log.info(
-            "share %s: %d of %d clips, into %s", _named(worker), len(share), len(clips), folder.own
+            "share %s: %d of %d clips, into %s",
+            _named(worker),
+            len(share),
+            len(clips),
+            folder.own_path,
         )
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how it was compiled
         with native_messages_to(log_file):
@@ -78,11 +82,11 @@ def _extract_share(
             devices = find_devices(settings.replicas)
             strategy = make_strategy(devices, len(devices))
         from violence_detection.features.cache.feature_cache import FeatureCache
-        from violence_detection.features.cache.shared import Handover, publish
+        from violence_detection.features.cache.lookup import known_rows
+        from violence_detection.features.cache.transfer import PeriodicUpload, copy_to_shared_cache
         from violence_detection.features.extraction import (
             CLIPS_PER_REPLICA,
             extract_features,
-            known_rows,
             on_replicas,
             stored_recipes,
         )
@@ -103,7 +107,7 @@ def _extract_share(
 
         recipes = stored_recipes(settings)
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
-        handover = Handover(cache, settings.cache_local, recipes, worker, busy)
+        uploads = PeriodicUpload(cache, settings.cache_local, recipes, worker, busy)
         with enough_memory(
             devices,
             f"VGG19 on {CLIPS_PER_REPLICA} clips of {recipes[0].frames} frames a replica",
@@ -117,19 +121,19 @@ def _extract_share(
                 settings.clip_timeout,
                 stop_at_bad_clip=settings.on_bad_clip == "fail",
                 bar=sys.stderr.isatty() and not settings.quiet,
-                after_batch=handover.hand_over_if_due,
+                after_batch=uploads.upload_if_due,
             )
         for item in bad:
             log.warning("bad clip %s: %s", item.clip.path, item.reason)
     if settings.cache_local:
-        publish(cache.path, settings.cache_local, recipes, worker, busy)
+        copy_to_shared_cache(cache.path, settings.cache_local, recipes, worker, busy)
     with CacheFolder(cache.path, busy, worker) as folder:
-        write_json(folder.own / BAD_CLIPS, {item.clip.name: item.reason for item in bad})
-        cache.put_back()
-        cache.look_again()
-        folder.look_again()
+        write_json(folder.own_path / BAD_CLIPS, {item.clip.name: item.reason for item in bad})
+        cache.upload()
+        cache.refresh()
+        folder.refresh()
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
-        rows = known_rows(clips, caches, unchanged=True)
+        rows = known_rows(clips, caches, assume_unchanged=True)
         unreadable = _unreadable(folder)
     _say_what_is_there(clips, {clip.name for clip in rows}, unreadable, cache, worker)
 
@@ -155,7 +159,7 @@ def _say_what_is_there(
     bad = [clip for clip in missing if clip.name in unreadable]
     open_ = [clip for clip in missing if clip.name not in unreadable]
     log.info(
-        "%d of %d clips have features in %s", len(clips) - len(missing), len(clips), cache.where
+        "%d of %d clips have features in %s", len(clips) - len(missing), len(clips), cache.location
     )
     if bad:
         log.warning("%d clips cannot be read: %s", len(bad), _some(bad))

@@ -19,6 +19,7 @@ from violence_detection.clips.streams import THUMBNAIL_VALUES, thumbnails
 from violence_detection.errors import RESUME, RunError, UserError
 from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
 from violence_detection.features.cache.folder import Stamp, file_stamp
+from violence_detection.features.cache.lookup import ClipRows, rows_of_contents
 from violence_detection.models.classifier import feature_size, identify_weights
 from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.runtime.progress import Progress
@@ -33,7 +34,6 @@ CLIPS_PER_REPLICA = 4  # 64 frames a batch: VGG19 gains nothing from more, and m
 
 Item = TypeVar("Item")
 Decoded = TypeVar("Decoded")
-ClipRows = dict[Clip, tuple[int, ...]]  # where each clip's features are in each of the caches
 
 
 def stream_recipes(settings: Settings) -> list[Recipe]:
@@ -177,30 +177,7 @@ def extract_features(
             f"{bad[0].clip.path}: {bad[0].reason} (--on-bad-clip fail; skip leaves such clips "
             "out, zeros keeps them as zeros)"
         )
-    return _rows_of_all(content_of, caches), bad
-
-
-def known_rows(
-    clips: Sequence[Clip], caches: Sequence[FeatureCache], unchanged: bool = False
-) -> ClipRows:
-    """Return the rows of those clips that have features in all caches; nothing is computed.
-
-    Args:
-        unchanged: take it for granted that no clip has changed, without a look at each.
-    """
-    known = caches[0].folder.known_contents((clip.path for clip in clips), unchanged)
-    pairs = zip(clips, known, strict=True)
-    return _rows_of_all({clip: content for clip, content in pairs if content is not None}, caches)
-
-
-def _rows_of_all(content_of: Mapping[Clip, bytes], caches: Sequence[FeatureCache]) -> ClipRows:
-    contents = list(content_of.values())
-    rows = np.stack([cache.rows_of(contents) for cache in caches], axis=1)
-    return {
-        clip: tuple(of_views)
-        for clip, of_views in zip(content_of, rows.tolist(), strict=True)
-        if min(of_views) >= 0
-    }
+    return rows_of_contents(content_of, caches), bad
 
 
 def _compute(

@@ -56,13 +56,13 @@ def test_another_machine_finds_it_and_only_what_is_new_is_sent(
 ) -> None:
     with LocalCache(URL, tmp_path / "a") as copy:
         add(copy, 0, 10)
-        copy.put_back()
+        copy.upload()
     assert "features/lock.json" not in bucket.names("bucket")
     with LocalCache(URL, tmp_path / "b") as copy:
         assert found(copy) == list(range(10))
         add(copy, 10, 3)
         before = len(bucket.requests)
-        copy.put_back()
+        copy.upload()
     sent = [path for method, path in bucket.requests[before:] if method == "PUT"]
     # The two whole parts of the first ten rows are there; the third and a fourth are not.
     assert sorted(path[-6:] for path in sent if ".features/" in path) == ["000002", "000003"]
@@ -76,10 +76,10 @@ def test_another_machine_finds_it_and_only_what_is_new_is_sent(
 def test_nothing_is_sent_or_fetched_if_nothing_changed(bucket: ObjectStore, tmp_path: Path) -> None:
     with LocalCache(URL, tmp_path) as copy:
         add(copy, 0, 10)
-        copy.put_back()
+        copy.upload()
     names, before = bucket.names("bucket"), len(bucket.requests)
     with LocalCache(URL, tmp_path) as copy:
-        copy.put_back()
+        copy.upload()
     assert bucket.names("bucket") == names
     assert not any("/data/" in path for _, path in bucket.requests[before:])
 
@@ -95,7 +95,7 @@ def test_what_is_superseded_is_removed_and_the_one_before_stays(
             second = int(time.time())
             while int(time.time()) == second:  # the store's clock counts seconds
                 time.sleep(0.01)
-            copy.put_back()
+            copy.upload()
         if number == 0:
             first = [name for name in bucket.names("bucket") if "/changes/" in name]
     manifests = [name for name in bucket.names("bucket") if "/manifests/" in name]
@@ -119,7 +119,7 @@ with LocalCache(sys.argv[1], Path(sys.argv[2])) as copy:
         values = np.arange(10, 15, dtype=np.float16)[:, None, None]
         cache.store([n.to_bytes(16) for n in range(10, 15)], np.broadcast_to(values, (5, 4, 64)))
         cache.commit()
-    copy.put_back()
+    copy.upload()
 """
 
 
@@ -129,7 +129,7 @@ def test_a_killed_upload_leaves_the_cache_as_it_was_and_the_next_start_goes_on(
 ) -> None:
     with LocalCache(URL, tmp_path / "a") as copy:
         add(copy, 0, 10)
-        copy.put_back()
+        copy.upload()
     reached, released = threading.Event(), threading.Event()
 
     def fault(method: str, path: str) -> int | str | None:
@@ -150,7 +150,7 @@ def test_a_killed_upload_leaves_the_cache_as_it_was_and_the_next_start_goes_on(
         assert found(copy) == list(range(10))
     with LocalCache(URL, tmp_path / "a") as copy:  # does not wait for the lock of the dead one
         assert found(copy) == list(range(15))
-        copy.put_back()
+        copy.upload()
     with LocalCache(URL, tmp_path / "other") as copy:
         assert found(copy) == list(range(15))
 
@@ -165,7 +165,7 @@ def test_of_two_writers_the_second_waits_and_goes_on_from_the_first(
         with LocalCache(URL, tmp_path / "b") as copy:
             seen.append(found(copy))
             add(copy, 10, 5)
-            copy.put_back()
+            copy.upload()
 
     with LocalCache(URL, tmp_path / "a") as copy:
         thread = threading.Thread(target=second)
@@ -174,8 +174,8 @@ def test_of_two_writers_the_second_waits_and_goes_on_from_the_first(
         while ("GET", "/bucket/features/lock.json") not in bucket.requests[before:]:
             thread.join(0.02)
         add(copy, 0, 10)
-        copy.put_back()
-        copy.let_go()
+        copy.upload()
+        copy.release()
         thread.join(60)
     assert seen == [list(map(float, range(10)))]
     with LocalCache(URL, tmp_path / "c", write=False) as copy:
@@ -192,8 +192,8 @@ def test_a_writer_that_was_taken_for_dead_overwrites_nothing(
         with LocalCache(URL, tmp_path / "b") as copy:
             assert found(copy) == []
             add(copy, 20, 5)
-            copy.put_back()
-        slow.put_back()  # told by a warning; its run goes on with what it has
+            copy.upload()
+        slow.upload()  # told by a warning; its run goes on with what it has
         assert found(slow) == list(range(10))
     with LocalCache(URL, tmp_path / "c", write=False) as copy:
         assert found(copy) == list(range(20, 25))
@@ -249,7 +249,7 @@ def test_uploads_and_downloads_are_tried_again(
         with LocalCache(URL, tmp_path / method) as copy:
             assert found(copy) == ([] if method == "PUT" else list(range(10)))
             add(copy, 0, 10) if method == "PUT" else None
-            copy.put_back()
+            copy.upload()
 
 
 def test_a_lost_answer_to_a_lock_or_manifest_is_not_taken_for_another_writer(
@@ -266,7 +266,7 @@ def test_a_lost_answer_to_a_lock_or_manifest_is_not_taken_for_another_writer(
     bucket.loses_answer = lose
     with LocalCache(URL, tmp_path / "a") as copy:
         add(copy, 0, 10)
-        copy.put_back()
+        copy.upload()
     assert {path.rpartition("/")[2] for path in lost} == {"lock.json", "00000001.json"}
     with LocalCache(URL, tmp_path / "b", write=False) as copy:
         assert found(copy) == list(range(10))
@@ -275,7 +275,7 @@ def test_a_lost_answer_to_a_lock_or_manifest_is_not_taken_for_another_writer(
 def test_a_damaged_part_is_told(bucket: ObjectStore, tmp_path: Path) -> None:
     with LocalCache(URL, tmp_path / "a") as copy:
         add(copy, 0, 10)
-        copy.put_back()
+        copy.upload()
     (name,) = (name for name in bucket.names("bucket") if ".features/" in name)
     bucket.client.put_object(Bucket="bucket", Key=name, Body=bytes(10 * ROW))
     with pytest.raises(RunError, match=r"\.features/000000 is damaged"):

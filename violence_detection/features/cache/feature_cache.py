@@ -104,7 +104,7 @@ class FeatureCache:
         self.recipe = recipe
         self.row_shape = (recipe.frames, recipe.features)
         self.row_bytes = recipe.frames * recipe.features * np.dtype(recipe.dtype).itemsize
-        with folder.opening():
+        with folder.explain_errors():
             self._shards = {
                 number: _Shard(path, recipe, self.row_bytes, number == folder.number)
                 for number, path in folder.shards.items()
@@ -210,7 +210,7 @@ class FeatureCache:
         self._unsynced = False
         self._committed_at = time.monotonic()
 
-    def forget(self, rows: Sequence[int]) -> None:
+    def drop(self, rows: Sequence[int]) -> None:
         """Strike rows out: their clips have no features any more.
 
         Those in a shard that another process is writing are struck out for this one only.
@@ -225,7 +225,7 @@ class FeatureCache:
                 theirs.strike(places[same.all(axis=1)])
             shard.records.strike(places, in_file=False)
 
-    def keep(self, rows: Sequence[int]) -> int:
+    def copy_rows(self, rows: Sequence[int]) -> int:
         """Copy rows that are in other shards into the one that this process writes.
 
         A row that is damaged is left where it is.

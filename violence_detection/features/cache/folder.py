@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import os
 import re
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -28,7 +27,6 @@ from violence_detection.features.cache.record_file import (
     as_keys,
     file_key,
 )
-from violence_detection.features.cache.sqlite_index import INDEX_NAME, take_over
 from violence_detection.runtime.worker import Worker
 from violence_detection.storage.files import PARTIAL, remove_partial_files
 from violence_detection.storage.locks import LOCK_NAME, locked
@@ -55,10 +53,8 @@ def file_stamp(path: AnyPath) -> Stamp:
 
 
 def is_cache(folder: Path) -> bool:
-    """Return whether there is a cache in a folder, of this version or an earlier one."""
-    return any((folder / name).exists() for name in (FILES_INDEX, INDEX_NAME)) or bool(
-        shards_in(folder)
-    )
+    """Return whether there is a cache in a folder."""
+    return (folder / FILES_INDEX).exists() or bool(shards_in(folder))
 
 
 def shard_name(worker: Worker | None) -> str:
@@ -88,7 +84,7 @@ class CacheFolder:
         worker: which of several this is; if there are several, it writes a shard of its own.
         local: a folder on this machine's own disk, written instead; `copy_features` takes what is
             in it to the others.
-        beside: another cache that is read, too.
+        extra: another cache that is read, too.
 
     Raises:
         UserError: the folder cannot be written, or another program made it.
@@ -100,36 +96,29 @@ class CacheFolder:
         busy: Callable[[str], None] | None = None,
         worker: Worker | None = None,
         local: Path | None = None,
-        beside: Path | None = None,
+        extra: Path | None = None,
     ):
         self.path = path.expanduser().absolute()
         shard = shard_name(worker)
-        self.number, self.own = shard_number(shard) or 0, self.path / shard
+        self.number, self.own_path = shard_number(shard) or 0, self.path / shard
         if local:
-            self.number, self.own = LOCAL, local.expanduser().absolute()
+            self.number, self.own_path = LOCAL, local.expanduser().absolute()
         wait = busy or (lambda holder: None)
         self._lock = contextlib.ExitStack()
         _require_ours(self.path)
-        _require_ours(self.own)
-        with self.opening():
-            self.own.mkdir(parents=True, exist_ok=True)
-            self._lock.enter_context(locked(self.own, wait))
-            remove_partial_files(self.own)
-            for folder in {self.own, self.path}:
-                if (folder / INDEX_NAME).exists():
-                    with contextlib.ExitStack() as lock:
-                        if folder != self.own:
-                            lock.enter_context(locked(folder, wait))
-                        if (folder / INDEX_NAME).exists():
-                            take_over(folder)
+        _require_ours(self.own_path)
+        with self.explain_errors():
+            self.own_path.mkdir(parents=True, exist_ok=True)
+            self._lock.enter_context(locked(self.own_path, wait))
+            remove_partial_files(self.own_path)
             # In the order in which they are asked for a clip.
-            self.shards = {LOCAL: beside.expanduser().absolute()} if beside else {}
+            self.shards = {LOCAL: extra.expanduser().absolute()} if extra else {}
             if local:
-                self.shards[LOCAL] = self.own
+                self.shards[LOCAL] = self.own_path
             self.files: dict[int, RecordFile] = {}
-            self.look_again()
+            self.refresh()
 
-    def look_again(self) -> None:
+    def refresh(self) -> None:
         """Take in what other processes have stored since; caches are to be opened anew for it."""
         self.shards |= {0: self.path, **shards_in(self.path)}
         for number, folder in self.shards.items():
@@ -138,14 +127,14 @@ class CacheFolder:
                 self.files[number] = RecordFile(folder / FILES_INDEX, "files", FILE, writable)
 
     @contextlib.contextmanager
-    def opening(self) -> Iterator[None]:
+    def explain_errors(self) -> Iterator[None]:
         """Raise a `UserError` if the folder cannot be written when it is first used."""
         try:
             yield
-        except (OSError, sqlite3.OperationalError) as error:
-            require_room(error, self.own)
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise UserError(f"--cache-dir {self.own} cannot be written: {reason}") from error
+        except OSError as error:
+            require_room(error, self.own_path)
+            reason = error.strerror or error
+            raise UserError(f"--cache-dir {self.own_path} cannot be written: {reason}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -192,7 +181,7 @@ class CacheFolder:
         """Keep a file's content hash and the stamp that it had before it was read."""
         self.files[self.number].add(file_key(os.fsencode(path)), stamp, np.void(clip), 0)
 
-    def keep_files(self, number: int) -> None:
+    def copy_file_records(self, number: int) -> None:
         """Copy what another shard knows of files, and this one does not."""
         theirs, own = self.files[number], self.files[self.number]
         records = theirs.records(theirs.places())
@@ -221,11 +210,10 @@ class CacheFolder:
 
 def _require_ours(folder: Path) -> None:
     """Raise `UserError` if a folder has files, but not this program's."""
-    if not folder.is_dir() or (folder / FILES_INDEX).exists() or (folder / INDEX_NAME).exists():
+    if not folder.is_dir() or (folder / FILES_INDEX).exists():
         return
-    # A run may have been killed with the index set aside, and the rows still there.
     own = re.compile(
-        rf"{re.escape(INDEX_NAME)}.*|{re.escape(LOCK_NAME)}|{re.escape(LOG)}|"
+        rf"{re.escape(LOCK_NAME)}|{re.escape(LOG)}|"
         rf"{re.escape(BAD_CLIPS)}|{re.escape(PARTIAL)}.*|{SHARD}\d+|[0-9a-f]{{16}}\.(features|index)"
     )
     foreign = sorted(path.name for path in folder.iterdir() if not own.fullmatch(path.name))

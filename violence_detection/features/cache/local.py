@@ -33,10 +33,10 @@ class LocalCache:
     """A cache on this disk. Copies are this process's own until the block ends.
 
     The folder of the store that this worker writes is its own from the beginning of the block to
-    `let_go`. Of a folder on a disk, nothing of this is needed, and nothing is done.
+    `release`. Of a folder on a disk, nothing of this is needed, and nothing is done.
 
     Args:
-        where: a local folder, or the URL of one.
+        location: a local folder, or the URL of one.
         spool_dir: where copies are; they stay there, so that the next run fetches what is new.
         worker: which of several this is; if there are several, it writes a shard of its own, and
             has copies of its own.
@@ -52,36 +52,38 @@ class LocalCache:
 
     def __init__(
         self,
-        where: Path | str,
+        location: Path | str,
         spool_dir: Path,
         worker: Worker | None = None,
         busy: Callable[[str], None] | None = None,
         write: bool = True,
         rows: bool = True,
     ):
-        self.where = where
+        self.location = location
         self.write, self.rows = write, rows
-        self._busy = busy or (lambda holder: log.info("%s has %s: waiting for it", holder, where))
+        self._busy = busy or (
+            lambda holder: log.info("%s has %s: waiting for it", holder, location)
+        )
         self._held, self._remote = contextlib.ExitStack(), contextlib.ExitStack()
         self._copies: dict[str, CacheCopy] = {}  # by the name of the shard
-        if isinstance(where, Path):
-            self.path = where
+        if isinstance(location, Path):
+            self.path = location
             return
-        self._store = RemoteStore(where, "--cache-dir")
+        self._store = RemoteStore(location, "--cache-dir")
         self._own = shard_name(worker)
-        name = hashlib.blake2b(where.encode(), digest_size=8).hexdigest()
+        name = hashlib.blake2b(location.encode(), digest_size=8).hexdigest()
         if self._own:
             name += f"-{shard_number(self._own)}"
         self.folder = spool_dir.expanduser().absolute() / name
         self.path = self.folder / FILES
 
     @property
-    def is_copy(self) -> bool:
+    def is_remote(self) -> bool:
         """Whether the cache is in a store."""
-        return not isinstance(self.where, Path)
+        return not isinstance(self.location, Path)
 
     def __enter__(self) -> Self:
-        if not self.is_copy:
+        if not self.is_remote:
             return self
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -98,7 +100,7 @@ class LocalCache:
                     lock = CacheLock(own.store, self._identity(), self._busy)
                     self._remote.enter_context(lock)
             own.fetch()
-            self.look_again()
+            self.refresh()
             undo.pop_all()
         return self
 
@@ -108,7 +110,7 @@ class LocalCache:
 
     def _refuse(self, holder: str) -> NoReturn:
         raise UserError(
-            f"--cache-dir {self.where}: the copy of it in {self.folder} is in use by {holder}: "
+            f"--cache-dir {self.location}: the copy of it in {self.folder} is in use by {holder}: "
             "wait for its end, or give another --spool-dir"
         )
 
@@ -127,21 +129,21 @@ class LocalCache:
             self._copies[shard] = CacheCopy(store, *paths, own, rows=own or self.rows)
         return self._copies[shard]
 
-    def look_again(self) -> None:
+    def refresh(self) -> None:
         """Fetch what others have put into the store since; caches are to be opened anew for it.
 
         Raises:
             UserError: the store refuses; a folder there is no cache's.
             RunError: the store does not answer, or is damaged; this disk is full.
         """
-        if not self.is_copy:
+        if not self.is_remote:
             return
         there = {name for name in names_in(self._store) if shard_number(name) is not None}
         here = {path.name for path in shards_in(self.path).values()}  # also what is there no more
         for shard in sorted({"", *there, *here} - {self._own}):
             self._copy_of(shard).fetch()
 
-    def put_back(self) -> None:
+    def upload(self) -> None:
         """Put what was computed here into the store. Nobody may be writing to the copy.
 
         Raises:
@@ -149,7 +151,7 @@ class LocalCache:
             RunError: the store does not answer. The copy keeps what it has. Or another run has
                 changed this worker's shard, of which the others have need.
         """
-        if not self.is_copy or self._copies[self._own].put_back():
+        if not self.is_remote or self._copies[self._own].upload():
             return
         changed = f"{self._copies[self._own].store.url} was changed by another run meanwhile"
         if self._own:
@@ -162,6 +164,6 @@ class LocalCache:
             changed,
         )
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Let others write what this process has written in the store."""
         self._remote.close()

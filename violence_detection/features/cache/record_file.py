@@ -24,7 +24,7 @@ from violence_detection.storage.files import replace_file
 log = logging.getLogger(__name__)
 
 MAGIC = b"VDFC"  # this program's own
-FORMAT = 3  # of the records; caches of FORMAT 2 had an SQLite index, see `sqlite_index`
+FORMAT = 3  # of the records
 HEADER = 4096  # bytes, before the first record: magic, format, what the records are of
 BLOCK = 2**16  # records that are read at once
 ASKED = 2**20  # keys that are looked up at once: what that takes of memory

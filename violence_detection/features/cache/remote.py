@@ -227,7 +227,7 @@ class CacheCopy:
 
     # From here to the store.
 
-    def put_back(self) -> bool:
+    def upload(self) -> bool:
         """Put what has changed into the store; the copy is kept.
 
         Nobody may be writing to the copy.
@@ -240,9 +240,9 @@ class CacheCopy:
             RunError: the store does not answer. The copy keeps what it has.
         """
         with self.store.telling("written"):
-            return self._put_back()
+            return self._upload()
 
-    def _put_back(self) -> bool:
+    def _upload(self) -> bool:
         base, commit = self._base(), uuid.uuid4().hex
         unchanged, started = self._unchanged(base["files"]), time.perf_counter()
         files: Files = {}

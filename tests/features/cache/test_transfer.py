@@ -8,11 +8,15 @@ import pytest
 from tests.conftest import opened_cache
 from violence_detection.clips.dataset import Clip
 from violence_detection.errors import RunError
-from violence_detection.features.cache import shared as shared_cache
+from violence_detection.features.cache import transfer
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder, file_stamp
 from violence_detection.features.cache.local import LocalCache
-from violence_detection.features.cache.shared import bring_here, publish, rows_of_all_shares
+from violence_detection.features.cache.transfer import (
+    copy_to_local_disk,
+    copy_to_shared_cache,
+    wait_for_all_shares,
+)
 from violence_detection.runtime.worker import Worker
 from violence_detection.storage.files import file_checksum
 
@@ -50,7 +54,7 @@ def test_features_that_others_store_are_waited_for(tmp_path: Path, clips: list[C
             0.5, lambda: shutil.copytree(elsewhere / "shard_2", cache / "shard_2")
         )
         coming.start()
-        (found,), rows = rows_of_all_shares(
+        (found,), rows = wait_for_all_shares(
             clips, {clips[5].name}, LocalCache(cache, tmp_path), folder, [RECIPE]
         )
     assert list(rows) == clips[:5]
@@ -72,12 +76,12 @@ def fingerprint_of_one(cache: Path, clips: list[Clip]) -> str:
 def test_features_that_do_not_come_are_told_of(
     tmp_path: Path, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_cache, "SEEN_WITHIN", 0.1)
+    monkeypatch.setattr(transfer, "SEEN_WITHIN", 0.1)
     cache = tmp_path / "cache"
     with CacheFolder(cache, worker=Worker(0, 2)) as folder:
         store(folder, *clips[:3])
         with pytest.raises(RunError, match=r"3 clips .*/3\.mp4; .*on a disk that all hosts share"):
-            rows_of_all_shares(clips, (), LocalCache(cache, tmp_path), folder, [RECIPE])
+            wait_for_all_shares(clips, (), LocalCache(cache, tmp_path), folder, [RECIPE])
 
 
 def test_own_disk_gives_and_takes_what_is_missing(tmp_path: Path, clips: list[Clip]) -> None:
@@ -87,10 +91,10 @@ def test_own_disk_gives_and_takes_what_is_missing(tmp_path: Path, clips: list[Cl
     with CacheFolder(cache, worker=Worker(0, 2), local=local) as folder:
         store(folder, *clips[2:])
         for _ in range(2):  # nothing is copied twice
-            publish(cache, local, [RECIPE], Worker(0, 2), lambda holder: None)
-        caches, rows = rows_of_all_shares(clips, (), LocalCache(cache, tmp_path), folder, [RECIPE])
-        here = bring_here(rows, caches)
-        bring_here(here, caches)
+            copy_to_shared_cache(cache, local, [RECIPE], Worker(0, 2), lambda holder: None)
+        caches, rows = wait_for_all_shares(clips, (), LocalCache(cache, tmp_path), folder, [RECIPE])
+        here = copy_to_local_disk(rows, caches)
+        copy_to_local_disk(here, caches)
     sizes = {path.parent.name: path.stat().st_size // 64 for path in tmp_path.rglob("*.features")}
     assert sizes == {"local": 6, "shard_1": 3, "shard_2": 3}
     shutil.rmtree(local)
@@ -110,12 +114,12 @@ def test_row_of_another_worker_that_is_damaged(tmp_path: Path, clips: list[Clip]
         with CacheFolder(tmp_path / "cache", worker=Worker(1, 2)) as folder:
             cache = FeatureCache(folder, RECIPE)
             content = file_checksum(clips[2].path)
-            cache.forget([cache.row_of(content)])
+            cache.drop([cache.row_of(content)])
             assert cache.row_of(content) is None
             assert FeatureCache(theirs, RECIPE).row_of(content) is not None
     with CacheFolder(tmp_path / "cache", worker=Worker(1, 2)) as folder:
         cache = FeatureCache(folder, RECIPE)
-        cache.forget([cache.row_of(content)])
+        cache.drop([cache.row_of(content)])
         store(folder, clips[2])
     with opened_cache(tmp_path / "cache", RECIPE) as cache:
         rows = cache.rows_of([file_checksum(clip.path) for clip in clips]).tolist()

@@ -10,7 +10,7 @@ from violence_detection.errors import RunError
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import LOCAL, CacheFolder
 from violence_detection.features.cache.local import LocalCache
-from violence_detection.features.extraction import ClipRows, known_rows
+from violence_detection.features.cache.lookup import ClipRows, known_rows
 from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.runtime.worker import Worker
 
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 SEEN_WITHIN = 120.0  # seconds: what one host writes, others see once their own memory of it is old
 LOOK_EVERY = 1.0  # seconds
-HAND_OVER_EVERY = 300.0  # seconds of extraction that may be lost with a machine
-HAND_OVER_SHARE = 0.05  # of the time, at most: the interval grows with what handing over takes
+UPLOAD_INTERVAL = 300.0  # seconds of extraction that may be lost with a machine
+UPLOAD_TIME_SHARE = 0.05  # of the time, at most: the interval grows with what handing over takes
 
 
-def publish(
+def copy_to_shared_cache(
     cache_dir: Path,
     local: Path,
     recipes: Sequence[Recipe],
@@ -34,23 +34,23 @@ def publish(
     Raises:
         RunError: a disk is full, gone or read-only.
     """
-    with CacheFolder(cache_dir, busy, worker, beside=local) as folder:
+    with CacheFolder(cache_dir, busy, worker, extra=local) as folder:
         copied = 0
         for recipe in recipes:
             cache = FeatureCache(folder, recipe)
-            copied += cache.keep(cache.rows_only_in(LOCAL))
-        folder.keep_files(LOCAL)
-        log.info("%d features were copied from %s to %s", copied, local, folder.own)
+            copied += cache.copy_rows(cache.rows_only_in(LOCAL))
+        folder.copy_file_records(LOCAL)
+        log.info("%d features were copied from %s to %s", copied, local, folder.own_path)
 
 
-class Handover:
+class PeriodicUpload:
     """Hands what is computed on this machine's own disk over to the cache that others read.
 
     Where the cache itself is written, nothing is done.
 
     Args:
         cache: of which a copy may be on the own disk.
-        own_disk: a folder there that features are computed into, see `publish`.
+        own_disk: a folder there that features are computed into, see `copy_to_shared_cache`.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Handover:
     ):
         self.cache, self.own_disk, self.recipes = cache, own_disk, recipes
         self.worker, self.busy = worker, busy
-        self._due = time.monotonic() + HAND_OVER_EVERY
+        self._due = time.monotonic() + UPLOAD_INTERVAL
 
-    def hand_over(self) -> None:
+    def upload_now(self) -> None:
         """Hand over all that is durable.
 
         Raises:
@@ -73,28 +73,30 @@ class Handover:
             RunError: a disk is full, gone or read-only; a store does not answer.
         """
         if self.own_disk:
-            publish(self.cache.path, self.own_disk, self.recipes, self.worker, self.busy)
-        self.cache.put_back()
+            copy_to_shared_cache(
+                self.cache.path, self.own_disk, self.recipes, self.worker, self.busy
+            )
+        self.cache.upload()
 
-    def hand_over_if_due(self, caches: Sequence[FeatureCache]) -> None:
+    def upload_if_due(self, caches: Sequence[FeatureCache]) -> None:
         """Hand over what has been computed, now and then: a machine that is lost keeps the rest.
 
         If it cannot be done, that is told, and tried again later.
         """
         started = time.monotonic()
-        if started < self._due or not (self.own_disk or self.cache.is_copy):
+        if started < self._due or not (self.own_disk or self.cache.is_remote):
             return
         for cache in caches:
             cache.commit()
         try:
-            self.hand_over()
+            self.upload_now()
         except RunError as error:
             log.warning("%s (extraction goes on, and this is tried again)", error)
         now = time.monotonic()
-        self._due = now + max(HAND_OVER_EVERY, (now - started) / HAND_OVER_SHARE)
+        self._due = now + max(UPLOAD_INTERVAL, (now - started) / UPLOAD_TIME_SHARE)
 
 
-def rows_of_all_shares(
+def wait_for_all_shares(
     clips: Sequence[Clip],
     bad: Collection[str],
     cache: LocalCache,
@@ -113,8 +115,8 @@ def rows_of_all_shares(
     """
     deadline = time.monotonic() + SEEN_WITHIN
     while True:
-        cache.look_again()
-        folder.look_again()
+        cache.refresh()
+        folder.refresh()
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
         rows = known_rows(clips, caches)
         missing = [clip for clip in clips if clip not in rows and clip.name not in bad]
@@ -122,7 +124,7 @@ def rows_of_all_shares(
             return caches, rows
         if time.monotonic() > deadline:
             raise RunError(
-                f"{len(missing)} clips have no features in {cache.where} that this host can see, "
+                f"{len(missing)} clips have no features in {cache.location} that this host can see, "
                 f"the first is {missing[0].path}; another worker has computed them. Is --cache-dir "
                 "on a disk that all hosts share, or a URL, and the dataset at the same path on all?"
             )
@@ -130,7 +132,7 @@ def rows_of_all_shares(
         time.sleep(LOOK_EVERY)
 
 
-def bring_here(rows: ClipRows, caches: Sequence[FeatureCache]) -> ClipRows:
+def copy_to_local_disk(rows: ClipRows, caches: Sequence[FeatureCache]) -> ClipRows:
     """Copy the features of all clips to this machine's own disk, and return their rows there.
 
     Raises:
@@ -139,8 +141,8 @@ def bring_here(rows: ClipRows, caches: Sequence[FeatureCache]) -> ClipRows:
     of_views, copied = [], 0
     for view, cache in enumerate(caches):
         of_view = [of_clip[view] for of_clip in rows.values()]
-        copied += cache.keep(of_view)
+        copied += cache.copy_rows(of_view)
         contents = [content.tobytes() for content in cache.contents(of_view)]
         of_views.append(cache.rows_of(contents).tolist())
-    log.info("%d features were copied to %s", copied, caches[0].folder.own)
+    log.info("%d features were copied to %s", copied, caches[0].folder.own_path)
     return dict(zip(rows, zip(*of_views, strict=True), strict=True))

@@ -80,7 +80,7 @@ def test_features_that_do_not_come_are_told_of(
     cache = tmp_path / "cache"
     with CacheFolder(cache, worker=Worker(0, 2)) as folder:
         store(folder, *clips[:3])
-        with pytest.raises(RunError, match=r"3 clips .*/3\.mp4; .*on a disk that all hosts share"):
+        with pytest.raises(RunError, match=r"3 clips .*/3\.mp4: .*on a disk that all hosts share"):
             wait_for_all_shares(clips, (), LocalCache(cache, tmp_path), folder, [RECIPE])
 
 

@@ -124,9 +124,9 @@ def wait_for_all_shares(
             return caches, rows
         if time.monotonic() > deadline:
             raise RunError(
-                f"{len(missing)} clips have no features in {cache.location} that this host can see, "
-                f"the first is {missing[0].path}; another worker has computed them. Is --cache-dir "
-                "on a disk that all hosts share, or a URL, and the dataset at the same path on all?"
+                f"this host finds no features in {cache.location} for {len(missing)} "
+                f"clips of other workers, first {missing[0].path}: is --cache-dir a URL or "
+                "on a disk that all hosts share, and the dataset at the same path on all?"
             )
         raise_if_interrupted()
         time.sleep(LOOK_EVERY)

@@ -108,16 +108,16 @@ def watch(
     from benchmarks.machine import describe_machine
     from violence_detection.clips.video import open_video, video_info
     from violence_detection.inference.detector import load_detector
-    from violence_detection.inference.live import LiveWatch
+    from violence_detection.inference.live import LiveMonitor
     from violence_detection.inference.live_source import Source, SourceReader
-    from violence_detection.inference.windows import sampling_of
+    from violence_detection.inference.windows import window_sampling
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     detector = load_detector(checkpoint_dir, vgg19_weights, replicas=1)
-    sampling = sampling_of(detector, window, stride)
-    watched = LiveWatch(detector, sampling, lambda notice: None, say)
+    sampling = window_sampling(detector, window, stride)
+    watched = LiveMonitor(detector, sampling, lambda notice: None, say)
     with SourceReader(Source(str(video), "file"), sampling, SILENCE) as reader:
         figures = watched.run(reader)
     layer = detector.recipes[0].layer
@@ -134,9 +134,9 @@ def watch(
                 "windows_judged": figures.windows,
                 "windows_skipped": figures.skipped,
                 "events": figures.events,
-                "mean_lag": figures.lag / figures.windows if figures.windows else None,
-                "largest_lag": figures.largest_lag if figures.windows else None,
-                "within_a_window": bool(figures.windows) and figures.largest_lag <= window,
+                "mean_lag": figures.total_lag / figures.windows if figures.windows else None,
+                "largest_lag": figures.max_lag if figures.windows else None,
+                "within_a_window": bool(figures.windows) and figures.max_lag <= window,
                 "windows_per_second": {
                     "that_come": figures.windows_coming,
                     "that_can_be_judged": figures.windows_per_second,

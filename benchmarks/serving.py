@@ -239,7 +239,7 @@ def predict_rate(
     from violence_detection.inference.detector import load_detector
 
     detector = load_detector(checkpoint_dir, vgg19_weights)
-    at_once = detector.clips_at_once
+    at_once = detector.clips_per_batch
     with contextlib.closing(detector.predict_clips(itertools.cycle(clips))) as verdicts:
         for _ in itertools.islice(verdicts, 2 * at_once):  # the first pass takes longest
             pass

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 from violence_detection.commands.predict import find_files, main
-from violence_detection.inference.formats import columns
+from violence_detection.inference.formats import display_width
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_any_name_fits_a_line_of_the_table(
     Path(os.fsdecode(b"bad " + name)).write_text("a" * 99)
     assert main(in_run(trained, os.fsdecode(name), os.fsdecode(b"bad " + name))) == 3
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(columns, lines)) <= 80
+    assert max(map(display_width, lines)) <= 80
     assert all(line.isprintable() for line in lines)
     assert lines[1].startswith(name[:3].decode()[:1])
     assert ".mp4" in lines[1]

@@ -9,7 +9,7 @@ import pytest
 
 from violence_detection.commands.predict import main
 from violence_detection.errors import RunError
-from violence_detection.inference.annotation import annotate
+from violence_detection.inference.annotation import annotate_video
 from violence_detection.inference.events import Event, Timeline, Window
 
 TIMEOUT = 60.0  # seconds
@@ -36,7 +36,7 @@ def test_video_is_written_in_its_size_and_at_its_rate_with_the_score(
 ) -> None:
     windows = (Window(0.0, 0.9, 0.05), Window(1.0, 1.9, 0.95))
     timeline = Timeline(clip, windows, (Event(1.0, 1.9, 1.45, 0.95),))
-    annotate(timeline, 0.5, tmp_path / "out.mp4", TIMEOUT)
+    annotate_video(timeline, 0.5, tmp_path / "out.mp4", TIMEOUT)
     (before, rate_before), (after, rate_after) = frames_in(clip), frames_in(tmp_path / "out.mp4")
     assert after.shape == before.shape
     assert rate_after == rate_before
@@ -55,7 +55,7 @@ def test_video_that_is_gone_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     timeline = Timeline(tmp_path / "empty.mp4", (Window(0.0, 1.0, 0.5),))
     with pytest.raises(RunError, match="the file is empty"):
-        annotate(timeline, 0.5, tmp_path / "out.mp4", TIMEOUT)
+        annotate_video(timeline, 0.5, tmp_path / "out.mp4", TIMEOUT)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.mp4"]
 
 

@@ -14,7 +14,7 @@ from violence_detection.errors import UserError
 from violence_detection.features.cache.feature_cache import FeatureCache
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.inference.detector import (
-    CLASSIFIED_AT_ONCE,
+    CLASSIFIER_BATCH,
     Detector,
     Prediction,
     load_detector,
@@ -68,16 +68,19 @@ def test_images_and_cached_features_are_judged_alike(
     paths = [drawn_clips / row["clip"] for row in predictions]
     images = np.stack(
         [
-            [stream_images(read_frames(path, 6), s)[detector.shown] for s in detector.streams]
+            [
+                stream_images(read_frames(path, 6), s)[detector.frame_indices]
+                for s in detector.streams
+            ]
             for path in paths
         ]
     )
-    features = detector.features_of(images)
+    features = detector.clip_features(images)
     with CacheFolder(trained / "cache") as folder:
         caches = [FeatureCache(folder, recipe) for recipe in detector.recipes]
         rows = [[cache.row_of(file_checksum(path)) for path in paths] for cache in caches]
         cached = [cache.rows().read(of_cache) for cache, of_cache in zip(caches, rows, strict=True)]
-    expected = np.concatenate(cached, axis=2)[:, detector.shown]
+    expected = np.concatenate(cached, axis=2)[:, detector.frame_indices]
     assert features.dtype == np.float16
     np.testing.assert_allclose(features, expected, rtol=2e-3, atol=1e-3)
     judged, again = detector.predict_features(expected), detector.predict_images(images)
@@ -85,10 +88,10 @@ def test_images_and_cached_features_are_judged_alike(
     np.testing.assert_allclose(judged.attention.sum(axis=1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [0, 1, CLASSIFIED_AT_ONCE, CLASSIFIED_AT_ONCE + 1])
+@pytest.mark.parametrize("count", [0, 1, CLASSIFIER_BATCH, CLASSIFIER_BATCH + 1])
 def test_a_clip_is_judged_the_same_in_any_company(detector: Detector, count: int) -> None:
     random = np.random.default_rng(0)
-    features = random.random((count, 4, detector.values)).astype(np.float16)
+    features = random.random((count, 4, detector.features_per_frame)).astype(np.float16)
     judged = detector.predict_features(features)
     assert judged.probabilities.shape == (count,)
     assert judged.attention.shape == (count, 4)
@@ -97,7 +100,7 @@ def test_a_clip_is_judged_the_same_in_any_company(detector: Detector, count: int
 
 
 def test_features_that_are_not_finite_have_no_probability(detector: Detector) -> None:
-    features = np.zeros((3, 4, detector.values), np.float16)
+    features = np.zeros((3, 4, detector.features_per_frame), np.float16)
     features[1, 2, 3] = np.inf
     probabilities = detector.predict_features(features).probabilities
     np.testing.assert_array_equal(np.isnan(probabilities), [False, True, False])
@@ -128,7 +131,7 @@ def test_frames_have_their_times(detector: Detector, tmp_path: Path) -> None:
     draw_clip(tmp_path / "clip.mp4", True, np.random.default_rng(0))  # 24 frames, 12 a second
     (verdict,) = detector.predict_clips([tmp_path / "clip.mp4"], TIMEOUT)
     # Of six evenly spaced frames, 0 to 23, the classifier is given four.
-    positions = np.linspace(0, 23, 6).round()[detector.shown]
+    positions = np.linspace(0, 23, 6).round()[detector.frame_indices]
     np.testing.assert_allclose(verdict.times, positions / 12, atol=1e-6)
 
 
@@ -146,7 +149,7 @@ def test_clips_are_taken_as_they_are_needed(
     first = [next(verdicts) for _ in range(8)]
     verdicts.close()
     assert_as_predicted(first, predictions[:8])
-    assert len(taken) <= 8 + 3 * detector.clips_at_once
+    assert len(taken) <= 8 + 3 * detector.clips_per_batch
 
 
 def test_default_precision_is_that_of_the_run(detector: Detector, trained: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from violence_detection.commands.predict import main
 from violence_detection.inference.detector import Detector, PredictedClip, load_detector
-from violence_detection.inference.explanation_pictures import Explanations, HeatMaps, overlay
+from violence_detection.inference.explanation_pictures import ExplanationWriter, GradCam, overlay
 from violence_detection.models.classifier import STANDARDIZING, classifier
 from violence_detection.settings.schema import FRAME_SIZE
 
@@ -38,7 +38,7 @@ def with_classifier(detector: Detector, layer: str, values: int) -> Detector:
 
 
 def test_heat_is_where_clips_move(detector: Detector, examined: Sequence[PredictedClip]) -> None:
-    maps, difference = HeatMaps(detector), detector.streams.index("difference")
+    maps, difference = GradCam(detector), detector.streams.index("difference")
     heat = [maps.of_frames(one.features, one.clip.images, range(4)) for one in examined]
     assert heat[0].shape == (4, 2, FRAME_SIZE, FRAME_SIZE)
     assert np.min(heat) >= 0
@@ -54,7 +54,7 @@ def test_map_is_the_channels_weighted_by_their_gradients(
     """The paper's equations 1 and 2, with gradients from differences."""
     small = with_classifier(detector, "block1_pool", 64)
     images = examined[0].clip.images[1:]
-    features = small.features_of(images[np.newaxis])[0].astype(np.float32)
+    features = small.clip_features(images[np.newaxis])[0].astype(np.float32)
     frame, step = 2, 0.05
     changed = np.repeat(features[np.newaxis], 128, axis=0)
     for channel in range(64):
@@ -67,7 +67,7 @@ def test_map_is_the_channels_weighted_by_their_gradients(
     channels = keras.Model(network.input, network.get_layer("block1_pool").output)
     activations = channels.predict(images[0, frame : frame + 1], verbose=0)[0]
     expected = np.maximum(0, activations @ gradients) / activations[..., 0].size
-    (heat,) = HeatMaps(small).of_frames(features, images, [frame])[0]
+    (heat,) = GradCam(small).of_frames(features, images, [frame])[0]
     expected = cv2.resize(expected, (FRAME_SIZE, FRAME_SIZE))
     np.testing.assert_allclose(heat, expected, atol=0.02 * expected.max())
 
@@ -78,8 +78,8 @@ def test_layer_without_a_map_is_explained_by_the_last_convolution(
     images = examined[0].clip.images[1:]
     for layer, values in {"block5_pool": 512, "flatten": 25088}.items():
         deep = with_classifier(detector, layer, values)
-        features = deep.features_of(images[np.newaxis])[0]
-        heat = HeatMaps(deep).of_frames(features, images, [1, 3])
+        features = deep.clip_features(images[np.newaxis])[0]
+        heat = GradCam(deep).of_frames(features, images, [1, 3])
         assert heat.shape == (2, 1, FRAME_SIZE, FRAME_SIZE)
         assert heat.max() > 0
 
@@ -112,7 +112,7 @@ def test_pictures_lie_as_the_clips_do(
 
 def test_long_names_have_a_picture_of_their_own(detector: Detector, tmp_path: Path) -> None:
     clips = [tmp_path / f"{'x' * 240}{n}.mp4" for n in range(2)]
-    explanations = Explanations(detector, tmp_path / "why", clips)
+    explanations = ExplanationWriter(detector, tmp_path / "why", clips)
     first, second = map(explanations.path_of, clips)
     assert first != second
     assert max(len(path.name) for path in (first, second)) < 230

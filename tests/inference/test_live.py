@@ -25,10 +25,10 @@ from violence_detection.errors import UserError
 from violence_detection.inference.detector import Detector, load_detector
 from violence_detection.inference.events import Window
 from violence_detection.inference.live import (
-    Figures,
     LiveEvents,
+    LiveMonitor,
     LivePredictor,
-    LiveWatch,
+    LiveStatistics,
     LiveWindow,
 )
 from violence_detection.inference.live_source import (
@@ -42,7 +42,7 @@ from violence_detection.inference.live_source import (
     Tally,
     sample_source,
 )
-from violence_detection.inference.windows import predict_video, sampling_of
+from violence_detection.inference.windows import predict_video, window_sampling
 from violence_detection.runtime.interrupts import interruptible
 
 TIMEOUT = 60.0  # seconds
@@ -128,10 +128,10 @@ def samples(
 
 def watch(
     detector: Detector, sampling: Sampling, reader: Played, clock: Clock
-) -> tuple[Figures, list[dict[str, Any]], list[str]]:
+) -> tuple[LiveStatistics, list[dict[str, Any]], list[str]]:
     notices: list[dict[str, Any]] = []
     said: list[str] = []
-    watched = LiveWatch(detector, sampling, notices.append, said.append, clock)
+    watched = LiveMonitor(detector, sampling, notices.append, said.append, clock)
     return watched.run(reader), notices, said
 
 
@@ -162,7 +162,7 @@ def judge_of(detector: Detector, sampling: Sampling, seconds: float, clock: Cloc
 def test_file_is_judged_as_it_is_when_it_is_not_live(
     detector: Detector, video: Path, clock: Clock, window: float, stride: float
 ) -> None:
-    sampling = sampling_of(detector, window, stride)
+    sampling = window_sampling(detector, window, stride)
     expected = list(predict_video(detector, video, sampling, TIMEOUT))
     source = Source(str(video), "file")
     items = [
@@ -184,7 +184,7 @@ def test_file_is_judged_as_it_is_when_it_is_not_live(
 def test_window_is_judged_as_a_clip_of_its_frames(
     detector: Detector, video: Path, clock: Clock
 ) -> None:
-    sampling = sampling_of(detector, 1.0, 0.5)
+    sampling = window_sampling(detector, 1.0, 0.5)
     source = Source(str(video), "file")
     items = [
         (clock.now, item) for item in sample_source(source, sampling, 10.0, clock, clock.sleep)
@@ -201,13 +201,15 @@ def test_window_is_judged_as_a_clip_of_its_frames(
     for found in windows:
         first = times.index(found.window.start)
         frames = np.stack([pictures[round(time, 3)] for time in times[first : first + 6]])
-        images = np.stack([stream_images(frames, s)[detector.shown] for s in detector.streams])
+        images = np.stack(
+            [stream_images(frames, s)[detector.frame_indices] for s in detector.streams]
+        )
         (probability,) = detector.predict_images(images[None]).probabilities
         assert found.window.probability == pytest.approx(probability, abs=1e-5)
 
 
 def test_no_sample_is_computed_twice(detector: Detector, clock: Clock) -> None:
-    sampling = sampling_of(detector, 2.0, 0.5)
+    sampling = window_sampling(detector, 2.0, 0.5)
     judge = judge_of(detector, sampling, 0.001, clock)
     items = samples(detector, sampling, 20.0)
     windows = judged(judge, items, clock)
@@ -221,7 +223,7 @@ def test_no_sample_is_computed_twice(detector: Detector, clock: Clock) -> None:
 def test_slow_machine_skips_windows_and_is_never_more_than_one_behind(
     detector: Detector, clock: Clock, load: float, stride: float
 ) -> None:
-    sampling = sampling_of(detector, 2.0, stride)
+    sampling = window_sampling(detector, 2.0, stride)
     judge = judge_of(detector, sampling, load * sampling.interval(12.0), clock)
     windows = judged(judge, samples(detector, sampling, 60.0), clock)
     assert max(found.lag for found in windows) <= 2.0
@@ -238,7 +240,7 @@ def test_slow_machine_skips_windows_and_is_never_more_than_one_behind(
 
 @pytest.mark.parametrize("stride", [1.0, 0.5])
 def test_windows_beside_skipped_ones_are_judged_alike(detector: Detector, stride: float) -> None:
-    sampling = sampling_of(detector, 2.0, stride)
+    sampling = window_sampling(detector, 2.0, stride)
     found = []
     for load in (0.1, 1.3):
         clock = Clock()
@@ -255,7 +257,7 @@ def test_windows_beside_skipped_ones_are_judged_alike(detector: Detector, stride
 def test_machine_that_is_far_too_slow_judges_what_is_newest(
     detector: Detector, clock: Clock, load: float
 ) -> None:
-    sampling = sampling_of(detector, 2.0, 1.0)
+    sampling = window_sampling(detector, 2.0, 1.0)
     interval = sampling.interval(12.0)
     judge = judge_of(detector, sampling, load * interval, clock)
     items = samples(detector, sampling, 120.0)
@@ -269,7 +271,7 @@ def test_machine_that_is_far_too_slow_judges_what_is_newest(
 
 
 def test_pause_is_made_good_by_skipping(detector: Detector, clock: Clock) -> None:
-    sampling = sampling_of(detector, 2.0, 1.0)
+    sampling = window_sampling(detector, 2.0, 1.0)
     passes = 0
 
     def seconds() -> float:
@@ -287,7 +289,7 @@ def test_pause_is_made_good_by_skipping(detector: Detector, clock: Clock) -> Non
 
 
 def test_memory_is_bounded_if_nothing_is_judged(detector: Detector, clock: Clock) -> None:
-    sampling = sampling_of(detector, 2.0, 1.0)
+    sampling = window_sampling(detector, 2.0, 1.0)
     judge = judge_of(detector, sampling, 0.001, clock)
     items = [item for _, item in samples(detector, sampling, 600.0) if isinstance(item, Arrival)]
     for item in items:
@@ -343,7 +345,7 @@ def always_violent(detector: Detector, clock: Clock) -> Detector:
 
 
 def test_source_that_is_lost_goes_on_with_new_windows(detector: Detector, clock: Clock) -> None:
-    sampling = sampling_of(detector, 2.0, 1.0)
+    sampling = window_sampling(detector, 2.0, 1.0)
     first, again = samples(detector, sampling, 5.0), samples(detector, sampling, 5.0, begin=1030.0)
     lost = (1006.0, Lost("it has ended", 1.0))
     reader = Played(CAMERA, [*first, lost, *again, (1036.0, Over(None))], clock)
@@ -358,7 +360,7 @@ def test_source_that_is_lost_goes_on_with_new_windows(detector: Detector, clock:
 
 
 def test_rate_is_told_every_minute_and_at_the_end(detector: Detector, clock: Clock) -> None:
-    sampling = sampling_of(detector, 2.0, 1.0)
+    sampling = window_sampling(detector, 2.0, 1.0)
     items = samples(detector, sampling, 150.0)
     tallies = [(1000.0 + n, Tally(12)) for n in range(1, 151)]
     items = sorted([*items, *tallies], key=lambda item: item[0])
@@ -369,9 +371,9 @@ def test_rate_is_told_every_minute_and_at_the_end(detector: Detector, clock: Clo
     assert [line.partition(" s:")[0] for line in rates[:2]] == ["60", "60"]
     assert len(rates) == 3
     assert figures.frames == 1800
-    assert figures.largest_lag <= 2.0
+    assert figures.max_lag <= 2.0
     assert f"{figures.frames} frames, {figures.windows} windows judged" in rates[-1]
-    assert f"at most {figures.largest_lag:.2f} s" in rates[-1]
+    assert f"at most {figures.max_lag:.2f} s" in rates[-1]
     assert figures.windows_per_second == pytest.approx(figures.windows_coming / 1.3)
     # That windows are skipped is told at once, but not each time.
     assert 1 <= sum("windows are skipped" in line for line in said) <= 3
@@ -380,7 +382,7 @@ def test_rate_is_told_every_minute_and_at_the_end(detector: Detector, clock: Clo
 def test_machine_that_is_far_too_slow_is_told_what_keeps_up(
     detector: Detector, clock: Clock
 ) -> None:
-    sampling = sampling_of(detector, 2.0, 1.0)
+    sampling = window_sampling(detector, 2.0, 1.0)
     own = working(detector, clock, lambda: 1.0)
     reader = Played(CAMERA, [*samples(detector, sampling, 30.0), (1031.0, Over(None))], clock)
     *_, said = watch(own, sampling, reader, clock)
@@ -389,7 +391,7 @@ def test_machine_that_is_far_too_slow_is_told_what_keeps_up(
 
 
 def test_ctrl_c_ends_the_event_and_tells_the_rate(detector: Detector, clock: Clock) -> None:
-    sampling = sampling_of(detector, 2.0, 1.0)
+    sampling = window_sampling(detector, 2.0, 1.0)
 
     class Interrupted(Played):
         def take(self, wait: float) -> list[Item]:
@@ -400,7 +402,7 @@ def test_ctrl_c_ends_the_event_and_tells_the_rate(detector: Detector, clock: Clo
     notices: list[dict[str, Any]] = []
     said: list[str] = []
     reader = Interrupted(CAMERA, samples(detector, sampling, 60.0), clock)
-    watched = LiveWatch(
+    watched = LiveMonitor(
         always_violent(detector, clock), sampling, notices.append, said.append, clock
     )
     with interruptible(), pytest.raises(Interrupted):
@@ -410,17 +412,17 @@ def test_ctrl_c_ends_the_event_and_tells_the_rate(detector: Detector, clock: Clo
 
 
 def test_file_that_cannot_be_read_to_its_end_says_why(detector: Detector, clock: Clock) -> None:
-    sampling = sampling_of(detector, 2.0, 1.0)
+    sampling = window_sampling(detector, 2.0, 1.0)
     over = (1008.0, Over(UnreadableClip("its decoder died (SIGSEGV)")))
     reader = Played(FILE, [*samples(detector, sampling, 7.0), over], clock)
     own = always_violent(detector, clock)
-    watched = LiveWatch(own, sampling, lambda _: None, lambda _: None, clock)
+    watched = LiveMonitor(own, sampling, lambda _: None, lambda _: None, clock)
     assert watched.run(reader).windows > 3
     assert watched.error == "its decoder died (SIGSEGV)"
 
 
 def test_address_of_a_file_is_refused(detector: Detector, clock: Clock) -> None:
-    sampling = sampling_of(detector, 2.0, 1.0)
+    sampling = window_sampling(detector, 2.0, 1.0)
     reader = Played(CAMERA, [(1001.0, Over(NotLive("it is a file")))], clock)
     with pytest.raises(UserError, match="--source rtsp://camera/1: it is a file"):
         watch(detector, sampling, reader, clock)
@@ -430,7 +432,7 @@ def test_features_that_are_too_large_are_told(detector: Detector, clock: Clock) 
     own = always_violent(detector, clock)
     network = own.network
     vars(own)["network"] = lambda images: np.full_like(network(images), np.inf)
-    sampling = sampling_of(detector, 2.0, 1.0)
+    sampling = window_sampling(detector, 2.0, 1.0)
     reader = Played(CAMERA, [*samples(detector, sampling, 5.0), (1006.0, Over(None))], clock)
     _, notices, said = watch(own, sampling, reader, clock)
     assert notices == []

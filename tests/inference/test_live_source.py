@@ -24,7 +24,7 @@ from violence_detection.inference.live_source import (
     Source,
     SourceReader,
     Tally,
-    find_source,
+    parse_source,
     sample_source,
 )
 
@@ -294,8 +294,8 @@ def test_picture_that_stood_still_begins_anew(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_sources_are_shown_without_secrets(name: str, kind: str, shown: str) -> None:
-    source = find_source(name)
-    assert (source.kind, source.shown) == (kind, shown)
+    source = parse_source(name)
+    assert (source.kind, source.display_name) == (kind, shown)
     assert source.name == name
 
 
@@ -311,9 +311,9 @@ def test_sources_are_shown_without_secrets(name: str, kind: str, shown: str) -> 
 )
 def test_what_is_no_source_is_told(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as told:
-        find_source(name)
+        parse_source(name)
     assert "secret" not in str(told.value)
 
 
 def test_file_is_a_source(clip: Path) -> None:
-    assert find_source(str(clip)) == Source(str(clip), "file")
+    assert parse_source(str(clip)) == Source(str(clip), "file")

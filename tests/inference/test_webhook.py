@@ -131,7 +131,7 @@ def test_user_and_password_are_sent_and_not_shown() -> None:
         webhook.post({})
         webhook.close(PATIENCE)
         ((_, authorization),) = posts.asked
-        assert webhook.shown == f"http://{posts.address}"
+        assert webhook.display_name == f"http://{posts.address}"
     assert base64.b64decode(authorization.removeprefix("Basic ")) == b"me:pass word"
 
 

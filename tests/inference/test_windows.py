@@ -12,9 +12,9 @@ from violence_detection.inference.detector import Detector, load_detector
 from violence_detection.inference.events import Window
 from violence_detection.inference.windows import (
     WindowPredictor,
+    predict_timeline,
     predict_video,
-    read_timeline,
-    sampling_of,
+    window_sampling,
 )
 
 TIMEOUT = 60.0  # seconds
@@ -54,7 +54,7 @@ def write_joined(clips: Sequence[Path], path: Path) -> None:
 def test_window_that_covers_a_clip_is_judged_as_the_clip(
     detector: Detector, drawn_clips: Path, window: float
 ) -> None:
-    sampling = sampling_of(detector, window, window / 2)
+    sampling = window_sampling(detector, window, window / 2)
     paths = video_files(drawn_clips / "test")[::3]
     for path, verdict in zip(paths, detector.predict_clips(paths, TIMEOUT), strict=True):
         (only,) = predict_video(detector, path, sampling, TIMEOUT)
@@ -64,7 +64,9 @@ def test_window_that_covers_a_clip_is_judged_as_the_clip(
 
 def samples_of(video: Path, detector: Detector, window: float, stride: float) -> Iterator[Sample]:
     opened = open_video(video)
-    sampler = Sampler(sampling_of(detector, window, stride), video_info(opened).frames_per_second)
+    sampler = Sampler(
+        window_sampling(detector, window, stride), video_info(opened).frames_per_second
+    )
     for frame in frames_of(opened, 12.0):
         yield from sampler.take(frame)
 
@@ -72,7 +74,7 @@ def samples_of(video: Path, detector: Detector, window: float, stride: float) ->
 def test_windows_cover_the_video_and_are_the_same_in_any_batch(
     detector: Detector, long_video: Path
 ) -> None:
-    sampling = sampling_of(detector, 2.0, 1.0)
+    sampling = window_sampling(detector, 2.0, 1.0)
     windows = list(predict_video(detector, long_video, sampling, TIMEOUT))
     assert windows[0].start == 0
     assert windows[-1].end > 12 - 0.5
@@ -87,8 +89,8 @@ def test_windows_cover_the_video_and_are_the_same_in_any_batch(
     live: list[Window] = []
     for sample in samples_of(long_video, detector, 2.0, 1.0):
         judge.add(sample)
-        live += judge.judge()
-    live += judge.judge(ended=True)
+        live += judge.predict()
+    live += judge.predict(ended=True)
     assert [window[:2] for window in live] == [window[:2] for window in windows]
     assert [w.probability for w in live] == pytest.approx(
         [w.probability for w in windows], abs=1e-6
@@ -101,20 +103,22 @@ def test_no_image_is_computed_twice(
     computed: list[int] = []
     image_features = Detector.image_features
 
-    def counted(self: Detector, images: np.ndarray, at_once: int | None = None) -> np.ndarray:
+    def counted(self: Detector, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
         computed.append(len(images))
-        return image_features(self, images, at_once)
+        return image_features(self, images, batch_size)
 
     monkeypatch.setattr(Detector, "image_features", counted)
     samples = [s for s in samples_of(long_video, detector, 2.0, 0.5) if s.images is not None]
-    windows = list(predict_video(detector, long_video, sampling_of(detector, 2.0, 0.5), TIMEOUT))
+    windows = list(
+        predict_video(detector, long_video, window_sampling(detector, 2.0, 0.5), TIMEOUT)
+    )
     assert len(windows) > 20
     assert sum(computed) == 2 * len(samples)  # two streams
     assert sum(computed) < len(windows) * 4 * 2 / 2  # half of what the windows hold
 
 
 def test_violence_is_found_where_it_is(detector: Detector, long_video: Path) -> None:
-    timeline = read_timeline(detector, long_video, sampling_of(detector, 2.0, 0.5), TIMEOUT)
+    timeline = predict_timeline(detector, long_video, window_sampling(detector, 2.0, 0.5), TIMEOUT)
     assert timeline.error is None
     inside = [w.probability for w in timeline.windows if w.start >= 6 and w.end <= 10]
     outside = [w.probability for w in timeline.windows if w.end <= 5.9 or w.start >= 10.1]
@@ -130,7 +134,7 @@ def test_video_that_cannot_be_read_says_why(
     path = tmp_path / "video.mp4"
     if content is not None:
         path.write_bytes(content)
-    timeline = read_timeline(detector, path, sampling_of(detector, 2.0, 1.0), TIMEOUT)
+    timeline = predict_timeline(detector, path, window_sampling(detector, 2.0, 1.0), TIMEOUT)
     assert timeline.windows == ()
     assert timeline.error
 
@@ -146,6 +150,6 @@ def test_video_that_ends_early_keeps_what_was_read(
             yield sample
 
     monkeypatch.setattr("violence_detection.inference.windows.stream_from_process", cut)
-    timeline = read_timeline(detector, long_video, sampling_of(detector, 2.0, 1.0), TIMEOUT)
+    timeline = predict_timeline(detector, long_video, window_sampling(detector, 2.0, 1.0), TIMEOUT)
     assert timeline.error == "its decoder died (SIGSEGV)"
     assert all(window.end <= 8 for window in timeline.windows)

@@ -12,7 +12,7 @@ import pytest
 from tests.serving.test_service import join_clips, wait_until
 from violence_detection.clips.frames import UnreadableClip
 from violence_detection.inference.detector import Detector, load_detector
-from violence_detection.inference.windows import sampling_of
+from violence_detection.inference.windows import window_sampling
 from violence_detection.serving.batching import Full, PredictionQueue, TooLong
 from violence_detection.serving.metrics import ServiceMetrics
 
@@ -48,7 +48,7 @@ async def judge_all(queue: PredictionQueue, paths: list[Path]) -> list[float | N
         for _ in paths:
             held.enter_context(queue.place())
         examined = await asyncio.gather(*(queue.predict_file(path) for path in paths))
-    return [one.verdict.probability for one in examined]
+    return [one.prediction.probability for one in examined]
 
 
 def passes(metrics: ServiceMetrics) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def passes(metrics: ServiceMetrics) -> tuple[int, int]:
 def test_clips_that_come_together_share_passes(
     detector: Detector, clips: dict[Path, float], count: int, expected: int
 ) -> None:
-    assert detector.clips_at_once == 4
+    assert detector.clips_per_batch == 4
     metrics = ServiceMetrics()
     queue = PredictionQueue(detector, 8, 60, 60, metrics, patience=LONG)
     chosen = dict(list(clips.items())[:count])
@@ -113,7 +113,7 @@ def test_clip_that_nobody_waits_for_any_more_is_not_judged(
         busy.set()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(ended[1], asyncio.CancelledError)
-        assert None not in (ended[0].verdict.violent, ended[2].verdict.violent)
+        assert None not in (ended[0].prediction.violent, ended[2].prediction.violent)
 
     in_queue(queue, job)
     assert passes(metrics) == (2, 2)
@@ -132,7 +132,7 @@ def test_fault_in_a_pass_is_told_to_its_clips_and_the_next_pass_is_run(
             with pytest.raises(ZeroDivisionError):
                 await queue.predict_file(path)
         assert queue.is_running
-        return (await queue.predict_file(path)).verdict.probability
+        return (await queue.predict_file(path)).prediction.probability
 
     assert in_queue(queue, job) == pytest.approx(probability, abs=2e-6)
 
@@ -146,7 +146,7 @@ def test_video_that_is_not_wanted_any_more_is_read_no_further(
     async def job() -> None:
         decoders = set(multiprocessing.active_children())
         async with contextlib.aclosing(
-            queue.predict_video(path, sampling_of(detector, 2.0, 0.1))
+            queue.predict_video(path, window_sampling(detector, 2.0, 0.1))
         ) as steps:
             first = await anext(steps)
             assert first.duration == pytest.approx(6.0)
@@ -161,7 +161,7 @@ def test_video_that_cannot_be_read_says_why(detector: Detector, tmp_path: Path) 
     queue = PredictionQueue(detector, 4, 60, 60, ServiceMetrics())
 
     async def read(name: str) -> None:
-        await anext(queue.predict_video(tmp_path / name, sampling_of(detector, 2.0, 1.0)))
+        await anext(queue.predict_video(tmp_path / name, window_sampling(detector, 2.0, 1.0)))
 
     async def job() -> None:
         with pytest.raises(UnreadableClip, match="not a video"):

@@ -18,7 +18,7 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from violence_detection.inference.detector import Detector, load_detector
-from violence_detection.inference.windows import read_timeline, sampling_of
+from violence_detection.inference.windows import predict_timeline, window_sampling
 from violence_detection.serving.service import Limits, Service, make_app
 
 LIMITS = Limits(max_upload=2**20, max_seconds=60, places=16, clip_timeout=60)
@@ -170,7 +170,7 @@ def test_timeline_is_that_of_the_command_line(
     assert response.headers["content-type"] == "application/x-ndjson"
     *lines, last = [json.loads(line) for line in response.text.splitlines()]
     result = last["result"]
-    own = read_timeline(detector, long_clip, sampling_of(detector, 2.0, 0.5))
+    own = predict_timeline(detector, long_clip, window_sampling(detector, 2.0, 0.5))
     assert own.error is None
     for told, expected in ((result["windows"], own.windows), (result["events"], own.events)):
         assert len(told) == len(expected) > 0

@@ -230,8 +230,8 @@ def check_source(flags: argparse.Namespace) -> "Source | None":
             raise UserError("--webhook is of use with --source only: give it, too")
         flags.clip_timeout = CLIP_TIMEOUT if flags.clip_timeout is None else flags.clip_timeout
         return None
-    from violence_detection.inference.live_source import find_source
-    from violence_detection.inference.webhook import as_request
+    from violence_detection.inference.live_source import parse_source
+    from violence_detection.inference.webhook import parse_webhook_url
 
     if flags.clips:
         raise UserError("--source is watched alone: drop it, or the clips")
@@ -242,8 +242,8 @@ def check_source(flags: argparse.Namespace) -> "Source | None":
     flags.window = LIVE_WINDOW if flags.window is None else flags.window
     flags.replicas = 1  # frames come one by one
     if flags.webhook is not None:
-        as_request(flags.webhook)
-    return find_source(flags.source)
+        parse_webhook_url(flags.webhook)
+    return parse_source(flags.source)
 
 
 def stride_of(flags: argparse.Namespace) -> float:
@@ -361,7 +361,7 @@ def predict(flags: argparse.Namespace, held: contextlib.ExitStack) -> int:
         say(describe(detector))
     with enough_memory(
         list(detector.devices),
-        f"VGG19 on {detector.images_at_once} images",
+        f"VGG19 on {detector.images_per_batch} images",
         "End what else uses it",
     ):
         if source:
@@ -396,13 +396,13 @@ def judge(flags: argparse.Namespace, detector: "Detector", paths: "Sequence[AnyP
 
     explanations = None
     if flags.explain:
-        from violence_detection.inference.explanation_pictures import Explanations
+        from violence_detection.inference.explanation_pictures import ExplanationWriter
 
-        explanations = Explanations(detector, flags.explain_dir, _local(paths))
+        explanations = ExplanationWriter(detector, flags.explain_dir, _local(paths))
 
     def counted(examined_clips: Iterable["PredictedClip"]) -> Iterator["Prediction"]:
         for examined in examined_clips:
-            verdict = examined.verdict
+            verdict = examined.prediction
             if explanations and verdict.error is None:
                 explanations.write(examined)
             progress.update()
@@ -438,29 +438,29 @@ def watch(flags: argparse.Namespace, detector: "Detector", paths: Sequence[Path]
     from tqdm import tqdm
 
     from violence_detection.inference.formats import (
-        shown_name,
+        printable_name,
         timelines_as_csv,
         timelines_as_json,
         timelines_as_table,
     )
-    from violence_detection.inference.windows import read_timeline, sampling_of
+    from violence_detection.inference.windows import predict_timeline, window_sampling
 
     started = time.perf_counter()
     has_bar = sys.stderr.isatty() and not flags.quiet
-    sampling = sampling_of(detector, flags.window, stride_of(flags))
+    sampling = window_sampling(detector, flags.window, stride_of(flags))
     counts = {"events": 0, "bad videos": 0}
     seconds = 0.0
 
     def timelines() -> Iterator["Timeline"]:
         nonlocal seconds
         for path in paths:
-            with tqdm(desc=shown_name(path), unit="s", leave=False, disable=not has_bar) as bar:
+            with tqdm(desc=printable_name(path), unit="s", leave=False, disable=not has_bar) as bar:
 
                 def show(read: float, duration: float | None, bar: tqdm = bar) -> None:
                     bar.total = duration and round(duration)
                     bar.update(round(read) - bar.n)
 
-                timeline = read_timeline(detector, path, sampling, flags.clip_timeout, show)
+                timeline = predict_timeline(detector, path, sampling, flags.clip_timeout, show)
             counts["events"] += len(timeline.events)
             counts["bad videos"] += timeline.error is not None
             seconds += timeline.windows[-1].end if timeline.windows else 0
@@ -483,12 +483,12 @@ def watch(flags: argparse.Namespace, detector: "Detector", paths: Sequence[Path]
 
 def watch_live(flags: argparse.Namespace, detector: "Detector", source: "Source") -> int:
     """Judge a live source and write its events as they happen; return the exit status."""
-    from violence_detection.inference.live import LiveWatch
+    from violence_detection.inference.live import LiveMonitor
     from violence_detection.inference.live_source import SourceReader
     from violence_detection.inference.webhook import Webhook
-    from violence_detection.inference.windows import sampling_of
+    from violence_detection.inference.windows import window_sampling
 
-    sampling = sampling_of(detector, flags.window, stride_of(flags))
+    sampling = window_sampling(detector, flags.window, stride_of(flags))
     webhook = Webhook(flags.webhook, say) if flags.webhook else None
 
     def notify(notice: dict[str, Any]) -> None:
@@ -500,7 +500,7 @@ def watch_live(flags: argparse.Namespace, detector: "Detector", source: "Source"
         if not flags.quiet:
             say(line)
 
-    watched = LiveWatch(detector, sampling, notify, tell)
+    watched = LiveMonitor(detector, sampling, notify, tell)
     patience = PATIENCE_WHEN_ENDED
     try:
         with SourceReader(source, sampling, flags.clip_timeout) as reader:
@@ -512,7 +512,7 @@ def watch_live(flags: argparse.Namespace, detector: "Detector", source: "Source"
         if webhook:
             webhook.close(patience)
     if watched.error is not None:
-        say(f"{source.shown}: {watched.error}")
+        say(f"{source.display_name}: {watched.error}")
         return BAD_CLIPS
     return 0
 
@@ -526,9 +526,9 @@ def draw(flags: argparse.Namespace, detector: "Detector", timeline: "Timeline") 
 
         write_timeline_plot(timeline, detector.threshold, flags.plot)
     if flags.annotate:
-        from violence_detection.inference.annotation import annotate
+        from violence_detection.inference.annotation import annotate_video
 
-        annotate(timeline, detector.threshold, flags.annotate, flags.clip_timeout)
+        annotate_video(timeline, detector.threshold, flags.annotate, flags.clip_timeout)
 
 
 def write_out(pieces: Iterable[str], path: Path | None) -> None:

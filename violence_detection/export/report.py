@@ -80,7 +80,7 @@ def write_results(
         "temperature": detector.temperature,
         "streams": list(detector.streams),
         "frames": detector.frames,
-        "values": detector.values,
+        "values": detector.features_per_frame,
         "exports": [*earlier, *now],
     }
     write_json(path, results)

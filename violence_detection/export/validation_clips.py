@@ -124,7 +124,7 @@ def features_of_clips(
         log.info("features of %d clips are not in %s: computed", len(missing), where.cache_dir)
         with closing(_read_clips(detector, missing, where.clip_timeout)) as decoded:
             for clip, images in decoded:
-                found[clip] = detector.features_of(images[np.newaxis])[0]
+                found[clip] = detector.clip_features(images[np.newaxis])[0]
     usable = [clip for clip in clips if clip in found and np.isfinite(found[clip]).all()]
     if not usable:
         raise UserError(
@@ -153,7 +153,7 @@ def cached_features(
             parts = [_whole_row(cache, content or _content(held, clip.path)) for cache in caches]
             whole = [part for part in parts if part is not None]
             if len(whole) == len(caches):
-                features[clip] = np.concatenate(whole, axis=1)[detector.shown]
+                features[clip] = np.concatenate(whole, axis=1)[detector.frame_indices]
     return features
 
 

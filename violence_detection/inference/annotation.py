@@ -44,7 +44,7 @@ class Scores(NamedTuple):
         return before >= 0 and time <= self.events[before][1]
 
 
-def annotate(timeline: Timeline, threshold: float, target: Path, timeout: float) -> None:
+def annotate_video(timeline: Timeline, threshold: float, target: Path, timeout: float) -> None:
     """Write a video's pictures again, in their size and at their rate, with the score on each.
 
     Without sound. A video of uneven rate is written at its mean rate.

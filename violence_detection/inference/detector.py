@@ -38,11 +38,11 @@ from violence_detection.runtime.stage_clock import StageClock
 from violence_detection.storage.files import file_checksum, read_json
 from violence_detection.storage.object_store import AnyPath, announced, local_copy
 
-CLASSIFIED_AT_ONCE = 16  # clips: the classifier, too, is given one shape always
+CLASSIFIER_BATCH = 16  # clips: the classifier, too, is given one shape always
 CLIP_TIMEOUT = 120.0  # seconds, as in training
 
 
-class Judged(NamedTuple):
+class ClassifierOutput(NamedTuple):
     """What the detector says of clips."""
 
     probabilities: np.ndarray  # (clips,) float64, calibrated; nan for features that are not finite
@@ -74,9 +74,9 @@ class DecodedClip:
 
 @dataclass(frozen=True)
 class PredictedClip:
-    """A verdict, and what it was made from; a file that cannot be judged has neither."""
+    """A prediction, and what it was made from; a file that cannot be judged has neither."""
 
-    verdict: Prediction
+    prediction: Prediction
     clip: DecodedClip | None = None
     features: np.ndarray | None = None  # (frames, values), in the recipes' dtype
 
@@ -120,24 +120,24 @@ class Detector:
         return self.recipes[0].frames
 
     @property
-    def shown(self) -> np.ndarray:
+    def frame_indices(self) -> np.ndarray:
         """`(frames,)` int32: which of the frames that are read the classifier is given."""
         return even_positions(self.cached_frames, self.frames)
 
     @property
-    def values(self) -> int:
+    def features_per_frame(self) -> int:
         """How many features a frame has, of all streams together."""
         return sum(recipe.features for recipe in self.recipes)
 
     @property
-    def clips_at_once(self) -> int:
+    def clips_per_batch(self) -> int:
         """How many clips of one stream VGG19 is given at once, padded."""
         return self.strategy.num_replicas_in_sync * CLIPS_PER_REPLICA
 
     @property
-    def images_at_once(self) -> int:
+    def images_per_batch(self) -> int:
         """How many images VGG19 is given at once, padded."""
-        return self.clips_at_once * self.frames
+        return self.clips_per_batch * self.frames
 
     def make_vgg19(self) -> keras.Model:
         """Return VGG19 up to the feature layer, `(n, 224, 224, 3)` uint8 to `(n, features)`.
@@ -152,37 +152,39 @@ class Detector:
 
     @cached_property
     def network(self) -> Callable[[np.ndarray], np.ndarray]:
-        """VGG19 on all devices, from `(clips_at_once, frames, 224, 224, 3)`; made when needed."""
+        """VGG19 on all devices, from `(clips_per_batch, frames, 224, 224, 3)`; made when needed."""
         return on_replicas(self.strategy, self.make_vgg19)
 
     @cached_property
     def _with_attention(self) -> keras.Model:
         return with_attention(self.classifier)
 
-    def predict_features(self, features: np.ndarray) -> Judged:
+    def predict_features(self, features: np.ndarray) -> ClassifierOutput:
         """Return what the classifier says of `(clips, frames, values)` features of any float type.
 
         To be called from one thread at a time.
         """
         judged = [
-            self._judge_batch(features[first : first + CLASSIFIED_AT_ONCE])
-            for first in range(0, len(features), CLASSIFIED_AT_ONCE)
+            self._judge_batch(features[first : first + CLASSIFIER_BATCH])
+            for first in range(0, len(features), CLASSIFIER_BATCH)
         ]
         if not judged:
-            return Judged(np.zeros(0), np.zeros((0, self.frames), np.float32))
+            return ClassifierOutput(np.zeros(0), np.zeros((0, self.frames), np.float32))
         probabilities, attention = zip(*judged, strict=True)
-        return Judged(np.concatenate(probabilities), np.concatenate(attention))
+        return ClassifierOutput(np.concatenate(probabilities), np.concatenate(attention))
 
-    def _judge_batch(self, features: np.ndarray) -> Judged:
-        batch = np.zeros((CLASSIFIED_AT_ONCE, self.frames, self.values), np.float32)
+    def _judge_batch(self, features: np.ndarray) -> ClassifierOutput:
+        batch = np.zeros((CLASSIFIER_BATCH, self.frames, self.features_per_frame), np.float32)
         finite = np.isfinite(features).all(axis=(1, 2))
         batch[: len(features)][finite] = features[finite]
         judged = self._with_attention.predict_on_batch(batch)
         probabilities = calibrate(judged["violence"][: len(features), 0], self.temperature)
         probabilities[~finite] = np.nan
-        return Judged(probabilities, judged["attention"][: len(features)].astype(np.float32))
+        return ClassifierOutput(
+            probabilities, judged["attention"][: len(features)].astype(np.float32)
+        )
 
-    def features_of(self, images: np.ndarray) -> np.ndarray:
+    def clip_features(self, images: np.ndarray) -> np.ndarray:
         """Return `(clips, frames, values)` features, rounded as in the feature cache.
 
         To be called from one thread at a time.
@@ -194,29 +196,29 @@ class Detector:
         clips, streams = images.shape[:2]
         features = self.image_features(images.reshape(-1, *images.shape[3:]))
         by_frame = features.reshape(clips, streams, self.frames, -1).swapaxes(1, 2)
-        return by_frame.reshape(clips, self.frames, self.values)
+        return by_frame.reshape(clips, self.frames, self.features_per_frame)
 
-    def image_features(self, images: np.ndarray, at_once: int | None = None) -> np.ndarray:
+    def image_features(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
         """Return `(images, features)` of `(images, 224, 224, 3)` uint8 of any streams.
 
         Rounded as in the feature cache. To be called from one thread at a time.
 
         Args:
-            at_once: how many VGG19 is given, padded; the replicas must divide it. None: as many
+            batch_size: how many VGG19 is given, padded; the replicas must divide it. None: as many
                 as of clips.
         """
-        recipe, at_once = self.recipes[0], at_once or self.images_at_once
+        recipe, batch_size = self.recipes[0], batch_size or self.images_per_batch
         features = np.zeros((len(images), recipe.features), recipe.dtype)
-        for first in range(0, len(images), at_once):
-            batch = images[first : first + at_once]
+        for first in range(0, len(images), batch_size):
+            batch = images[first : first + batch_size]
             # As clips of one frame each: the network is given the same images.
-            of_clips = padded_features(self.network, batch[:, None], at_once, recipe.dtype)
-            features[first : first + at_once] = of_clips[:, 0]
+            of_clips = padded_features(self.network, batch[:, None], batch_size, recipe.dtype)
+            features[first : first + batch_size] = of_clips[:, 0]
         return features
 
-    def predict_images(self, images: np.ndarray) -> Judged:
-        """Return what the detector says of what `features_of` takes."""
-        return self.predict_features(self.features_of(images))
+    def predict_images(self, images: np.ndarray) -> ClassifierOutput:
+        """Return what the detector says of what `clip_features` takes."""
+        return self.predict_features(self.clip_features(images))
 
     def read_clip(
         self, decoders: DecoderProcesses, path: AnyPath, with_pictures: bool = False
@@ -242,7 +244,7 @@ class Detector:
             return Prediction(path, error=str(error))
         except OSError as error:
             return Prediction(path, error=error.strerror or str(error))
-        shown, count = self.shown, len(self.streams)
+        shown, count = self.frame_indices, len(self.streams)
         images, times = images[:, shown], times and tuple(times[place] for place in shown)
         if not with_pictures:
             return DecodedClip(path, images, times)
@@ -250,12 +252,12 @@ class Detector:
 
     def predict_decoded(self, clips: Sequence[DecodedClip]) -> list[Prediction]:
         """Return the verdicts on clips that were read, in one pass of VGG19 over all of them."""
-        return [examined.verdict for examined in self._examine(clips)]
+        return [examined.prediction for examined in self._examine(clips)]
 
     def _examine(self, clips: Sequence[DecodedClip]) -> list[PredictedClip]:
         if not clips:
             return []
-        features = self.features_of(np.stack([clip.images for clip in clips]))
+        features = self.clip_features(np.stack([clip.images for clip in clips]))
         judged = zip(*self.predict_features(features), strict=True)
         return [
             PredictedClip(self._verdict(clip, *of_clip), clip, values)
@@ -286,7 +288,7 @@ class Detector:
             self.predict_with_inputs(paths, clip_timeout, clock)
         ) as examined_clips:
             for examined in examined_clips:
-                yield examined.verdict
+                yield examined.prediction
 
     def predict_with_inputs(
         self,
@@ -310,7 +312,7 @@ class Detector:
             partial(self.read_clip, with_pictures=with_pictures),
             self.cached_frames,
             len(self.streams) + with_pictures,
-            2 * self.clips_at_once,
+            2 * self.clips_per_batch,
             clip_timeout,
             clock or StageClock(),
         )
@@ -320,7 +322,7 @@ class Detector:
             for decoded in ahead:
                 pending.append(decoded)
                 readable += isinstance(decoded, DecodedClip)
-                if readable in (0, self.clips_at_once):
+                if readable in (0, self.clips_per_batch):
                     yield from self._in_order(pending)
                     pending.clear()
                     readable = 0

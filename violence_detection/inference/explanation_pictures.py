@@ -19,7 +19,7 @@ from keras import ops
 
 from violence_detection.errors import failing_as
 from violence_detection.inference.detector import DecodedClip, Detector, PredictedClip, Prediction
-from violence_detection.inference.formats import MOST, weighed_most
+from violence_detection.inference.formats import MOST, most_attended
 from violence_detection.settings.schema import CLASS_NAMES, FRAME_SIZE, VGG19_LAYERS
 from violence_detection.storage.files import replace_file
 
@@ -34,7 +34,7 @@ JPEG_QUALITY = 88
 NAME_BYTES = 200  # of a file; of a longer name, the beginning and a hash are taken
 
 
-class HeatMaps:
+class GradCam:
     """Tells where in a frame it is that speaks for violence."""
 
     def __init__(self, detector: Detector):
@@ -219,7 +219,7 @@ def _as_wide(part: np.ndarray, width: int) -> np.ndarray:
     return np.pad(part, ((0, 0), (0, missing), (0, 0)), constant_values=PAPER)
 
 
-class Explanations:
+class ExplanationWriter:
     """Pictures in a folder, one for each clip that was judged.
 
     Args:
@@ -232,7 +232,7 @@ class Explanations:
         self.detector = detector
         self.folder = folder
         self._common = os.path.commonpath([path.absolute().parent for path in paths])
-        self._maps = HeatMaps(detector)
+        self._maps = GradCam(detector)
 
     def path_of(self, clip: Path) -> Path:
         """Return where a clip's picture is."""
@@ -248,10 +248,10 @@ class Explanations:
         Raises:
             RunError: it cannot be written.
         """
-        verdict, clip, features = examined.verdict, examined.clip, examined.features
+        verdict, clip, features = examined.prediction, examined.clip, examined.features
         assert clip is not None
         assert features is not None
-        frames = weighed_most(verdict) or list(range(min(MOST, len(features))))
+        frames = most_attended(verdict) or list(range(min(MOST, len(features))))
         heat = self._maps.of_frames(features, clip.images, frames)
         picture = draw_explanation(self.detector, verdict, clip, frames, heat)
         quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]

@@ -24,7 +24,7 @@ MOST = 3  # frames that are named as those that weighed most
 ALIKE = 1e-6  # weights that differ by less are the same but for rounding
 
 
-def weighed_most(verdict: Prediction) -> list[int]:
+def most_attended(verdict: Prediction) -> list[int]:
     """Return the numbers, from 0, of the frames that weighed most, the heaviest first.
 
     There are none where all weigh the same, as the head `mean` has it.
@@ -43,14 +43,16 @@ def as_table(
     Args:
         paths: of all clips that there will be verdicts on: the first column fits their names.
     """
-    width = min(NAME_COLUMNS, max((columns(shown_name(path)) for path in paths), default=4))
+    width = min(
+        NAME_COLUMNS, max((display_width(printable_name(path)) for path in paths), default=4)
+    )
     yield f"{'clip':<{width}}  {'probability':>11}  {'verdict':<10}  weighed most (s)\n"
     for verdict in verdicts:
-        name = padded(shown_name(verdict.path), width)
+        name = padded(printable_name(verdict.path), width)
         if verdict.probability is None:
             yield from with_reason(name, verdict.error or "", width)
             continue
-        heaviest = " ".join(_in_words(verdict, frame) for frame in weighed_most(verdict))
+        heaviest = " ".join(_in_words(verdict, frame) for frame in most_attended(verdict))
         yield (
             f"{name}  {verdict.probability:>11.3f}  {CLASS_NAMES[bool(verdict.violent)]:<10}  "
             f"{heaviest or 'all alike'}\n"
@@ -131,7 +133,7 @@ def _as_object(verdict: Prediction) -> dict[str, Any]:
             {"time": time, "attention": weight}
             for time, weight in zip(times, attention, strict=True)
         ],
-        "weighed_most": [frame + 1 for frame in weighed_most(verdict)],
+        "weighed_most": [frame + 1 for frame in most_attended(verdict)],
     }
 
 
@@ -141,10 +143,12 @@ def timelines_as_table(timelines: Iterable[Timeline], paths: Sequence[Path]) -> 
     Args:
         paths: of all videos that there will be timelines of.
     """
-    width = min(NAME_COLUMNS, max((columns(shown_name(path)) for path in paths), default=5))
+    width = min(
+        NAME_COLUMNS, max((display_width(printable_name(path)) for path in paths), default=5)
+    )
     yield f"{'video':<{width}}  {'start':>9}  {'end':>9}  {'peak':>9}  {'probability':>11}\n"
     for timeline in timelines:
-        name = padded(shown_name(timeline.path), width)
+        name = padded(printable_name(timeline.path), width)
         for event in timeline.events:
             times = "  ".join(f"{timestamp(time):>9}" for time in event[:3])
             yield f"{name}  {times}  {event.probability:>11.3f}\n"
@@ -198,12 +202,12 @@ def printable(text: str) -> str:
     return one_line.encode(errors="backslashreplace").decode()
 
 
-def shown_name(path: AnyPath) -> str:
+def printable_name(path: AnyPath) -> str:
     """Return a clip's name, fit to be printed in one line."""
     return printable(str(path))
 
 
-def columns(text: str) -> int:
+def display_width(text: str) -> int:
     """Return how many columns a terminal takes for a text."""
     return sum(_columns_of(character) for character in text)
 
@@ -216,15 +220,15 @@ def _columns_of(character: str) -> int:
 
 def padded(text: str, width: int) -> str:
     """Return a text of `width` columns: blanks behind it, or its middle left out."""
-    if columns(text) > width:
+    if display_width(text) > width:
         text = _start_of(text, (width - 1) // 2) + "…" + _end_of(text, width - 1 - (width - 1) // 2)
-    return text + " " * (width - columns(text))
+    return text + " " * (width - display_width(text))
 
 
 def _start_of(text: str, width: int) -> str:
     start = ""
     for character in text:
-        if columns(start + character) > width:
+        if display_width(start + character) > width:
             break
         start += character
     return start

@@ -80,7 +80,7 @@ class LivePredictor:
     ):
         self.computed = 0  # samples that were given to VGG19
         self.skipped = 0  # windows
-        self._windows = WindowPredictor(detector, sampling, interval, samples_at_once=1)
+        self._windows = WindowPredictor(detector, sampling, interval, samples_per_batch=1)
         self._sampling = sampling
         self._interval = interval
         self._pass_seconds = pass_seconds
@@ -133,7 +133,7 @@ class LivePredictor:
         if number in self._pending:
             sample = self._pending.pop(number).sample
             self._windows.add(sample)
-            judged = self._windows.judge()
+            judged = self._windows.predict()
             self._taken, self._begun = number, start
             if sample.images is not None:
                 self.computed += 1
@@ -141,7 +141,7 @@ class LivePredictor:
         elif self._ended and not self._finished:
             self._finished = True
             start = self._sampling.last_start(self._newest + 1)
-            judged = self._windows.judge(ended=True)
+            judged = self._windows.predict(ended=True)
         else:
             return None
         last, now = start + self._sampling.frames - 1, self._clock()
@@ -258,7 +258,7 @@ class LiveEvents:
 
 
 @dataclass
-class Figures:
+class LiveStatistics:
     """How a machine keeps up with a source."""
 
     seconds: float = 0.0
@@ -267,9 +267,9 @@ class Figures:
     windows: int = 0  # that were judged
     skipped: int = 0
     events: int = 0
-    lag: float = 0.0  # seconds from the end of a window to its verdict, all together
-    largest_lag: float = 0.0
-    highest: float = 0.0  # probability
+    total_lag: float = 0.0  # seconds from the end of a window to its verdict, all together
+    max_lag: float = 0.0
+    max_probability: float = 0.0  # probability
     windows_coming: float = 0.0  # a second
     windows_per_second: float = 0.0  # that this machine can judge
 
@@ -282,14 +282,14 @@ class Figures:
         if not self.windows:
             return counts
         return (
-            f"{counts}; highest probability {self.highest:.3f}; verdicts "
-            f"{self.lag / self.windows:.2f} s after a window's end, at most "
-            f"{self.largest_lag:.2f} s; {self.windows_coming:.2f} windows a second come, this "
+            f"{counts}; highest probability {self.max_probability:.3f}; verdicts "
+            f"{self.total_lag / self.windows:.2f} s after a window's end, at most "
+            f"{self.max_lag:.2f} s; {self.windows_coming:.2f} windows a second come, this "
             f"machine can judge {self.windows_per_second:.2f}"
         )
 
 
-class LiveWatch:
+class LiveMonitor:
     """Watches a source until it ends; made before the source is opened, since it warms up.
 
     Args:
@@ -309,9 +309,9 @@ class LiveWatch:
     ):
         self.detector = detector
         self.sampling = sampling
-        self.total = Figures()
+        self.total = LiveStatistics()
         self.error: str | None = None  # why the source could not be read to its end
-        self._recent = Figures()  # since the last report
+        self._recent = LiveStatistics()  # since the last report
         self._gap = 0.0  # seconds of video that were skipped since the last window
         self._notify = notify
         self._say = say
@@ -322,13 +322,15 @@ class LiveWatch:
         """Return the seconds of a pass; the first takes far longer, and is not counted."""
         streams, frames = len(self.detector.streams), self.detector.frames
         images = np.zeros((streams, 224, 224, 3), np.uint8)
-        self.detector.predict_features(np.zeros((1, frames, self.detector.values), np.float32))
-        self.detector.image_features(images, at_once=streams)
+        self.detector.predict_features(
+            np.zeros((1, frames, self.detector.features_per_frame), np.float32)
+        )
+        self.detector.image_features(images, batch_size=streams)
         began = self._clock()
-        self.detector.image_features(images, at_once=streams)
+        self.detector.image_features(images, batch_size=streams)
         return self._clock() - began
 
-    def run(self, reader: Reader) -> Figures:
+    def run(self, reader: Reader) -> LiveStatistics:
         """Judge what a reader brings until its source is over; return how that kept up.
 
         A line tells the same every minute, and at the end, whatever ends it.
@@ -336,7 +338,7 @@ class LiveWatch:
         Raises:
             UserError: the source is not a live one.
         """
-        events = LiveEvents(reader.source.shown, self.detector.threshold, self._notify)
+        events = LiveEvents(reader.source.display_name, self.detector.threshold, self._notify)
         self._reported = began = self._clock()
         try:
             self._watch(reader, events)
@@ -347,7 +349,7 @@ class LiveWatch:
         return self.total
 
     def _watch(self, reader: Reader, events: LiveEvents) -> None:
-        name = reader.source.shown
+        name = reader.source.display_name
         judge: LivePredictor | None = None
         origin: float | None = None  # the time of the source's first frame
         is_lost = is_over = is_idle = False
@@ -439,10 +441,10 @@ class LiveWatch:
                 f"{timestamp(found.window.start)}: a window cannot be judged: its features are "
                 f"too large for {dtype}"
             )
-        self._count(windows=1, events=events.count - count, lag=found.lag)
+        self._count(windows=1, events=events.count - count, total_lag=found.lag)
         for figures in (self.total, self._recent):
-            figures.largest_lag = max(figures.largest_lag, found.lag)
-            figures.highest = max(figures.highest, found.window.probability)
+            figures.max_lag = max(figures.max_lag, found.lag)
+            figures.max_probability = max(figures.max_probability, found.window.probability)
 
     def _count(self, **amounts: float) -> None:
         for figures in (self.total, self._recent):
@@ -452,4 +454,4 @@ class LiveWatch:
     def _report(self) -> None:
         self._recent.seconds = self._clock() - self._reported
         self._say(self._recent.in_words())
-        self._recent, self._reported = Figures(), self._clock()
+        self._recent, self._reported = LiveStatistics(), self._clock()

@@ -46,7 +46,7 @@ class Source:
     kind: str  # "camera", "network" or "file"
 
     @property
-    def shown(self) -> str:
+    def display_name(self) -> str:
         """The name without what may be secret: user, password, and parts of the form a=b."""
         if self.kind == "camera":
             return f"camera {self.name}"
@@ -57,7 +57,7 @@ class Source:
         return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{'/'.join(parts)}"
 
 
-def find_source(name: str) -> Source:
+def parse_source(name: str) -> Source:
     """Return the source that is named: an address, a camera's number, or a file.
 
     Raises:

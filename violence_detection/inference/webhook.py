@@ -38,7 +38,7 @@ class Webhook:
         pauses: Sequence[float] = PAUSES,
         timeout: float = TIMEOUT,
     ):
-        self._url, self._headers = as_request(url)
+        self._url, self._headers = parse_webhook_url(url)
         address = urlsplit(self._url)
         self.shown = f"{address.scheme}://{address.netloc}"  # what follows may be a secret
         self._say = say
@@ -107,7 +107,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def as_request(url: str) -> tuple[str, dict[str, str]]:
+def parse_webhook_url(url: str) -> tuple[str, dict[str, str]]:
     """Return the address without user and password, and the headers of a request, with these."""
     try:
         address = urlsplit(url)

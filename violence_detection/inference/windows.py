@@ -13,7 +13,7 @@ from violence_detection.inference.detector import CLIP_TIMEOUT, Detector
 from violence_detection.inference.events import Timeline, Window, find_events
 
 
-def sampling_of(detector: Detector, window: float, stride: float) -> Sampling:
+def window_sampling(detector: Detector, window: float, stride: float) -> Sampling:
     """Return how windows of a detector's frames lie over a video.
 
     Args:
@@ -23,7 +23,7 @@ def sampling_of(detector: Detector, window: float, stride: float) -> Sampling:
         UserError: parts would be left out, or a window is too short.
     """
     check_windows(window, stride)
-    used = tuple(detector.shown.tolist())
+    used = tuple(detector.frame_indices.tolist())
     return Sampling(window, stride, detector.streams, detector.cached_frames, used)
 
 
@@ -34,7 +34,7 @@ class WindowPredictor:
 
     Args:
         interval: seconds from sample to sample.
-        samples_at_once: that VGG19 is given, padded (None: as many as of clips).
+        samples_per_batch: that VGG19 is given, padded (None: as many as of clips).
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class WindowPredictor:
         detector: Detector,
         sampling: Sampling,
         interval: float,
-        samples_at_once: int | None = None,
+        samples_per_batch: int | None = None,
     ):
         self.detector = detector
         self.sampling = sampling
         self.step = sampling.step(interval)
         streams = len(detector.streams)
-        self.samples_at_once = samples_at_once or max(1, detector.images_at_once // streams)
-        self._images_at_once = samples_at_once and samples_at_once * streams
+        self.samples_per_batch = samples_per_batch or max(1, detector.images_per_batch // streams)
+        self._images_per_batch = samples_per_batch and samples_per_batch * streams
         self._samples = 0  # that have come
         self._next = 0  # the sample at which the next window begins
         self._skipped_to = 0  # no window that begins before it can be judged any more
@@ -79,9 +79,9 @@ class WindowPredictor:
     @property
     def is_full(self) -> bool:
         """Whether as many images are waiting as VGG19 is given at once."""
-        return len(self._waiting) >= self.samples_at_once
+        return len(self._waiting) >= self.samples_per_batch
 
-    def judge(self, ended: bool = False) -> list[Window]:
+    def predict(self, ended: bool = False) -> list[Window]:
         """Return the windows that have become complete.
 
         Args:
@@ -108,7 +108,7 @@ class WindowPredictor:
             return
         images = np.concatenate(list(self._waiting.values()))
         streams = len(self.detector.streams)
-        features = self.detector.image_features(images, self._images_at_once)
+        features = self.detector.image_features(images, self._images_per_batch)
         of_samples = features.reshape(len(self._waiting), streams, -1)
         self._features.update(zip(self._waiting, of_samples, strict=True))
         self._waiting.clear()
@@ -159,7 +159,7 @@ def predict_video(
     Raises:
         UnreadableClip: from here on it cannot be read; windows may have been yielded before.
     """
-    ahead = 2 * max(1, detector.images_at_once // len(detector.streams))
+    ahead = 2 * max(1, detector.images_per_batch // len(detector.streams))
     read = stream_from_process(sample_video, path, sampling, timeout=timeout, ahead=ahead)
     with contextlib.closing(read):
         info: VideoInfo = next(read)
@@ -168,11 +168,11 @@ def predict_video(
         for sample in read:
             judge.add(sample)
             if judge.is_full:
-                complete = judge.judge()
+                complete = judge.predict()
                 windows += len(complete)
                 yield from complete
                 on_progress(sample.time, info.duration)
-        last = judge.judge(ended=True)
+        last = judge.predict(ended=True)
         yield from last
     if windows + len(last) == 0:
         yield _as_one_window(detector, path, timeout)
@@ -186,7 +186,7 @@ def _as_one_window(detector: Detector, path: Path, timeout: float) -> Window:
     return Window(times[0], times[-1], verdict.probability)
 
 
-def read_timeline(
+def predict_timeline(
     detector: Detector,
     path: Path,
     sampling: Sampling,

@@ -114,7 +114,7 @@ class PredictionQueue:
         callers = processes + 1  # one clip is on its way while each process reads another
         self._readers = ThreadPoolExecutor(callers, thread_name_prefix="reader")
         # Clips that are read take megabytes each: so many, and no more.
-        self._room = asyncio.Semaphore(AHEAD * self.detector.clips_at_once + callers)
+        self._room = asyncio.Semaphore(AHEAD * self.detector.clips_per_batch + callers)
         self._decoders = DecoderProcesses(
             processes,
             callers,
@@ -208,7 +208,7 @@ class PredictionQueue:
             UnreadableClip: it cannot be read, from here on.
             OSError: the same.
         """
-        ahead = 2 * self.detector.images_at_once // len(self.detector.streams)
+        ahead = 2 * self.detector.images_per_batch // len(self.detector.streams)
         async with self._video_turns:
             read = stream_from_process(
                 sample_video, path, sampling, timeout=self._clip_timeout, ahead=ahead
@@ -232,7 +232,7 @@ class PredictionQueue:
 
     async def _pass_of(self, judge: WindowPredictor, ended: bool) -> list[Window]:
         began = time.monotonic()
-        windows = await _run(self._network, judge.judge, ended)
+        windows = await _run(self._network, judge.predict, ended)
         self._metrics.pass_seconds.observe(time.monotonic() - began)
         for window in windows:
             if not math.isfinite(window.probability):
@@ -242,7 +242,7 @@ class PredictionQueue:
         return windows
 
     async def _as_one_window(self, path: Path) -> Window:
-        verdict = (await self.predict_file(path)).verdict
+        verdict = (await self.predict_file(path)).prediction
         if verdict.probability is None:
             raise UnreadableClip(verdict.error or "")
         times = verdict.times or (0.0,)
@@ -268,13 +268,13 @@ class PredictionQueue:
         """Return when a pass is full, when nobody else is on the way, or when patience ends."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._patience):
-                while len(self._waiting) < min(self.detector.clips_at_once, self.taken):
+                while len(self._waiting) < min(self.detector.clips_per_batch, self.taken):
                     self._arrived.clear()
                     await self._arrived.wait()
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
-        while self._waiting and len(batch) < self.detector.clips_at_once:
+        while self._waiting and len(batch) < self.detector.clips_per_batch:
             waiting = self._waiting.popleft()
             if not waiting.verdict.done():  # cancelled: nobody wants it any more
                 batch.append(waiting)

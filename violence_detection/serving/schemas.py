@@ -152,7 +152,7 @@ def warning_of(detector: Detector) -> str | None:
 
 def clip_answer(detector: Detector, examined: PredictedClip, seconds: float) -> ClipAnswer:
     """Return the answer on a clip that was judged, with pictures if it was read with them."""
-    verdict, clip = examined.verdict, examined.clip
+    verdict, clip = examined.prediction, examined.clip
     assert verdict.violent is not None
     assert verdict.probability is not None
     attention = verdict.attention or ()

@@ -24,7 +24,7 @@ from violence_detection.clips.frames import UnreadableClip
 from violence_detection.clips.video import Sampling
 from violence_detection.inference.detector import Detector, PredictedClip
 from violence_detection.inference.events import Window
-from violence_detection.inference.windows import sampling_of
+from violence_detection.inference.windows import window_sampling
 from violence_detection.serving.batching import Full, PredictionQueue, TooLong, VideoStep
 from violence_detection.serving.metrics import ServiceMetrics
 from violence_detection.serving.middleware import Exchange
@@ -198,8 +198,8 @@ class Service:
             examined = await self.queue.predict_file(path, with_pictures)
         except TooLong as too_long:
             raise self._too_long(too_long.seconds) from too_long
-        if examined.verdict.error is not None:
-            raise _unreadable(examined.verdict.error)
+        if examined.prediction.error is not None:
+            raise _unreadable(examined.prediction.error)
         return examined
 
     async def predict_video(
@@ -352,7 +352,7 @@ def make_app(service: Service) -> FastAPI:
         began = time.monotonic()
         if stride > window:
             raise Problem(422, "query.stride: parts of the video are left out: at most `window`")
-        sampling = sampling_of(service.detector, window, stride)
+        sampling = window_sampling(service.detector, window, stride)
         steps = service.predict_video(path, sampling)
         first = await anext(steps)  # what is no video is told by the status
 

@@ -9,6 +9,7 @@ WORKDIR /app
 
 # First what changes rarely: each step is kept as long as its files are the same.
 COPY requirements.txt requirements-deploy.txt ./
+COPY requirements ./requirements
 RUN pip install --no-cache-dir -r requirements-deploy.txt
 
 COPY serve.py ./

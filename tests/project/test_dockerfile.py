@@ -50,7 +50,7 @@ def test_image_has_every_file_that_the_server_reads() -> None:
 
 def test_image_has_nothing_of_the_users() -> None:
     for path in copied():
-        assert path.suffix in (".py", ".txt", ".j2", ".js", ".css")
+        assert path.suffix in (".py", ".typed", ".txt", ".j2", ".js", ".css")
 
 
 def required_packages(path: Path) -> Iterator[str]:

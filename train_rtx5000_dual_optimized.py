@@ -73,9 +73,9 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         require_both_classes,
     )
     from violence_detection.reporting.trackers import Trackers, require_trackers
-    from violence_detection.runs.directory import (
+    from violence_detection.runs.directory import Row, RunDirectory
+    from violence_detection.runs.files import (
         BEST_MODEL,
-        DETECTOR,
         ENSEMBLE_MODEL,
         EXPERIMENTS_LOG,
         LEAKAGE,
@@ -89,10 +89,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         TEACHER,
         TENSORBOARD,
         WORKER_LOG,
-        Row,
-        RunDirectory,
-        versions,
     )
+    from violence_detection.runs.versions import versions
     from violence_detection.runtime.logs import native_messages_to, start_log
     from violence_detection.storage.object_store import clips_folder
 
@@ -170,13 +168,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         )
     replicas = strategy.num_replicas_in_sync
     precision = choose_precision(settings.mixed_precision, devices[0].device_type)
-    from violence_detection.runtime.hardware import (
-        HardwareMonitor,
-        describe_usage,
-        hardware_source,
-        usage,
-        utilization,
-    )
+    from violence_detection.runs.usage import describe_usage, usage
+    from violence_detection.runtime.hardware import HardwareMonitor, hardware_source, utilization
 
     hardware = hardware_source(gpu_names(devices))
     monitor = held.enter_context(HardwareMonitor(hardware))
@@ -729,12 +722,19 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         FIGURES,
         evaluate,
         figures_table,
+        format_figure,
         groups_of,
-        shown,
-        write_predictions,
     )
     from violence_detection.models.classifier import average_of
-    from violence_detection.storage.files import file_checksum, replace_file, write_json
+    from violence_detection.runs.results import (
+        CheckedClips,
+        Tested,
+        TrainingData,
+        write_detector,
+        write_predictions,
+        write_results,
+    )
+    from violence_detection.storage.files import replace_file
     from violence_detection.training.predictions import (
         violence_and_attention,
         violence_probabilities,
@@ -798,61 +798,38 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         )
     if weights == "random":
         log.warning("VGG19 had random weights: these figures say nothing about trained features")
-    best_row = run.history[run.best_epoch() - 1]
-    write_json(
-        run / DETECTOR,
-        {
-            "model": best_name,
-            "model_checksum": file_checksum(run / best_name).hex(),
-            "frames": settings.frames,
-            "features": [dataclasses.asdict(r) for r in recipes[:views] if not r.flipped],
-            "untrained_vgg19": weights == "random",
-            **dataclasses.asdict(point),
-        },
-    )
-    energy = monitor.energy_kwh
-    if energy is not None:
-        energy += sum(row.get("energy_wh") or 0 for row in earlier) / 1000
+    write_detector(run, best_name, settings.frames, recipes[:views], weights == "random", point)
     spent = usage(
-        time.perf_counter() - started + sum(row["seconds"] for row in earlier),
-        energy,
+        time.perf_counter() - started,
+        monitor.energy_kwh,
         settings.electricity_price,
         settings.cloud_price,
+        earlier,
     )
-    write_json(
-        run / RESULTS,
-        {
-            "best_epoch": run.best_epoch(),
-            "epochs_trained": len(run.history),
-            "stopped_early": len(run.history) < settings.epochs,
-            "validation": best_row,
-            "evaluated_split": tested,
-            **dataclasses.asdict(point),
-            "evaluation": figures,
-            "evaluation_at_0.5": at_half,
-            "evaluation_uncalibrated": uncalibrated,
-            "members_at_0.5": member_figures,
-            "pseudo_labels": [
-                {"unlabeled": len(unlabeled), **of_round.as_json()} for of_round in taken
-            ],
-            "untrained_vgg19": weights == "random",
-            "sampling": describe_sampling(settings),
-            "augmentation": list(settings.augment),
-            "class_factors": dict(zip(CLASS_NAMES, factors, strict=True)),
-            "clips": counts,
-            "bad_clips": [
-                {"clip": item.clip.name, "split": item.clip.split, "reason": item.reason}
-                for item in bad
-            ],
-            "on_bad_clip": settings.on_bad_clip,
-            "leakage": [leak.as_json() for leak in leaks],
-            "clips_left_out_for_leakage": sorted(clip.name for clip in leaking),
-            "groups_on_two_sides": groups_on_two_sides(clips),
-            "one_file_under_both_labels": [[clip.name for clip in copies] for copies in conflicts],
-            "static_clips": [clip.name for clip in static],
-            "usage": spent,
-            "seconds_by_stage": clock.seconds,
-        },
+    write_results(
+        run,
+        epochs=settings.epochs,
+        point=point,
+        tested=Tested(tested, figures, at_half, uncalibrated, member_figures),
+        clips=CheckedClips(
+            counts,
+            {item.clip: item.reason for item in bad},
+            settings.on_bad_clip,
+            leaks,
+            leaking,
+            groups_on_two_sides(clips),
+            conflicts,
+            static,
+        ),
+        training=TrainingData(
+            describe_sampling(settings),
+            settings.augment,
+            factors,
+            [{"unlabeled": len(unlabeled), **of_round.as_json()} for of_round in taken],
+        ),
+        untrained_vgg19=weights == "random",
+        used=spent,
+        seconds_by_stage=clock.seconds,
     )
 
     # What there is to look at.
@@ -860,6 +837,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     write_report([run.folder], run / REPORT)
     metrics = {f"test_{name}": figures[name] for name in FIGURES}
+    best_row = run.history[run.best_epoch() - 1]
     metrics |= {f"best_{name}": best_row[name] for name in ("val_accuracy", "val_loss", "val_auc")}
     write_hparams(run / TENSORBOARD, as_json(settings), metrics)
     trackers.finish(metrics, [run / REPORT, run / RESULTS])
@@ -867,8 +845,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         "%s",
         "\n".join(
             (
-                f"{tested} accuracy {shown(figures, 'accuracy')}, "
-                f"ROC-AUC {shown(figures, 'roc_auc')}; "
+                f"{tested} accuracy {format_figure(figures, 'accuracy')}, "
+                f"ROC-AUC {format_figure(figures, 'roc_auc')}; "
                 f"best epoch {run.best_epoch()} of {len(run.history)}",
                 describe_usage(spent),
                 f"report   {run / REPORT}",

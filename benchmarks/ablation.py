@@ -34,7 +34,8 @@ from sklearn.svm import SVC
 
 from benchmarks.command import make_parser, write_report
 from violence_detection.clips.dataset import Clip, find_clips
-from violence_detection.evaluation.metrics import CONFIDENCE, classification_figures, groups_of
+from violence_detection.evaluation.intervals import CONFIDENCE
+from violence_detection.evaluation.metrics import classification_figures, groups_of
 from violence_detection.experiments.cross_validation import folds
 from violence_detection.features.cache.feature_cache import FeatureCache
 from violence_detection.features.cache.folder import CacheFolder

@@ -73,7 +73,7 @@ def watch_untrained(folder: Path, video: Path, window: float, stride: float) -> 
     """Return the figures of the default settings, with random weights."""
     from violence_detection.features.extraction import stream_recipes
     from violence_detection.models.classifier import classifier
-    from violence_detection.runs.directory import BEST_MODEL, CONFIG, DETECTOR
+    from violence_detection.runs.files import BEST_MODEL, CONFIG, DETECTOR
     from violence_detection.runtime.devices import choose_precision, find_devices
     from violence_detection.settings.schema import Settings
     from violence_detection.storage.files import file_checksum, write_json

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from violence_detection.runs.directory import versions
+from violence_detection.runs.versions import versions
 from violence_detection.runtime.devices import CPU_BFLOAT16_FLAGS, cpu_flags, describe_devices
 
 COPY_BYTES = 256 * 2**20

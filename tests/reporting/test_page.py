@@ -15,9 +15,10 @@ import pytest
 
 from violence_detection.clips.dataset import Clip, count_by_split, find_clips, write_splits
 from violence_detection.errors import RunError, UserError
-from violence_detection.evaluation.metrics import evaluate, groups_of, write_predictions
+from violence_detection.evaluation.metrics import evaluate, groups_of
 from violence_detection.reporting.page import name_parts, read_run, write_report
-from violence_detection.runtime.hardware import usage
+from violence_detection.runs.results import write_predictions
+from violence_detection.runs.usage import usage
 from violence_detection.settings.schema import CLASS_NAMES, Settings, as_json
 from violence_detection.storage.files import read_json, write_csv, write_json
 

@@ -21,9 +21,7 @@ from violence_detection.runtime.hardware import (
     HardwareMonitor,
     NvidiaGpus,
     ThisMachine,
-    describe_usage,
     hardware_source,
-    usage,
     utilization,
 )
 from violence_detection.runtime.logs import package_log
@@ -581,41 +579,6 @@ def test_system_that_does_not_tell_is_said_once_and_ends_nothing(
         for _ in range(2):
             assert monitor.take() == {"cpu_utilization": None, "memory_mb": None}
     assert len(warnings()) == 1
-
-
-def test_costs() -> None:
-    assert usage(7200, 1.5, 0.2, 2.5) == {
-        "seconds": 7200,
-        "energy_kwh": 1.5,
-        "electricity_price": 0.2,
-        "electricity_cost": pytest.approx(0.3),
-        "cloud_price": 2.5,
-        "cloud_cost": pytest.approx(5.0),
-    }
-    unknown = usage(7200, None, 0.2, None)
-    assert unknown["electricity_cost"] is None
-    assert unknown["cloud_cost"] is None
-
-
-@pytest.mark.parametrize(
-    ("used", "words"),
-    [
-        (
-            (7560, 1.31, 0.12, 2.5),
-            "2.1 h, 1.31 kWh, 0.16 at 0.12 per kWh; the cloud at 2.50 per hour: 5.25",
-        ),
-        ((7560, 1.31, 0.1234, None), "2.1 h, 1.31 kWh, 0.16 at 0.1234 per kWh"),
-        ((738, 0.0123, 0.12, None), "12.3 min, 12.3 Wh, under 0.01 at 0.12 per kWh"),
-        ((738, None, 0.12, 2.5), "12.3 min; the cloud at 2.50 per hour: 0.51"),
-        ((45, None, 0.12, None), "45.0 s"),
-        (
-            (3600, 0.5, 0.0, 0.0),
-            "1.0 h, 0.50 kWh, 0.00 at 0.00 per kWh; the cloud at 0.00 per hour: 0.00",
-        ),
-    ],
-)
-def test_usage_in_words(used: tuple[float, float | None, float, float | None], words: str) -> None:
-    assert describe_usage(usage(*used)) == words
 
 
 def test_real_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

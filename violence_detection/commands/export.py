@@ -347,7 +347,7 @@ def find_data(flags: argparse.Namespace, detector: "Detector", held: contextlib.
 
     from violence_detection.export.validation_clips import Where, cached_features, inputs_of_split
     from violence_detection.features.cache.local import LocalCache
-    from violence_detection.runs.directory import CONFIG
+    from violence_detection.runs.files import CONFIG
     from violence_detection.storage.files import read_json
     from violence_detection.storage.object_store import clips_folder
 

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job() -> int:
         # What computes the figures takes seconds to load, and TensorFlow has its say meanwhile.
         from violence_detection.reporting.page import COMPARISON, write_report
-        from violence_detection.runs.directory import REPORT
+        from violence_detection.runs.files import REPORT
 
         folders = flags.checkpoint_dir
         usual = folders[0] / REPORT if len(folders) == 1 else Path(COMPARISON)

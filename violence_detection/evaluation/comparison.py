@@ -9,52 +9,48 @@ import numpy as np
 from scipy import stats
 
 from violence_detection.errors import UserError
-from violence_detection.evaluation.metrics import CONFIDENCE, RESAMPLES, Interval
+from violence_detection.evaluation.intervals import FEWEST_GROUPS, Interval, mean_interval
 from violence_detection.settings.schema import CLASS_NAMES, FREE_TO_CHANGE, Settings
-
-# Five groups that differ at random all lean one way once in 16 times, more often than 5 %.
-FEWEST_GROUPS = 6
 
 
 @dataclass(frozen=True)
-class Tested:
-    """What a run said of its test clips.
+class RunPredictions:
+    """A run's predictions for its test clips.
 
     Args:
         name: of the run.
         clips: their names, each once.
         groups: each clip's group, or "": it is a group of its own.
         labels: `(clips,)` 0 or 1.
-        probabilities: `(clips,)`, of violence.
-        verdicts: `(clips,)` 0 or 1, at the run's own threshold.
+        predicted: `(clips,)` 0 or 1, at the run's own threshold.
     """
 
     name: str
     clips: Sequence[str]
     groups: Sequence[str]
     labels: np.ndarray
-    probabilities: np.ndarray
-    verdicts: np.ndarray
+    predicted: np.ndarray
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two runs did on the clips that both have. What these do not tell is None.
+    """How two runs did on the clips that both have; None where these say nothing.
 
-    The bootstrap over groups decides: clips of one source are right or wrong together. McNemar's
-    test, which takes each clip for a source of its own, is shown beside it.
+    The bootstrap over groups decides: predictions for clips of one source are right or wrong
+    together. McNemar's test, which treats all clips as independent, is reported beside it.
 
     Args:
         first, second: the runs' names.
         clips: that both have.
-        groups: in which these are.
+        groups: of these clips.
         only_in_first, only_in_second: clips that the other run lacks.
         first_accuracy, second_accuracy: on the clips that both have.
-        difference: of the second's accuracy to the first's.
+        difference: the second's accuracy less the first's.
         interval: 95 % interval of the difference, from resamples of whole groups.
-        only_first_right, only_second_right: clips on which one run is right and one wrong.
-        mcnemar_p: how often chance alone would share these out as unevenly.
-        larger_than_chance: whether the interval leaves out 0.
+        only_first_right, only_second_right: clips that one run predicts correctly and the other
+            does not.
+        mcnemar_p: how often chance alone would divide these as unevenly.
+        larger_than_chance: whether the interval excludes 0.
     """
 
     first: str
@@ -73,25 +69,27 @@ class Comparison:
     larger_than_chance: bool | None
 
     @property
-    def verdict(self) -> str:
-        """What `larger_than_chance` is, and by which test, in words."""
+    def conclusion(self) -> str:
+        """Whether the difference is significant, and by which test, in words."""
         if not self.clips:
-            return "not known: no test clip is in both"
+            return "unknown: the runs have no test clip in common"
         if self.larger_than_chance is None:
-            return f"not known: the clips are of {self.groups} groups, below {FEWEST_GROUPS}"
-        answer, holds = (
-            ("larger than chance", "leaves out 0")
-            if self.larger_than_chance
-            else ("may be chance", "holds 0")
-        )
-        return f"{answer}: the {CONFIDENCE:.0%} interval over groups {holds}"
+            groups = "1 group" if self.groups == 1 else f"{self.groups} groups"
+            return f"unknown: {groups} of clips, at least {FEWEST_GROUPS} are needed"
+        if self.larger_than_chance:
+            return "more than chance: the interval over groups excludes 0"
+        return "possibly chance: the interval over groups includes 0"
 
 
-def compare(first: Tested, second: Tested, seed: int = 0) -> Comparison:
+def compare(first: RunPredictions, second: RunPredictions, seed: int = 0) -> Comparison:
     """Return how much better the second run is, and whether that is more than chance.
 
     A clip's group is that of the first run or, where it has none, of the second. With fewer than
-    `FEWEST_GROUPS` groups there is no interval, and it is not known.
+    `FEWEST_GROUPS` groups there is no interval, and `larger_than_chance` is None.
+
+    Args:
+        first, second: the two runs.
+        seed: of the resampling.
 
     Raises:
         UserError: a clip's label is not the same in both.
@@ -100,21 +98,14 @@ def compare(first: Tested, second: Tested, seed: int = 0) -> Comparison:
         np.array(first.clips, str), np.array(second.clips, str), return_indices=True
     )
     labels = np.asarray(first.labels)[in_first]
-    others = np.asarray(second.labels)[in_second]
-    if (differ := np.flatnonzero(labels != others)).size:
-        place = differ[0]
-        raise UserError(
-            f"{names[place]} is {CLASS_NAMES[labels[place]]} in {first.name} and "
-            f"{CLASS_NAMES[others[place]]} in {second.name}, one of {len(differ)} clips with "
-            "two labels: compare runs on the same data"
-        )
-    first_right = np.asarray(first.verdicts)[in_first] == labels
-    second_right = np.asarray(second.verdicts)[in_second] == labels
+    _require_same_labels(names, labels, np.asarray(second.labels)[in_second], first, second)
+    first_right = np.asarray(first.predicted)[in_first] == labels
+    second_right = np.asarray(second.predicted)[in_second] == labels
     groups = [first.groups[i] or second.groups[j] for i, j in zip(in_first, in_second, strict=True)]
     only_first = int((first_right & ~second_right).sum())
     only_second = int((second_right & ~first_right).sum())
     group_of = _group_numbers(names, groups)
-    interval = _interval(second_right.astype(int) - first_right, group_of, seed)
+    interval = mean_interval(second_right.astype(int) - first_right, group_of, seed)
     discordant, found = only_first + only_second, len(names) > 0
     return Comparison(
         first=first.name,
@@ -134,6 +125,23 @@ def compare(first: Tested, second: Tested, seed: int = 0) -> Comparison:
     )
 
 
+def _require_same_labels(
+    names: np.ndarray,
+    labels: np.ndarray,
+    others: np.ndarray,
+    first: RunPredictions,
+    second: RunPredictions,
+) -> None:
+    differ = np.flatnonzero(labels != others)
+    if differ.size:
+        index = differ[0]
+        raise UserError(
+            f"{names[index]} is {CLASS_NAMES[labels[index]]} in {first.name} but "
+            f"{CLASS_NAMES[others[index]]} in {second.name} "
+            f"(clips with different labels: {len(differ)}): compare runs on the same data"
+        )
+
+
 def _group_numbers(names: Sequence[str] | np.ndarray, groups: Sequence[str]) -> np.ndarray:
     """Return `(clips,)` numbers from 0, the same for clips of one group."""
     keys = [
@@ -148,40 +156,18 @@ def _mcnemar_p(successes: int, discordant: int) -> float:
     return float(stats.binomtest(successes, discordant).pvalue) if discordant else 1.0
 
 
-def _interval(gains: np.ndarray, group_of: np.ndarray, seed: int) -> Interval:
-    """Return the interval of the mean gain, from resamples of whole groups.
-
-    Percentiles as in `evaluation.bootstrap_intervals`, but further out, by Student's t: with few
-    groups they would call one difference in ten real that is not (Hesterberg, What Teachers Should
-    Know About the Bootstrap, 2015, https://doi.org/10.1080/00031305.2015.1089789).
-
-    Args:
-        gains: `(clips,)`: 1 where only the second run is right, -1 where only the first is.
-        group_of: `(clips,)`: each clip's group, from 0.
-        seed: of the resamples.
-    """
-    sizes = np.bincount(group_of)
-    count = len(sizes)
-    if count < FEWEST_GROUPS:
-        return None
-    sign = -1 if gains.sum() < 0 else 1  # that the runs' order decides nothing
-    gained = np.bincount(group_of, sign * gains).astype(int)
-    # Groups alike in both are drawn together: as good, and 100,000 groups are a few kinds.
-    kinds, alike = np.unique(np.stack([gained, sizes]), axis=1, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(count, alike / count, RESAMPLES)
-    means = sign * (drawn @ kinds[0]) / (drawn @ kinds[1])
-    quantile = stats.t.ppf((1 - CONFIDENCE) / 2, count - 1) * np.sqrt(count / (count - 1))
-    tail = stats.norm.cdf(quantile)
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
-
-
 def setting_differences(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return each setting that is not the same in all runs, with its value in each.
 
-    Settings that decide nothing of the result are left out. The threshold's goal is not one of
-    them: it decides the verdicts. The order is that of `Settings`; what only an earlier version
-    had comes last. None also stands where a run has no such setting.
+    Settings that do not affect the result are left out. The threshold's goal may change on resume,
+    but is listed: it affects the predictions.
+
+    Args:
+        settings: of each run, by name, as in `training_config.json`.
+
+    Returns:
+        A list of values by name, in the order of `Settings`; settings of earlier versions come
+        last. None also stands where a run has no such setting.
     """
     known = [item.name for item in dataclasses.fields(Settings)]
     names = dict.fromkeys([*known, *(name for run in settings for name in run)])

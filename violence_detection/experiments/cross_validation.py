@@ -17,7 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from violence_detection.clips.dataset import Clip
 from violence_detection.errors import UserError
-from violence_detection.evaluation.metrics import FIGURES, evaluate, groups_of, shown
+from violence_detection.evaluation.metrics import FIGURES, evaluate, format_figure, groups_of
 from violence_detection.settings.schema import CLASS_NAMES, Settings
 from violence_detection.storage.files import replace_file, write_csv, write_json
 from violence_detection.training.batches import ClipFeatures
@@ -147,7 +147,9 @@ def as_table(summary: dict[str, Any]) -> str:
         mean, deviation = summary["mean"][name], summary["deviation"][name]
         spread = "n/a" if mean is None else f"{mean:.3f}"
         spread += "" if deviation is None else f" ± {deviation:.3f}"
-        lines.append(f"  {name.replace('_', ' '):<{width}}{spread:<20}{shown(pooled, name)}")
+        lines.append(
+            f"  {name.replace('_', ' '):<{width}}{spread:<20}{format_figure(pooled, name)}"
+        )
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from violence_detection.features.cache.feature_cache import FeatureCache, row_ch
 from violence_detection.features.cache.folder import CacheFolder, is_cache
 from violence_detection.features.extraction import decode_ahead
 from violence_detection.inference.detector import DecodedClip, Detector
-from violence_detection.runs.directory import SPLITS_FILE
+from violence_detection.runs.files import SPLITS_FILE
 from violence_detection.runtime.stage_clock import StageClock
 from violence_detection.settings.schema import CLASS_NAMES
 from violence_detection.storage.files import file_checksum

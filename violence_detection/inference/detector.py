@@ -32,7 +32,7 @@ from violence_detection.models.classifier import (
     vgg19,
     with_attention,
 )
-from violence_detection.runs.directory import CONFIG, DETECTOR
+from violence_detection.runs.files import CONFIG, DETECTOR
 from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 from violence_detection.runtime.stage_clock import StageClock
 from violence_detection.storage.files import file_checksum, read_json

@@ -25,21 +25,15 @@ from violence_detection.clips.frames import sample_positions
 from violence_detection.errors import RunError, UserError, failing_as
 from violence_detection.evaluation.comparison import (
     Comparison,
-    Tested,
+    RunPredictions,
     compare,
     setting_differences,
 )
 from violence_detection.reporting import plots
 from violence_detection.reporting.strips import ReportedClip, Strip, choose_clips, read_strips
-from violence_detection.runs.directory import (
-    CONFIG,
-    HISTORY,
-    PLOTS,
-    PREDICTIONS,
-    RESULTS,
-    SPLITS_FILE,
-)
-from violence_detection.runtime.hardware import describe_usage
+from violence_detection.runs.files import CONFIG, HISTORY, PLOTS, PREDICTIONS, RESULTS, SPLITS_FILE
+from violence_detection.runs.usage import describe_usage
+from violence_detection.runs.values import format_value
 from violence_detection.settings.schema import CLASS_NAMES, SPLITS, Settings, flag, folder_or_url
 from violence_detection.storage.files import read_json, replace_file, write_text
 from violence_detection.storage.object_store import clips_folder
@@ -633,21 +627,11 @@ def _setting_rows(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "flag": flag(name),
-            "value": _shown_setting(value),
-            "default": _shown_setting(defaults[name]) if name in defaults else "unknown",
+            "value": format_value(value),
+            "default": format_value(defaults[name]) if name in defaults else "unknown",
         }
         for name, value in settings.items()
     ]
-
-
-def _shown_setting(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "none"
-    if value is None:
-        return "not given"
-    return re.sub(r"//[^/@]*@", "//…@", str(value))  # a report is passed on, a password is not
 
 
 # Several runs.
@@ -704,19 +688,18 @@ def _describe_comparison(
             ("time, energy and cost", [of_run["usage"] or "not recorded" for of_run in described]),
         ],
         "settings": [
-            (flag(name), [_shown_setting(value) for value in values])
+            (flag(name), [format_value(value) for value in values])
             for name, values in setting_differences([run.settings for run in runs]).items()
         ],
     }
 
 
-def _tested(run: FinishedRun, name: str) -> Tested:
-    return Tested(
+def _tested(run: FinishedRun, name: str) -> RunPredictions:
+    return RunPredictions(
         name,
         [clip.name for clip in run.clips],
         [clip.group or "" for clip in run.clips],
         run.labels,
-        run.probabilities,
         np.array([clip.verdict for clip in run.clips]),
     )
 

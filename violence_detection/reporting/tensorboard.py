@@ -34,7 +34,8 @@ from tensorboard.util.tensor_util import make_tensor_proto
 from violence_detection.errors import failing_as
 from violence_detection.models.classifier import with_attention
 from violence_detection.reporting.plots import as_image, four_panels
-from violence_detection.runs.directory import TENSORBOARD, Row, RunDirectory
+from violence_detection.runs.directory import Row, RunDirectory
+from violence_detection.runs.files import TENSORBOARD
 from violence_detection.settings.schema import CHECKPOINT_EVERY, FREE_TO_CHANGE
 from violence_detection.storage.files import replace_file
 from violence_detection.training.batches import (

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from violence_detection.errors import UserError, failing_as
-from violence_detection.runs.directory import RESUME, Row, RunDirectory
+from violence_detection.runs.directory import Row, RunDirectory
+from violence_detection.runs.files import RESUME
 from violence_detection.runtime.interrupts import Interrupted
 from violence_detection.storage.files import read_json, write_json
 

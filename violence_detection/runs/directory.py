@@ -8,11 +8,8 @@ kept, too, so that damage to the last ones costs one epoch.
 """
 
 import csv
-import importlib.metadata
 import logging
-import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,9 +17,33 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-import violence_detection
 from violence_detection.clips.dataset import Clip, fingerprint, write_splits
 from violence_detection.errors import RunError, UserError, failing_as, require_room
+from violence_detection.runs.files import (
+    BEST_MODEL,
+    CONFIG,
+    DETECTOR,
+    ENSEMBLE_MODEL,
+    HISTORY,
+    LEAKAGE,
+    LOG,
+    MEMBER,
+    MODELS,
+    PLOTS,
+    PREDICTIONS,
+    PSEUDO_LABELS,
+    REPORT,
+    RESULTS,
+    RESUME,
+    SPLITS_FILE,
+    STATE,
+    STATE_BEFORE,
+    TEACHER,
+    TENSORBOARD,
+    WORKER_LOG,
+)
+from violence_detection.runs.values import format_value
+from violence_detection.runs.versions import git_commit, versions
 from violence_detection.runtime.worker import Worker
 from violence_detection.settings.schema import FREE_TO_CHANGE, Settings, as_json, flag
 from violence_detection.storage.files import (
@@ -37,48 +58,15 @@ from violence_detection.storage.locks import locked
 
 log = logging.getLogger(__name__)
 
-CONFIG = "training_config.json"
-RESULTS = "training_results.json"
-HISTORY = "training_history.csv"
-BEST_MODEL = "best_model.keras"
-ENSEMBLE_MODEL = "ensemble.keras"
-MEMBER = "member_"  # begins the folders of an ensemble's second member and those after it
-TEACHER = "teacher_"  # begins the folders of those whose verdicts are pseudo-labels
-PSEUDO_LABELS = "pseudo_labels.csv"
-TAKEN = "taken.json"  # in a teacher's folder: the pseudo-labels of its round
-LOG = "training.log"
-WORKER_LOG = "training-worker-{}.log"  # of the workers beside the chief, by number
-EXPERIMENTS_LOG = "experiments.log"
-TENSORBOARD = "tensorboard"
-SPLITS_FILE = "splits.csv"
-PREDICTIONS = "predictions.csv"
-REPORT = "report.html"
-PLOTS = "plots"
-RESUME = "resume"
-STATE, STATE_BEFORE = "state.json", "state_before.json"  # after the last epoch, the one before
-MODELS = "models.json"  # the checksums of the models
-DETECTOR = "detector.json"
-LEAKAGE = "leakage.csv"
 LEFT_BEHIND = (  # all that a run writes beside its config
     *(RESUME, RESULTS, HISTORY, BEST_MODEL, "checkpoint_epoch_*.keras", LOG),
     *(TENSORBOARD, SPLITS_FILE, PREDICTIONS, DETECTOR, LEAKAGE, REPORT, PLOTS),
     WORKER_LOG.format("*"),
     *(ENSEMBLE_MODEL, f"{MEMBER}*", f"{TEACHER}*", PSEUDO_LABELS, "wandb"),
 )
-PACKAGES = (
-    *("tensorflow", "keras", "numpy", "opencv-python-headless"),
-    *("scikit-learn", "scipy", "h5py", "tensorboard", "pebble", "filelock"),
-    *("matplotlib", "jinja2", "psutil", "nvidia-ml-py"),
-)
-
 ALONE = Worker()
 Row = dict[str, Any]  # one epoch's figures
 Inputs = dict[str, str]  # what a run's epochs are computed from, by name
-
-
-def checkpoint_name(epoch: int) -> str:
-    """Return the file name of a periodic checkpoint; the first epoch is 1."""
-    return f"checkpoint_epoch_{epoch:03d}.keras"
 
 
 class RunDirectory:
@@ -167,8 +155,8 @@ class RunDirectory:
         names = [name for name in ours if name not in FREE_TO_CHANGE]
         different = [name for name in names if ours[name] != theirs.get(name)]
         if different:
-            was = ", ".join(f"{flag(name)} {_shown(theirs.get(name))}" for name in different)
-            now = ", ".join(_shown(ours[name]) for name in different)
+            was = ", ".join(f"{flag(name)} {format_value(theirs.get(name))}" for name in different)
+            now = ", ".join(format_value(ours[name]) for name in different)
             raise UserError(
                 f"{self.folder} holds {kind} run with other settings: it has {was}, this command "
                 f"{now}.\nGive the same settings to continue, another --checkpoint-dir, {way_out}"
@@ -213,7 +201,7 @@ class RunDirectory:
             "devices": devices,
             "precision": precision,
             "versions": versions(),
-            "git_commit": _git_commit(),
+            "git_commit": git_commit(),
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         write_json(self / CONFIG, config)
@@ -386,35 +374,3 @@ def _csv_line(row: Row, columns: Sequence[str]) -> str:
         f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
         for value in values
     )
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return "not given" if value is None else str(value)
-
-
-def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the packages that matter; None: not installed."""
-    packages = {name: _version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **packages}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    here = Path(violence_detection.__file__).parent.parent
-    if not (here / ".git").exists():
-        return None
-    try:
-        command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 import psutil
 
@@ -251,66 +251,3 @@ def utilization(figures: Mapping[str, float | None]) -> float | None:
         if value is not None and re.fullmatch(r"gpu\d+_utilization", column)
     ]
     return sum(known) / len(known) if known else None
-
-
-class Usage(TypedDict):
-    """What a run has used and cost; costs and prices are in the user's own currency."""
-
-    seconds: float
-    energy_kwh: float | None  # of its GPUs alone
-    electricity_price: float  # of a kWh
-    electricity_cost: float | None
-    cloud_price: float | None  # of an hour
-    cloud_cost: float | None
-
-
-def usage(
-    seconds: float,
-    energy_kwh: float | None,
-    electricity_price: float,
-    cloud_price: float | None,
-) -> Usage:
-    """Return what a run has used and cost, for the results.
-
-    Args:
-        seconds: that it took.
-        energy_kwh: of its GPUs; None if unknown, and so is then what it cost.
-        electricity_price: of a kWh.
-        cloud_price: of an hour of such a machine in a cloud; None: there is none to compare with.
-    """
-    return {
-        "seconds": seconds,
-        "energy_kwh": energy_kwh,
-        "electricity_price": electricity_price,
-        "electricity_cost": None if energy_kwh is None else energy_kwh * electricity_price,
-        "cloud_price": cloud_price,
-        "cloud_cost": None if cloud_price is None else seconds / 3600 * cloud_price,
-    }
-
-
-def describe_usage(used: Usage) -> str:
-    """Return `usage` in a line; energy that is not known is not mentioned."""
-    words = _duration(used["seconds"])
-    energy, cost = used["energy_kwh"], used["electricity_cost"]
-    if energy is not None and cost is not None:
-        amount = f"{energy:.2f} kWh" if energy >= 0.1 else f"{1000 * energy:.3g} Wh"
-        words += f", {amount}, {_cost(cost)} at {_price(used['electricity_price'])} per kWh"
-    price, cost = used["cloud_price"], used["cloud_cost"]
-    if price is not None and cost is not None:
-        words += f"; the cloud at {_price(price)} per hour: {_cost(cost)}"
-    return words
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} s"
-
-
-def _cost(amount: float) -> str:
-    return "under 0.01" if 0 < amount < 0.005 else f"{amount:.2f}"
-
-
-def _price(price: float) -> str:
-    return f"{price:.2f}" if price == round(price, 2) else f"{price:g}"

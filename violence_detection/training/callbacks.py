@@ -12,7 +12,8 @@ import numpy as np
 
 from violence_detection.errors import RunError
 from violence_detection.models.classifier import as_plain_keras
-from violence_detection.runs.directory import BEST_MODEL, Inputs, Row, RunDirectory, checkpoint_name
+from violence_detection.runs.directory import Inputs, Row, RunDirectory
+from violence_detection.runs.files import BEST_MODEL, checkpoint_name
 from violence_detection.runtime.cluster import Cluster
 from violence_detection.runtime.hardware import HardwareMonitor, utilization
 from violence_detection.runtime.interrupts import raise_if_interrupted

@@ -1,0 +1,29 @@
+"""The names of the files in a checkpoint directory."""
+
+CONFIG = "training_config.json"
+RESULTS = "training_results.json"
+HISTORY = "training_history.csv"
+BEST_MODEL = "best_model.keras"
+ENSEMBLE_MODEL = "ensemble.keras"
+MEMBER = "member_"  # begins the folders of an ensemble's second member and those after it
+TEACHER = "teacher_"  # begins the folders of the teachers whose predictions become pseudo-labels
+PSEUDO_LABELS = "pseudo_labels.csv"
+TAKEN = "taken.json"  # in a teacher's folder: the pseudo-labels of its round
+LOG = "training.log"
+WORKER_LOG = "training-worker-{}.log"  # of the workers beside the chief, by number
+EXPERIMENTS_LOG = "experiments.log"
+TENSORBOARD = "tensorboard"
+SPLITS_FILE = "splits.csv"
+PREDICTIONS = "predictions.csv"
+REPORT = "report.html"
+PLOTS = "plots"
+RESUME = "resume"
+STATE, STATE_BEFORE = "state.json", "state_before.json"  # after the last epoch, the one before
+MODELS = "models.json"  # the checksums of the models
+DETECTOR = "detector.json"
+LEAKAGE = "leakage.csv"
+
+
+def checkpoint_name(epoch: int) -> str:
+    """Return the file name of a periodic checkpoint; the first epoch is 1."""
+    return f"checkpoint_epoch_{epoch:03d}.keras"

@@ -1,0 +1,186 @@
+"""What a finished run writes: `predictions.csv`, `detector.json`, `training_results.json`."""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from violence_detection.clips.dataset import Clip
+from violence_detection.evaluation.calibration import OperatingPoint
+from violence_detection.features.cache.feature_cache import Recipe
+from violence_detection.features.leakage import Leak
+from violence_detection.runs.directory import RunDirectory
+from violence_detection.runs.files import DETECTOR, RESULTS
+from violence_detection.runs.usage import Usage
+from violence_detection.settings.schema import CLASS_NAMES
+from violence_detection.storage.files import file_checksum, write_csv, write_json
+
+Figures = dict[str, Any]  # as `evaluation.metrics.evaluate` returns them
+
+
+@dataclass(frozen=True)
+class Tested:
+    """How the detector did on the split that it was tested on."""
+
+    split: str  # "test"; "val" if there is no test split
+    figures: Figures  # calibrated, at the chosen threshold
+    at_half: Figures  # calibrated, at threshold 0.5
+    uncalibrated: Figures  # at threshold 0.5
+    members: Sequence[Figures] = ()  # of an ensemble, each alone, uncalibrated, at threshold 0.5
+
+
+@dataclass(frozen=True)
+class CheckedClips:
+    """The clips of a dataset, and what was found wrong with them."""
+
+    counts: Mapping[str, Mapping[str, int]]  # clips by split and class, as they were found
+    bad: Mapping[Clip, str]  # clips that could not be read, and why
+    on_bad_clip: str  # what was done with them: the value of --on-bad-clip
+    leaks: Sequence[Leak]  # clips that are repeated in a later split
+    left_out: Collection[Clip]  # of those, the clips that were not used
+    groups_on_two_sides: Mapping[str, Sequence[str]]  # groups, and the splits of their clips
+    under_both_labels: Sequence[Sequence[Clip]]  # copies of one file with both labels
+    static: Sequence[Clip]  # in which nothing moves
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """How the training clips were drawn and weighted."""
+
+    sampling: str  # in words
+    augmentation: Sequence[str]  # the values of --augment
+    class_factors: Sequence[float]  # the weight of a clip in the loss: nonviolent, violent
+    pseudo_labels: Sequence[Mapping[str, Any]] = ()  # by round: {"unlabeled": N, "taken": {…}}
+
+
+def write_predictions(
+    clips: Sequence[Clip],
+    probabilities: np.ndarray,
+    threshold: float,
+    attention: np.ndarray,
+    path: Path,
+) -> None:
+    """Write `clip,group,label,probability,verdict,attention_1,…`, a row per clip.
+
+    Args:
+        clips: that were tested.
+        probabilities: `(clips,)`, of violence.
+        threshold: a clip of at least this probability is predicted violent.
+        attention: `(clips, frames)`: the weight of each frame.
+        path: of the CSV file.
+    """
+    frames = [f"attention_{number}" for number in range(1, attention.shape[1] + 1)]
+    rows = [
+        (
+            *(clip.name, clip.group or "", CLASS_NAMES[clip.label]),
+            *(f"{p:.6f}", CLASS_NAMES[int(p >= threshold)]),
+            *(f"{weight:.4f}" for weight in weights),
+        )
+        for clip, p, weights in zip(clips, probabilities, attention, strict=True)
+    ]
+    header = ("clip", "group", "label", "probability", "verdict", *frames)
+    write_csv(path, header, rows)
+
+
+def write_detector(
+    run: RunDirectory,
+    model: str,
+    frames: int,
+    recipes: Sequence[Recipe],
+    untrained_vgg19: bool,
+    point: OperatingPoint,
+) -> None:
+    """Write `detector.json`: what is needed to predict with the model.
+
+    Args:
+        run: in whose directory the model is.
+        model: the file's name.
+        frames: per clip.
+        recipes: how the model's features are computed. Those of mirrored clips are left out: they
+            are used in training alone.
+        untrained_vgg19: whether VGG19 had random weights.
+        point: temperature and threshold.
+    """
+    write_json(
+        run / DETECTOR,
+        {
+            "model": model,
+            "model_checksum": file_checksum(run / model).hex(),
+            "frames": frames,
+            "features": [dataclasses.asdict(recipe) for recipe in recipes if not recipe.flipped],
+            "untrained_vgg19": untrained_vgg19,
+            **dataclasses.asdict(point),
+        },
+    )
+
+
+def write_results(
+    run: RunDirectory,
+    *,
+    epochs: int,
+    point: OperatingPoint,
+    tested: Tested,
+    clips: CheckedClips,
+    training: TrainingData,
+    untrained_vgg19: bool,
+    used: Usage,
+    seconds_by_stage: Mapping[str, float],
+) -> None:
+    """Write `training_results.json`, which makes this a finished run.
+
+    Args:
+        run: whose history has all epochs.
+        epochs: that were asked for (--epochs).
+        point: temperature and threshold, chosen on the validation clips.
+        tested: the figures of the test.
+        clips: of the dataset, and what was found wrong with them.
+        training: how the training clips were drawn and weighted.
+        untrained_vgg19: whether VGG19 had random weights.
+        used: time, energy and cost of the whole run.
+        seconds_by_stage: where the time of this command went.
+    """
+    best_epoch = run.best_epoch()
+    write_json(
+        run / RESULTS,
+        {
+            "best_epoch": best_epoch,
+            "epochs_trained": len(run.history),
+            "stopped_early": len(run.history) < epochs,
+            "validation": run.history[best_epoch - 1],
+            "evaluated_split": tested.split,
+            **dataclasses.asdict(point),
+            "evaluation": tested.figures,
+            "evaluation_at_0.5": tested.at_half,
+            "evaluation_uncalibrated": tested.uncalibrated,
+            "members_at_0.5": list(tested.members),
+            "pseudo_labels": list(training.pseudo_labels),
+            "untrained_vgg19": untrained_vgg19,
+            "sampling": training.sampling,
+            "augmentation": list(training.augmentation),
+            "class_factors": dict(zip(CLASS_NAMES, training.class_factors, strict=True)),
+            **_clip_results(clips),
+            "usage": used,
+            "seconds_by_stage": dict(seconds_by_stage),
+        },
+    )
+
+
+def _clip_results(clips: CheckedClips) -> dict[str, Any]:
+    return {
+        "clips": clips.counts,
+        "bad_clips": [
+            {"clip": clip.name, "split": clip.split, "reason": reason}
+            for clip, reason in clips.bad.items()
+        ],
+        "on_bad_clip": clips.on_bad_clip,
+        "leakage": [leak.as_json() for leak in clips.leaks],
+        "clips_left_out_for_leakage": sorted(clip.name for clip in clips.left_out),
+        "groups_on_two_sides": clips.groups_on_two_sides,
+        "one_file_under_both_labels": [
+            [clip.name for clip in copies] for copies in clips.under_both_labels
+        ],
+        "static_clips": [clip.name for clip in clips.static],
+    }

@@ -9,10 +9,10 @@ clips -> 16 frames each -> VGG19 features, cached -> batches -> attention-LSTM -
 import contextlib
 import dataclasses
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from violence_detection.errors import RunError, UserError
@@ -135,10 +135,13 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     for split, of_class in counts.items():
         log.info("%-6s %s", split, ", ".join(f"{n} {name}" for name, n in of_class.items()))
 
+    from violence_detection.runtime.progress import shows_bar
+    from violence_detection.runtime.tensorflow_log import quiet_tensorflow
+
     # Devices and precision. TensorFlow takes seconds to load: only now, when the rest is known
     # to be right.
-    # No notes on how it was compiled; of several workers, none on those that it loses: we say who.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if worker.count == 1 else "3")
+    # Which of several workers is lost is logged by name: TensorFlow's own errors would repeat it.
+    quiet_tensorflow(errors_too=worker.count > 1)
     with native_messages_to(log_file):
         import keras
         import tensorflow as tf
@@ -176,7 +179,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     device_lines = cluster.lines_of_all(describe_devices(devices, hardware.memory_gib))
     for line in device_lines:
         log.info("device %s", line)
-    has_bar = sys.stderr.isatty() and not settings.quiet  # a progress bar is for a terminal only
+    has_bar = shows_bar(settings.quiet)
     log.info("%s: %s", precision.computation, precision.reason)
     if devices[0].device_type == "GPU":
         log.info("XLA %s", "on" if settings.xla else "off")
@@ -212,14 +215,12 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     )
     from violence_detection.features.shares import share_of
     from violence_detection.features.survey import survey_features
-    from violence_detection.models.classifier import load_vgg19_weights, vgg19
+    from violence_detection.models import RANDOM_WEIGHTS_WARNING
+    from violence_detection.models.classifier import build_extractor
 
     weights, layer = settings.vgg19_weights, settings.feature_layer
     if weights == "random":
-        log.warning(
-            "VGG19 HAS RANDOM WEIGHTS: the features are untrained. This is for trying the "
-            "program out; give --vgg19-weights imagenet or a file for a detector"
-        )
+        log.warning("%s", RANDOM_WEIGHTS_WARNING)
     recipes = stored_recipes(settings)
     views = len(settings.streams) * (2 if "flip" in settings.augment else 1)
     # Copies are found by what clips show, not by how it moves: RGB features, or thumbnails.
@@ -240,11 +241,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         }
     )
 
-    def make_extractor() -> keras.Model:
-        model = vgg19(layer, precision.computation)
-        load_vgg19_weights(model, weights, layer)
-        return model
-
+    make_extractor = partial(build_extractor, layer, weights, precision.computation)
     extraction_started = time.perf_counter()
     wanted = [*clips, *unlabeled]
     known_bad = run.bad_clips() if continuing else None

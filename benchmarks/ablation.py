@@ -15,13 +15,15 @@ this replaces.
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from violence_detection.runtime.tensorflow_log import quiet_tensorflow
+
+quiet_tensorflow()
 import keras
 import numpy as np
 import tensorflow as tf
@@ -40,7 +42,7 @@ from violence_detection.experiments.cross_validation import folds
 from violence_detection.features.cache.feature_cache import FeatureCache
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.extraction import extract_features, on_replicas, stream_recipes
-from violence_detection.models.classifier import load_vgg19_weights, vgg19
+from violence_detection.models.classifier import build_extractor
 from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 from violence_detection.settings.schema import HEADS, STREAMS, Settings, parse_settings
 from violence_detection.training.batches import ClipFeatures
@@ -108,11 +110,7 @@ def all_features(settings: Settings, dtype: str) -> tuple[list[Clip], ClipFeatur
     layer, weights = settings.feature_layer, settings.vgg19_weights
     strategy = make_strategy(find_devices(settings.replicas), settings.batch_size)
 
-    def make_extractor() -> keras.Model:
-        model = vgg19(layer, dtype)
-        load_vgg19_weights(model, weights, layer)
-        return model
-
+    make_extractor = partial(build_extractor, layer, weights, dtype)
     with CacheFolder(Path(settings.cache_dir)) as folder:
         caches = [FeatureCache(folder, recipe) for recipe in stream_recipes(settings)]
         rows, _ = extract_features(

@@ -20,7 +20,7 @@ from violence_detection.clips.frames import read_frames
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.extraction import CLIPS_PER_REPLICA, extract_features, on_replicas
-from violence_detection.models.classifier import feature_size, load_vgg19_weights, vgg19
+from violence_detection.models.classifier import build_extractor, feature_size
 from violence_detection.runtime.devices import Precision, make_strategy
 
 ROUNDS = 2
@@ -111,6 +111,4 @@ def measure_extraction(
 
 def make_extractor(layer: str, dtype: str) -> keras.Model:
     """Return VGG19 with random weights, which take as long as trained ones."""
-    model = vgg19(layer, dtype)
-    load_vgg19_weights(model, "random", layer)
-    return model
+    return build_extractor(layer, "random", dtype)

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -176,14 +177,10 @@ def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[st
     from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
     from violence_detection.features.cache.folder import CacheFolder
     from violence_detection.features.extraction import extract_features, on_replicas
-    from violence_detection.models.classifier import feature_size, load_vgg19_weights, vgg19
+    from violence_detection.models.classifier import build_extractor, feature_size
     from violence_detection.runtime.devices import find_devices, make_strategy
 
-    def make_extractor() -> Any:
-        model = vgg19(LAYER)
-        load_vgg19_weights(model, "random", LAYER)
-        return model
-
+    make_extractor = partial(build_extractor, LAYER, "random")
     clips = [Clip(path.parent, path.name, number % 2, "train") for number, path in enumerate(paths)]
     recipe = Recipe(FRAMES, LAYER, "random-0", feature_size(LAYER), "float32")
     started = time.perf_counter()

@@ -12,6 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,9 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from violence_detection.features.leakage import NEAR_DUPLICATE, find_leaks
     from violence_detection.features.survey import survey_features
     from violence_detection.models.classifier import (
+        build_extractor,
         feature_size,
         identify_weights,
-        load_vgg19_weights,
-        vgg19,
     )
     from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 
@@ -88,11 +88,7 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
         identity = identify_weights(weights, layer)
         recipe = Recipe(FRAMES, layer, identity, feature_size(layer), "float16")
 
-    def make_extractor() -> Any:
-        model = vgg19(layer, precision)
-        load_vgg19_weights(model, weights, layer)
-        return model
-
+    make_extractor = partial(build_extractor, layer, weights, precision)
     strategy = make_strategy(find_devices(1), 1)
     with CacheFolder(flags.cache_dir or folder / "cache") as cache_folder:
         cache = FeatureCache(cache_folder, recipe)

@@ -8,7 +8,6 @@ the demo, 640 x 480.
 """
 
 import dataclasses
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from benchmarks.command import make_parser, print_report
 from benchmarks.timing import in_own_process
+from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 
 FRAMES_PER_SECOND = 25
 WIDTH, HEIGHT = 640, 480
@@ -25,7 +25,7 @@ SILENCE = 60.0  # seconds
 
 def main() -> None:
     """Measure, print, and write the file that is asked for."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    quiet_tensorflow()
     parser = make_parser(__doc__)
     parser.add_argument("--checkpoint-dir", type=Path, metavar="DIR", help="of a finished training")
     parser.add_argument("--vgg19-weights", metavar="NAME|FILE", help="as of predict.py")

@@ -7,18 +7,18 @@ features. The clips are those of the run's test split.
 """
 
 import csv
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks.command import make_parser, print_report
 from benchmarks.timing import Rates, Way, in_own_process, side_by_side
+from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 
 
 def main() -> None:
     """Measure, print, and write the file that is asked for."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    quiet_tensorflow()
     parser = make_parser(__doc__)
     parser.add_argument("--checkpoint-dir", type=Path, default=Path("checkpoints"), metavar="DIR")
     parser.add_argument("--vgg19-weights", metavar="NAME|FILE", help="as of predict.py")

@@ -9,7 +9,6 @@ loopback, the clip list and the index. Projected, and said to be: hours and cost
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import textwrap
@@ -20,6 +19,7 @@ from benchmarks.command import make_parser, write_report
 from benchmarks.projection import Costs, Hosts, assumptions, extraction_rates, project
 from benchmarks.tables import Table
 from benchmarks.timing import in_own_process
+from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 
 CLIPS = (10**4, 10**6, 10**8)
 HOSTS = (1, 2, 4, 8, 16, 32, 64)
@@ -30,7 +30,7 @@ PROJECTED = "Projected, not measured"
 
 def main() -> None:
     """Measure or read, project, print, and write the file that is asked for."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    quiet_tensorflow()
     flags = make_flags().parse_args()
     if flags.from_file:
         measured = json.loads(flags.from_file.read_text())["measured"]

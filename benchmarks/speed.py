@@ -8,7 +8,6 @@ not met is printed as such, with the limit beside it.
 """
 
 import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.command import make_parser, write_report
 from benchmarks.tables import figure_at, make_tables
 from benchmarks.timing import in_own_process
+from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 
 if TYPE_CHECKING:
     from violence_detection.clips.dataset import Clip
@@ -46,7 +46,7 @@ AT_MOST = {
 
 def main() -> None:
     """Measure, print, and write the files that are asked for."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    quiet_tensorflow()
     parser = make_parser(__doc__)
     parser.add_argument("--dataset-path", type=Path, help="real clips (default: drawn ones)")
     parser.add_argument("--feature-layer", default="fc2", help="of extraction (default: fc2)")

@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks.command import make_parser, print_report
 from benchmarks.timing import in_own_process
+from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 
 EPOCHS = 11  # the first is not counted; images and histograms after the 5th, 10th and last
 ROUNDS = 5
@@ -30,7 +31,7 @@ ACCEPTABLE = 0.02
 
 def main() -> None:
     """Measure, print, and write the file that is asked for."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    quiet_tensorflow()
     parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N")
     parser.add_argument("--epochs", type=int, default=EPOCHS, metavar="N")

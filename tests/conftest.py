@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from violence_detection.runtime.tensorflow_log import quiet_tensorflow
+
+quiet_tensorflow()
 import tensorflow as tf
 
 from violence_detection.clips.demo import draw_clip

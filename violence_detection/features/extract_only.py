@@ -5,17 +5,19 @@ cache of its own. What one that died has left undone, the next start does, with 
 """
 
 import logging
-import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from violence_detection.clips.dataset import Clip, find_clips, find_unlabeled
 from violence_detection.features.cache.folder import BAD_CLIPS, LOG, CacheFolder
 from violence_detection.features.cache.local import LocalCache
 from violence_detection.features.shares import find_share, share_number, share_of
+from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.runtime.logs import native_messages_to, start_log
+from violence_detection.runtime.progress import shows_bar
+from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 from violence_detection.runtime.worker import Worker
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import read_json, write_json
@@ -67,10 +69,8 @@ def _extract_share(
             len(clips),
             folder.own_path,
         )
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how it was compiled
+        quiet_tensorflow()
         with native_messages_to(log_file):
-            import keras
-
             from violence_detection.runtime.devices import (
                 choose_precision,
                 describe_devices,
@@ -90,7 +90,7 @@ def _extract_share(
             on_replicas,
             stored_recipes,
         )
-        from violence_detection.models.classifier import load_vgg19_weights, vgg19
+        from violence_detection.models.classifier import build_extractor
 
         precision = choose_precision(settings.mixed_precision, devices[0].device_type)
         for line in describe_devices(devices):
@@ -98,13 +98,9 @@ def _extract_share(
         log.info("%s: %s", precision.computation, precision.reason)
         weights, layer = settings.vgg19_weights, settings.feature_layer
         if weights == "random":
-            log.warning("VGG19 HAS RANDOM WEIGHTS: the features are untrained")
+            log.warning("%s", RANDOM_WEIGHTS_WARNING)
 
-        def make_extractor() -> keras.Model:
-            model = vgg19(layer, precision.computation)
-            load_vgg19_weights(model, weights, layer)
-            return model
-
+        make_extractor = partial(build_extractor, layer, weights, precision.computation)
         recipes = stored_recipes(settings)
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
         uploads = PeriodicUpload(cache, settings.cache_local, recipes, worker, busy)
@@ -120,7 +116,7 @@ def _extract_share(
                 len(devices),
                 settings.clip_timeout,
                 stop_at_bad_clip=settings.on_bad_clip == "fail",
-                bar=sys.stderr.isatty() and not settings.quiet,
+                bar=shows_bar(settings.quiet),
                 after_batch=uploads.upload_if_due,
             )
         for item in bad:

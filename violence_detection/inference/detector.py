@@ -27,9 +27,8 @@ from violence_detection.features.extraction import (
     padded_features,
 )
 from violence_detection.models.classifier import (
+    build_extractor,
     identify_weights,
-    load_vgg19_weights,
-    vgg19,
     with_attention,
 )
 from violence_detection.runs.files import CONFIG, DETECTOR
@@ -145,10 +144,7 @@ class Detector:
         Raises:
             RunError: the weights cannot be downloaded.
         """
-        layer = self.recipes[0].layer
-        model = vgg19(layer, self.computation)
-        load_vgg19_weights(model, self.vgg19_weights, layer)
-        return model
+        return build_extractor(self.recipes[0].layer, self.vgg19_weights, self.computation)
 
     @cached_property
     def network(self) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,1 +1,5 @@
-"""The two networks: VGG19 and the classifier."""
+"""The networks: VGG19 and the classifier on its features."""
+
+RANDOM_WEIGHTS_WARNING = (
+    "VGG19 HAS RANDOM WEIGHTS: its features are untrained, for trying the program out only"
+)

@@ -122,6 +122,25 @@ def load_vgg19_weights(model: keras.Model, weights: str, feature_layer: str) -> 
             model.get_layer(name).set_weights([group[key][()] for key in _weight_names(group)])
 
 
+def build_extractor(feature_layer: str, weights: str, dtype: str = "float32") -> keras.Model:
+    """Return VGG19 up to `feature_layer` with its weights, as `vgg19` and `load_vgg19_weights` do.
+
+    Args:
+        feature_layer: a name out of `VGG19_LAYERS`.
+        weights: "imagenet", "random" or a file's path.
+        dtype: of the weights and the computation.
+
+    Returns:
+        A model from `(frames, 224, 224, 3)` uint8 RGB to `(frames, features)` float32.
+
+    Raises:
+        RunError: the weights cannot be downloaded.
+    """
+    model = vgg19(feature_layer, dtype)
+    load_vgg19_weights(model, weights, feature_layer)
+    return model
+
+
 def _set_random_weights(model: keras.Model, feature_layer: str) -> None:
     for name in layers_with_weights(feature_layer):
         layer = model.get_layer(name)

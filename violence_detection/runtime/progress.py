@@ -1,6 +1,7 @@
 """How far a stage is: a bar on a terminal, lines where nobody watches."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import Self
@@ -9,9 +10,13 @@ from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 
-
 LINE_EVERY = 30.0  # seconds
 COLUMNS = 100  # of a bar, at most
+
+
+def shows_bar(quiet: bool) -> bool:
+    """Return whether a progress bar is shown: on a terminal, unless `quiet`."""
+    return sys.stderr.isatty() and not quiet
 
 
 class Progress:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from violence_detection.errors import RunError, UserError
+from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.runtime.interrupts import run_or_explain
+from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 from violence_detection.settings.schema import FlagParser, Settings, finite, folder_or_url
 
 if TYPE_CHECKING:
@@ -205,7 +207,7 @@ def export(flags: argparse.Namespace, held: contextlib.ExitStack) -> int:
     # TensorFlow takes seconds to load: only now, when the rest is known to be right.
     from violence_detection.runtime.logs import native_messages_to, start_log
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how it was compiled
+    quiet_tensorflow()
     with native_messages_to(Path(os.devnull)):
         import tensorflow as tf
 
@@ -224,7 +226,7 @@ def export(flags: argparse.Namespace, held: contextlib.ExitStack) -> int:
     take_hold(output, held)
     start_log(output / LOG)
     if detector.untrained_vgg19:
-        log.warning("VGG19 has random weights: the features are untrained")
+        log.warning("%s", RANDOM_WEIGHTS_WARNING)
     with native_messages_to(output / LOG):
         return write_and_compare(flags, formats, detector, output)
 

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_detection.errors import UserError
+from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.runtime.interrupts import Interrupted, run_or_explain
+from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 from violence_detection.settings.schema import FlagParser, Settings, finite
 
 if TYPE_CHECKING:
@@ -332,7 +334,7 @@ def predict(flags: argparse.Namespace, held: contextlib.ExitStack) -> int:
     # TensorFlow takes seconds to load: only now, when the rest is known to be right.
     from violence_detection.runtime.logs import native_messages_to
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how it was compiled
+    quiet_tensorflow()
     with native_messages_to(Path(os.devnull)):
         from violence_detection.inference.detector import load_detector
         from violence_detection.runtime.devices import enough_memory, gpus_left_out
@@ -348,10 +350,7 @@ def predict(flags: argparse.Namespace, held: contextlib.ExitStack) -> int:
             detector, threshold=flags.threshold, chosen_for="--threshold"
         )
     if detector.untrained_vgg19:
-        say(
-            "WARNING: VGG19 HAS RANDOM WEIGHTS: the features are untrained, and the verdicts are "
-            "of use for nothing but trying the program out"
-        )
+        say(f"WARNING: {RANDOM_WEIGHTS_WARNING}")
     if gpus_left_out(list(detector.devices)):
         say(
             "WARNING: there is an NVIDIA GPU here, but TensorFlow does not find it: pip install -r "
@@ -388,10 +387,10 @@ def describe(detector: "Detector") -> str:
 def judge(flags: argparse.Namespace, detector: "Detector", paths: "Sequence[AnyPath]") -> int:
     """Judge clips one by one and write what is found; return the exit status."""
     from violence_detection.inference.formats import as_csv, as_json, as_table
-    from violence_detection.runtime.progress import Progress
+    from violence_detection.runtime.progress import Progress, shows_bar
 
     started = time.perf_counter()
-    has_bar = sys.stderr.isatty() and not flags.quiet  # a progress bar is for a terminal only
+    has_bar = shows_bar(flags.quiet)
     counts = {"violent": 0, "nonviolent": 0, "bad": 0}
 
     explanations = None
@@ -446,7 +445,7 @@ def watch(flags: argparse.Namespace, detector: "Detector", paths: Sequence[Path]
     from violence_detection.inference.windows import predict_timeline, window_sampling
 
     started = time.perf_counter()
-    has_bar = sys.stderr.isatty() and not flags.quiet
+    has_bar = shows_bar(flags.quiet)
     sampling = window_sampling(detector, flags.window, stride_of(flags))
     counts = {"events": 0, "bad videos": 0}
     seconds = 0.0

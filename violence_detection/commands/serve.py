@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from violence_detection.errors import UserError
+from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.runtime.interrupts import run_or_explain
+from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 from violence_detection.settings.schema import FlagParser, finite
 
 if TYPE_CHECKING:
@@ -202,13 +204,12 @@ def serve(flags: argparse.Namespace) -> int:
     from violence_detection.runtime.logs import native_messages_to
     from violence_detection.serving.uploads import upload_folder
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes on how it was compiled
+    quiet_tensorflow()
     with contextlib.ExitStack() as held:
         listening = held.enter_context(bound(flags.host, flags.port))
         with native_messages_to(Path(os.devnull)):
             from violence_detection.inference.detector import load_detector
             from violence_detection.serving.middleware import log
-            from violence_detection.serving.schemas import UNTRAINED
             from violence_detection.serving.service import Limits, Service
 
             detector = load_detector(
@@ -231,7 +232,7 @@ def serve(flags: argparse.Namespace) -> int:
         os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = CAPTURE_OPTIONS  # of the decoders
         start_log(flags.debug)
         if detector.untrained_vgg19:
-            log.warning("%s", UNTRAINED)
+            log.warning("%s", RANDOM_WEIGHTS_WARNING)
         service = Service(detector, uploads, limits, token, flags.cors)
         return asyncio.run(answer(service, listening, flags.drain))
 

@@ -10,12 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from violence_detection.inference.detector import Detector, PredictedClip
 from violence_detection.inference.events import Window, find_events
+from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.serving.problems import ProblemDetails
 
-UNTRAINED = (
-    "VGG19 HAS RANDOM WEIGHTS: the features are untrained, and the verdicts are of use for "
-    "nothing but trying the program out"
-)
 SIDE = 176  # pixels of a picture's longer side
 JPEG_QUALITY = 75
 EXAMPLE_MODEL = "best_model.keras 3b59cc62"
@@ -147,7 +144,7 @@ class Readiness(BaseModel):
 
 def warning_of(detector: Detector) -> str | None:
     """Return why a detector's verdicts are not to be used, if so."""
-    return UNTRAINED if detector.untrained_vgg19 else None
+    return RANDOM_WEIGHTS_WARNING if detector.untrained_vgg19 else None
 
 
 def clip_answer(detector: Detector, examined: PredictedClip, seconds: float) -> ClipAnswer:

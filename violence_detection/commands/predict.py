@@ -443,6 +443,7 @@ def watch(flags: argparse.Namespace, detector: "Detector", paths: Sequence[Path]
         timelines_as_table,
     )
     from violence_detection.inference.windows import predict_timeline, window_sampling
+    from violence_detection.runtime.progress import shows_bar
 
     started = time.perf_counter()
     has_bar = shows_bar(flags.quiet)

@@ -61,12 +61,12 @@ def test_every_format_is_written_run_and_compared(
     features = np.stack(list(cached_features(detector, clips, trained / "cache").values()))
     expected = detector.predict_features(features)
     one_each = [{"features": one[None].astype(np.float32)} for one in features]
-    for judge in (
+    for predictor in (
         open_saved_model(tmp_path / "saved_model" / "1"),
         open_litert(tmp_path / "detector.tflite"),
         open_onnx(tmp_path / "detector.onnx"),
     ):
-        probabilities, attention = predict_clips(judge, one_each, at_once=3)
+        probabilities, attention = predict_clips(predictor, one_each, batch_size=3)
         # The run was trained and tested in bfloat16, where the CPU has it.
         np.testing.assert_allclose(probabilities, expected.probabilities, atol=0.02)
         np.testing.assert_allclose(attention, expected.attention, atol=0.02)
@@ -139,7 +139,10 @@ def test_a_file_that_differs_too_much_fails_by_its_name_and_the_exit_status(
         (("--tolerance", "0"), "--tolerance 0: must be above 0"),
         (("--checkpoint-dir", "nothing"), "--checkpoint-dir nothing: no such folder"),
         (("--end-to-end", "--quantize", "dynamic"), "VGG19 to block1_conv1 has none"),
-        (("--cache-dir", "none", "--dataset-path", "none"), "neither features in none nor files"),
+        (
+            ("--cache-dir", "none", "--dataset-path", "none"),
+            "neither features in none nor readable files",
+        ),
         (("--end-to-end", "--dataset-path", "none"), "none of the run's val clips can be read"),
         (("--output", "file"), "file cannot be written"),
     ],

@@ -10,15 +10,16 @@ import onnx
 import pytest
 
 from tests.export.test_graph import KINDS, draw_features, draw_images, make_classifier
-from violence_detection.export import formats as exporting
-from violence_detection.export.formats import OPSET, write_litert, write_onnx, write_saved_model
-from violence_detection.export.graph import EXACT, detector_network, end_to_end_network
+from violence_detection.export.graph import FLOAT32_ONLY, detector_network, end_to_end_network
+from violence_detection.export.litert import write_litert
+from violence_detection.export.onnx import OPSET, write_onnx
 from violence_detection.export.runtimes import (
     open_litert,
     open_onnx,
     open_saved_model,
     predict_clips,
 )
+from violence_detection.export.saved_model import write_saved_model
 from violence_detection.models.classifier import load_vgg19_weights, vgg19
 
 WRITERS = {"litert": write_litert, "onnx": write_onnx}
@@ -78,7 +79,7 @@ def test_every_head_says_the_same_in_every_runtime(
 ) -> None:
     path, clips = tmp_path / f"detector.{SUFFIXES[form]}", features_of(7)
     WRITERS[form](network_of(kind), path)
-    judged = predict_clips(OPENERS[form](path), clips, at_once=3)
+    judged = predict_clips(OPENERS[form](path), clips, batch_size=3)
     assert largest_difference(judged, own_words(network_of(kind), clips)) < 1e-5
     if form == "onnx":
         model = onnx.load(path)
@@ -108,7 +109,7 @@ def test_quantized_files_are_smaller_and_say_nearly_the_same(
     calibration, clips = features_of(30, values)[:24], features_of(30, values)
     WRITERS[form](network, rounded, quantize, calibration=calibration)
     assert rounded.stat().st_size < share * plain.stat().st_size
-    judged = predict_clips(OPENERS[form](rounded), clips, at_once=8)
+    judged = predict_clips(OPENERS[form](rounded), clips, batch_size=8)
     difference = largest_difference(judged, own_words(network, clips))
     assert 0 < difference < (2e-3 if quantize == "float16" else 0.03)
 
@@ -118,14 +119,12 @@ def test_large_weights_go_around_onnxs_converter_and_are_all_there(
     quantize: str,
     network_of: Callable[[str], keras.Model],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clips, network = features_of(7), network_of("attention-lstm")
     write_onnx(network, tmp_path / "usual.onnx", quantize, calibration=clips)
-    monkeypatch.setattr(exporting, "LARGE", 24 * 24)
-    write_onnx(network, tmp_path / "around.onnx", quantize, calibration=clips)
+    write_onnx(network, tmp_path / "around.onnx", quantize, calibration=clips, large_weight=24 * 24)
     usual, around = (
-        predict_clips(open_onnx(tmp_path / f"{name}.onnx"), clips, at_once=3)
+        predict_clips(open_onnx(tmp_path / f"{name}.onnx"), clips, batch_size=3)
         for name in ("usual", "around")
     )
     assert largest_difference(usual, around) < 1e-5
@@ -142,7 +141,7 @@ def test_a_batch_can_be_fixed(
     judge = OPENERS[form](path)
     assert judge.batch == 3
     difference = largest_difference(
-        predict_clips(judge, clips, at_once=1), own_words(network_of("mean"), clips)
+        predict_clips(judge, clips, batch_size=1), own_words(network_of("mean"), clips)
     )
     assert difference < 1e-5 if quantize == "none" else difference < 0.05
 
@@ -191,7 +190,7 @@ def test_saved_model_needs_nothing_of_this_program(
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "['from_features', 'serving_default']\n"
-    judged = predict_clips(open_saved_model(tmp_path / "1"), clips, at_once=2)
+    judged = predict_clips(open_saved_model(tmp_path / "1"), clips, batch_size=2)
     assert largest_difference(judged, (probability, attention)) < 1e-5
 
 
@@ -214,7 +213,7 @@ def test_end_to_end_files_say_the_same(
     path = tmp_path / f"detector.{SUFFIXES[form]}"
     clips = one_each(draw_images(3, ("difference", "flow")))
     WRITERS[form](network, path, quantize, calibration=clips[:2])
-    judged = predict_clips(OPENERS[form](path), clips, at_once=2)
+    judged = predict_clips(OPENERS[form](path), clips, batch_size=2)
     difference = largest_difference(judged, own_words(network, clips))
     assert difference < (1e-4 if quantize == "none" else 0.05)
     if form == "onnx" and quantize == "none":
@@ -253,6 +252,6 @@ def test_what_is_marked_exact_is_not_quantized(
     path = tmp_path / "detector.tflite"
     write_litert(network_of("mean"), path, "int8", calibration=features_of(4))
     tensors = Interpreter(str(path)).get_tensor_details()
-    logarithms = [t for t in tensors if EXACT in t["name"] and "Log1p" in t["name"]]
+    logarithms = [t for t in tensors if FLOAT32_ONLY in t["name"] and "Log1p" in t["name"]]
     assert {tensor["dtype"] for tensor in logarithms} == {np.float32}
     assert any(tensor["dtype"] is np.int8 for tensor in tensors)

@@ -10,12 +10,12 @@ from tests.inference.test_detector import TIMEOUT
 from violence_detection.clips.dataset import Clip
 from violence_detection.errors import UserError
 from violence_detection.export.validation_clips import (
-    Where,
+    Sources,
     cached_features,
     clips_of_split,
-    features_of_clips,
-    inputs_of_split,
-    spread,
+    load_features,
+    load_inputs,
+    sample_evenly,
 )
 from violence_detection.inference.detector import Detector, load_detector
 
@@ -51,12 +51,14 @@ def test_clips_are_those_of_the_runs_split(detector: Detector, drawn_clips: Path
 @pytest.mark.parametrize("count", [1, 2, 7, 20, 39])
 def test_chosen_clips_have_their_share_of_each_class(count: int) -> None:
     clips = [clip_of(number, label=int(number % 4 == 0)) for number in range(40)]
-    chosen = spread(clips, count)
+    chosen = sample_evenly(clips, count)
     assert len(chosen) == count
     assert chosen == [clip for clip in clips if clip in chosen]
     violent = Counter(clip.label for clip in chosen)[1]
     assert violent == pytest.approx(count / 4, abs=1)
-    assert spread(clips, None) == spread(clips, 40) == spread(clips, 99) == clips
+    assert (
+        sample_evenly(clips, None) == sample_evenly(clips, 40) == sample_evenly(clips, 99) == clips
+    )
 
 
 def test_features_are_those_of_the_cache_also_when_the_clips_are_gone(
@@ -81,8 +83,8 @@ def test_features_that_are_not_in_the_cache_or_damaged_are_computed(
     detector: Detector, drawn_clips: Path, cache: Path, tmp_path: Path
 ) -> None:
     clips = validation(detector, drawn_clips)[:3]
-    elsewhere = Where(tmp_path / "no_cache", drawn_clips, TIMEOUT)
-    used, computed = features_of_clips(detector, clips, elsewhere)
+    elsewhere = Sources(tmp_path / "no_cache", drawn_clips, TIMEOUT)
+    used, computed = load_features(detector, clips, elsewhere)
     assert used == clips
     assert not elsewhere.cache_dir.exists()
     expected = np.stack(list(cached_features(detector, clips, cache).values()))
@@ -90,19 +92,19 @@ def test_features_that_are_not_in_the_cache_or_damaged_are_computed(
     for rows in cache.glob("*.features"):
         rows.write_bytes(bytes(rows.stat().st_size))
     assert cached_features(detector, clips, cache) == {}
-    mended = features_of_clips(detector, clips, Where(cache, drawn_clips, TIMEOUT))[1]
-    np.testing.assert_array_equal(mended, computed)
+    recomputed = load_features(detector, clips, Sources(cache, drawn_clips, TIMEOUT))[1]
+    np.testing.assert_array_equal(recomputed, computed)
 
 
-def test_a_clip_that_cannot_be_read_is_left_out(
+def test_an_unreadable_clip_is_skipped(
     detector: Detector, drawn_clips: Path, tmp_path: Path
 ) -> None:
     dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
     bad, *good = validation(detector, dataset)
     bad.path.write_bytes(b"hello" * 99)
-    where = Where(tmp_path / "no_cache", dataset, TIMEOUT)
+    sources = Sources(tmp_path / "no_cache", dataset, TIMEOUT)
     for end_to_end in (False, True):
-        clips, inputs = inputs_of_split(detector, "val", None, where, end_to_end)
+        clips, inputs = load_inputs(detector, "val", None, sources, end_to_end)
         assert clips == good
         shapes = {name: values.shape for name, values in inputs[0].items()}
         images = (1, 4, 224, 224, 3)
@@ -111,14 +113,14 @@ def test_a_clip_that_cannot_be_read_is_left_out(
 
 
 @pytest.mark.parametrize("end_to_end", [False, True])
-def test_neither_features_nor_clips_is_told(
+def test_error_names_the_missing_clips_and_the_flag(
     detector: Detector, tmp_path: Path, end_to_end: bool
 ) -> None:
-    where = Where(tmp_path / "no_cache", tmp_path / "no_clips", TIMEOUT)
+    sources = Sources(tmp_path / "no_cache", tmp_path / "no_clips", TIMEOUT)
     with pytest.raises(UserError, match=r"no_clips.*--dataset-path"):
-        inputs_of_split(detector, "train", None, where, end_to_end)
+        load_inputs(detector, "train", None, sources, end_to_end)
 
 
-def test_list_of_clips_that_is_gone_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"splits\.csv.*restore it"):
+def test_error_names_a_missing_list_of_clips(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"splits\.csv.*restore"):
         clips_of_split(tmp_path, "val", tmp_path)

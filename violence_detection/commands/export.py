@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from violence_detection.export.report import Exported
-    from violence_detection.export.runtimes import Agreement, Judge, Judged
-    from violence_detection.export.validation_clips import Inputs
-    from violence_detection.inference.detector import Detector
+    from violence_detection.export.inputs import Inputs
+    from violence_detection.export.report import ExportedFile
+    from violence_detection.export.runtimes import Comparison, Predictor
+    from violence_detection.inference.detector import ClassifierOutput, Detector
 
 log = logging.getLogger(__name__)
 
@@ -262,7 +262,7 @@ class Data:
     validation: "list[Inputs]"
     labels: "np.ndarray"  # of the validation clips
     trained_in: str  # number format
-    as_trained: "Judged | None"  # what the model says as it was saved; None: not known, or the same
+    as_trained: "ClassifierOutput | None"  # in `trained_in`; None: not known, or the same
     calibration: "list[Inputs]"
 
 
@@ -272,17 +272,17 @@ def write_and_compare(
     """Write a file of each format, compare each with the original, and say how they do."""
     from violence_detection.export.report import (
         RESULTS,
-        Exported,
+        ExportedFile,
         Original,
-        table,
+        format_table,
         with_speeds,
         write_results,
     )
     from violence_detection.export.runtimes import (
         compare,
+        measure_speeds,
         open_original,
         predict_clips,
-        time_in_turns,
     )
     from violence_detection.storage.files import PARTIAL
 
@@ -291,18 +291,18 @@ def write_and_compare(
     vgg19 = detector.make_vgg19() if flags.end_to_end else None
     networks = make_networks(detector, vgg19)
     at_once = AT_ONCE_END_TO_END if flags.end_to_end else AT_ONCE
-    log.info("%s: judging %d validation clips", detector.name, len(data.labels))
-    judges = {"original": open_original(detector, vgg19)}
-    expected = predict_clips(judges["original"], data.validation, at_once)
+    log.info("%s: predicting %d validation clips", detector.name, len(data.labels))
+    predictors = {"original": open_original(detector, vgg19)}
+    expected = predict_clips(predictors["original"], data.validation, at_once)
 
-    def agreement(judged: "Judged") -> "Agreement":
-        return compare(judged, expected, data.labels, detector.threshold)
+    def comparison(predictions: "ClassifierOutput") -> "Comparison":
+        return compare(predictions, expected, data.labels, detector.threshold)
 
     original = Original(
         detector.model_path.stat().st_size + (4 * vgg19.count_params() if vgg19 else 0),
-        agreement(expected),
+        comparison(expected),
         data.trained_in,
-        data.as_trained and agreement(data.as_trained),
+        data.as_trained and comparison(data.as_trained),
     )
     exported = []
     for name in formats:
@@ -310,23 +310,23 @@ def write_and_compare(
         with tempfile.TemporaryDirectory(dir=output, prefix=PARTIAL) as folder:
             made = Path(folder) / f"made{SUFFIXES[name]}"
             write(name, networks, made, flags, data.calibration)
-            judges[name] = open_file(name, made)
-            item = Exported(
+            predictors[name] = open_file(name, made)
+            item = ExportedFile(
                 name,
                 flags.quantize,
                 flags.end_to_end,
-                judges[name].batch,
+                predictors[name].batch,
                 made,
                 size_of(made),
                 flags.tolerance or (TOLERANCE if flags.quantize == "none" else QUANTIZED_TOLERANCE),
-                agreement(predict_clips(judges[name], data.validation, at_once)),
+                comparison(predict_clips(predictors[name], data.validation, at_once)),
             )
             exported.append(put_in_place(item, output))
         write_results(output / RESULTS, detector, original, exported)
-    speeds = time_in_turns(judges, data.validation, at_once)
+    speeds = measure_speeds(predictors, data.validation, at_once)
     original, exported = with_speeds(original, exported, speeds)
     write_results(output / RESULTS, detector, original, exported)
-    log.info("\n%s\n", table(original, exported))
+    log.info("\n%s\n", format_table(original, exported))
     for item in exported:
         log.info("%s", item.path)
     if failed := [item for item in exported if not item.passed]:
@@ -347,7 +347,7 @@ def find_data(flags: argparse.Namespace, detector: "Detector", held: contextlib.
     """
     import numpy as np
 
-    from violence_detection.export.validation_clips import Where, cached_features, inputs_of_split
+    from violence_detection.export.validation_clips import Sources, cached_features, load_inputs
     from violence_detection.features.cache.local import LocalCache
     from violence_detection.runs.files import CONFIG
     from violence_detection.storage.files import read_json
@@ -365,11 +365,9 @@ def find_data(flags: argparse.Namespace, detector: "Detector", held: contextlib.
             settings.get("spool_size", Settings.spool_size),
         )
     )
-    where = Where(cache.path, dataset_path, flags.clip_timeout)
+    sources = Sources(cache.path, dataset_path, flags.clip_timeout)
     few = CHECKED_END_TO_END if flags.end_to_end else None
-    clips, validation = inputs_of_split(
-        detector, "val", flags.clips or few, where, flags.end_to_end
-    )
+    clips, validation = load_inputs(detector, "val", flags.clips or few, sources, flags.end_to_end)
     as_trained = None
     if config["precision"] != "float32":
         cached = cached_features(detector, clips, cache.path)
@@ -378,7 +376,7 @@ def find_data(flags: argparse.Namespace, detector: "Detector", held: contextlib.
     calibration: list[Inputs] = []
     if flags.quantize == "int8":
         few = CALIBRATED_ON_END_TO_END if flags.end_to_end else CALIBRATED_ON
-        _, calibration = inputs_of_split(detector, "train", few, where, flags.end_to_end)
+        _, calibration = load_inputs(detector, "train", few, sources, flags.end_to_end)
     labels = np.array([clip.label for clip in clips])
     return Data(validation, labels, config["precision"], as_trained, calibration)
 
@@ -403,7 +401,9 @@ def write(
     calibration: "Sequence[Inputs]",
 ) -> None:
     """Write a file of a format."""
-    from violence_detection.export.formats import write_litert, write_onnx, write_saved_model
+    from violence_detection.export.litert import write_litert
+    from violence_detection.export.onnx import write_onnx
+    from violence_detection.export.saved_model import write_saved_model
 
     network = next(iter(networks.values()))
     if name == "saved_model":
@@ -414,14 +414,14 @@ def write(
         write_onnx(network, path, flags.quantize, flags.batch, calibration)
 
 
-def open_file(name: str, path: Path) -> "Judge":
+def open_file(name: str, path: Path) -> "Predictor":
     """Return a file of a format in its runtime."""
     from violence_detection.export.runtimes import open_litert, open_onnx, open_saved_model
 
     return {"saved_model": open_saved_model, "litert": open_litert, "onnx": open_onnx}[name](path)
 
 
-def put_in_place(item: "Exported", output: Path) -> "Exported":
+def put_in_place(item: "ExportedFile", output: Path) -> "ExportedFile":
     """Move a file to where it is to be, by its name told from others, and from those that failed.
 
     Raises:

@@ -1,8 +1,8 @@
-"""The detector as one network, for runtimes that know nothing of this program.
+"""The detector as one network, for runtimes that have nothing of this package.
 
-Everything is inside, in float32: VGG19 with its preprocessing if it begins at images, what the
-classifier does with features, the temperature. Only plain operations are used, and no loops, so
-that it converts to other formats as it is.
+It contains everything, in float32: VGG19 with its preprocessing if it starts from images, the
+standardization of the features, the classifier, and the temperature. It uses plain operations
+without loops, so that it converts to other formats as it is.
 """
 
 import math
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
 from violence_detection.models.classifier import (
@@ -21,31 +22,55 @@ from violence_detection.models.classifier import (
 )
 from violence_detection.settings.schema import FRAME_SIZE
 
-# In the names of the operations that are to stay in float32 whatever the others are rounded to:
-# features span five orders of magnitude until their logarithms are taken.
-EXACT = "in_float32"
-LEAST = 1e-7  # of a probability and of what it lacks to 1, as in `operating_point.calibrate`
-FEATURES = "features"  # the input, where that is no images
+# A mark in the names of operations that stay in float32, whatever is quantized: features span five
+# orders of magnitude until their logarithms are taken.
+FLOAT32_ONLY = "in_float32"
+EPSILON = 1e-7  # bounds probabilities away from 0 and 1, as `evaluation.calibration.calibrate` does
+FEATURES = "features"  # the input, if it is not images
 PROBABILITY, ATTENTION = "probability", "attention"  # the outputs
 
 
+def input_specs(network: keras.Model, batch: int | None) -> list[tf.TensorSpec]:
+    """Return the specifications of a network's inputs, for `batch` clips; None: any number."""
+    return [
+        tf.TensorSpec((batch, *tensor.shape[1:]), tensor.dtype, name=tensor.name)
+        for tensor in network.inputs
+    ]
+
+
+def as_function(network: keras.Model) -> Callable[..., dict[str, tf.Tensor]]:
+    """Return a function of the inputs, in the order of `input_specs`, to the outputs by name."""
+    names = [tensor.name for tensor in network.inputs]
+    takes_dict = isinstance(network.input, dict)
+
+    def predict(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        arguments = dict(zip(names, inputs, strict=True)) if takes_dict else inputs[0]
+        return network(arguments, training=False)
+
+    return predict
+
+
 def float32_copy(classifier: keras.Model) -> keras.Model:
-    """Return the same classifier, computing in float32 where it was trained in fewer bits."""
-    return _copy(classifier, lambda layer: type(layer))
+    """Return a copy with the same weights that computes in float32, whatever it was trained in."""
+    return _copy(classifier, type)
 
 
 def detector_network(classifier: keras.Model, temperature: float) -> keras.Model:
     """Return the classifier in float32 with its temperature, for any number of clips.
 
+    Args:
+        classifier: a single one or an ensemble, as a run saves it.
+        temperature: logits are divided by it (Guo et al., https://arxiv.org/abs/1706.04599).
+
     Returns:
         A model from `features`, `(clips, frames, values)` float32, to `probability`, `(clips,)`
-        calibrated, and `attention`, `(clips, frames)`; of an ensemble the means of its members.
+        calibrated, and `attention`, `(clips, frames)`; for an ensemble the means over its members.
     """
     features = keras.Input(classifier.input.shape[1:], dtype="float32", name=FEATURES)
     logits, attentions = [], []
     for number, member in enumerate(_members(classifier) or [classifier], start=1):
-        standardizing, judging = _in_two_parts(_plain_copy(member), number)
-        logit, attention = judging(standardizing(features))
+        standardize, classify = _split_at_standardization(_plain_copy(member), number)
+        logit, attention = classify(standardize(features))
         logits.append(logit)
         attentions.append(attention)
     attention = attentions[0] if len(attentions) == 1 else ops.mean(ops.stack(attentions), axis=0)
@@ -61,75 +86,75 @@ def end_to_end_network(
     frames: int,
     feature_dtype: str,
 ) -> keras.Model:
-    """Return a network that begins at the images of a clip's streams.
+    """Return a network that starts from the images of a clip's streams.
 
     Args:
-        detector: as `detector_network` returns it.
-        vgg19: as `model_architecture.vgg19` makes it, in float32, with its weights.
-        streams: the order of their features.
+        detector: from `detector_network`.
+        vgg19: from `models.classifier.vgg19`, in float32, with its weights.
+        streams: in the order in which their features are concatenated.
         frames: per clip.
-        feature_dtype: that features are rounded to, as in the cache.
+        feature_dtype: the number format of the feature cache, to which features are rounded.
 
     Returns:
-        A model from an input per stream, of its name, `(clips, frames, 224, 224, 3)` uint8, to
-        what `detector` returns.
+        A model from one input per stream, with the stream's name, `(clips, frames, 224, 224, 3)`
+        uint8, to the outputs of `detector`.
     """
     shape = (frames, FRAME_SIZE, FRAME_SIZE, 3)
     images = {name: keras.Input(shape, dtype="uint8", name=name) for name in streams}
-    convolutions, pooling = _vgg19_in_two_parts(vgg19)
+    body, pooling = _split_vgg19(vgg19)
     preprocessed = [_preprocessing(name)(images[name]) for name in streams]
-    # One pass for all streams: the weights are in the network once.
-    together = preprocessed[0] if len(streams) == 1 else ops.concatenate(preprocessed, axis=0)
-    features = pooling(convolutions(together))
-    features = _by_clip(len(streams), frames, features.shape[-1], feature_dtype)(features)
-    # VGG19 is nearly all of it. To tell the ranges of the rest, a few clips are not enough.
-    exact = keras.Model(detector.input, detector.output, name=f"{EXACT}_detector")
-    return keras.Model(images, exact(features), name="end_to_end")
+    # One pass for all streams, so that the network contains the weights once.
+    stacked = preprocessed[0] if len(streams) == 1 else ops.concatenate(preprocessed, axis=0)
+    features = pooling(body(stacked))
+    features = _group_by_clip(len(streams), frames, features.shape[-1], feature_dtype)(features)
+    # Nearly all weights are VGG19's, and a few clips are not enough to calibrate the rest.
+    head = keras.Model(detector.input, detector.output, name=f"{FLOAT32_ONLY}_detector")
+    return keras.Model(images, head(features), name="end_to_end")
 
 
 def _members(classifier: keras.Model) -> list[keras.Model]:
-    """Return the members of an ensemble; none of a single classifier."""
+    """Return the members of an ensemble; an empty list for a single classifier."""
     return [layer for layer in classifier.layers if isinstance(layer, keras.Model)]
 
 
 def _copy(
-    classifier: keras.Model, kind_of: Callable[[keras.Layer], type[keras.Layer]]
+    classifier: keras.Model, class_of: Callable[[keras.Layer], type[keras.Layer]]
 ) -> keras.Model:
-    """Return a copy in float32 with the same weights, each layer of the kind that is asked for."""
+    """Return a copy in float32 with the same weights, its layers of the classes of `class_of`."""
     if members := _members(classifier):
-        return average_of([_copy(member, kind_of) for member in members])
+        return average_of([_copy(member, class_of) for member in members])
 
     def in_float32(layer: keras.Layer) -> keras.Layer:
         config = layer.get_config()
         if not isinstance(layer, keras.Layer):  # a bare operation has no number format
             return type(layer).from_config(config)
-        return kind_of(layer).from_config(config | {"dtype": "float32"})
+        return class_of(layer).from_config(config | {"dtype": "float32"})
 
     copy = keras.models.clone_model(classifier, clone_function=in_float32)
     copy.set_weights(classifier.get_weights())
     for name in STANDARDIZING:
-        copy.get_layer(name).finalize_state()  # it computes with what it took from its weights
+        copy.get_layer(name).finalize_state()  # it takes mean and variance from its weights
     return copy
 
 
 def _plain_copy(classifier: keras.Model) -> keras.Model:
-    """Return a copy without loops and without what it would take from outside its graph."""
-    kinds = {layers.LSTM: OneProductLSTM, layers.Embedding: _AllPlaces}
-    copy = _copy(classifier, lambda layer: kinds.get(type(layer), type(layer)))
+    """Return a copy without loops, all of whose constants are part of its graph."""
+    replacements = {layers.LSTM: OneProductLSTM, layers.Embedding: _PositionEmbedding}
+    copy = _copy(classifier, lambda layer: replacements.get(type(layer), type(layer)))
     for name in STANDARDIZING:
         layer = copy.get_layer(name)
-        # A tensor would be handed in from outside; a number is part of the graph.
+        # A tensor would become an input that the graph captures; an array becomes a constant.
         layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
     return copy
 
 
-class _AllPlaces(layers.Embedding):
-    """What is learned of each place in time, as it is: all clips have the same places.
+class _PositionEmbedding(layers.Embedding):
+    """The embeddings of all positions in time, without the lookup: every clip has all of them.
 
-    Looking the places up takes a cumulative sum of integers, which TensorRT does not have.
+    The lookup's positions are a cumulative sum of integers, which TensorRT does not support.
     """
 
-    def call(self, places: keras.KerasTensor) -> keras.KerasTensor:
+    def call(self, positions: keras.KerasTensor) -> keras.KerasTensor:
         """Return `(1, frames, units)`, which is added to every clip."""
         return ops.expand_dims(self.embeddings, 0)
 
@@ -138,64 +163,67 @@ class _AllPlaces(layers.Embedding):
         return (1, self.input_dim, self.output_dim)
 
 
-def _in_two_parts(classifier: keras.Model, number: int) -> tuple[keras.Model, keras.Model]:
-    """Return one up to the standardized features, and one from there to logit and attention."""
+def _split_at_standardization(
+    classifier: keras.Model, number: int
+) -> tuple[keras.Model, keras.Model]:
+    """Return a model up to the standardized features, and one from there to logit and attention."""
     standardized = [classifier.get_layer(name).output for name in STANDARDIZED]
     attention = with_attention(classifier).output["attention"]
     outputs = [classifier.get_layer("logit").output, attention]
     return (
-        keras.Model(classifier.input, standardized, name=f"{EXACT}_standardizing_{number}"),
-        keras.Model(standardized, outputs, name=f"judging_{number}"),
+        keras.Model(classifier.input, standardized, name=f"{FLOAT32_ONLY}_standardizing_{number}"),
+        keras.Model(standardized, outputs, name=f"head_{number}"),
     )
 
 
 def _calibration(members: int, temperature: float) -> keras.Model:
-    """Return a model from `(clips, 1)` logits, a list of them, to `(clips,)` probabilities."""
+    """Return a model from the members' `(clips, 1)` logits to `(clips,)` probabilities."""
     inputs = [keras.Input((1,), name=f"logit_{number}") for number in range(1, members + 1)]
     if members == 1:
         logit = inputs[0]
-    else:  # of the mean of their probabilities; both sides, since 1 - p rounds to 0 before p does
-        violent, other = (
+    else:
+        # The logit of the members' mean probability, from both sides: 1 - p rounds to 0 before p.
+        violent, nonviolent = (
             ops.mean(ops.stack([ops.sigmoid(sign * logit) for logit in inputs]), axis=0)
             for sign in (1.0, -1.0)
         )
-        logit = ops.log(ops.maximum(violent, LEAST)) - ops.log(ops.maximum(other, LEAST))
-    most = math.log((1 - LEAST) / LEAST)
-    probability = ops.sigmoid(ops.clip(logit, -most, most) / temperature)
-    return keras.Model(inputs, ops.reshape(probability, (-1,)), name=f"{EXACT}_calibration")
+        logit = ops.log(ops.maximum(violent, EPSILON)) - ops.log(ops.maximum(nonviolent, EPSILON))
+    bound = math.log((1 - EPSILON) / EPSILON)
+    probability = ops.sigmoid(ops.clip(logit, -bound, bound) / temperature)
+    return keras.Model(inputs, ops.reshape(probability, (-1,)), name=f"{FLOAT32_ONLY}_calibration")
 
 
 def _preprocessing(stream: str) -> keras.Model:
     """Return a model from `(clips, frames, 224, 224, 3)` uint8 to `(images, 224, 224, 3)`."""
     images = keras.Input((None, FRAME_SIZE, FRAME_SIZE, 3), dtype="uint8")
-    x = ops.cast(images, "float32")  # first: TensorRT does nothing else with 8 bits
+    x = ops.cast(images, "float32")  # first, since TensorRT can only cast uint8
     x = ops.reshape(x, (-1, FRAME_SIZE, FRAME_SIZE, 3))
-    # As `preprocess_input` does it, which takes the channels apart and does not convert to ONNX.
+    # `preprocess_input` itself splits the channels, and does not convert to ONNX.
     blue_green_red = ops.take(x, [2, 1, 0], axis=-1)
     black = keras.applications.vgg19.preprocess_input(np.zeros((1, 1, 1, 3), np.float32))
     x = blue_green_red + black
-    return keras.Model(images, x, name=f"{EXACT}_preprocessing_{stream}")
+    return keras.Model(images, x, name=f"{FLOAT32_ONLY}_preprocessing_{stream}")
 
 
-def _vgg19_in_two_parts(vgg19: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """Return VGG19 without its preprocessing, and what makes features of its last layer."""
+def _split_vgg19(vgg19: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Return VGG19 without its preprocessing, and the pooling of its last layer to features."""
     first, last = vgg19.layers[1], vgg19.layers[-1]
     body = keras.Model(first.input, last.output, name="vgg19")
-    x = map_or_values = keras.Input(last.output.shape[1:])
+    x = activations = keras.Input(last.output.shape[1:])
     if len(x.shape) == 4:
         x = ops.mean(x, axis=(1, 2))
-    return body, keras.Model(map_or_values, x, name=f"{EXACT}_pooling")
+    return body, keras.Model(activations, x, name=f"{FLOAT32_ONLY}_pooling")
 
 
-def _by_clip(streams: int, frames: int, values: int, dtype: str) -> keras.Model:
-    """Return a model that rounds features and puts those of a clip's streams one after the other.
+def _group_by_clip(streams: int, frames: int, values: int, dtype: str) -> keras.Model:
+    """Return a model that rounds features to `dtype` and concatenates those of a clip's streams.
 
-    It maps `(streams * clips * frames, values)` to `(clips, frames, streams * values)`.
+    It maps `(streams * clips * frames, values)` to `(clips, frames, streams * values)` float32.
     """
     features = keras.Input((values,))
     x = ops.cast(features, dtype)
-    # In between: converters take two casts in a row for nothing, and leave them out.
+    # Between the casts: converters remove two casts in a row.
     x = ops.reshape(x, (streams, -1, frames, values))
     x = ops.cast(x, "float32")
     x = ops.concatenate([x[stream] for stream in range(streams)], axis=-1)
-    return keras.Model(features, x, name=f"{EXACT}_rounding")
+    return keras.Model(features, x, name=f"{FLOAT32_ONLY}_rounding")

@@ -1,4 +1,4 @@
-"""Exported files, run by their own runtimes, and how they compare with the original."""
+"""Exported files in their own runtimes, compared with the original in predictions and speed."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,57 +12,56 @@ import tensorflow as tf
 
 from violence_detection.clips.decoders import decoder_count
 from violence_detection.evaluation.calibration import calibrate
-from violence_detection.export.formats import DEFAULT_SIGNATURE, together
 from violence_detection.export.graph import ATTENTION, FEATURES, PROBABILITY, float32_copy
-from violence_detection.export.validation_clips import Inputs
-from violence_detection.inference.detector import Detector
+from violence_detection.export.inputs import Inputs, join
+from violence_detection.export.saved_model import DEFAULT_SIGNATURE
+from violence_detection.inference.detector import ClassifierOutput, Detector
 from violence_detection.models.classifier import with_attention
 from violence_detection.runtime.interrupts import raise_if_interrupted
 
-FEWEST_TURNS, MOST_TURNS = 3, 50  # of each that is timed
-SECONDS_EACH = 3.0  # of timing, if that is more than the fewest turns
-
-Judged = tuple[np.ndarray, np.ndarray]  # (clips,) probabilities, (clips, frames) attention
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 50  # that are timed
+SECONDS_EACH = 3.0  # of timing per predictor, if that is more than the fewest rounds
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Something that judges clips: a file in its runtime, or the original."""
+class Predictor:
+    """A network that can be run: a file in its runtime, or the original."""
 
-    run: Callable[[Inputs], Judged]
-    batch: int | None = None  # clips that it takes at once; None: any number
+    predict: Callable[[Inputs], ClassifierOutput]
+    batch: int | None = None  # clips that it takes per call; None: any number
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How what a judge says of clips differs from what the original says."""
+class Comparison:
+    """How the predictions on the same clips differ from the original's."""
 
     clips: int
-    largest_difference: float  # in probability; nan if one of them is no number
+    largest_difference: float  # of a probability; NaN if any probability is
     largest_attention_difference: float
-    changed_verdicts: int
+    changed_predictions: int  # clips on the other side of the threshold
     accuracy: float
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a judge is."""
+    """How fast a predictor is."""
 
-    latency_ms: float  # of one clip, the median
-    clips_per_second: float  # several at once, the median
+    latency_ms: float  # of one clip, median
+    clips_per_second: float  # of a batch, median
 
 
-def open_original(detector: Detector, vgg19: keras.Model | None = None) -> Judge:
-    """Return the detector's own networks in float32, which is what exported files compute in.
+def open_original(detector: Detector, vgg19: keras.Model | None = None) -> Predictor:
+    """Return the detector's own networks in float32, the number format of exported files.
 
     Args:
-        vgg19: to begin at images, in float32, with its weights; None: to begin at features.
+        detector: the trained detector.
+        vgg19: in float32 with its weights, to start from images; None: to start from features.
     """
     classifier = with_attention(float32_copy(detector.classifier))
-    judge = tf.function(partial(classifier, training=False), autograph=False)
+    classify = tf.function(partial(classifier, training=False), autograph=False)
     extract = vgg19 and tf.function(partial(vgg19, training=False), autograph=False)
 
-    def run(clips: Inputs) -> Judged:
+    def predict(clips: Inputs) -> ClassifierOutput:
         if extract:
             features = [
                 extract(tf.constant(images.reshape(-1, *images.shape[2:])))
@@ -73,27 +72,27 @@ def open_original(detector: Detector, vgg19: keras.Model | None = None) -> Judge
             ]
         else:
             features = [clips[FEATURES]]
-        judged = judge(tf.constant(np.concatenate(features, axis=2), tf.float32))
-        probabilities = calibrate(judged["violence"].numpy()[:, 0], detector.temperature)
-        return probabilities, judged["attention"].numpy()
+        outputs = classify(tf.constant(np.concatenate(features, axis=2), tf.float32))
+        probabilities = calibrate(outputs["violence"].numpy()[:, 0], detector.temperature)
+        return ClassifierOutput(probabilities, outputs["attention"].numpy())
 
-    return Judge(run)
+    return Predictor(predict)
 
 
-def open_saved_model(folder: Path) -> Judge:
+def open_saved_model(folder: Path) -> Predictor:
     """Return the default signature of a SavedModel, run by TensorFlow."""
     model = tf.saved_model.load(str(folder))
 
-    def run(clips: Inputs) -> Judged:
+    def predict(clips: Inputs) -> ClassifierOutput:
         signature = model.signatures[DEFAULT_SIGNATURE]
-        judged = signature(**{name: tf.constant(values) for name, values in clips.items()})
-        return judged[PROBABILITY].numpy(), judged[ATTENTION].numpy()
+        outputs = signature(**{name: tf.constant(values) for name, values in clips.items()})
+        return ClassifierOutput(outputs[PROBABILITY].numpy(), outputs[ATTENTION].numpy())
 
     _, inputs = model.signatures[DEFAULT_SIGNATURE].structured_input_signature
-    return Judge(run, next(iter(inputs.values())).shape[0])
+    return Predictor(predict, next(iter(inputs.values())).shape[0])
 
 
-def open_litert(path: Path) -> Judge:
+def open_litert(path: Path) -> Predictor:
     """Return a .tflite file, run by the LiteRT interpreter on all cores."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -101,14 +100,14 @@ def open_litert(path: Path) -> Judge:
     signature = interpreter.get_signature_runner(DEFAULT_SIGNATURE)
     batch = int(interpreter.get_input_details()[0]["shape"][0])
 
-    def run(clips: Inputs) -> Judged:
-        judged = signature(**clips)
-        return judged[PROBABILITY], judged[ATTENTION]
+    def predict(clips: Inputs) -> ClassifierOutput:
+        outputs = signature(**clips)
+        return ClassifierOutput(outputs[PROBABILITY], outputs[ATTENTION])
 
-    return Judge(run, batch)
+    return Predictor(predict, batch)
 
 
-def open_onnx(path: Path) -> Judge:
+def open_onnx(path: Path) -> Predictor:
     """Return an ONNX file, run by ONNX Runtime on all cores."""
     import onnxruntime
 
@@ -117,85 +116,95 @@ def open_onnx(path: Path) -> Judge:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     batch = session.get_inputs()[0].shape[0]
 
-    def run(clips: Inputs) -> Judged:
-        probabilities, attention = session.run([PROBABILITY, ATTENTION], dict(clips))
-        return probabilities, attention
+    def predict(clips: Inputs) -> ClassifierOutput:
+        return ClassifierOutput(*session.run([PROBABILITY, ATTENTION], dict(clips)))
 
-    return Judge(run, batch if isinstance(batch, int) else None)
+    return Predictor(predict, batch if isinstance(batch, int) else None)
 
 
-def predict_clips(judge: Judge, clips: Sequence[Inputs], at_once: int) -> Judged:
-    """Return what a judge says of clips; a batch that it cannot be without is padded.
+def predict_clips(
+    predictor: Predictor, clips: Sequence[Inputs], batch_size: int
+) -> ClassifierOutput:
+    """Return the predictions on clips; where the batch is fixed, the last one is padded.
 
     Args:
-        clips: one clip each.
-        at_once: clips, if the judge takes any number.
+        predictor: the network to run.
+        clips: one clip each, at least one.
+        batch_size: clips per call, if the predictor takes any number.
+
+    Raises:
+        Interrupted: the process was told to end.
     """
-    batch = judge.batch or at_once
-    kept: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for first in range(0, len(clips), batch):
+    size = predictor.batch or batch_size
+    parts = []
+    for first in range(0, len(clips), size):
         raise_if_interrupted()
-        some = clips[first : first + batch]
-        judged = judge.run(together(some, judge.batch or len(some)))
-        for parts, values in zip(kept, judged, strict=True):
-            parts.append(values[: len(some)])
-    return np.concatenate(kept[0]), np.concatenate(kept[1])
+        chosen = clips[first : first + size]
+        outputs = predictor.predict(join(chosen, predictor.batch or len(chosen)))
+        parts.append([values[: len(chosen)] for values in outputs])
+    probabilities, attention = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return ClassifierOutput(probabilities, attention)
 
 
-def compare(judged: Judged, original: Judged, labels: np.ndarray, threshold: float) -> Agreement:
-    """Return how verdicts on the same clips agree.
+def compare(
+    found: ClassifierOutput, original: ClassifierOutput, labels: np.ndarray, threshold: float
+) -> Comparison:
+    """Return how predictions differ from the original's on the same clips.
 
     Args:
+        found: the predictions to compare.
+        original: the predictions to compare with.
         labels: `(clips,)`, 1 is violent.
-        threshold: of the probability.
+        threshold: probabilities from it on count as violent.
     """
-    (probabilities, attention), (expected, expected_attention) = judged, original
-    verdicts = probabilities >= threshold
-    return Agreement(
+    violent = found.probabilities >= threshold
+    return Comparison(
         len(labels),
-        float(np.abs(probabilities - expected).max()),
-        float(np.abs(attention - expected_attention).max()),
-        int((verdicts != (expected >= threshold)).sum()),
-        float((verdicts == (labels == 1)).mean()),
+        float(np.abs(found.probabilities - original.probabilities).max()),
+        float(np.abs(found.attention - original.attention).max()),
+        int((violent != (original.probabilities >= threshold)).sum()),
+        float((violent == (labels == 1)).mean()),
     )
 
 
-def time_in_turns(
-    judges: Mapping[str, Judge], clips: Sequence[Inputs], at_once: int
+def measure_speeds(
+    predictors: Mapping[str, Predictor], clips: Sequence[Inputs], batch_size: int
 ) -> dict[str, Speed]:
-    """Return how fast each of the judges is on the same clips.
+    """Return how fast each of the predictors is on the same clips.
 
-    They take turns, so that whatever else the machine does meanwhile slows all of them down.
+    They take turns, so that other work of the machine slows all of them down alike.
 
     Args:
-        clips: one clip each.
-        at_once: clips, if the judge takes any number.
+        predictors: by name.
+        clips: one clip each, at least one.
+        batch_size: clips per call, if a predictor takes any number.
+
+    Raises:
+        Interrupted: the process was told to end.
     """
-    batches = {
-        name: (
-            together(clips[:1], judge.batch or 1),
-            together(clips[: judge.batch or at_once], judge.batch or at_once),
-        )
-        for name, judge in judges.items()
+    sizes = {name: predictor.batch or batch_size for name, predictor in predictors.items()}
+    inputs = {
+        name: (join(clips[:1], predictor.batch or 1), join(clips[: sizes[name]], sizes[name]))
+        for name, predictor in predictors.items()
     }
-    seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in judges}
-    turns, turn = FEWEST_TURNS, 0
-    while turn <= turns:  # the first is to warm up, and tells how many there is time for
+    seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in predictors}
+    rounds, number = FEWEST_ROUNDS, 0
+    while number <= rounds:  # the first one warms up; the second shows how many there is time for
         started = time.perf_counter()
-        for name, judge in judges.items():
+        for name, predictor in predictors.items():
             raise_if_interrupted()
-            for kept, batch in zip(seconds[name], batches[name], strict=True):
+            for measured, batch in zip(seconds[name], inputs[name], strict=True):
                 began = time.perf_counter()
-                judge.run(batch)
-                kept.append(time.perf_counter() - began)
-        if turn == 1:
-            fitting = SECONDS_EACH * len(judges) / (time.perf_counter() - started)
-            turns = int(np.clip(fitting, FEWEST_TURNS, MOST_TURNS))
-        turn += 1
+                predictor.predict(batch)
+                measured.append(time.perf_counter() - began)
+        if number == 1:
+            affordable = SECONDS_EACH * len(predictors) / (time.perf_counter() - started)
+            rounds = int(np.clip(affordable, FEWEST_ROUNDS, MOST_ROUNDS))
+        number += 1
     return {
         name: Speed(
-            1000 * float(np.median(singly[1:])),
-            (judges[name].batch or at_once) / float(np.median(together[1:])),
+            1000 * float(np.median(one_clip[1:])),
+            sizes[name] / float(np.median(batch[1:])),
         )
-        for name, (singly, together) in seconds.items()
+        for name, (one_clip, batch) in seconds.items()
     }

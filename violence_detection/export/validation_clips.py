@@ -1,11 +1,11 @@
-"""The clips that a finished run learned from and was chosen by, and what its detector sees of them.
+"""The training and validation clips of a finished run, as inputs of its exported detector.
 
-Features are those of the run's own cache, the rest is computed again from the clips.
+Features come from the run's own cache; what it lacks is computed from the clips.
 """
 
 import csv
 import logging
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from violence_detection.clips.dataset import Clip
 from violence_detection.errors import UserError
 from violence_detection.export.graph import FEATURES
+from violence_detection.export.inputs import Inputs
 from violence_detection.features.cache.feature_cache import FeatureCache, row_checksum
 from violence_detection.features.cache.folder import CacheFolder, is_cache
 from violence_detection.features.extraction import decode_ahead
@@ -27,40 +28,47 @@ from violence_detection.storage.object_store import AnyPath, announced, local_co
 
 log = logging.getLogger(__name__)
 
-AHEAD = 4  # clips that are decoded before they are asked for
-
-Inputs = Mapping[str, np.ndarray]  # of a network, by name; the first dimension is clips
+AHEAD = 4  # clips that are decoded before they are needed
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where the features and the clips of a run are."""
+class Sources:
+    """Where the features and the clips of a run are now."""
 
     cache_dir: Path
     dataset_path: AnyPath
     clip_timeout: float  # seconds that reading a clip may take
 
 
-def inputs_of_split(
-    detector: Detector, split: str, count: int | None, where: Where, end_to_end: bool
+def load_inputs(
+    detector: Detector, split: str, count: int | None, sources: Sources, end_to_end: bool
 ) -> tuple[list[Clip], list[Inputs]]:
-    """Return clips of a split, and what a network is given of them, one clip each.
+    """Return clips of a split, and the network's inputs for each of them.
 
     Args:
-        count: clips at most, evenly chosen; None: all.
-        end_to_end: what the streams show of a clip, by their names; else its features.
+        detector: of the run.
+        split: one of `SPLITS`.
+        count: at most so many clips, sampled evenly; None: all.
+        sources: where to find them.
+        end_to_end: whether the network starts from images: `(1, frames, 224, 224, 3)` uint8 by
+            stream; otherwise `features`, `(1, frames, values)` float32.
+
+    Returns:
+        The clips that can be used, in the order of the run, and one mapping of inputs for each.
 
     Raises:
-        UserError: there is nothing of any of them.
+        UserError: no clip can be used.
     """
-    clips = spread(clips_of_split(detector.checkpoint_dir, split, where.dataset_path), count)
+    clips = sample_evenly(
+        clips_of_split(detector.checkpoint_dir, split, sources.dataset_path), count
+    )
     if not end_to_end:
-        clips, features = features_of_clips(detector, clips, where)
-        return clips, [{FEATURES: one[np.newaxis].astype(np.float32)} for one in features]
-    clips, images = images_of_clips(detector, clips, where.clip_timeout)
+        clips, features = load_features(detector, clips, sources)
+        return clips, [{FEATURES: rows[np.newaxis].astype(np.float32)} for rows in features]
+    clips, images = load_images(detector, clips, sources.clip_timeout)
     return clips, [
-        {stream: shown[np.newaxis] for stream, shown in zip(detector.streams, one, strict=True)}
-        for one in images
+        {stream: frames[np.newaxis] for stream, frames in zip(detector.streams, clip, strict=True)}
+        for clip in images
     ]
 
 
@@ -68,11 +76,12 @@ def clips_of_split(checkpoint_dir: Path, split: str, dataset_path: AnyPath) -> l
     """Return the clips that a run had in a split, in its order.
 
     Args:
-        checkpoint_dir: of the run, which has listed them.
-        dataset_path: the folder that their names are below, wherever it is now.
+        checkpoint_dir: of the run, with the list of its clips.
+        split: one of `SPLITS`.
+        dataset_path: the folder of the dataset, wherever it is now.
 
     Raises:
-        UserError: the list is not there or is not one; the split has no clips.
+        UserError: the list is missing or cannot be read, or the split has no clips.
     """
     path = checkpoint_dir / SPLITS_FILE
     if isinstance(dataset_path, Path):
@@ -92,45 +101,50 @@ def clips_of_split(checkpoint_dir: Path, split: str, dataset_path: AnyPath) -> l
             ]
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path}, the list of the run's clips, cannot be read ({error}): restore it"
+            f"{path}, the list of the run's clips, cannot be read ({error}): restore the file"
         ) from error
     if not clips:
         raise UserError(f"{path} lists no {split} clips")
     return clips
 
 
-def spread(clips: Sequence[Clip], count: int | None) -> list[Clip]:
-    """Return `count` clips at most, each class in its share, evenly spread over the list."""
+def sample_evenly(clips: Sequence[Clip], count: int | None) -> list[Clip]:
+    """Return at most `count` clips, evenly spaced over the list, with its share of each class."""
     if count is None or count >= len(clips):
         return list(clips)
-    by_class = sorted(range(len(clips)), key=lambda place: clips[place].label)
-    taken = {by_class[(2 * turn + 1) * len(clips) // (2 * count)] for turn in range(count)}
-    return [clip for place, clip in enumerate(clips) if place in taken]
+    by_class = sorted(range(len(clips)), key=lambda index: clips[index].label)
+    chosen = {by_class[(2 * step + 1) * len(clips) // (2 * count)] for step in range(count)}
+    return [clip for index, clip in enumerate(clips) if index in chosen]
 
 
-def features_of_clips(
-    detector: Detector, clips: Sequence[Clip], where: Where
+def load_features(
+    detector: Detector, clips: Sequence[Clip], sources: Sources
 ) -> tuple[list[Clip], np.ndarray]:
-    """Return the clips that features can be had of, and `(clips, frames, values)` features.
+    """Return the clips whose features are known, and the `(clips, frames, values)` features.
 
-    They are in the number format of the cache. What is computed is not put into the cache.
+    Features have the dtype of the cache. Those that it lacks are computed, and not stored.
 
     Raises:
         UserError: there are neither features nor a clip that can be read.
     """
-    found = cached_features(detector, clips, where.cache_dir)
+    found = cached_features(detector, clips, sources.cache_dir)
     missing = [clip for clip in clips if clip not in found and clip.path.exists()]
     if missing:
-        log.info("features of %d clips are not in %s: computed", len(missing), where.cache_dir)
-        with closing(_read_clips(detector, missing, where.clip_timeout)) as decoded:
+        log.info(
+            "computing the features of %d clip%s, not in %s",
+            len(missing),
+            "s" * (len(missing) > 1),
+            sources.cache_dir,
+        )
+        with closing(_read_clips(detector, missing, sources.clip_timeout)) as decoded:
             for clip, images in decoded:
                 found[clip] = detector.clip_features(images[np.newaxis])[0]
     usable = [clip for clip in clips if clip in found and np.isfinite(found[clip]).all()]
     if not usable:
         raise UserError(
-            f"of the run's {clips[0].split} clips there are neither features in "
-            f"{where.cache_dir} nor files that can be read (the first would be {clips[0].path}): "
-            "name the --cache-dir or the --dataset-path of the run"
+            f"the run's {clips[0].split} clips have neither features in {sources.cache_dir} nor "
+            f"readable files (the first would be {clips[0].path}): give the --cache-dir or the "
+            "--dataset-path of the run"
         )
     return usable, np.stack([found[clip] for clip in usable])
 
@@ -138,27 +152,40 @@ def features_of_clips(
 def cached_features(
     detector: Detector, clips: Sequence[Clip], cache_dir: Path
 ) -> dict[Clip, np.ndarray]:
-    """Return the features of the clips that a cache has whole, as the detector is given them.
+    """Return the features that a cache has of clips, in the shape of the detector's inputs.
 
-    A clip whose file is gone is known by its path.
+    A clip whose file is gone is found by its path. Damaged features count as missing.
+
+    Args:
+        detector: whose recipes the features are of.
+        clips: to look up.
+        cache_dir: of the cache; if there is none, it is not created.
+
+    Returns:
+        `(frames, values)` in the dtype of the cache, by clip.
     """
     folder = cache_dir.expanduser().absolute()
-    if not is_cache(folder):  # or an empty cache would be made
+    if not is_cache(folder):
         return {}
-    with CacheFolder(folder, lambda holder: log.info("%s has %s: waiting", holder, folder)) as held:
-        caches = [FeatureCache(held, recipe) for recipe in detector.recipes]
-        known = held.known_contents(clip.path for clip in clips)
+
+    def log_waiting(holder: str) -> None:
+        log.info("waiting for %s, which is using %s", holder, folder)
+
+    with CacheFolder(folder, log_waiting) as cache_folder:
+        caches = [FeatureCache(cache_folder, recipe) for recipe in detector.recipes]
+        known = cache_folder.known_contents(clip.path for clip in clips)
         features = {}
         for clip, content in zip(clips, known, strict=True):
-            parts = [_whole_row(cache, content or _content(held, clip.path)) for cache in caches]
-            whole = [part for part in parts if part is not None]
-            if len(whole) == len(caches):
-                features[clip] = np.concatenate(whole, axis=1)[detector.frame_indices]
+            content = content or _content_hash(cache_folder, clip.path)
+            parts = [_intact_row(cache, content) for cache in caches]
+            intact = [part for part in parts if part is not None]
+            if len(intact) == len(caches):
+                features[clip] = np.concatenate(intact, axis=1)[detector.frame_indices]
     return features
 
 
-def _content(folder: CacheFolder, path: AnyPath) -> bytes | None:
-    """Return the content hash of a file; of one that is gone, what it was when it was there."""
+def _content_hash(folder: CacheFolder, path: AnyPath) -> bytes | None:
+    """Return the content hash of a file; if the file is gone, the last one known."""
     try:
         with local_copy(path) as copy:
             return file_checksum(copy)
@@ -166,8 +193,8 @@ def _content(folder: CacheFolder, path: AnyPath) -> bytes | None:
         return folder.known_contents([path], unchanged=True)[0]
 
 
-def _whole_row(cache: FeatureCache, content: bytes | None) -> np.ndarray | None:
-    """Return a clip's `(cached frames, features)`; None if the cache has none, or damaged ones."""
+def _intact_row(cache: FeatureCache, content: bytes | None) -> np.ndarray | None:
+    """Return a clip's `(cached frames, features)`; None if they are missing or damaged."""
     row = None if content is None else cache.row_of(content)
     if row is None:
         return None
@@ -175,23 +202,25 @@ def _whole_row(cache: FeatureCache, content: bytes | None) -> np.ndarray | None:
     return features if row_checksum(features) == cache.checksum_of(row) else None
 
 
-def images_of_clips(
+def load_images(
     detector: Detector, clips: Sequence[Clip], clip_timeout: float
 ) -> tuple[list[Clip], list[np.ndarray]]:
-    """Return the clips that can be read, and `(streams, frames, 224, 224, 3)` uint8 of each.
+    """Return the clips that can be read, and `(streams, frames, 224, 224, 3)` uint8 for each.
 
     Args:
+        detector: whose streams and frames are read.
+        clips: to read.
         clip_timeout: seconds that reading a clip may take.
 
     Raises:
-        UserError: none can be read.
+        UserError: no clip can be read.
     """
     with closing(_read_clips(detector, clips, clip_timeout)) as decoded:
         found = dict(decoded)
     if not found:
         raise UserError(
             f"none of the run's {clips[0].split} clips can be read (the first would be "
-            f"{clips[0].path}): name the --dataset-path of the run"
+            f"{clips[0].path}): give the --dataset-path of the run"
         )
     return list(found), list(found.values())
 
@@ -213,4 +242,4 @@ def _read_clips(
             if isinstance(decoded, DecodedClip):
                 yield clip, decoded.images
             else:
-                log.warning("%s is left out: %s", clip.path, decoded.error)
+                log.warning("skipping %s: %s", clip.path, decoded.error)

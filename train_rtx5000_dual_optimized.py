@@ -17,15 +17,9 @@ from pathlib import Path
 
 from violence_detection.errors import RunError, UserError
 from violence_detection.runtime.interrupts import leave, run_or_explain
-from violence_detection.settings.schema import (
-    CLASS_NAMES,
-    SPLITS,
-    UNLABELED,
-    UNREADABLE_LIMIT,
-    Settings,
-    as_json,
-    parse_settings,
-)
+from violence_detection.settings.constants import CLASS_NAMES, SPLITS, UNLABELED, UNREADABLE_LIMIT
+from violence_detection.settings.parser import parse_settings
+from violence_detection.settings.schema import Settings
 
 log = logging.getLogger("violence_detection")
 
@@ -39,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> int:
         settings = parse_settings(arguments)
-        if settings.extract_only:
+        if settings.data.extract_only:
             from violence_detection.features.extract_only import extract_only
 
             return extract_only(settings)
@@ -60,7 +54,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from violence_detection.runtime.cluster import Cluster, code_checksums, shared_settings
     from violence_detection.runtime.worker import find_worker, require_supported
 
-    worker = find_worker(settings.cluster)
+    worker = find_worker(settings.devices.cluster)
     require_supported(settings, worker)
 
     # Clips: which, of which class, in which split.
@@ -95,24 +89,24 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from violence_detection.storage.object_store import clips_folder
 
     if worker.is_chief:
-        require_trackers(settings.mlflow, settings.wandb)
+        require_trackers(settings.monitoring.mlflow, settings.monitoring.wandb)
     dataset = held.enter_context(
-        clips_folder(settings.dataset_path, settings.spool_dir, settings.spool_size)
+        clips_folder(settings.data.dataset_path, settings.data.spool_dir, settings.data.spool_size)
     )
-    if settings.demo and isinstance(dataset, Path):
+    if settings.data.demo and isinstance(dataset, Path):
         from violence_detection.clips.demo import draw_demo_clips
 
         draw_demo_clips(dataset)
-    clips = find_clips(dataset, settings.seed)
-    unlabeled = find_unlabeled(settings.unlabeled) if settings.unlabeled else []
+    clips = find_clips(dataset, settings.devices.seed)
+    unlabeled = find_unlabeled(settings.training.unlabeled) if settings.training.unlabeled else []
 
     # The checkpoint directory: a new run, an interrupted one to continue, or a finished one.
-    run = held.enter_context(RunDirectory(settings.checkpoint_dir, worker))
+    run = held.enter_context(RunDirectory(settings.data.checkpoint_dir, worker))
     had_run = run.has_run()
-    continuing = settings.is_run and had_run and settings.resume
+    continuing = not settings.experiment.requested and had_run and settings.run.resume
     if continuing and run.writes:
         run.require_same(settings, clips)
-    log_file = run / (LOG if settings.is_run else EXPERIMENTS_LOG)
+    log_file = run / (LOG if not settings.experiment.requested else EXPERIMENTS_LOG)
     on_screen = logging.INFO
     if not worker.is_chief:
         log_file, on_screen = run / WORKER_LOG.format(worker.number), logging.WARNING
@@ -120,7 +114,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             f"worker {worker.number} of {worker.count} says what it does in {log_file}", flush=True
         )
     start_log(log_file, on_screen)
-    if continuing and run.is_finished(settings.threshold_for):
+    if continuing and run.is_finished(settings.test.threshold_for):
         if run.writes and not (run / REPORT).exists():
             from violence_detection.reporting.page import write_report
 
@@ -158,11 +152,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         )
 
         tf.get_logger().setLevel("ERROR")  # it warns of a new graph for every fold's model
-        if settings.deterministic:
+        if settings.devices.deterministic:
             tf.config.experimental.enable_op_determinism()
-        devices = find_devices(settings.replicas, worker.count)
-        cluster = held.enter_context(Cluster(worker, settings.cluster))
-        strategy = make_strategy(devices, settings.batch_size, cluster)
+        devices = find_devices(settings.devices.replicas, worker.count)
+        cluster = held.enter_context(Cluster(worker, settings.devices.cluster))
+        strategy = make_strategy(devices, settings.training.batch_size, cluster)
     if gpus_left_out(devices):
         log.warning(
             "there is an NVIDIA GPU here, but TensorFlow does not find it: pip install -r "
@@ -170,7 +164,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             log_file,
         )
     replicas = strategy.num_replicas_in_sync
-    precision = choose_precision(settings.mixed_precision, devices[0].device_type)
+    precision = choose_precision(settings.devices.mixed_precision, devices[0].device_type)
     from violence_detection.runs.usage import describe_usage, usage
     from violence_detection.runtime.hardware import HardwareMonitor, hardware_source, utilization
 
@@ -179,19 +173,19 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     device_lines = cluster.lines_of_all(describe_devices(devices, hardware.memory_gib))
     for line in device_lines:
         log.info("device %s", line)
-    has_bar = shows_bar(settings.quiet)
+    has_bar = shows_bar(settings.monitoring.quiet)
     log.info("%s: %s", precision.computation, precision.reason)
     if devices[0].device_type == "GPU":
-        log.info("XLA %s", "on" if settings.xla else "off")
+        log.info("XLA %s", "on" if settings.devices.xla else "off")
     else:
         log.info(
             "XLA %s",
             "on: on a CPU, training is faster without --xla"
-            if settings.xla
+            if settings.devices.xla
             else "off, but for standardizing the features, where it is faster",
         )
 
-    if not settings.is_run:
+    if settings.experiment.requested:
         from violence_detection.experiments.run import check_experiment, run_experiment
 
         check_experiment(settings, clips)
@@ -218,20 +212,20 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from violence_detection.models import RANDOM_WEIGHTS_WARNING
     from violence_detection.models.classifier import build_extractor
 
-    weights, layer = settings.vgg19_weights, settings.feature_layer
+    weights, layer = settings.features.vgg19_weights, settings.features.feature_layer
     if weights == "random":
         log.warning("%s", RANDOM_WEIGHTS_WARNING)
     recipes = stored_recipes(settings)
-    views = len(settings.streams) * (2 if "flip" in settings.augment else 1)
+    views = len(settings.features.streams) * (2 if "flip" in settings.training.augment else 1)
     # Copies are found by what clips show, not by how it moves: RGB features, or thumbnails.
-    seen = settings.streams.index("rgb") if "rgb" in settings.streams else views
+    seen = settings.features.streams.index("rgb") if "rgb" in settings.features.streams else views
 
-    kept_in = "a folder" if isinstance(settings.cache_dir, Path) else settings.cache_dir
+    kept_in = "a folder" if isinstance(settings.data.cache_dir, Path) else settings.data.cache_dir
     cluster.require_same(
         {
             "the code": code_checksums(),
             "the versions": versions(),
-            "the settings": shared_settings(settings, as_json),
+            "the settings": shared_settings(settings),
             "the clips": fingerprint([*clips, *unlabeled]),
             "the VGG19 weights": [recipe.weights for recipe in recipes],
             "the replicas of a host": [device.device_type for device in devices],
@@ -247,15 +241,17 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     known_bad = run.bad_clips() if continuing else None
 
     def wait_for_cache(holder: str) -> None:
-        log.info("%s has %s: waiting for it", holder, settings.cache_dir)
+        log.info("%s has %s: waiting for it", holder, settings.data.cache_dir)
 
     cache_on_disk = held.enter_context(
-        LocalCache(settings.cache_dir, settings.spool_dir, worker, wait_for_cache)
+        LocalCache(settings.data.cache_dir, settings.data.spool_dir, worker, wait_for_cache)
     )
-    with CacheFolder(cache_on_disk.path, wait_for_cache, worker, settings.cache_local) as folder:
+    with CacheFolder(
+        cache_on_disk.path, wait_for_cache, worker, settings.data.cache_local
+    ) as folder:
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
         uploads = PeriodicUpload(
-            cache_on_disk, settings.cache_local, recipes, worker, wait_for_cache
+            cache_on_disk, settings.data.cache_local, recipes, worker, wait_for_cache
         )
         for attempt in range(EXTRACTIONS):
             with enough_memory(
@@ -268,8 +264,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     caches,
                     lambda: on_replicas(on_this_host(strategy, devices), make_extractor),
                     len(devices),
-                    settings.clip_timeout,
-                    stop_at_bad_clip=settings.on_bad_clip == "fail",
+                    settings.data.clip_timeout,
+                    stop_at_bad_clip=settings.data.on_bad_clip == "fail",
                     known_bad=known_bad,
                     clock=clock,
                     bar=has_bar,
@@ -283,7 +279,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 reasons = {name: why for of_one in of_all for name, why in of_one.items()}
                 bad = [BadClip(c, reasons[c.name]) for c in wanted if c.name in reasons]
                 caches, rows = wait_for_all_shares(wanted, reasons, cache_on_disk, folder, recipes)
-            if settings.cache_local:
+            if settings.data.cache_local:
                 rows = copy_to_local_disk(rows, caches)
             if attempt == 0:
                 for item in bad:
@@ -343,7 +339,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         log.warning(
             "%d bad clips are %s (--on-bad-clip)",
             len(bad),
-            {"skip": "left out", "zeros": "kept as zeros"}[settings.on_bad_clip],
+            {"skip": "left out", "zeros": "kept as zeros"}[settings.data.on_bad_clip],
         )
     require_varied_features(surveys[0])
     survey, seen_rows = surveys[seen], {clip: of_views[seen] for clip, of_views in rows.items()}
@@ -386,22 +382,24 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             "%d clips repeat clips of a later split, which makes its figures look better than they "
             "are (--on-leakage %s): %s",
             len({leak.clip for leak in leaks}),
-            settings.on_leakage,
+            settings.data.on_leakage,
             "".join(f"\n  {leak}" for leak in leaks[:SHOWN]),
         )
         for leak in leaks[SHOWN:]:
             log.debug("leakage: %s", leak)
-        if settings.on_leakage == "fail":
-            if run.writes and settings.is_run and (continuing or not had_run):  # else another's
+        if settings.data.on_leakage == "fail":
+            if (
+                run.writes and not settings.experiment.requested and (continuing or not had_run)
+            ):  # else another's
                 write_leaks(leaks, run / LEAKAGE)
             raise UserError(
                 f"--on-leakage fail: {len(leaks)} pairs of clips, the first is {leaks[0]} (all are "
                 f"in {LEAKAGE} or {LOG}). drop leaves the earlier split's clips out, warn goes on"
             )
     del survey, surveys, seen_rows  # at 100,000 clips, 50 MB and more
-    if settings.on_bad_clip == "zeros":
+    if settings.data.on_bad_clip == "zeros":
         rows |= {item.clip: (-1,) * len(caches) for item in bad if item.clip.split != UNLABELED}
-    leaking = {leak.clip for leak in leaks} if settings.on_leakage == "drop" else set()
+    leaking = {leak.clip for leak in leaks} if settings.data.on_leakage == "drop" else set()
     usable = [clip for clip in clips if clip in rows and clip not in leaking]
     require_both_classes(usable)
     by_split = {split: [clip for clip in usable if clip.split == split] for split in SPLITS}
@@ -447,8 +445,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         [cache.rows() for cache in caches[:views]],
         [rows[clip][:views] for clip in usable],
         [clip.label for clip in usable],
-        frames=settings.frames,
-        streams=len(settings.streams),
+        frames=settings.features.frames,
+        streams=len(settings.features.streams),
     )
     features = {
         split: everything.of([place for place, clip in enumerate(usable) if clip.split == split])
@@ -467,41 +465,47 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 f"a {name} clip counts {factor:.3f}"
                 for name, factor in zip(CLASS_NAMES, factors, strict=True)
             ),
-            "off" if not settings.use_class_weights else settings.class_weights or "balanced",
+            "off"
+            if not settings.loss.use_class_weights
+            else settings.loss.class_weights or "balanced",
             focal_alpha(settings) or "none",
             describe_sampling(settings),
         )
         return factors
 
     factors = with_class_factors(features["train"])
-    log.info("augmentation: %s", ", ".join(settings.augment) or "none")
+    log.info("augmentation: %s", ", ".join(settings.training.augment) or "none")
 
     # Instead of a run: cross-validation, range test, search, grid.
-    if not settings.is_run:
+    if settings.experiment.requested:
         with strategy.scope(), read_errors([everything]):
             run_experiment(settings, everything, usable, precision.policy, run.folder)
         return 0
-    global_batch = settings.batch_size * settings.gradient_accumulation  # clips per optimizer step
-    validation_steps = steps_per_epoch(len(features["val"]), settings.batch_size)
+    global_batch = (
+        settings.training.batch_size * settings.training.gradient_accumulation
+    )  # clips per optimizer step
+    validation_steps = steps_per_epoch(len(features["val"]), settings.training.batch_size)
     # Of several workers, what this one computes of every batch.
     share_in_training = share_in_validation = None
     if worker.count > 1:
-        share_in_training = Share(worker, len(devices), settings.gradient_accumulation)
+        share_in_training = Share(worker, len(devices), settings.training.gradient_accumulation)
         share_in_validation = Share(worker, len(devices))
 
     # Model, loss, schedule, optimizer, for each member of an ensemble (of one, unless --ensemble).
     def training_memory() -> contextlib.AbstractContextManager[None]:
         return enough_memory(
             devices,
-            f"training on batches of {settings.batch_size} clips of {settings.frames} frames",
-            f"A lower --batch-size, say {max(replicas, settings.batch_size // 2)}, takes less, "
+            f"training on batches of {settings.training.batch_size} clips of "
+            f"{settings.features.frames} frames",
+            f"A lower --batch-size, say {max(replicas, settings.training.batch_size // 2)}, takes "
+            "less, "
             "with --gradient-accumulation 2 for the same clips per optimizer step",
         )
 
     def new_trainer(of_member: Settings) -> Trainer:
         # Seeded here: whether VGG19 was built before, or its features were found in the cache,
         # makes no difference to the first weights.
-        keras.utils.set_random_seed(of_member.seed)
+        keras.utils.set_random_seed(of_member.devices.seed)
         with (
             native_messages_to(log_file),  # oneDNN says that it has no float16
             strategy.scope(),
@@ -509,7 +513,10 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             read_errors(features.values()),
         ):
             sample = sample_features(
-                features["train"], settings.batch_size, of_member.seed, STANDARDIZE_ON
+                features["train"],
+                settings.training.batch_size,
+                of_member.devices.seed,
+                STANDARDIZE_ON,
             )
             steps = steps_per_epoch(len(features["train"]), global_batch)
             return make_trainer(of_member, sample, steps, validation_steps, precision.policy)
@@ -517,7 +524,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     trainer = new_trainer(settings)
     log.info(
         "%s of %s parameters; %d steps an epoch of %d clips, %d a replica%s",
-        settings.head,
+        settings.model.head,
         f"{trainer.classifier.count_params():,}",
         steps_per_epoch(len(features["train"]), global_batch),
         global_batch,
@@ -574,7 +581,9 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     unlabeled_rows = [rows[clip][:views] for clip in unlabeled]
     del caches, rows  # of 100,000 clips, another 50 MB
     earlier: list[Row] = []  # epochs that were finished before this command
-    watched = (settings.mlflow, settings.wandb) if run.writes else (None, None)
+    watched = (
+        (settings.monitoring.mlflow, settings.monitoring.wandb) if run.writes else (None, None)
+    )
     trackers = held.enter_context(Trackers(*watched, run))
 
     def train_member(member_run: RunDirectory, of_member: Settings, trainer: Trainer) -> None:
@@ -584,10 +593,14 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         if weights_before := member_run.restore(inputs):
             trainer.load_state(weights_before)
             write_models_of_last_epoch(member_run, trainer)
-            log.info("continuing after epoch %d of %d", len(member_run.history), settings.epochs)
-        early_stopping = EarlyStopping(member_run, settings.early_stopping_patience, cluster)
+            log.info(
+                "continuing after epoch %d of %d", len(member_run.history), settings.training.epochs
+            )
+        early_stopping = EarlyStopping(
+            member_run, settings.training.early_stopping_patience, cluster
+        )
         boards = (
-            [TensorBoardLog(member_run, features["val"], settings.batch_size)]
+            [TensorBoardLog(member_run, features["val"], settings.training.batch_size)]
             if member_run.writes
             else []
         )
@@ -595,8 +608,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         cluster.require_same({"the finished epochs (is its disk shared?)": finished})
         earlier.extend(member_run.history)
         if member_run is run:
-            trackers.start(as_json(settings))
-        if finished < settings.epochs and not early_stopping.due():
+            trackers.start(settings.as_json())
+        if finished < settings.training.epochs and not early_stopping.due():
             with training_memory(), read_errors(features.values()):
                 with strategy.scope():
                     mining = prepare_order(
@@ -608,25 +621,25 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     order,
                     global_batch,
                     first_epoch=finished,
-                    epochs=settings.epochs,
-                    augmentations=settings.augment,
+                    epochs=settings.training.epochs,
+                    augmentations=settings.training.augment,
                     supply=supply,
                     share=share_in_training,
                 )
                 validation = evaluation_batches(
-                    features["val"], settings.batch_size, share_in_validation
+                    features["val"], settings.training.batch_size, share_in_validation
                 )
                 if worker.count > 1:
                     batches = for_workers(batches, strategy)
                     validation = for_workers(validation, strategy)
-                total = settings.epochs * len(train)
+                total = settings.training.epochs * len(train)
                 progress = Progress("training", total, finished * len(train), bar=has_bar)
-                profiled = settings.profile and member_run is run and run.writes
+                profiled = settings.monitoring.profile and member_run is run and run.writes
                 profiles = [Profile(run / TENSORBOARD)] if profiled else []
                 callbacks = [
                     TimeStages(member_run, clock, supply),
                     StopOnInterrupt(),
-                    SeedEpoch(of_member.seed),
+                    SeedEpoch(of_member.devices.seed),
                     SayFirstStep(started if member_run is run else None),
                     ShowProgress(progress, len(train), global_batch),
                     *mining,
@@ -642,7 +655,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                     trainer.fit(
                         batches,
                         initial_epoch=finished,
-                        epochs=settings.epochs,
+                        epochs=settings.training.epochs,
                         steps_per_epoch=steps_per_epoch(len(train), global_batch),
                         validation_data=validation,
                         validation_steps=validation_steps,
@@ -657,10 +670,10 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         else:
             for board in boards:
                 board.catch_up(trainer)
-        if len(member_run.history) < settings.epochs:
+        if len(member_run.history) < settings.training.epochs:
             log.info(
                 "stopped early: no lower validation loss for %d epochs",
-                settings.early_stopping_patience,
+                settings.training.early_stopping_patience,
             )
         make_good_best_model(member_run, trainer)
         log.info("best model: epoch %d of %d", member_run.best_epoch(), len(member_run.history))
@@ -668,16 +681,16 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     # Pseudo-labels: a teacher judges the unlabeled clips; what it is sure of is learned from.
     taken: list[PseudoLabels] = []
     labelled = features["train"]
-    for number in range(1, settings.pseudo_rounds + 1 if unlabeled else 1):
-        log.info("teacher %d of %d", number, settings.pseudo_rounds)
+    for number in range(1, settings.training.pseudo_rounds + 1 if unlabeled else 1):
+        log.info("teacher %d of %d", number, settings.training.pseudo_rounds)
         teacher_run = held.enter_context(RunDirectory(run / f"{TEACHER}{number}"))
         train_member(teacher_run, settings, trainer)
         candidates = ClipFeatures(
             everything.stored,
             unlabeled_rows,
             np.zeros(len(unlabeled), int),
-            frames=settings.frames,
-            streams=len(settings.streams),
+            frames=settings.features.frames,
+            streams=len(settings.features.streams),
         )
         if (teacher_run / TAKEN).exists():
             taken.append(read_pseudo_labels(teacher_run / TAKEN))
@@ -692,7 +705,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             len(taken[-1].places),
             len(unlabeled),
             *np.bincount(taken[-1].labels, minlength=2),
-            settings.pseudo_confidence,
+            settings.training.pseudo_confidence,
         )
         factors = with_class_factors(taken[-1].added_to(labelled, candidates))
         inputs["the pseudo-labels"] = taken[-1].fingerprint()
@@ -704,7 +717,12 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     member_runs = [run]
     for number, of_member in enumerate(members(settings), start=1):
         if number > 1:
-            log.info("member %d of %d, seed %d", number, settings.ensemble, of_member.seed)
+            log.info(
+                "member %d of %d, seed %d",
+                number,
+                settings.training.ensemble,
+                of_member.devices.seed,
+            )
             member_run = RunDirectory(run / f"{MEMBER}{number}", worker)
             member_runs.append(held.enter_context(member_run))
             trainer = new_trainer(of_member)
@@ -749,8 +767,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     for member in member_runs:
         for path in member.damaged_checkpoints():
             log.warning("%s is gone or damaged (its checksum differs): do not use it", path)
-    judged = violence_probabilities(best, features["val"], settings.batch_size)
-    point = choose_operating_point(features["val"].labels, judged, settings.threshold_for)
+    judged = violence_probabilities(best, features["val"], settings.training.batch_size)
+    point = choose_operating_point(features["val"].labels, judged, settings.test.threshold_for)
     log.info(
         "temperature %.2f, threshold %.3f for %s, both from the validation clips",
         point.temperature,
@@ -761,16 +779,18 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     # Test: clips that the model has never seen.
     tested = "test" if "test" in features else "val"
     labels, groups = features[tested].labels, groups_of(by_split[tested])
-    raw, attention = violence_and_attention(best, features[tested], settings.batch_size)
+    raw, attention = violence_and_attention(best, features[tested], settings.training.batch_size)
     of_members = [
-        violence_probabilities(model, features[tested], settings.batch_size)
+        violence_probabilities(model, features[tested], settings.training.batch_size)
         for model in (best_models if len(best_models) > 1 else ())
     ]
-    member_figures = [evaluate(labels, member, 0.5, groups, settings.seed) for member in of_members]
+    member_figures = [
+        evaluate(labels, member, 0.5, groups, settings.devices.seed) for member in of_members
+    ]
     probabilities = calibrate(raw, point.temperature)
-    figures = evaluate(labels, probabilities, point.threshold, groups, settings.seed)
-    at_half = evaluate(labels, probabilities, 0.5, groups, settings.seed)
-    uncalibrated = evaluate(labels, raw, 0.5, groups, settings.seed)
+    figures = evaluate(labels, probabilities, point.threshold, groups, settings.devices.seed)
+    at_half = evaluate(labels, probabilities, 0.5, groups, settings.devices.seed)
+    uncalibrated = evaluate(labels, raw, 0.5, groups, settings.devices.seed)
     write_predictions(
         by_split[tested], probabilities, point.threshold, attention, run / PREDICTIONS
     )
@@ -795,23 +815,25 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         )
     if weights == "random":
         log.warning("VGG19 had random weights: these figures say nothing about trained features")
-    write_detector(run, best_name, settings.frames, recipes[:views], weights == "random", point)
+    write_detector(
+        run, best_name, settings.features.frames, recipes[:views], weights == "random", point
+    )
     spent = usage(
         time.perf_counter() - started,
         monitor.energy_kwh,
-        settings.electricity_price,
-        settings.cloud_price,
+        settings.monitoring.electricity_price,
+        settings.monitoring.cloud_price,
         earlier,
     )
     write_results(
         run,
-        epochs=settings.epochs,
+        epochs=settings.training.epochs,
         point=point,
         tested=Tested(tested, figures, at_half, uncalibrated, member_figures),
         clips=CheckedClips(
             counts,
             {item.clip: item.reason for item in bad},
-            settings.on_bad_clip,
+            settings.data.on_bad_clip,
             leaks,
             leaking,
             groups_on_two_sides(clips),
@@ -820,7 +842,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         ),
         training=TrainingData(
             describe_sampling(settings),
-            settings.augment,
+            settings.training.augment,
             factors,
             [{"unlabeled": len(unlabeled), **of_round.as_json()} for of_round in taken],
         ),
@@ -836,7 +858,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     metrics = {f"test_{name}": figures[name] for name in FIGURES}
     best_row = run.history[run.best_epoch() - 1]
     metrics |= {f"best_{name}": best_row[name] for name in ("val_accuracy", "val_loss", "val_auc")}
-    write_hparams(run / TENSORBOARD, as_json(settings), metrics)
+    write_hparams(run / TENSORBOARD, settings.as_json(), metrics)
     trackers.finish(metrics, [run / REPORT, run / RESULTS])
     log.info(
         "%s",

@@ -14,7 +14,6 @@ machine on mean and deviation over the frames, and three LSTMs of plain Keras on
 this replaces.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -44,7 +43,9 @@ from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.extraction import extract_features, on_replicas, stream_recipes
 from violence_detection.models.classifier import build_extractor
 from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
-from violence_detection.settings.schema import HEADS, STREAMS, Settings, parse_settings
+from violence_detection.settings.constants import HEADS, STREAMS
+from violence_detection.settings.parser import parse_settings
+from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import ClipFeatures
 from violence_detection.training.loop import fit, members
 from violence_detection.training.predictions import violence_probabilities
@@ -92,8 +93,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="repetitions (default: 5)")
     own, flags = parser.parse_known_args()
     settings = parse_settings([*flags, "--streams", ",".join(STREAMS)])
-    devices = find_devices(settings.replicas)
-    precision = choose_precision(settings.mixed_precision, devices[0].device_type)
+    devices = find_devices(settings.devices.replicas)
+    precision = choose_precision(settings.devices.mixed_precision, devices[0].device_type)
     clips, features = all_features(settings, precision.computation)
     rows, share = (RECIPE, VIOLENT_SHARE) if own.compare == "recipe" else (heads(), None)
     report = ablate(settings, clips, features, range(own.seeds), precision.policy, rows, share)
@@ -106,25 +107,25 @@ def main() -> None:
 
 def all_features(settings: Settings, dtype: str) -> tuple[list[Clip], ClipFeatures]:
     """Return the clips that can be read and their features in every stream, computed if need be."""
-    clips = find_clips(Path(settings.dataset_path), settings.seed)
-    layer, weights = settings.feature_layer, settings.vgg19_weights
-    strategy = make_strategy(find_devices(settings.replicas), settings.batch_size)
+    clips = find_clips(Path(settings.data.dataset_path), settings.devices.seed)
+    layer, weights = settings.features.feature_layer, settings.features.vgg19_weights
+    strategy = make_strategy(find_devices(settings.devices.replicas), settings.training.batch_size)
 
     make_extractor = partial(build_extractor, layer, weights, dtype)
-    with CacheFolder(Path(settings.cache_dir)) as folder:
+    with CacheFolder(Path(settings.data.cache_dir)) as folder:
         caches = [FeatureCache(folder, recipe) for recipe in stream_recipes(settings)]
         rows, _ = extract_features(
             clips,
             caches,
             lambda: on_replicas(strategy, make_extractor),
             strategy.num_replicas_in_sync,
-            settings.clip_timeout,
+            settings.data.clip_timeout,
         )
     clips = [clip for clip in clips if clip in rows]
     stored = [cache.rows() for cache in caches]
     labels = [clip.label for clip in clips]
     return clips, ClipFeatures(
-        stored, [rows[clip] for clip in clips], labels, frames=settings.frames
+        stored, [rows[clip] for clip in clips], labels, frames=settings.features.frames
     )
 
 
@@ -158,9 +159,9 @@ def ablate(
     changed = settings
     compared: dict[str, Any] | None = None
     for name, change in steps:
-        changed = dataclasses.replace(changed, **change)
+        changed = changed.replace(**change)
         changes_head = "head" in change
-        chosen = streams_of(features, changed.streams)
+        chosen = streams_of(features, changed.features.streams)
 
         def predict(
             train: np.ndarray,
@@ -171,18 +172,20 @@ def ablate(
         ) -> np.ndarray:
             trainers = (
                 fit(member, chosen.of(train), policy)
-                for member in members(dataclasses.replace(changed, seed=seed))
+                for member in members(changed.replace(seed=seed))
             )
             return np.mean(
                 [
-                    violence_probabilities(t.classifier, chosen.of(held_out), changed.batch_size)
+                    violence_probabilities(
+                        t.classifier, chosen.of(held_out), changed.training.batch_size
+                    )
                     for t in trainers
                 ],
                 axis=0,
             )
 
         row = measured(name, clips, seeds, predict, violent_share)
-        row["streams"] = list(changed.streams)
+        row["streams"] = list(changed.features.streams)
         if compared:
             row["gain"] = paired_gain(compared["fold_roc_auc"], row["fold_roc_auc"])
         rows.append(row)
@@ -195,18 +198,18 @@ def ablate(
         "folds": FOLDS,
         "seeds": list(seeds),
         "violent_share_in_training": violent_share,
-        "epochs": settings.epochs,
-        "batch_size": settings.batch_size,
-        "feature_layer": settings.feature_layer,
+        "epochs": settings.training.epochs,
+        "batch_size": settings.training.batch_size,
+        "feature_layer": settings.features.feature_layer,
         "rows": rows,
     }
 
 
 def heads() -> list[tuple[str, dict[str, Any]]]:
     """Return the rows of `--compare heads`: the baseline first, the default last."""
-    streams = Settings.streams
-    names = ("mean", *(head for head in HEADS if head not in ("mean", Settings.head)))
-    rows = [(head, {"streams": streams, "head": head}) for head in (*names, Settings.head)]
+    streams = Settings().features.streams
+    names = ("mean", *(head for head in HEADS if head not in ("mean", Settings().model.head)))
+    rows = [(head, {"streams": streams, "head": head}) for head in (*names, Settings().model.head)]
     return [*rows, (f"+ ensemble of {ENSEMBLE}", {"ensemble": ENSEMBLE})]
 
 
@@ -339,12 +342,12 @@ def three_lstms(features: ClipFeatures, settings: Settings) -> Predict:
         scores = keras.layers.Softmax(axis=1)(keras.layers.Dense(1)(x))
         x = keras.layers.Flatten()(keras.layers.Dot(axes=1)([scores, x]))
         model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
-        model.compile(keras.optimizers.Adam(settings.learning_rate), "binary_crossentropy")
+        model.compile(keras.optimizers.Adam(settings.training.learning_rate), "binary_crossentropy")
         model.fit(
             values[train],
             features.labels[train],
-            batch_size=settings.batch_size,
-            epochs=settings.epochs,
+            batch_size=settings.training.batch_size,
+            epochs=settings.training.epochs,
             verbose=0,
         )
         return model.predict(values[held_out], verbose=0)[:, 0]

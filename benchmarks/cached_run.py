@@ -18,7 +18,8 @@ from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder, file_stamp
 from violence_detection.features.cache.record_file import ROW, as_keys, row_index, write_records
 from violence_detection.models.classifier import feature_size, identify_weights
-from violence_detection.settings.schema import CLASS_NAMES, Settings
+from violence_detection.settings.constants import CLASS_NAMES
+from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import file_checksum
 
 SCRIPT = Path(__file__).parent.parent / "train_rtx5000_dual_optimized.py"
@@ -79,11 +80,11 @@ def measure_memory(folder: Path) -> dict[str, Any]:
 
 def recipe() -> Recipe:
     """Return the features of one stream that the command's defaults ask for, of random weights."""
-    settings = Settings(dataset_path=Path())
-    layer = settings.feature_layer
+    settings = Settings().replace(dataset_path=Path())
+    layer = settings.features.feature_layer
     weights = identify_weights("random", layer)
-    dtype = settings.feature_dtype
-    return Recipe(settings.frames, layer, weights, feature_size(layer), dtype, STREAM)
+    dtype = settings.features.feature_dtype
+    return Recipe(settings.features.frames, layer, weights, feature_size(layer), dtype, STREAM)
 
 
 def cached_dataset(folder: Path, clips: int) -> Path:

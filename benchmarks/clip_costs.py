@@ -33,16 +33,16 @@ def measure_clips(paths: list[Path], layer: str) -> dict[str, Any]:
     from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
     from violence_detection.settings.schema import Settings
 
-    settings = Settings(dataset_path=Path())
+    settings = Settings().replace(dataset_path=Path())
     views: list[np.ndarray] = []
 
     def decode(path: Path) -> None:
-        frames = read_frames(path, settings.frames)
-        views[:] = [stream_images(frames, stream) for stream in settings.streams]
+        frames = read_frames(path, settings.features.frames)
+        views[:] = [stream_images(frames, stream) for stream in settings.features.streams]
 
     decoding = _timed(decode, paths)
     devices = find_devices(None)
-    precision = choose_precision(settings.mixed_precision, devices[0].device_type)
+    precision = choose_precision(settings.devices.mixed_precision, devices[0].device_type)
     network = on_replicas(
         make_strategy(devices[:1], 1), partial(make_extractor, layer, precision.computation)
     )
@@ -57,10 +57,13 @@ def measure_clips(paths: list[Path], layer: str) -> dict[str, Any]:
         "device": devices[0].device_type,
         "dtype": precision.computation,
         "layer": layer,
-        "streams": list(settings.streams),
-        "frames": settings.frames,
+        "streams": list(settings.features.streams),
+        "frames": settings.features.frames,
         "clip_bytes": float(np.mean([path.stat().st_size for path in paths])),
-        "feature_bytes": len(settings.streams) * settings.frames * feature_size(layer) * 2,
+        "feature_bytes": len(settings.features.streams)
+        * settings.features.frames
+        * feature_size(layer)
+        * 2,
         "decoding": decoding,
         "vgg19": _timed(extract, paths),
     }

@@ -194,7 +194,7 @@ def drawn_dataset(folder: Path) -> Path:
     import numpy as np
 
     from violence_detection.clips.demo import draw_clip
-    from violence_detection.settings.schema import CLASS_NAMES
+    from violence_detection.settings.constants import CLASS_NAMES
 
     dataset, drawing = folder / "clips", np.random.default_rng(0)
     for split, count in {"train": 12, "val": 4, "test": 4}.items():

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.timing import Way, side_by_side
 from violence_detection.clips.frames import read_frames, sample_positions
-from violence_detection.settings.schema import FRAME_SIZE
+from violence_detection.settings.constants import FRAME_SIZE
 
 ROUNDS = 3
 

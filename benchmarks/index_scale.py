@@ -32,7 +32,7 @@ from violence_detection.features.cache.record_file import (
     row_index,
     write_records,
 )
-from violence_detection.settings.schema import CLASS_NAMES
+from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.training.order import ClipOrder
 
 CLIPS = 10_000_000

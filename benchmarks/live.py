@@ -78,11 +78,11 @@ def watch_untrained(folder: Path, video: Path, window: float, stride: float) -> 
     from violence_detection.settings.schema import Settings
     from violence_detection.storage.files import file_checksum, write_json
 
-    settings = Settings(dataset_path=folder, vgg19_weights="random")
+    settings = Settings().replace(dataset_path=folder, vgg19_weights="random")
     recipes = stream_recipes(settings)
     values = sum(recipe.features for recipe in recipes)
     folder.mkdir()
-    classifier(settings.frames, values, dropout=0.5, l2=0.0).save(folder / BEST_MODEL)
+    classifier(settings.features.frames, values, dropout=0.5, l2=0.0).save(folder / BEST_MODEL)
     computation = choose_precision(True, find_devices(None)[0].device_type).computation
     write_json(folder / CONFIG, {"settings": {"vgg19_weights": "random"}, "precision": computation})
     write_json(
@@ -90,7 +90,7 @@ def watch_untrained(folder: Path, video: Path, window: float, stride: float) -> 
         {
             "model": BEST_MODEL,
             "model_checksum": file_checksum(folder / BEST_MODEL).hex(),
-            "frames": settings.frames,
+            "frames": settings.features.frames,
             "features": [dataclasses.asdict(recipe) for recipe in recipes],
             "untrained_vgg19": True,
             "temperature": 1.0,

@@ -40,7 +40,7 @@ def measure(
     from violence_detection.features.extraction import extract_features
     from violence_detection.inference.detector import load_detector
     from violence_detection.runs.files import CONFIG, PREDICTIONS
-    from violence_detection.settings.schema import CLASS_NAMES
+    from violence_detection.settings.constants import CLASS_NAMES
     from violence_detection.storage.files import read_json
 
     detector = load_detector(checkpoint_dir, vgg19_weights)

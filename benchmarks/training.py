@@ -98,26 +98,26 @@ def measure_configuration(
     if configuration.mixed_precision and precision.computation == "float32":
         return {"no_device": precision.reason}
     strategy = make_strategy(devices, configuration.batch_size)
-    settings = dataclasses.replace(
-        Settings(dataset_path=folder), batch_size=configuration.batch_size, xla=configuration.xla
+    settings = Settings().replace(
+        dataset_path=folder, batch_size=configuration.batch_size, xla=configuration.xla
     )
     clips = stored_clips(folder)
-    order = ClipOrder(clips.labels, settings.seed)
-    steps = steps_per_epoch(CLIPS, settings.batch_size)
+    order = ClipOrder(clips.labels, settings.devices.seed)
+    steps = steps_per_epoch(CLIPS, settings.training.batch_size)
     with strategy.scope():
-        sample = sample_features(clips, settings.batch_size, settings.seed, 128)
+        sample = sample_features(clips, settings.training.batch_size, settings.devices.seed, 128)
         trainer = make_trainer(settings, sample, steps, policy=precision.policy)
 
     def ours() -> float:
         # Three epochs of batches: those after the timed one are read ahead in it.
-        batches = training_batches(clips, order, settings.batch_size, 0, 3)
+        batches = training_batches(clips, order, settings.training.batch_size, 0, 3)
         return seconds_of_second_epoch(trainer, batches, steps)
 
     ours()  # traced before the clock starts
     memory = peak_memory(devices[0])
     pieces = (
-        measure_pieces(trainer, clips, settings.batch_size)
-        if len(devices) == 1 and not settings.xla
+        measure_pieces(trainer, clips, settings.training.batch_size)
+        if len(devices) == 1 and not settings.devices.xla
         else None
     )
     plain_model, plain_batches = make_plain(settings, clips)
@@ -139,7 +139,7 @@ def measure_configuration(
     if devices[0].device_type == "GPU":
         products *= len(devices)  # replicas of a CPU share its cores
     limit = products / matrix_product_operations(trainer.classifier)
-    milliseconds_of_products = 1000 * settings.batch_size / limit
+    milliseconds_of_products = 1000 * settings.training.batch_size / limit
     return {
         "dtype": precision.computation,
         "replicas": len(devices),
@@ -151,7 +151,7 @@ def measure_configuration(
         "limit_clips_per_second": limit,
         "ours_over_plain": rates.ratio("ours", "plain"),
         "ours_over_limit": rates.median("ours") / limit,
-        "milliseconds_of_a_step": 1000 * settings.batch_size / rates.median("ours"),
+        "milliseconds_of_a_step": 1000 * settings.training.batch_size / rates.median("ours"),
         "milliseconds_of_its_products": milliseconds_of_products,
         "milliseconds_of_pieces_alone": pieces,
         # Beside its products, a step has to pass over the features and the weights.
@@ -207,24 +207,24 @@ def make_plain(settings: Settings, clips: ClipFeatures) -> tuple[keras.Model, tf
     classifier = build_classifier(
         FRAMES,
         FEATURES,
-        dropout=settings.dropout,
-        l2=settings.l2,
-        head=settings.head,
-        projection=settings.projection,
-        units=settings.units,
+        dropout=settings.loss.dropout,
+        l2=settings.loss.l2,
+        head=settings.model.head,
+        projection=settings.model.projection,
+        units=settings.model.units,
     )
     standardize_on(classifier, tf.data.Dataset.from_tensors(features[:128]))
     model = as_plain_keras(classifier)
     loss = make_loss(settings)
     loss.reduction = "sum_over_batch_size"
     model.compile(
-        keras.optimizers.Adam(settings.learning_rate, clipnorm=settings.clipnorm),
+        keras.optimizers.Adam(settings.training.learning_rate, clipnorm=settings.training.clipnorm),
         loss,
         metrics=["accuracy", keras.metrics.AUC()],
     )
     whole = features, clips.labels.astype(np.float32)[:, None]
     batches = tf.data.Dataset.from_tensor_slices(whole).shuffle(len(clips))
-    return model, batches.batch(settings.batch_size).prefetch(tf.data.AUTOTUNE)
+    return model, batches.batch(settings.training.batch_size).prefetch(tf.data.AUTOTUNE)
 
 
 def measure_pieces(trainer: Trainer, clips: ClipFeatures, batch_size: int) -> dict[str, float]:

@@ -10,7 +10,6 @@ machine that has other work.
 """
 
 import contextlib
-import dataclasses
 import os
 import sys
 import tempfile
@@ -96,7 +95,7 @@ def measure(folder: Path, rounds: int, epochs: int, replicas: int | None) -> dic
 
     devices = find_devices(replicas)
     precision = choose_precision(True, devices[0].device_type)
-    settings = dataclasses.replace(Settings(dataset_path=folder), epochs=epochs)
+    settings = Settings().replace(dataset_path=folder, epochs=epochs)
     stored = stored_clips(folder)
 
     def repeated(clips: int) -> ClipFeatures:
@@ -105,11 +104,13 @@ def measure(folder: Path, rounds: int, epochs: int, replicas: int | None) -> dic
 
     train, validation = repeated(CLIPS), repeated(VALIDATION_CLIPS)
     order = make_order(settings, train)
-    steps = steps_per_epoch(CLIPS, settings.batch_size)
-    validation_steps = steps_per_epoch(VALIDATION_CLIPS, settings.batch_size)
-    strategy = make_strategy(devices, settings.batch_size)
+    steps = steps_per_epoch(CLIPS, settings.training.batch_size)
+    validation_steps = steps_per_epoch(VALIDATION_CLIPS, settings.training.batch_size)
+    strategy = make_strategy(devices, settings.training.batch_size)
     with strategy.scope():
-        sample = sample_features(train, settings.batch_size, settings.seed, STANDARDIZE_ON)
+        sample = sample_features(
+            train, settings.training.batch_size, settings.devices.seed, STANDARDIZE_ON
+        )
         trainer = make_trainer(settings, sample, steps, validation_steps, precision.policy)
 
     own: dict[str, list[float]] = {"training thread": [], "drawing thread": []}
@@ -147,21 +148,23 @@ def measure(folder: Path, rounds: int, epochs: int, replicas: int | None) -> dic
                 progress = Progress("training", epochs * CLIPS, bar=True)
                 callbacks = [
                     TimeStages(run, StageClock(), supply),
-                    ShowProgress(progress, CLIPS, settings.batch_size),
+                    ShowProgress(progress, CLIPS, settings.training.batch_size),
                 ]
             callbacks.append(FinishEpoch(run, {}, CLIPS, monitor))
             if watched:
-                board = TensorBoardLog(run, validation, settings.batch_size)
+                board = TensorBoardLog(run, validation, settings.training.batch_size)
                 callbacks.append(board)
                 setattr(board, "_drawn", timed(board._drawn, "drawing thread"))  # noqa: B010
                 for watcher in (*callbacks[:2], board):
                     for name in ("on_epoch_begin", "on_train_batch_end", "on_epoch_end"):
                         setattr(watcher, name, timed(getattr(watcher, name), "training thread"))
             trainer.fit(
-                training_batches(train, order, settings.batch_size, 0, epochs, supply=supply),
+                training_batches(
+                    train, order, settings.training.batch_size, 0, epochs, supply=supply
+                ),
                 epochs=epochs,
                 steps_per_epoch=steps,
-                validation_data=evaluation_batches(validation, settings.batch_size),
+                validation_data=evaluation_batches(validation, settings.training.batch_size),
                 validation_steps=validation_steps,
                 callbacks=[*callbacks, clock],
                 shuffle=False,

@@ -122,19 +122,19 @@ def time_steps(task: Task) -> dict[str, Any]:
     from violence_detection.training.order import ClipOrder
     from violence_detection.training.trainer import STEPS_PER_EXECUTION, make_trainer
 
-    settings = Settings(dataset_path=Path(task.folder))
+    settings = Settings().replace(dataset_path=Path(task.folder))
     worker = find_worker("tf-config")
     with Cluster(worker) as cluster:
         devices = find_devices(None, worker.count)
         strategy = make_strategy(devices, task.batch_sizes[0], cluster)
-        precision = choose_precision(settings.mixed_precision, devices[0].device_type)
+        precision = choose_precision(settings.devices.mixed_precision, devices[0].device_type)
         # One file stands for all streams: a step reads as many bytes, and no fewer are drawn.
         one = stored_clips(Path(task.folder), task.clips, feature_size(task.layer))
-        streams = len(settings.streams)
+        streams = len(settings.features.streams)
         rows = np.repeat(one.rows, streams, axis=1)
         clips = ClipFeatures(one.stored * streams, rows, one.labels)
         with strategy.scope():
-            sample = sample_features(clips, 32, settings.seed, 64)
+            sample = sample_features(clips, 32, settings.devices.seed, 64)
             trainer = make_trainer(settings, sample, STEPS_PER_EXECUTION, policy=precision.policy)
         trainer.make_train_function()
 
@@ -158,7 +158,7 @@ def time_steps(task: Task) -> dict[str, Any]:
         steps = {}
         for size in task.batch_sizes:
             share = Share(worker, len(devices)) if worker.count > 1 else None
-            order = ClipOrder(clips.labels, settings.seed)
+            order = ClipOrder(clips.labels, settings.devices.seed)
             batches = training_batches(clips, order, size, 0, EPOCHS, share=share)
             endless = iter(for_workers(batches, strategy))
             steps[str(size)] = timed(partial(make_steps, endless), f"steps of {size}")

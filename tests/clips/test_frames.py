@@ -11,7 +11,7 @@ from violence_detection.clips.frames import (
     read_timed_frames,
     sample_positions,
 )
-from violence_detection.settings.schema import FRAME_SIZE
+from violence_detection.settings.constants import FRAME_SIZE
 
 
 def write_video(path: Path, frames: int, size: tuple[int, int] = (64, 48)) -> Path:

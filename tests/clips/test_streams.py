@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from violence_detection.clips.streams import FLOW_SCALE, stream_images
-from violence_detection.settings.schema import STREAMS
+from violence_detection.settings.constants import STREAMS
 
 SIDE = 224
 INNER = slice(40, -40)  # away from what a pan uncovers

@@ -14,7 +14,7 @@ from violence_detection.evaluation.comparison import (
     setting_differences,
 )
 from violence_detection.evaluation.metrics import evaluate
-from violence_detection.settings.schema import Settings, as_json
+from violence_detection.settings.schema import Settings
 
 
 def run_that_is(
@@ -183,9 +183,10 @@ def test_a_comparison_can_be_written() -> None:
 
 
 def test_settings_that_differ_in_the_order_of_the_settings() -> None:
-    first = Settings(Path("clips"), checkpoint_dir=Path("a"), cache_dir=Path("b"), quiet=True)
-    second = dataclasses.replace(
-        first,
+    first = Settings().replace(
+        dataset_path=Path("clips"), checkpoint_dir=Path("a"), cache_dir=Path("b"), quiet=True
+    )
+    second = first.replace(
         checkpoint_dir=Path("c"),
         cache_dir=Path("d"),
         quiet=False,
@@ -193,7 +194,7 @@ def test_settings_that_differ_in_the_order_of_the_settings() -> None:
         streams=("rgb",),
         threshold_for="f1",
     )
-    runs = [as_json(first), as_json(second), as_json(first)]
+    runs = [first.as_json(), second.as_json(), first.as_json()]
     runs = json.loads(json.dumps([dict(reversed(run.items())) for run in runs]))
     found = setting_differences(runs)
     assert list(found.items()) == [

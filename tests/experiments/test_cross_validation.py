@@ -19,7 +19,8 @@ from violence_detection.experiments.cross_validation import (
     write_summary,
 )
 from violence_detection.features.cache.feature_cache import FeatureRows
-from violence_detection.settings.schema import Settings, parse_settings
+from violence_detection.settings.parser import parse_settings
+from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import ClipFeatures
 
 

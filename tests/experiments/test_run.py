@@ -77,7 +77,7 @@ def test_grid_that_was_interrupted_goes_on(
     tried: list[str] = []
 
     def interrupted(settings: Settings, *others: Any) -> tuple[np.ndarray, np.ndarray]:
-        tried.append(settings.head)
+        tried.append(settings.model.head)
         if len(tried) == 2:
             signal.raise_signal(signal.SIGINT)
         return cross_validate(settings, *others)

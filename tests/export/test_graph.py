@@ -13,7 +13,7 @@ from violence_detection.models.classifier import (
     vgg19,
     with_attention,
 )
-from violence_detection.settings.schema import HEADS
+from violence_detection.settings.constants import HEADS
 
 FRAMES, VALUES = 4, 32
 KINDS = (*HEADS, "ensemble")

@@ -23,7 +23,7 @@ from violence_detection.features.cache.record_file import (
 from violence_detection.features.extraction import stored_recipes
 from violence_detection.features.shares import share_number
 from violence_detection.runtime.worker import Worker
-from violence_detection.settings.schema import parse_settings
+from violence_detection.settings.parser import parse_settings
 from violence_detection.storage.files import file_checksum
 
 Features = list[dict[str, bytes]]  # for each recipe, of each clip by its name

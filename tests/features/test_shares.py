@@ -6,7 +6,8 @@ from violence_detection.clips.dataset import Clip
 from violence_detection.errors import UserError
 from violence_detection.features.shares import find_share, share_of
 from violence_detection.runtime.worker import Worker
-from violence_detection.settings.schema import Settings, parse_settings
+from violence_detection.settings.parser import parse_settings
+from violence_detection.settings.schema import Settings
 
 
 def clip(name: str) -> Clip:

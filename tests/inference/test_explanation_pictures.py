@@ -11,7 +11,7 @@ from violence_detection.commands.predict import main
 from violence_detection.inference.detector import Detector, PredictedClip, load_detector
 from violence_detection.inference.explanation_pictures import ExplanationWriter, GradCam, overlay
 from violence_detection.models.classifier import STANDARDIZING, classifier
-from violence_detection.settings.schema import FRAME_SIZE
+from violence_detection.settings.constants import FRAME_SIZE
 
 TIMEOUT = 60.0  # seconds
 

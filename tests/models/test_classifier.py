@@ -21,7 +21,7 @@ from violence_detection.models.classifier import (
     vgg19,
     with_attention,
 )
-from violence_detection.settings.schema import HEADS, VGG19_LAYERS
+from violence_detection.settings.constants import HEADS, VGG19_LAYERS
 from violence_detection.training.trainer import standardize_on
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from tests.conftest import ROOT
 from violence_detection.runtime.worker import Worker, find_worker
-from violence_detection.settings.schema import make_parser
+from violence_detection.settings.parser import make_parser
 
 KUBERNETES = ROOT / "examples" / "kubernetes.yaml"
 SLURM = ROOT / "examples" / "slurm.sbatch"
@@ -157,11 +157,11 @@ def test_job_runs_a_command_that_exists_on_volumes_that_are_mounted(
     assert (ROOT / container["command"][1]).is_file()
     settings = make_parser().parse_args(container["args"])
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    for path in (settings.dataset_path, settings.cache_dir, settings.checkpoint_dir):
+    for path in (settings.data.dataset_path, settings.data.cache_dir, settings.data.checkpoint_dir):
         assert any(path.is_relative_to(mount) for mount in mounts)
     assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
     assert (
-        settings.batch_size
+        settings.training.batch_size
         % (workers["replicas"] * container["resources"]["limits"]["nvidia.com/gpu"])
         == 0
     )
@@ -174,7 +174,7 @@ def test_job_runs_a_command_that_exists_on_volumes_that_are_mounted(
     task = {"type": "worker", "index": 1}
     config = {"cluster": {"worker": addresses}, "task": task, "environment": "cloud"}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
-    assert find_worker(settings.cluster) == Worker(1, 2)
+    assert find_worker(settings.devices.cluster) == Worker(1, 2)
 
 
 # Of sbatch's options (man sbatch), those that the example uses, and what their values look like.
@@ -231,6 +231,6 @@ def test_batch_script_starts_a_command_that_exists(tmp_path: Path) -> None:
     (script,) = [place for place, word in enumerate(words) if word.endswith(".py")]
     assert (ROOT / words[script]).is_file()
     settings = make_parser().parse_args(words[script + 1 :])
-    assert settings.cluster == "slurm"
-    assert settings.dataset_path == Path("/data/a folder")
+    assert settings.devices.cluster == "slurm"
+    assert settings.data.dataset_path == Path("/data/a folder")
     assert "--ntasks-per-node=1" in words and "--kill-on-bad-exit=1" in words

@@ -19,7 +19,8 @@ from violence_detection.evaluation.metrics import evaluate, groups_of
 from violence_detection.reporting.page import name_parts, read_run, write_report
 from violence_detection.runs.results import write_predictions
 from violence_detection.runs.usage import usage
-from violence_detection.settings.schema import CLASS_NAMES, Settings, as_json
+from violence_detection.settings.constants import CLASS_NAMES
+from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import read_json, write_csv, write_json
 
 FRAMES = 4
@@ -43,7 +44,7 @@ def write_run(
     most attention.
     """
     folder.mkdir(parents=True)
-    given = Settings(dataset_path=dataset, checkpoint_dir=folder, frames=frames)
+    given = Settings().replace(dataset_path=dataset, checkpoint_dir=folder, frames=frames)
     clips = find_clips(dataset, given.seed)
     write_splits(clips, folder / "splits.csv")
     tested = [clip for clip in clips if clip.split == split]
@@ -70,7 +71,7 @@ def write_run(
     write_json(
         folder / "training_config.json",
         {
-            "settings": as_json(given) | (settings or {}),
+            "settings": given.as_json() | (settings or {}),
             "bad_clips": {},
             "devices": ["/device:CPU:0 (some processor)"],
             "precision": "bfloat16",

@@ -1,6 +1,5 @@
 """What a real TensorBoard, asked over HTTP, has of a run; and that no epoch is lost or doubled."""
 
-import dataclasses
 import json
 import os
 import re
@@ -45,7 +44,7 @@ from violence_detection.training.order import ClipOrder
 from violence_detection.training.trainer import Trainer, make_trainer
 
 EPOCHS = 6
-SETTINGS = Settings(
+SETTINGS = Settings().replace(
     dataset_path=Path("/clips/street"),
     epochs=EPOCHS,
     warmup_epochs=1,
@@ -172,7 +171,7 @@ def test_tensorboard_shows_two_runs_and_compares_them(clips: ClipFeatures, tmp_p
     train(killed, clips)
 
     write_hparams(runs["whole"] / "tensorboard", vars(SETTINGS), {"test/accuracy": 0.1})
-    other = dataclasses.replace(SETTINGS, streams=("rgb",), focal_alpha=0.6)
+    other = SETTINGS.replace(streams=("rgb",), focal_alpha=0.6)
     for run, settings, accuracy in ((runs["whole"], SETTINGS, 0.75), (killed, other, 0.5)):
         figures = {"test/accuracy": accuracy, "test/f1": accuracy / 2, "test/roc_auc": None}
         write_hparams(run / "tensorboard", vars(settings), figures)

@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 from tests.object_store import CUT, ObjectStore, fail_first
 from violence_detection.clips.dataset import find_clips
 from violence_detection.errors import RunError, UserError
-from violence_detection.settings.schema import parse_settings
+from violence_detection.settings.parser import parse_settings
 from violence_detection.storage.object_store import announced, clips_folder, local_copy
 
 URL = "s3://clips/dataset"
@@ -191,7 +191,10 @@ def test_urls_that_are_refused_are_not_repeated(
 
 def test_urls_are_kept_as_they_are() -> None:
     settings = parse_settings(["--dataset-path", "s3://b/c/", "--cache-dir", "hdfs://me@host:9/c"])
-    assert (settings.dataset_path, settings.cache_dir) == ("s3://b/c", "hdfs://me@host:9/c")
+    assert (settings.data.dataset_path, settings.data.cache_dir) == (
+        "s3://b/c",
+        "hdfs://me@host:9/c",
+    )
     with pytest.raises(SystemExit):
         parse_settings(["--dataset-path", "clips", "--checkpoint-dir", "s3://b/c"])
 

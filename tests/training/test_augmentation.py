@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from violence_detection.clips.frames import even_positions
-from violence_detection.settings.schema import AUGMENTATIONS
+from violence_detection.settings.constants import AUGMENTATIONS
 from violence_detection.training.augmentation import augment
 
 IN_TIME = ("jitter", "speed", "drop", "reverse")

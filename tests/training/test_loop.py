@@ -13,7 +13,8 @@ from train_rtx5000_dual_optimized import main
 from violence_detection.features.cache.feature_cache import FeatureRows
 from violence_detection.models.classifier import average_of, with_attention
 from violence_detection.runs.directory import RunDirectory
-from violence_detection.settings.schema import Settings, parse_settings
+from violence_detection.settings.parser import parse_settings
+from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import ClipFeatures
 from violence_detection.training.callbacks import write_models_of_last_epoch
 from violence_detection.training.loop import clip_losses, fit

@@ -1,4 +1,3 @@
-import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +34,7 @@ from violence_detection.training.trainer import (
 
 Store = Callable[[np.ndarray], FeatureRows]
 
-PLAIN = Settings(
+PLAIN = Settings().replace(
     dataset_path=Path("/"),
     epochs=3,
     warmup_epochs=1,
@@ -101,7 +100,7 @@ COUNTS = (22, 78)
     ],
 )
 def test_factor_of_each_class(changes: dict, nonviolent: float, violent: float) -> None:
-    factors = class_factors(COUNTS, dataclasses.replace(PLAIN, **changes))
+    factors = class_factors(COUNTS, PLAIN.replace(**changes))
     assert factors == pytest.approx((nonviolent, violent))
 
 
@@ -109,14 +108,14 @@ def test_focal_loss_is_the_formula() -> None:
     probabilities = np.array([[0.9], [0.6], [0.3], [0.2]], np.float32)
     labels = np.array([[1.0], [1.0], [0.0], [0.0]], np.float32)
     p_t = np.where(labels == 1, probabilities, 1 - probabilities)[:, 0]
-    settings = dataclasses.replace(PLAIN, label_smoothing=0.0, focal_gamma=3.0)
+    settings = PLAIN.replace(label_smoothing=0.0, focal_gamma=3.0)
     np.testing.assert_allclose(
         make_loss(settings)(labels, probabilities), -((1 - p_t) ** 3) * np.log(p_t), rtol=1e-4
     )
 
 
 def test_label_smoothing_asks_for_95_percent() -> None:
-    settings = dataclasses.replace(PLAIN, use_focal_loss=False, label_smoothing=0.1)
+    settings = PLAIN.replace(use_focal_loss=False, label_smoothing=0.1)
     steps = np.linspace(0.01, 0.99, 99, dtype=np.float32)[:, None]
     losses = make_loss(settings)(np.ones_like(steps), steps)
     assert steps[np.argmin(losses), 0] == pytest.approx(0.95, abs=0.005)
@@ -140,21 +139,23 @@ def trained(
     rows = stored_features(features)
     data = ClipFeatures([rows], range(clips), labels, class_factors=(1.5, 0.7))
     validation = data.of(slice(9))
-    keras.utils.set_random_seed(settings.seed)
-    batch = settings.batch_size * settings.gradient_accumulation
+    keras.utils.set_random_seed(settings.devices.seed)
+    batch = settings.training.batch_size * settings.training.gradient_accumulation
     steps = steps_per_epoch(clips, batch)
-    strategy = make_strategy(find_devices(replicas), settings.batch_size)
+    strategy = make_strategy(find_devices(replicas), settings.training.batch_size)
     with strategy.scope():
         sample = sample_features(data, 8, seed=0, limit=1000)
-        validation_steps = steps_per_epoch(len(validation), settings.batch_size)
+        validation_steps = steps_per_epoch(len(validation), settings.training.batch_size)
         trainer = make_trainer(settings, sample, steps, validation_steps, policy)
         prepare(trainer)
     with read_errors([data, validation]):
         history = trainer.fit(
-            training_batches(data, ClipOrder(labels, settings.seed), batch, 0, settings.epochs),
+            training_batches(
+                data, ClipOrder(labels, settings.devices.seed), batch, 0, settings.training.epochs
+            ),
             steps_per_epoch=steps,
-            epochs=settings.epochs,
-            validation_data=evaluation_batches(validation, settings.batch_size),
+            epochs=settings.training.epochs,
+            validation_data=evaluation_batches(validation, settings.training.batch_size),
             validation_steps=validation_steps,
             shuffle=False,
             verbose=0,
@@ -209,18 +210,18 @@ def test_optimizer_is_adam() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_two_replicas_train_as_one(accumulation: int, stored_features: Store) -> None:
-    settings = dataclasses.replace(PLAIN, gradient_accumulation=accumulation)
+    settings = PLAIN.replace(gradient_accumulation=accumulation)
     _, _, one = trained(settings, stored_features)
     for xla in (False, True):
-        _, _, two = trained(dataclasses.replace(settings, xla=xla), stored_features, replicas=2)
+        _, _, two = trained(settings.replace(xla=xla), stored_features, replicas=2)
         for name, values in one.items():
             np.testing.assert_allclose(two[name], values, rtol=2e-4, err_msg=f"{name}, {xla=}")
 
 
 def test_accumulated_batches_are_one_large_batch(stored_features: Store) -> None:
-    small = dataclasses.replace(PLAIN, batch_size=4, gradient_accumulation=2)
+    small = PLAIN.replace(batch_size=4, gradient_accumulation=2)
     _, _, parts = trained(small, stored_features)
-    _, _, whole = trained(dataclasses.replace(PLAIN, batch_size=8), stored_features)
+    _, _, whole = trained(PLAIN.replace(batch_size=8), stored_features)
     np.testing.assert_allclose(parts["loss"], whole["loss"], rtol=1e-4)
 
 
@@ -244,7 +245,7 @@ def test_steps_at_once_are_those_one_by_one(replicas: int, stored_features: Stor
     def at_once(steps: int) -> Callable[[Trainer], None]:
         return lambda trainer: setattr(trainer, "steps_per_execution", steps)
 
-    settings = dataclasses.replace(PLAIN, batch_size=2)
+    settings = PLAIN.replace(batch_size=2)
     one, _, expected = trained(settings, stored_features, prepare=at_once(1))
     four, _, history = trained(settings, stored_features, replicas, prepare=at_once(4))
     for trainer in (one, four):
@@ -267,7 +268,7 @@ def test_loss_scale_comes_down_after_an_overflow(replicas: int, stored_features:
     def overflow(trainer: Trainer) -> None:
         trainer.optimizer.dynamic_scale.assign(2.0**22)
 
-    settings = dataclasses.replace(PLAIN, epochs=8)
+    settings = PLAIN.replace(epochs=8)
     trainer, _, history = trained(
         settings, stored_features, replicas, policy="mixed_float16", prepare=overflow
     )

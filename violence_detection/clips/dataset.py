@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 
 from violence_detection.errors import UserError
-from violence_detection.settings.schema import CLASS_NAMES, SPLIT_SHARES, SPLITS, UNLABELED
+from violence_detection.settings.constants import CLASS_NAMES, SPLIT_SHARES, SPLITS, UNLABELED
 from violence_detection.storage.files import write_csv
 from violence_detection.storage.object_store import AnyPath, RemotePath
 

@@ -29,7 +29,7 @@ from violence_detection.clips.frames import Times, UnreadableClip, read_timed_fr
 from violence_detection.clips.streams import stream_images
 from violence_detection.clips.video import open_video, video_info
 from violence_detection.runtime.interrupts import raise_if_interrupted
-from violence_detection.settings.schema import FRAME_SIZE
+from violence_detection.settings.constants import FRAME_SIZE
 from violence_detection.storage.files import file_checksum
 
 MEMORY_LIMIT = 1.6 * 2**30  # bytes that decoding a clip may take, beside the program itself

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from violence_detection.errors import RunError, UserError
-from violence_detection.settings.schema import CLASS_NAMES
+from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.locks import locked
 
 CLIPS_PER_CLASS = {"train": 90, "val": 20, "test": 20}

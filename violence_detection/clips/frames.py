@@ -11,7 +11,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 import cv2
 import numpy as np
 
-from violence_detection.settings.schema import FRAME_SIZE
+from violence_detection.settings.constants import FRAME_SIZE
 
 Times = tuple[float, ...] | None  # of frames, in seconds from the start; None: not known
 

@@ -16,7 +16,7 @@ import numpy as np
 from violence_detection.clips.frames import UnreadableClip
 from violence_detection.clips.streams import stream_images
 from violence_detection.errors import UserError
-from violence_detection.settings.schema import FRAME_SIZE
+from violence_detection.settings.constants import FRAME_SIZE
 
 RATES = (1.0, 240.0)  # frames a second; what a file tells beyond that is not believed
 USUAL_PERIOD = 1 / 25  # seconds from frame to frame, where neither times nor rate are known

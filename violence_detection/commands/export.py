@@ -20,7 +20,9 @@ from violence_detection.errors import RunError, UserError
 from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.runtime.interrupts import run_or_explain
 from violence_detection.runtime.tensorflow_log import quiet_tensorflow
-from violence_detection.settings.schema import FlagParser, Settings, finite, folder_or_url
+from violence_detection.settings.parser import FlagParser
+from violence_detection.settings.schema import Settings
+from violence_detection.settings.values import finite, folder_or_url
 
 if TYPE_CHECKING:
     import keras
@@ -355,14 +357,14 @@ def find_data(flags: argparse.Namespace, detector: "Detector", held: contextlib.
 
     config = read_json(detector.checkpoint_dir / CONFIG)
     settings = config["settings"]
-    spool_dir = flags.spool_dir or Path(settings.get("spool_dir", Settings.spool_dir))
+    spool_dir = flags.spool_dir or Path(settings.get("spool_dir", Settings().data.spool_dir))
     cache_dir = flags.cache_dir or folder_or_url(settings["cache_dir"])
     cache = held.enter_context(LocalCache(cache_dir, spool_dir, write=False))
     dataset_path = held.enter_context(
         clips_folder(
             flags.dataset_path or folder_or_url(settings["dataset_path"]),
             spool_dir,
-            settings.get("spool_size", Settings.spool_size),
+            settings.get("spool_size", Settings().data.spool_size),
         )
     )
     sources = Sources(cache.path, dataset_path, flags.clip_timeout)

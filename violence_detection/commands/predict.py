@@ -23,7 +23,9 @@ from violence_detection.errors import UserError
 from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.runtime.interrupts import Interrupted, run_or_explain
 from violence_detection.runtime.tensorflow_log import quiet_tensorflow
-from violence_detection.settings.schema import FlagParser, Settings, finite
+from violence_detection.settings.parser import FlagParser
+from violence_detection.settings.schema import Settings
+from violence_detection.settings.values import finite
 
 if TYPE_CHECKING:
     from violence_detection.inference.detector import Detector, PredictedClip, Prediction
@@ -71,10 +73,10 @@ def make_parser() -> FlagParser:
     parser.add_argument(
         "--spool-dir",
         type=Path,
-        default=Settings.spool_dir,
+        default=Settings().data.spool_dir,
         metavar="DIR",
         help="where clips from a URL are while they are decoded, "
-        f"{Settings.spool_size:g} GB at most (default: {Settings.spool_dir})",
+        f"{Settings().data.spool_size:g} GB at most (default: {Settings().data.spool_dir})",
     )
     parser.add_argument(
         "--vgg19-weights",
@@ -289,7 +291,7 @@ def find_all(
     Args:
         held: lets go of the spool that those are read from.
     """
-    from violence_detection.settings.schema import folder_or_url
+    from violence_detection.settings.values import folder_or_url
 
     if not any("://" in name for name in names):
         return find_files(names)
@@ -306,7 +308,9 @@ def find_all(
             url = folder_or_url(name.rpartition("/")[0] if is_file else name)
         except argparse.ArgumentTypeError as error:
             raise UserError(str(error)) from error
-        folder = held.enter_context(clips_folder(url, spool_dir, Settings.spool_size, flag="clips"))
+        folder = held.enter_context(
+            clips_folder(url, spool_dir, Settings().data.spool_size, flag="clips")
+        )
         below = [folder / name.rpartition("/")[2]] if is_file else video_files(folder)
         if not below:
             raise UserError(

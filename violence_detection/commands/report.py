@@ -9,7 +9,7 @@ from pathlib import Path
 
 from violence_detection.errors import UserError
 from violence_detection.runtime.interrupts import run_or_explain
-from violence_detection.settings.schema import FlagParser
+from violence_detection.settings.parser import FlagParser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

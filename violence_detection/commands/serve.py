@@ -23,7 +23,8 @@ from violence_detection.errors import UserError
 from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.runtime.interrupts import run_or_explain
 from violence_detection.runtime.tensorflow_log import quiet_tensorflow
-from violence_detection.settings.schema import FlagParser, finite
+from violence_detection.settings.parser import FlagParser
+from violence_detection.settings.values import finite
 
 if TYPE_CHECKING:
     from violence_detection.serving.service import Service

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
-from violence_detection.settings.schema import parse_threshold_goal
+from violence_detection.settings.values import parse_threshold_goal
 
 TEMPERATURES = (0.05, 20.0)  # without a bound, a split without mistakes would get 0
 

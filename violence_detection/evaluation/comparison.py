@@ -1,6 +1,5 @@
 """Whether two runs differ by more than chance, on the test clips that both have."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,8 @@ from scipy import stats
 
 from violence_detection.errors import UserError
 from violence_detection.evaluation.intervals import FEWEST_GROUPS, Interval, mean_interval
-from violence_detection.settings.schema import CLASS_NAMES, FREE_TO_CHANGE, Settings
+from violence_detection.settings.constants import CLASS_NAMES
+from violence_detection.settings.schema import CHANGES_ON_RESUME, FIELDS
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,8 @@ def setting_differences(settings: Sequence[Mapping[str, Any]]) -> dict[str, list
         A list of values by name, in the order of `Settings`; settings of earlier versions come
         last. None also stands where a run has no such setting.
     """
-    known = [item.name for item in dataclasses.fields(Settings)]
-    names = dict.fromkeys([*known, *(name for run in settings for name in run)])
-    left_out = {*FREE_TO_CHANGE} - {"threshold_for"}
+    names = dict.fromkeys([*FIELDS, *(name for run in settings for name in run)])
+    left_out = {*CHANGES_ON_RESUME} - {"threshold_for"}
     values = {name: [run.get(name) for run in settings] for name in names if name not in left_out}
     return {
         name: of_runs

@@ -7,7 +7,7 @@ import numpy as np
 
 from violence_detection.clips.dataset import Clip
 from violence_detection.evaluation.intervals import bootstrap_intervals
-from violence_detection.settings.schema import CLASS_NAMES
+from violence_detection.settings.constants import CLASS_NAMES
 
 CALIBRATION_BINS = 10
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc")

@@ -18,7 +18,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from violence_detection.clips.dataset import Clip
 from violence_detection.errors import UserError
 from violence_detection.evaluation.metrics import FIGURES, evaluate, format_figure, groups_of
-from violence_detection.settings.schema import CLASS_NAMES, Settings
+from violence_detection.settings.constants import CLASS_NAMES
+from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import replace_file, write_csv, write_json
 from violence_detection.training.batches import ClipFeatures
 from violence_detection.training.loop import fit, members
@@ -93,14 +94,14 @@ def cross_validate(
     probabilities = np.zeros(len(clips), np.float32)
     fold_of = np.zeros(len(clips), np.int64)
     for fold, (train, held_out) in enumerate(
-        folds(clips, count, settings.seed, features.rows[:, 0])
+        folds(clips, count, settings.devices.seed, features.rows[:, 0])
     ):
         for member in members(settings):
             trainer = fit(member, features.of(train), policy)
             probabilities[held_out] += violence_probabilities(
-                trainer.classifier, features.of(held_out), settings.batch_size
+                trainer.classifier, features.of(held_out), settings.training.batch_size
             )
-        probabilities[held_out] /= settings.ensemble
+        probabilities[held_out] /= settings.training.ensemble
         fold_of[held_out] = fold
         if after_fold:
             after_fold(fold, held_out, probabilities[held_out])

@@ -4,7 +4,6 @@ None of them looks at the test split to choose by; only a plain cross-validation
 nothing, uses all clips.
 """
 
-import dataclasses
 import json
 import logging
 import math
@@ -28,24 +27,13 @@ from violence_detection.experiments.cross_validation import (
     summarize,
     write_summary,
 )
-from violence_detection.experiments.search import (
-    Score,
-    plot_range_test,
-    propose_rate,
-    range_test,
-    read_grid,
-    trials_table,
-    tune,
-    write_config,
-)
+from violence_detection.experiments.grid import read_grid
+from violence_detection.experiments.range_test import plot_range_test, propose_rate, range_test
+from violence_detection.experiments.search import Score, trials_table, tune, write_config
 from violence_detection.runtime.interrupts import raise_if_interrupted
-from violence_detection.settings.schema import (
-    FREE_TO_CHANGE,
-    Settings,
-    as_json,
-    check_settings,
-    flag,
-)
+from violence_detection.settings.checks import check_settings
+from violence_detection.settings.schema import CHANGES_ON_RESUME, Settings
+from violence_detection.settings.setting import flag
 from violence_detection.storage.files import read_json, write_csv, write_json
 from violence_detection.training.batches import (
     ClipFeatures,
@@ -80,17 +68,19 @@ def run_experiment(
     """
     known = np.array([place for place, clip in enumerate(clips) if clip.split != "test"])
     training = np.array([place for place, clip in enumerate(clips) if clip.split == "train"])
-    if settings.find_lr:
+    if settings.experiment.find_lr:
         _find_rate(settings, features.of(training), policy, folder)
         return
-    if not settings.tune and not settings.grid:
+    if not settings.experiment.tune and not settings.experiment.grid:
         _cross_validate(settings, features, clips, policy, folder)
         return
     chosen = [clips[place] for place in known]
-    score = scored_by_folds(features.of(known), chosen, settings.cross_validate or FOLDS, policy)
-    if settings.tune:
+    score = scored_by_folds(
+        features.of(known), chosen, settings.experiment.cross_validate or FOLDS, policy
+    )
+    if settings.experiment.tune:
         storage = folder / SEARCH_FILE
-        best = tune(settings, score, settings.tune, storage, clips=fingerprint(chosen))
+        best = tune(settings, score, settings.experiment.tune, storage, clips=fingerprint(chosen))
         trials = trials_table(storage)
         write_csv(folder / TRIALS, list(trials[0]), [list(trial.values()) for trial in trials])
         log.info("all trials: %s", folder / TRIALS)
@@ -140,7 +130,7 @@ def _cross_validate(
     settings: Settings, features: ClipFeatures, clips: Sequence[Clip], policy: str, folder: Path
 ) -> None:
     labels = np.array([clip.label for clip in clips])
-    count = settings.cross_validate or FOLDS
+    count = settings.experiment.cross_validate or FOLDS
 
     def say(fold: int, held_out: np.ndarray, probabilities: np.ndarray) -> None:
         right = (probabilities >= THRESHOLD) == labels[held_out]
@@ -154,8 +144,8 @@ def _cross_validate(
         )
 
     probabilities, fold_of = cross_validate(settings, features, clips, count, policy, say)
-    summary = summarize(clips, probabilities, fold_of, settings.seed)
-    write_summary(as_json(settings), clips, probabilities, fold_of, summary, folder)
+    summary = summarize(clips, probabilities, fold_of, settings.devices.seed)
+    write_summary(settings.as_json(), clips, probabilities, fold_of, summary, folder)
     log.info(
         "%d folds, %d clips, %d groups; threshold %.1f, the models of the last epoch\n%s",
         count,
@@ -168,14 +158,16 @@ def _cross_validate(
 
 
 def _find_rate(settings: Settings, features: ClipFeatures, policy: str, folder: Path) -> None:
-    order = make_order(dataclasses.replace(settings, hard_mining=False, curriculum=False), features)
+    order = make_order(settings.replace(hard_mining=False, curriculum=False), features)
     chosen = features.of(slice(None), class_factors(order.class_counts(), settings))
-    batch = settings.batch_size * settings.gradient_accumulation
+    batch = settings.training.batch_size * settings.training.gradient_accumulation
     steps = steps_per_epoch(len(chosen), batch)
     epochs = -(-RANGE_STEPS // steps)
-    sample = sample_features(chosen, settings.batch_size, settings.seed, STANDARDIZE_ON)
+    sample = sample_features(
+        chosen, settings.training.batch_size, settings.devices.seed, STANDARDIZE_ON
+    )
     trainer = make_trainer(settings, sample, steps, policy=policy)
-    batches = training_batches(chosen, order, batch, 0, epochs, settings.augment)
+    batches = training_batches(chosen, order, batch, 0, epochs, settings.training.augment)
     rates, losses = range_test(trainer, batches, RANGE_STEPS)
     rows = [(f"{rate:.6g}", f"{loss:.6g}") for rate, loss in zip(rates, losses, strict=True)]
     write_csv(folder / RANGE_TEST, ("learning_rate", "loss"), rows)
@@ -195,26 +187,28 @@ def _find_rate(settings: Settings, features: ClipFeatures, policy: str, folder: 
 def check_experiment(settings: Settings, clips: Sequence[Clip]) -> None:
     """Raise `UserError` for what cannot be done, before any features are computed for it."""
     for values in _combinations(settings):
-        changed = dataclasses.replace(settings, **values)
+        changed = settings.replace(**values)
         check_settings(changed)
-        if "flip" in set(changed.augment) - set(settings.augment):
-            raise UserError(f"--grid {settings.grid}: for flip in it, give --augment flip, too")
-    if not settings.find_lr:
-        searched = settings.tune or settings.grid
+        if "flip" in set(changed.training.augment) - set(settings.training.augment):
+            raise UserError(
+                f"--grid {settings.experiment.grid}: for flip in it, give --augment flip, too"
+            )
+    if not settings.experiment.find_lr:
+        searched = settings.experiment.tune or settings.experiment.grid
         chosen = [clip for clip in clips if not searched or clip.split != "test"]
-        folds(chosen, settings.cross_validate or FOLDS, settings.seed)
+        folds(chosen, settings.experiment.cross_validate or FOLDS, settings.devices.seed)
 
 
 def _combinations(settings: Settings) -> list[dict[str, Any]]:
-    return read_grid(settings.grid) if settings.grid else []
+    return read_grid(settings.experiment.grid) if settings.experiment.grid else []
 
 
 def _try_grid(
     settings: Settings, score: Score, clips: Sequence[Clip], folder: Path
 ) -> dict[str, Any]:
     combinations = _combinations(settings)
-    free = {*combinations[0], *FREE_TO_CHANGE}
-    fixed = {name: value for name, value in as_json(settings).items() if name not in free}
+    free = {*combinations[0], *CHANGES_ON_RESUME}
+    fixed = {name: value for name, value in settings.as_json().items() if name not in free}
     identity = {"settings": fixed, "clips": fingerprint(clips)}
     state = folder / GRID_STATE
     done = read_json(state) if state.exists() else {}
@@ -223,7 +217,7 @@ def _try_grid(
         raise_if_interrupted()
         name = json.dumps(values)
         if name not in scores:
-            changed = dataclasses.replace(settings, **values)
+            changed = settings.replace(**values)
             area = score(changed, lambda fold, so_far: None)
             scores[name] = None if math.isnan(area) else area
             write_json(state, {"identity": identity, "scores": scores})
@@ -236,6 +230,8 @@ def _try_grid(
     write_csv(folder / GRID, (*combinations[0], "roc_auc"), rows)
     log.info("the grid: %s", folder / GRID)
     if all(area is None for area in areas):
-        raise UserError(f"--grid {settings.grid}: training blew up with every combination")
+        raise UserError(
+            f"--grid {settings.experiment.grid}: training blew up with every combination"
+        )
     best = max(range(len(areas)), key=lambda place: -1 if areas[place] is None else areas[place])
     return combinations[best]

@@ -20,7 +20,7 @@ from violence_detection.models.classifier import (
     average_of,
     with_attention,
 )
-from violence_detection.settings.schema import FRAME_SIZE
+from violence_detection.settings.constants import FRAME_SIZE
 
 # A mark in the names of operations that stay in float32, whatever is quantized: features span five
 # orders of magnitude until their logarithms are taken.

@@ -22,7 +22,7 @@ from violence_detection.features.extraction import decode_ahead
 from violence_detection.inference.detector import DecodedClip, Detector
 from violence_detection.runs.files import SPLITS_FILE
 from violence_detection.runtime.stage_clock import StageClock
-from violence_detection.settings.schema import CLASS_NAMES
+from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.files import file_checksum
 from violence_detection.storage.object_store import AnyPath, announced, local_copy
 

@@ -9,7 +9,7 @@ import numpy as np
 from violence_detection.clips.dataset import Clip
 from violence_detection.errors import UserError
 from violence_detection.features.survey import Survey
-from violence_detection.settings.schema import CLASS_NAMES
+from violence_detection.settings.constants import CLASS_NAMES
 
 STATIC_SHARE = 0.03  # of the median change from frame to frame: below it, nothing moves
 SURE_ENOUGH = 0.05  # half an interval of the validation accuracy that is not told of

@@ -36,9 +36,13 @@ def extract_only(settings: Settings) -> int:
         print(f"{holder} extracts this share, {_named(worker)}: waiting for it", flush=True)
 
     with (
-        clips_folder(settings.dataset_path, settings.spool_dir, settings.spool_size) as dataset,
+        clips_folder(
+            settings.data.dataset_path, settings.data.spool_dir, settings.data.spool_size
+        ) as dataset,
         # Of what others have computed it is enough to know that it is there.
-        LocalCache(settings.cache_dir, settings.spool_dir, worker, busy, rows=False) as cache,
+        LocalCache(
+            settings.data.cache_dir, settings.data.spool_dir, worker, busy, rows=False
+        ) as cache,
     ):
         _extract_share(settings, worker, dataset, cache, busy)
     return 0
@@ -51,15 +55,15 @@ def _extract_share(
     cache: LocalCache,
     busy: Callable[[str], None],
 ) -> None:
-    if settings.demo and isinstance(dataset, Path):
+    if settings.data.demo and isinstance(dataset, Path):
         from violence_detection.clips.demo import draw_demo_clips
 
         draw_demo_clips(dataset)
-    clips = find_clips(dataset, settings.seed)
-    clips += find_unlabeled(settings.unlabeled) if settings.unlabeled else []
+    clips = find_clips(dataset, settings.devices.seed)
+    clips += find_unlabeled(settings.training.unlabeled) if settings.training.unlabeled else []
     share = share_of(clips, worker)
 
-    with CacheFolder(cache.path, busy, worker, settings.cache_local) as folder:
+    with CacheFolder(cache.path, busy, worker, settings.data.cache_local) as folder:
         log_file = folder.own_path / LOG
         start_log(log_file)
         log.info(
@@ -79,7 +83,7 @@ def _extract_share(
                 make_strategy,
             )
 
-            devices = find_devices(settings.replicas)
+            devices = find_devices(settings.devices.replicas)
             strategy = make_strategy(devices, len(devices))
         from violence_detection.features.cache.feature_cache import FeatureCache
         from violence_detection.features.cache.lookup import known_rows
@@ -92,18 +96,18 @@ def _extract_share(
         )
         from violence_detection.models.classifier import build_extractor
 
-        precision = choose_precision(settings.mixed_precision, devices[0].device_type)
+        precision = choose_precision(settings.devices.mixed_precision, devices[0].device_type)
         for line in describe_devices(devices):
             log.info("device %s", line)
         log.info("%s: %s", precision.computation, precision.reason)
-        weights, layer = settings.vgg19_weights, settings.feature_layer
+        weights, layer = settings.features.vgg19_weights, settings.features.feature_layer
         if weights == "random":
             log.warning("%s", RANDOM_WEIGHTS_WARNING)
 
         make_extractor = partial(build_extractor, layer, weights, precision.computation)
         recipes = stored_recipes(settings)
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
-        uploads = PeriodicUpload(cache, settings.cache_local, recipes, worker, busy)
+        uploads = PeriodicUpload(cache, settings.data.cache_local, recipes, worker, busy)
         with enough_memory(
             devices,
             f"VGG19 on {CLIPS_PER_REPLICA} clips of {recipes[0].frames} frames a replica",
@@ -114,15 +118,15 @@ def _extract_share(
                 caches,
                 lambda: on_replicas(strategy, make_extractor),
                 len(devices),
-                settings.clip_timeout,
-                stop_at_bad_clip=settings.on_bad_clip == "fail",
-                bar=shows_bar(settings.quiet),
+                settings.data.clip_timeout,
+                stop_at_bad_clip=settings.data.on_bad_clip == "fail",
+                bar=shows_bar(settings.monitoring.quiet),
                 after_batch=uploads.upload_if_due,
             )
         for item in bad:
             log.warning("bad clip %s: %s", item.clip.path, item.reason)
-    if settings.cache_local:
-        copy_to_shared_cache(cache.path, settings.cache_local, recipes, worker, busy)
+    if settings.data.cache_local:
+        copy_to_shared_cache(cache.path, settings.data.cache_local, recipes, worker, busy)
     with CacheFolder(cache.path, busy, worker) as folder:
         write_json(folder.own_path / BAD_CLIPS, {item.clip.name: item.reason for item in bad})
         cache.upload()

@@ -24,7 +24,8 @@ from violence_detection.models.classifier import feature_size, identify_weights
 from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.runtime.progress import Progress
 from violence_detection.runtime.stage_clock import FRAMES, NETWORK, StageClock
-from violence_detection.settings.schema import UNLABELED, Settings
+from violence_detection.settings.constants import UNLABELED
+from violence_detection.settings.schema import Settings
 from violence_detection.storage.object_store import announced, local_copy
 
 # Of the disk, not of one file: leaving its clips out would train on what happens to be left.
@@ -38,19 +39,19 @@ Decoded = TypeVar("Decoded")
 
 def stream_recipes(settings: Settings) -> list[Recipe]:
     """Return the recipes of the streams, and behind them those of mirrored clips, if asked for."""
-    layer = settings.feature_layer
+    layer = settings.features.feature_layer
     return [
         Recipe(
-            frames=settings.frames_in_cache,
+            frames=settings.features.frames_in_cache,
             layer=layer,
-            weights=identify_weights(settings.vgg19_weights, layer),
+            weights=identify_weights(settings.features.vgg19_weights, layer),
             features=feature_size(layer),
-            dtype=settings.feature_dtype,
+            dtype=settings.features.feature_dtype,
             stream=stream,
             flipped=flipped,
         )
-        for flipped in ((False, True) if "flip" in settings.augment else (False,))
-        for stream in settings.streams
+        for flipped in ((False, True) if "flip" in settings.training.augment else (False,))
+        for stream in settings.features.streams
     ]
 
 
@@ -60,8 +61,8 @@ def stored_recipes(settings: Settings) -> list[Recipe]:
     Copies are found by what clips show, not by how it moves: RGB features, or thumbnails.
     """
     recipes = stream_recipes(settings)
-    if "rgb" not in settings.streams:
-        frames, dtype = settings.frames_in_cache, settings.feature_dtype
+    if "rgb" not in settings.features.streams:
+        frames, dtype = settings.features.frames_in_cache, settings.features.feature_dtype
         recipes.append(Recipe(frames, THUMBNAIL, "", THUMBNAIL_VALUES, dtype))
     return recipes
 

@@ -17,7 +17,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from violence_detection.clips.dataset import Clip
 from violence_detection.features.survey import Survey
-from violence_detection.settings.schema import SPLITS
+from violence_detection.settings.constants import SPLITS
 from violence_detection.storage.files import write_csv
 
 SIMILAR = 0.99  # `benchmarks/leakage.py` measures what it finds and what it does not

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from violence_detection.clips.dataset import Clip
 from violence_detection.errors import UserError
 from violence_detection.runtime.worker import Worker, find_worker
-from violence_detection.settings.schema import Settings, parse_share
+from violence_detection.settings.schema import Settings
+from violence_detection.settings.values import parse_share
 
 SLURM = "SLURM_ARRAY_TASK"
 KUBERNETES = "JOB_COMPLETION_INDEX"
@@ -39,7 +40,7 @@ def find_share(settings: Settings, environment: Mapping[str, str] = os.environ) 
     Raises:
         UserError: that cannot be told, or there is no such share.
     """
-    number, count = parse_share(settings.share) if settings.share else (None, None)
+    number, count = parse_share(settings.data.share) if settings.data.share else (None, None)
     if number is not None and count is not None:
         return Worker(number - 1, count)
     if f"{SLURM}_ID" in environment:
@@ -74,7 +75,7 @@ def find_share(settings: Settings, environment: Mapping[str, str] = os.environ) 
         raise UserError(
             f"--share /{count}: neither {SLURM}_ID nor {KUBERNETES} is set: give --share I/{count}"
         )
-    return find_worker(settings.cluster)
+    return find_worker(settings.devices.cluster)
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:

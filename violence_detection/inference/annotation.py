@@ -17,7 +17,7 @@ from violence_detection.clips.frames import UnreadableClip
 from violence_detection.clips.video import USUAL_PERIOD, frames_of, open_video, video_info
 from violence_detection.errors import RunError
 from violence_detection.inference.events import Timeline
-from violence_detection.settings.schema import CLASS_NAMES
+from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.files import replace_file
 
 REPORT_EVERY = 25  # frames

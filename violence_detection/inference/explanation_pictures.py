@@ -20,7 +20,7 @@ from keras import ops
 from violence_detection.errors import failing_as
 from violence_detection.inference.detector import DecodedClip, Detector, PredictedClip, Prediction
 from violence_detection.inference.formats import MOST, most_attended
-from violence_detection.settings.schema import CLASS_NAMES, FRAME_SIZE, VGG19_LAYERS
+from violence_detection.settings.constants import CLASS_NAMES, FRAME_SIZE, VGG19_LAYERS
 from violence_detection.storage.files import replace_file
 
 LAST_CONVOLUTION = "block5_conv4"  # whose map is taken where the feature itself has none

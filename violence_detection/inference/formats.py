@@ -15,7 +15,7 @@ from typing import Any
 from violence_detection.inference.detector import Detector, Prediction
 from violence_detection.inference.events import Timeline, timestamp
 from violence_detection.runtime.logs import CONTROL_CHARACTERS
-from violence_detection.settings.schema import CLASS_NAMES
+from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.object_store import AnyPath
 
 COLUMNS = 80  # of the table

@@ -16,7 +16,7 @@ import numpy as np
 from keras import layers, ops
 
 from violence_detection.errors import RunError, UserError
-from violence_detection.settings.schema import FRAME_SIZE, VGG19_LAYERS
+from violence_detection.settings.constants import FRAME_SIZE, VGG19_LAYERS
 
 FILTERS = (64, 128, 256, 512, 512)  # of the convolutions of each block
 # The files that keras.applications.VGG19 downloads, whole and without the dense layers.

@@ -6,7 +6,6 @@ escaped by Jinja2; the page has no script and forbids all that is not in it.
 
 import base64
 import csv
-import dataclasses
 import re
 import statistics
 import unicodedata
@@ -34,7 +33,10 @@ from violence_detection.reporting.strips import ReportedClip, Strip, choose_clip
 from violence_detection.runs.files import CONFIG, HISTORY, PLOTS, PREDICTIONS, RESULTS, SPLITS_FILE
 from violence_detection.runs.usage import describe_usage
 from violence_detection.runs.values import format_value
-from violence_detection.settings.schema import CLASS_NAMES, SPLITS, Settings, flag, folder_or_url
+from violence_detection.settings.constants import CLASS_NAMES, SPLITS
+from violence_detection.settings.schema import Settings
+from violence_detection.settings.setting import flag
+from violence_detection.settings.values import folder_or_url
 from violence_detection.storage.files import read_json, replace_file, write_text
 from violence_detection.storage.object_store import clips_folder
 
@@ -111,8 +113,8 @@ class FinishedRun:
         """Return what is to be seen of clips, by name, from where they are, or were."""
         wanted = list(dict.fromkeys(names))
         where, frames = folder_or_url(self.settings["dataset_path"]), self.settings["frames"]
-        spool_dir = Path(self.settings.get("spool_dir", Settings.spool_dir))
-        spool_size = self.settings.get("spool_size", Settings.spool_size)
+        spool_dir = Path(self.settings.get("spool_dir", Settings().data.spool_dir))
+        spool_size = self.settings.get("spool_size", Settings().data.spool_size)
         try:
             with clips_folder(where, spool_dir, spool_size) as folder:
                 paths = [folder / name for name in wanted]
@@ -623,7 +625,7 @@ def _hardware(history: Sequence[Mapping[str, float | None]]) -> list[tuple[str, 
 
 
 def _setting_rows(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    defaults = {item.name: item.default for item in dataclasses.fields(Settings)}
+    defaults = Settings().by_name()
     return [
         {
             "flag": flag(name),

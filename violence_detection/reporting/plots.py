@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from sklearn import metrics
 
 from violence_detection.evaluation.metrics import CALIBRATION_BINS, classification_figures
-from violence_detection.settings.schema import CLASS_NAMES
+from violence_detection.settings.constants import CLASS_NAMES
 
 WIDTH = 4.4  # inches: the letters can be read where the page's column is 340 or 560 pixels wide
 DPI = 100

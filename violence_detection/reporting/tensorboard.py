@@ -36,7 +36,8 @@ from violence_detection.models.classifier import with_attention
 from violence_detection.reporting.plots import as_image, four_panels
 from violence_detection.runs.directory import Row, RunDirectory
 from violence_detection.runs.files import TENSORBOARD
-from violence_detection.settings.schema import CHECKPOINT_EVERY, FREE_TO_CHANGE
+from violence_detection.settings.constants import CHECKPOINT_EVERY
+from violence_detection.settings.schema import CHANGES_ON_RESUME
 from violence_detection.storage.files import replace_file
 from violence_detection.training.batches import (
     ClipFeatures,
@@ -332,7 +333,9 @@ def write_hparams(
         settings: by name. Those that decide nothing in the training are left out.
         metrics: by tag; None: not defined, left out.
     """
-    shown = {name: _shown(value) for name, value in settings.items() if name not in FREE_TO_CHANGE}
+    shown = {
+        name: _shown(value) for name, value in settings.items() if name not in CHANGES_ON_RESUME
+    }
     # The trial is named after its folder: two runs of the same settings are two lines.
     summary = hparams.hparams_pb(shown, trial_id="")
     for tag, value in metrics.items():

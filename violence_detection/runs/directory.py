@@ -45,7 +45,8 @@ from violence_detection.runs.files import (
 from violence_detection.runs.values import format_value
 from violence_detection.runs.versions import git_commit, versions
 from violence_detection.runtime.worker import Worker
-from violence_detection.settings.schema import FREE_TO_CHANGE, Settings, as_json, flag
+from violence_detection.settings.schema import CHANGES_ON_RESUME, Settings
+from violence_detection.settings.setting import flag
 from violence_detection.storage.files import (
     file_checksum,
     read_json,
@@ -149,10 +150,10 @@ class RunDirectory:
     def require_same(self, settings: Settings, clips: Sequence[Clip]) -> None:
         """Raise `UserError` naming what differs from the run that was started here."""
         config = read_json(self / CONFIG)
-        ours, theirs = as_json(settings), config.get("settings", {})
+        ours, theirs = settings.as_json(), config.get("settings", {})
         kind = "a finished" if (self / RESULTS).exists() else "an interrupted"
         way_out = "or --fresh to set that run aside (renamed, not deleted) and start anew"
-        names = [name for name in ours if name not in FREE_TO_CHANGE]
+        names = [name for name in ours if name not in CHANGES_ON_RESUME]
         different = [name for name in names if ours[name] != theirs.get(name)]
         if different:
             was = ", ".join(f"{flag(name)} {format_value(theirs.get(name))}" for name in different)
@@ -164,7 +165,7 @@ class RunDirectory:
         if config.get("dataset") != fingerprint(clips):
             raise UserError(
                 f"{self.folder} holds {kind} run on other clips than are in "
-                f"{settings.dataset_path} now ({self._clips_changed(clips)}).\n"
+                f"{settings.data.dataset_path} now ({self._clips_changed(clips)}).\n"
                 f"Restore them to continue, give another --checkpoint-dir, {way_out}"
             )
 
@@ -195,7 +196,7 @@ class RunDirectory:
             return
         write_splits(clips, self / SPLITS_FILE)
         config = {
-            "settings": as_json(settings),
+            "settings": settings.as_json(),
             "dataset": fingerprint(clips),
             "bad_clips": bad_clips,
             "devices": devices,
@@ -209,8 +210,8 @@ class RunDirectory:
     def update_config(self, settings: Settings) -> None:
         """Write the settings anew that a continued run may have changed."""
         config = read_json(self / CONFIG)
-        if self.writes and config["settings"] != as_json(settings):
-            write_json(self / CONFIG, config | {"settings": as_json(settings)})
+        if self.writes and config["settings"] != settings.as_json():
+            write_json(self / CONFIG, config | {"settings": settings.as_json()})
 
     def restore(self, inputs: Inputs) -> Path | None:
         """Take up the finished epochs; return the weights after the last, None if there is none.

@@ -15,7 +15,7 @@ from violence_detection.features.leakage import Leak
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.runs.files import DETECTOR, RESULTS
 from violence_detection.runs.usage import Usage
-from violence_detection.settings.schema import CLASS_NAMES
+from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.files import file_checksum, write_csv, write_json
 
 Figures = dict[str, Any]  # as `evaluation.metrics.evaluate` returns them

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -29,7 +29,7 @@ from violence_detection.runtime.interrupts import (
     raise_if_interrupted,
 )
 from violence_detection.runtime.worker import JOB, Worker, worker_addresses
-from violence_detection.settings.schema import Settings
+from violence_detection.settings.schema import DIFFERS_BY_HOST, Settings
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -48,13 +48,6 @@ PACKAGE = Path(violence_detection.__file__).parent
 RESUME_ON_EACH_HOST = "Run the same command again on each host to resume."
 ENDED = "ended"  # key under which the first worker that fails says why
 
-# What may differ between the hosts: where things are there, and what is seen.
-OF_THE_HOST = (
-    *("dataset_path", "cache_dir", "cache_local", "checkpoint_dir", "vgg19_weights", "config"),
-    *("spool_dir", "spool_size"),
-    *("cluster", "extract_only", "share"),
-    *("debug", "quiet", "profile", "mlflow", "wandb", "electricity_price", "cloud_price"),
-)
 
 Value = TypeVar("Value")
 
@@ -70,9 +63,10 @@ def code_checksums() -> dict[str, str]:
     }
 
 
-def shared_settings(settings: Settings, as_json: Callable[[Settings], dict[str, Any]]) -> Any:
+def shared_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings that have to be the same on all hosts, by name."""
-    return {name: value for name, value in as_json(settings).items() if name not in OF_THE_HOST}
+    values = settings.as_json()
+    return {name: value for name, value in values.items() if name not in DIFFERS_BY_HOST}
 
 
 class Cluster:

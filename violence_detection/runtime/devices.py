@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from violence_detection.errors import RunError, UserError
 from violence_detection.runtime.cluster import Cluster
-from violence_detection.settings.schema import check_batch_divides
+from violence_detection.settings.checks import check_batch_divides
 
 # What a CPU must have for TensorFlow's bfloat16 kernels to be faster than float32.
 CPU_BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, Arm

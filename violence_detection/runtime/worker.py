@@ -5,16 +5,11 @@ import os
 from dataclasses import dataclass
 
 from violence_detection.errors import UserError
-from violence_detection.settings.schema import Settings, flag
+from violence_detection.settings.schema import ONE_WORKER_ONLY, Settings
+from violence_detection.settings.setting import flag
 
 TF_CONFIG = "TF_CONFIG"  # what Kubernetes' training operator and TensorFlow's own docs set
 JOB = "worker"  # TensorFlow's name of all of them
-
-# Of one worker only, or of no use to several.
-REFUSED = (
-    *("demo", "cross_validate", "find_lr", "tune", "grid"),
-    *("hard_mining", "curriculum", "unlabeled"),
-)
 
 
 @dataclass(frozen=True)
@@ -62,8 +57,8 @@ def require_supported(settings: Settings, worker: Worker) -> None:
     """Raise `UserError` for a flag that several workers cannot serve."""
     if worker.count == 1:
         return
-    for name in REFUSED:
-        if getattr(settings, name):
+    for name, value in settings.by_name().items():
+        if value and name in ONE_WORKER_ONLY:
             raise UserError(
                 f"{flag(name)} is for one worker, and this is one of {worker.count}: run it on one "
                 f"host (without {TF_CONFIG} and --cluster), or leave it out"

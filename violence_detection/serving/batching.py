@@ -21,7 +21,7 @@ from violence_detection.inference.detector import DecodedClip, Detector, Predict
 from violence_detection.inference.events import Window
 from violence_detection.inference.windows import WindowPredictor
 from violence_detection.serving.metrics import ServiceMetrics
-from violence_detection.settings.schema import CLASS_NAMES
+from violence_detection.settings.constants import CLASS_NAMES
 
 Done = TypeVar("Done")
 

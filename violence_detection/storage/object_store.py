@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TextIO, TypeVar
 
 from violence_detection.errors import RESUME, RunError, UserError, failing_as
-from violence_detection.settings.schema import STORES
+from violence_detection.settings.constants import STORES
 from violence_detection.storage.spool import DOWNLOADS, GIGABYTE, Spool, Wanted
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from violence_detection.clips.frames import even_positions
-from violence_detection.settings.schema import AUGMENTATIONS
+from violence_detection.settings.constants import AUGMENTATIONS
 
 SHORTEST_PART = 0.5  # of a clip's length, that is spread over all frames
 DROPPED = 0.1  # share of the frames

@@ -25,7 +25,7 @@ from violence_detection.runtime.stage_clock import (
     StageClock,
     bottleneck,
 )
-from violence_detection.settings.schema import CHECKPOINT_EVERY
+from violence_detection.settings.constants import CHECKPOINT_EVERY
 from violence_detection.storage.files import replace_file
 from violence_detection.training.batches import Supply
 from violence_detection.training.trainer import Trainer

@@ -1,6 +1,5 @@
 """A classifier trained on some clips, without files: for folds, searches and warm-ups."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +26,8 @@ WARM_UP_EPOCHS = 5  # of the model that says which clips are easy
 def members(settings: Settings) -> list[Settings]:
     """Return the settings of each classifier of an ensemble: they differ in their seed."""
     return [
-        dataclasses.replace(settings, seed=(settings.seed + number) % 2**32)
-        for number in range(settings.ensemble)
+        settings.replace(seed=(settings.devices.seed + number) % 2**32)
+        for number in range(settings.training.ensemble)
     ]
 
 
@@ -36,18 +35,18 @@ def make_order(settings: Settings, clips: ClipFeatures) -> ClipOrder:
     """Return the order of the epochs that the settings ask for."""
     return ClipOrder(
         clips.labels,
-        settings.seed,
-        settings.sampling == "stratified",
-        settings.hard_mining,
-        settings.epochs if settings.curriculum else 0,
+        settings.devices.seed,
+        settings.training.sampling == "stratified",
+        settings.training.hard_mining,
+        settings.training.epochs if settings.training.curriculum else 0,
     )
 
 
 def describe_sampling(settings: Settings) -> str:
     """Return in words how clips are drawn."""
-    words = [settings.sampling]
-    words += ["hard clips more often"] if settings.hard_mining else []
-    words += ["the easiest first"] if settings.curriculum else []
+    words = [settings.training.sampling]
+    words += ["hard clips more often"] if settings.training.hard_mining else []
+    words += ["the easiest first"] if settings.training.curriculum else []
     return ", ".join(words)
 
 
@@ -93,24 +92,23 @@ def prepare_order(
     A trainer that was restored after `finished` epochs brings them. Else, a curriculum has a
     warm-up model trained, whose losses say which clips are easy.
     """
-    if settings.curriculum:
+    if settings.training.curriculum:
         if "easiness" not in trainer.kept:
-            plain = dataclasses.replace(
-                settings,
+            plain = settings.replace(
                 curriculum=False,
                 hard_mining=False,
                 epochs=WARM_UP_EPOCHS,
                 warmup_epochs=1,
             )
             warm_up = fit(plain, clips, policy)
-            trainer.kept["easiness"] = clip_losses(warm_up, clips, settings.batch_size)
+            trainer.kept["easiness"] = clip_losses(warm_up, clips, settings.training.batch_size)
         order.easiness = trainer.kept["easiness"]
-    if not settings.hard_mining:
+    if not settings.training.hard_mining:
         return []
     losses = trainer.kept.setdefault("mined_losses", np.zeros((2, len(clips)), np.float32))
     for epoch in range(max(0, finished - 2), finished):
         order.losses_after(epoch, losses[epoch - finished])
-    return [MineHardClips(clips, order, settings.batch_size)]
+    return [MineHardClips(clips, order, settings.training.batch_size)]
 
 
 def fit(
@@ -126,17 +124,19 @@ def fit(
         policy: Keras dtype policy.
         after_epoch: called with the number of finished epochs.
     """
-    keras.utils.set_random_seed(settings.seed)
+    keras.utils.set_random_seed(settings.devices.seed)
     order = make_order(settings, clips)
     chosen = clips.of(slice(None), class_factors(order.class_counts(), settings))
-    global_batch = settings.batch_size * settings.gradient_accumulation
+    global_batch = settings.training.batch_size * settings.training.gradient_accumulation
     steps = steps_per_epoch(len(chosen), global_batch)
     with read_errors([chosen]):
-        sample = sample_features(chosen, settings.batch_size, settings.seed, STANDARDIZE_ON)
+        sample = sample_features(
+            chosen, settings.training.batch_size, settings.devices.seed, STANDARDIZE_ON
+        )
         trainer = make_trainer(settings, sample, steps, policy=policy)
         callbacks = prepare_order(settings, chosen, order, trainer, policy)
         batches = training_batches(
-            chosen, order, global_batch, 0, settings.epochs, settings.augment
+            chosen, order, global_batch, 0, settings.training.epochs, settings.training.augment
         )
         callbacks.append(
             keras.callbacks.LambdaCallback(
@@ -147,7 +147,7 @@ def fit(
         try:
             trainer.fit(
                 batches,
-                epochs=settings.epochs,
+                epochs=settings.training.epochs,
                 steps_per_epoch=steps,
                 callbacks=callbacks,
                 shuffle=False,  # the order is the batches' own

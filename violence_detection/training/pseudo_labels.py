@@ -11,7 +11,8 @@ import numpy as np
 
 from violence_detection.clips.dataset import Clip
 from violence_detection.evaluation.calibration import calibrate, fit_temperature
-from violence_detection.settings.schema import CLASS_NAMES, Settings
+from violence_detection.settings.constants import CLASS_NAMES
+from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import read_json, write_csv, write_json
 from violence_detection.training.batches import ClipFeatures
 from violence_detection.training.predictions import violence_probabilities
@@ -67,11 +68,11 @@ def take_sure_ones(
 
     The temperature is fitted on the validation clips: without it, a classifier is surer than right.
     """
-    judged = violence_probabilities(teacher, validation, settings.batch_size)
+    judged = violence_probabilities(teacher, validation, settings.training.batch_size)
     temperature = fit_temperature(validation.labels, judged)
-    raw = violence_probabilities(teacher, candidates, settings.batch_size)
+    raw = violence_probabilities(teacher, candidates, settings.training.batch_size)
     probabilities = calibrate(raw, temperature)
-    sure = np.maximum(probabilities, 1 - probabilities) >= settings.pseudo_confidence
+    sure = np.maximum(probabilities, 1 - probabilities) >= settings.training.pseudo_confidence
     places = np.flatnonzero(sure)
     return PseudoLabels(probabilities, places, (probabilities[places] >= 0.5).astype(np.int64))
 

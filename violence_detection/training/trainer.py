@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from violence_detection.errors import RunError
 from violence_detection.models.classifier import STANDARDIZED, STANDARDIZING
 from violence_detection.models.classifier import classifier as build_classifier
-from violence_detection.settings.schema import CLASS_NAMES, FINAL_LEARNING_RATE, Settings
+from violence_detection.settings.constants import CLASS_NAMES, FINAL_LEARNING_RATE
+from violence_detection.settings.schema import Settings
 
 STEPS_PER_EXECUTION = 16  # between two looks at Python, which take a millisecond or two
 LEAST_DEVIATION = 0.1  # of a feature, in mean deviations of all features
@@ -31,10 +32,10 @@ def class_factors(counts: ArrayLike, settings: Settings) -> tuple[float, float]:
         counts: `(2,)`: how often clips of each class are drawn in an epoch.
     """
     weights: tuple[float, float] = (1.0, 1.0)
-    if settings.use_class_weights:
+    if settings.loss.use_class_weights:
         drawn = np.asarray(counts, float)
         balanced = drawn.sum() / (len(CLASS_NAMES) * drawn)
-        weights = settings.class_weights or (float(balanced[0]), float(balanced[1]))
+        weights = settings.loss.class_weights or (float(balanced[0]), float(balanced[1]))
     alpha = focal_alpha(settings)
     alphas = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
     return weights[0] * alphas[0], weights[1] * alphas[1]
@@ -42,20 +43,24 @@ def class_factors(counts: ArrayLike, settings: Settings) -> tuple[float, float]:
 
 def focal_alpha(settings: Settings) -> float | None:
     """Return the alpha that is in force; None: the classes are not told apart by it."""
-    if not settings.use_focal_loss:
+    if not settings.loss.use_focal_loss:
         return None
-    if settings.focal_alpha is None and not settings.use_class_weights:
+    if settings.loss.focal_alpha is None and not settings.loss.use_class_weights:
         return DEFAULT_FOCAL_ALPHA
-    return settings.focal_alpha
+    return settings.loss.focal_alpha
 
 
 def make_loss(settings: Settings) -> keras.losses.Loss:
     """Return the loss of each clip, `(clips,)`; class factors are applied as clip weights."""
-    if settings.use_focal_loss:
+    if settings.loss.use_focal_loss:
         return keras.losses.BinaryFocalCrossentropy(
-            gamma=settings.focal_gamma, label_smoothing=settings.label_smoothing, reduction=None
+            gamma=settings.loss.focal_gamma,
+            label_smoothing=settings.loss.label_smoothing,
+            reduction=None,
         )
-    return keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing, reduction=None)
+    return keras.losses.BinaryCrossentropy(
+        label_smoothing=settings.loss.label_smoothing, reduction=None
+    )
 
 
 def make_schedule(
@@ -377,28 +382,28 @@ def make_trainer(
     classifier = build_classifier(
         frames,
         features,
-        dropout=settings.dropout,
-        l2=settings.l2,
-        head=settings.head,
-        projection=settings.projection,
-        units=settings.units,
+        dropout=settings.loss.dropout,
+        l2=settings.loss.l2,
+        head=settings.model.head,
+        projection=settings.model.projection,
+        units=settings.model.units,
         dtype=policy,
-        fused_kernel=not settings.xla,
+        fused_kernel=not settings.devices.xla,
         dropout_layer=ReplicaDropout if is_over_workers() else keras.layers.Dropout,
     )
     standardize_on(classifier, sample)
     schedule = make_schedule(
-        settings.learning_rate,
-        settings.warmup_epochs * steps,
-        settings.epochs * steps,
-        settings.schedule,
+        settings.training.learning_rate,
+        settings.training.warmup_epochs * steps,
+        settings.training.epochs * steps,
+        settings.training.schedule,
     )
-    optimizer = make_optimizer(schedule, settings.clipnorm, policy == "mixed_float16")
+    optimizer = make_optimizer(schedule, settings.training.clipnorm, policy == "mixed_float16")
     trainer = Trainer(
         classifier,
         make_loss(settings),
-        settings.xla,
-        settings.gradient_accumulation,
+        settings.devices.xla,
+        settings.training.gradient_accumulation,
         steps,
         validation_steps,
     )

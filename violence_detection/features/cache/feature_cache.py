@@ -25,7 +25,7 @@ import numpy as np
 from violence_detection.errors import RunError, failing_as
 from violence_detection.features.cache.folder import FORMAT, CacheFolder
 from violence_detection.features.cache.record_file import ROW, RecordFile, as_keys, row_index
-from violence_detection.settings.schema import FRAME_SIZE
+from violence_detection.settings.constants import FRAME_SIZE
 from violence_detection.storage.locks import locked
 
 COMMIT_INTERVAL = 1.0  # seconds of extraction that a killed run may lose

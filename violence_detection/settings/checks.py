@@ -1,0 +1,37 @@
+"""What must be true of the settings, before anything is loaded or read."""
+
+from violence_detection.errors import UserError
+from violence_detection.settings.schema import FIELDS, Settings, require_allowed
+from violence_detection.settings.setting import flag, setting_of
+from violence_detection.settings.values import format_value
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise `UserError` if a value is out of its range or two settings contradict each other."""
+    for name, value in settings.by_name().items():
+        if value is not None:
+            try:
+                require_allowed(value, setting_of(FIELDS[name]))
+            except ValueError as error:
+                raise UserError(f"{flag(name)} {format_value(value)}: {error}") from error
+    for group in (settings.data, settings.features, settings.training, settings.loss):
+        group.require_valid()
+    settings.experiment.require_valid()
+    if settings.experiment.requested:
+        for name in ("extract_only", "unlabeled"):
+            if settings.by_name()[name]:
+                raise UserError(
+                    f"{flag(name)} does nothing with --cross-validate, --find-lr, --tune or "
+                    "--grid: drop it"
+                )
+    check_batch_divides(settings.training.batch_size, settings.devices.replicas or 1)
+
+
+def check_batch_divides(batch_size: int, replicas: int) -> None:
+    """Raise `UserError` if `replicas` do not divide the global batch size."""
+    if batch_size % replicas:
+        below = batch_size - batch_size % replicas
+        fitting = " or ".join(str(size) for size in (below, below + replicas) if size)
+        raise UserError(
+            f"--batch-size {batch_size} is not divisible by {replicas} replicas: use {fitting}"
+        )

@@ -1,0 +1,31 @@
+"""What is fixed: the field's names, and numbers that no flag changes."""
+
+FRAME_SIZE = 224  # pixels, both sides: what VGG19 was trained on
+FINAL_LEARNING_RATE = 1e-7  # where the cosine ends
+CHECKPOINT_EVERY = 5  # epochs
+UNREADABLE_LIMIT = 0.1  # share of a split's clips; above it the run stops
+SPLITS = ("train", "val", "test")
+UNLABELED = "unlabeled"  # stands in a split's place for clips of --unlabeled
+SPLIT_SHARES = {"train": 0.70, "val": 0.15, "test": 0.15}  # when the folder has no splits
+CLASS_NAMES = ("nonviolent", "violent")  # the position is the label
+
+STREAMS = ("rgb", "difference", "flow")  # what VGG19 is shown
+HEADS = ("attention-lstm", "bidirectional", "self-attention", "transformer", "mean")
+AUGMENTATIONS = ("jitter", "speed", "drop", "reverse", "mixup", "cutmix", "noise", "flip")
+THRESHOLD_GOALS = ("accuracy", "balanced", "f1", "recall=SHARE", "fpr=SHARE")
+
+# Stores that a URL may name, and the library that fsspec reads each with.
+STORES = {"s3": "s3fs", "gs": "gcsfs", "hdfs": "pyarrow"}
+
+VGG19_CONVOLUTIONS = (2, 2, 4, 4, 4)  # per block
+VGG19_LAYERS = (
+    *(
+        name
+        for block, convolutions in enumerate(VGG19_CONVOLUTIONS, start=1)
+        for name in (
+            *(f"block{block}_conv{i}" for i in range(1, convolutions + 1)),
+            f"block{block}_pool",
+        )
+    ),
+    *("flatten", "fc1", "fc2", "predictions"),
+)

@@ -1,0 +1,239 @@
+"""Settings of the data: where clips, features and results are, and what VGG19 is shown."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from violence_detection.errors import UserError
+from violence_detection.settings.constants import STREAMS, VGG19_LAYERS
+from violence_detection.settings.setting import ABOVE_0, AT_LEAST_1, setting
+from violence_detection.settings.values import (
+    finite,
+    folder_or_url,
+    is_understood_by,
+    local_folder,
+    names_out_of,
+    parse_share,
+)
+
+CLIP_TIMEOUT = 120.0  # seconds
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where things are, and what happens to clips that are damaged or repeated."""
+
+    TITLE: ClassVar[str] = "data"
+
+    dataset_path: Path | str = setting(
+        None,
+        "folder or URL of the labelled clips; required, unless --demo",
+        "Layouts: DIR/{train,val,test}/{violent,nonviolent} or DIR/{violent,nonviolent}. URLs are "
+        "s3://, gs:// and hdfs://.",
+        differs_by_host=True,
+        type=folder_or_url,
+        metavar="DIR|URL",
+    )
+    cache_dir: Path | str = setting(
+        Path("feature_cache"),
+        "where features are kept; several runs may share it",
+        "For a URL (s3://, gs://, hdfs://), a run works on a copy in --spool-dir, and each of "
+        "several workers on a copy of its own.",
+        changes_on_resume=True,
+        differs_by_host=True,
+        type=folder_or_url,
+        metavar="DIR|URL",
+    )
+    cache_local: Path | None = setting(
+        None,
+        "folder on this machine's own disk for a copy of a shared --cache-dir",
+        "Features are computed into it and then copied to --cache-dir; before training, those "
+        "that other workers computed are copied from there. It needs room for the whole cache, "
+        "with --extract-only for that of a share. Not with a URL as --cache-dir, whose copy in "
+        "--spool-dir is on the own disk anyway.",
+        changes_on_resume=True,
+        differs_by_host=True,
+        type=Path,
+        metavar="DIR",
+    )
+    extract_only: bool = setting(
+        False,
+        "compute the features of a share of the clips, report what is missing, and end",
+        "Any number of machines can do so at once on one --cache-dir, a folder or a URL, each "
+        "into a shard of its own. --checkpoint-dir is not touched.",
+        changes_on_resume=True,
+        differs_by_host=True,
+    )
+    share: str | None = setting(
+        None,
+        "share of the clips for --extract-only: the I-th of N, counted from 1",
+        "With /N, I is SLURM_ARRAY_TASK_ID (of an array numbered from 1) or JOB_COMPLETION_INDEX "
+        "(from 0, as Kubernetes numbers them). Default: in a Slurm array, this task's share by "
+        "SLURM_ARRAY_TASK_ID, _MIN, _MAX, _STEP and _COUNT; in a cluster (--cluster), this "
+        "worker's; else all clips.",
+        check=(is_understood_by(parse_share), "must be I/N or /N, with I from 1 to N"),
+        changes_on_resume=True,
+        differs_by_host=True,
+        type=str,
+        metavar="I/N",
+    )
+    checkpoint_dir: Path = setting(
+        Path("checkpoints"),
+        "everything that the run writes",
+        changes_on_resume=True,
+        differs_by_host=True,
+        type=local_folder,
+        metavar="DIR",
+    )
+    spool_dir: Path = setting(
+        Path("spool"),
+        "where clips from a URL are kept while they are decoded, and copies of caches at a URL",
+        changes_on_resume=True,
+        differs_by_host=True,
+        type=local_folder,
+        metavar="DIR",
+    )
+    spool_size: float = setting(
+        10.0,
+        "most GB that clips from a URL may take there at any moment",
+        "Copies of caches are not counted.",
+        check=ABOVE_0,
+        changes_on_resume=True,
+        differs_by_host=True,
+        type=finite,
+        metavar="GB",
+    )
+    demo: bool = setting(
+        False,
+        "draw a small dataset under ./demo and run the whole job on it, offline",
+        "VGG19 has random weights and the settings are quick ones; flags that are given still "
+        "apply.",
+        one_worker_only=True,
+    )
+    on_bad_clip: str = setting(
+        "skip",
+        "leave out a clip that cannot be read (skip), keep it as zeros, or stop the run (fail)",
+        "Above a tenth of a split's clips, the run stops in any case.",
+        choices=("skip", "zeros", "fail"),
+    )
+    clip_timeout: float = setting(
+        CLIP_TIMEOUT,
+        "seconds after which a clip counts as one that cannot be read",
+        check=ABOVE_0,
+        changes_on_resume=True,
+        type=finite,
+        metavar="SECONDS",
+    )
+    on_leakage: str = setting(
+        "warn",
+        "warn of clips that are nearly the same in two splits, drop them, or fail",
+        "drop leaves out the clip of the earlier split (train before val before test).",
+        choices=("warn", "drop", "fail"),
+    )
+
+    def require_valid(self) -> None:
+        """Raise `UserError` if two of these settings contradict each other."""
+        if self.dataset_path is None:
+            raise UserError("--dataset-path is missing: name the folder of clips, or try --demo")
+        if self.demo and isinstance(self.dataset_path, str):
+            raise UserError(
+                f"--demo draws its clips into a local folder, and --dataset-path is "
+                f"{self.dataset_path}: drop one of them"
+            )
+        checkpoints = self.checkpoint_dir.resolve()
+        if isinstance(self.cache_dir, Path) and self.cache_dir.resolve() == checkpoints:
+            raise UserError(
+                f"--cache-dir and --checkpoint-dir are both {checkpoints}: give each its own"
+            )
+        if isinstance(self.cache_dir, str) and self.cache_local:
+            raise UserError(
+                f"--cache-local does nothing with --cache-dir {self.cache_dir}, whose copy is in "
+                "--spool-dir anyway: drop it"
+            )
+        if self.cache_local and self.cache_local.resolve() in (
+            checkpoints,
+            Path(self.cache_dir).resolve(),
+        ):
+            raise UserError(f"--cache-local {self.cache_local}: give it a folder of its own")
+        if self.share and not self.extract_only:
+            raise UserError("--share belongs to --extract-only: give both, or drop it")
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """What VGG19 is shown of a clip, and what is kept of its answer."""
+
+    TITLE: ClassVar[str] = "features"
+
+    frames: int = setting(
+        16,
+        "frames per clip, evenly spaced over the whole clip",
+        check=AT_LEAST_1,
+        type=int,
+        metavar="N",
+    )
+    cached_frames: int | None = setting(
+        None,
+        "frames per clip in the cache (default: as many as --frames)",
+        "--augment jitter and speed choose --frames of them anew each time a clip is used.",
+        check=AT_LEAST_1,
+        type=int,
+        metavar="N",
+    )
+    streams: tuple[str, ...] = setting(
+        ("difference", "flow"),
+        "what VGG19 is shown, separated by commas: rgb, difference, flow",
+        "rgb: the frames; difference: to the frame before; flow: dense optical flow from the "
+        "frame before. The shift that the camera makes is removed. Each stream is cached by "
+        "itself: adding one computes only that one.",
+        check=(lambda value: len(value) > 0, "must name a stream"),
+        type=names_out_of(STREAMS),
+        metavar="NAMES",
+    )
+    feature_layer: str = setting(
+        "fc2",
+        "VGG19 layer whose output is the feature",
+        "fc1 and fc2 give 4096 values per frame; a convolution or pooling layer (block1_conv1 … "
+        "block5_pool) is averaged over height and width. Nothing above the layer is built or run.",
+        check=(lambda value: value in VGG19_LAYERS, f"is not one of {', '.join(VGG19_LAYERS)}"),
+        type=str,
+        metavar="LAYER",
+    )
+    vgg19_weights: str = setting(
+        "imagenet",
+        "imagenet (downloaded once by Keras), a local .h5 file, or random",
+        "The file has the layout of Keras's own VGG19 files. random is untrained: for trying "
+        "things out only.",
+        differs_by_host=True,
+        type=str,
+        metavar="NAME|FILE",
+    )
+    feature_dtype: str = setting(
+        "float16",
+        "number format of the features on disk",
+        choices=("float16", "float32"),
+    )
+
+    @property
+    def frames_in_cache(self) -> int:
+        """How many frames of a clip are kept."""
+        return self.cached_frames or self.frames
+
+    def require_valid(self) -> None:
+        """Raise `UserError` if two of these settings contradict each other."""
+        if self.frames_in_cache < self.frames:
+            raise UserError(
+                f"--cached-frames {self.cached_frames} is below --frames {self.frames}, which are "
+                "chosen from them: raise one or lower the other"
+            )
+        if self.frames_in_cache < 2 and self.streams != ("rgb",):
+            raise UserError(
+                f"--streams {','.join(self.streams)} with --frames {self.frames}: one frame shows "
+                "no movement: give 2 or more, or --streams rgb"
+            )
+        weights = self.vgg19_weights
+        if weights not in ("imagenet", "random") and not Path(weights).is_file():
+            raise UserError(
+                f"--vgg19-weights {weights}: no such file (imagenet, random, or the path of an "
+                ".h5 file)"
+            )

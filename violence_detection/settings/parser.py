@@ -1,0 +1,154 @@
+"""The training command's flags: one per setting, in the settings' groups."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from violence_detection.errors import UserError
+from violence_detection.settings.checks import check_settings
+from violence_detection.settings.schema import Settings, from_mapping
+from violence_detection.settings.setting import flag, setting_of
+from violence_detection.settings.values import format_value
+
+# What a demo changes: a few minutes on two CPU cores, everything under ./demo.
+DEMO_DEFAULTS = {
+    "dataset_path": Path("demo/clips"),
+    "cache_dir": Path("demo/feature_cache"),
+    "checkpoint_dir": Path("demo/checkpoints"),
+    "vgg19_weights": "random",
+    "feature_layer": "block1_conv1",
+    "epochs": 30,
+    "batch_size": 16,
+    "warmup_epochs": 3,
+}
+EXAMPLES = """\
+examples:
+  %(prog)s --demo
+  %(prog)s --dataset-path clips --mixed-precision --xla
+  %(prog)s --dataset-path clips --cross-validate 5
+  %(prog)s --dataset-path clips --threshold-for recall=0.95
+"""
+
+
+class FlagParser(argparse.ArgumentParser):
+    """argparse with one-line errors, which name the nearest flag for an unknown one.
+
+    Args:
+        settings: of `argparse.ArgumentParser`; abbreviations of flags are not accepted.
+    """
+
+    def __init__(self, **settings: Any):
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**settings | {"allow_abbrev": False})
+
+    def add_checkpoint_dir(self) -> None:
+        """Add the flag of what uses a finished training."""
+        self.add_argument(
+            "--checkpoint-dir",
+            type=Path,
+            default=Path("checkpoints"),
+            metavar="DIR",
+            help="checkpoint directory of a finished training (default: checkpoints)",
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong in one line; exit status 2."""
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            message = f"unknown argument {unknown}"
+            name = unknown.split()[0].partition("=")[0]
+            # argparse has no public list of its flags.
+            near = difflib.get_close_matches(name, self._option_string_actions, 1)
+            if name.startswith("-") and near:
+                message = f"unknown flag {name}: did you mean {near[0]}?"
+        self.exit(2, f"error: {message} (all flags: {self.prog} --help)\n")
+
+
+def make_parser() -> FlagParser:
+    """Return the parser of the training command: one flag per setting."""
+    parser = FlagParser(
+        usage="%(prog)s --dataset-path DIR [flags]\n       %(prog)s --demo [flags]",
+        description="Train a violence detector on a folder of labelled video clips.",
+        epilog=EXAMPLES,
+    )
+    for group in Settings().groups.values():
+        section = parser.add_argument_group(group.TITLE)
+        for item in dataclasses.fields(group):
+            _add_flag(section, item)
+    return parser
+
+
+def _add_flag(section: argparse._ArgumentGroup, item: dataclasses.Field) -> None:
+    known = setting_of(item)
+    options = dict(known.flag)
+    help_text = known.help
+    if item.default is not None:
+        help_text += f" (default: {format_value(item.default)})"
+    if isinstance(item.default, bool):
+        options["action"] = argparse.BooleanOptionalAction
+    section.add_argument(flag(item.name), default=item.default, help=help_text, **options)
+    if item.name == "resume":
+        section.add_argument(
+            "--fresh",
+            dest="resume",
+            action="store_false",
+            default=argparse.SUPPRESS,
+            help="set an earlier run in --checkpoint-dir aside (renamed, never deleted) and start "
+            "anew",
+        )
+
+
+def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
+    """Return the checked settings of a command line.
+
+    Args:
+        arguments: without the program's name; None: those of this process.
+
+    Raises:
+        UserError: a value is out of its range, or two settings contradict each other.
+        SystemExit: a flag is unknown or its value cannot be read; status 2.
+    """
+    parser = make_parser()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    given = parser.parse_args(arguments)
+    from_file = read_config(given.config) if given.config else {}
+    parser.set_defaults(**from_file)
+    if parser.parse_args(arguments).demo:
+        parser.set_defaults(**DEMO_DEFAULTS | from_file)
+    values = vars(parser.parse_args(arguments))
+    if values["class_weights"] is not None:
+        values["class_weights"] = tuple(values["class_weights"])
+    if Path(values["vgg19_weights"]).is_file():
+        values["vgg19_weights"] = str(Path(values["vgg19_weights"]).resolve())
+    settings = Settings().replace(**values)
+    check_settings(settings)
+    return settings
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the settings of a `--config` file by name; a null leaves a setting at its default.
+
+    Raises:
+        UserError: it is no JSON object of settings.
+    """
+    try:
+        values = read_json_object(path)
+        return from_mapping({name: value for name, value in values.items() if value is not None})
+    except UserError as error:
+        raise UserError(f"--config {path}: {error}") from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file that a person wrote; raises `UserError`."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict) or not values:
+        raise UserError("is not a JSON object of settings by name")
+    return values

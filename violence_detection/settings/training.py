@@ -1,0 +1,265 @@
+"""Settings of the training: the model, how it is trained, and what for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from violence_detection.errors import UserError
+from violence_detection.settings.constants import AUGMENTATIONS, FINAL_LEARNING_RATE, HEADS
+from violence_detection.settings.setting import AT_LEAST_0, AT_LEAST_1, SHARE, setting
+from violence_detection.settings.values import finite, local_folder, names_out_of
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The classifier."""
+
+    TITLE: ClassVar[str] = "model"
+
+    head: str = setting(
+        "attention-lstm",
+        "what reads the frames' features in time",
+        "attention-lstm and bidirectional: an LSTM under attention, in one or both directions; "
+        "self-attention: several heads of it; transformer: a small encoder; mean: the average of "
+        "the frames, which the others must beat.",
+        in_grid=True,
+        choices=HEADS,
+    )
+    projection: int = setting(
+        192,
+        "values that a frame's features are projected to",
+        check=AT_LEAST_1,
+        in_grid=True,
+        type=int,
+        metavar="N",
+    )
+    units: int = setting(
+        192, "width of the head", check=AT_LEAST_1, in_grid=True, type=int, metavar="N"
+    )
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Epochs, batches, learning rate, and which clips are trained on how often."""
+
+    TITLE: ClassVar[str] = "training"
+
+    epochs: int = setting(
+        100,
+        "passes over the training clips",
+        check=AT_LEAST_1,
+        in_grid=True,
+        type=int,
+        metavar="N",
+    )
+    batch_size: int = setting(
+        64,
+        "clips per batch, over all replicas together",
+        check=AT_LEAST_1,
+        in_grid=True,
+        type=int,
+        metavar="N",
+    )
+    gradient_accumulation: int = setting(
+        1,
+        "batches per optimizer step",
+        check=AT_LEAST_1,
+        in_grid=True,
+        type=int,
+        metavar="N",
+    )
+    learning_rate: float = setting(
+        1e-3,
+        f"highest learning rate, from which a cosine falls to {FINAL_LEARNING_RATE:g}",
+        "It is reached at the end of the warm-up.",
+        check=(
+            lambda value: value > FINAL_LEARNING_RATE,
+            f"must be above {FINAL_LEARNING_RATE:g}",
+        ),
+        in_grid=True,
+        type=finite,
+        metavar="RATE",
+    )
+    warmup_epochs: int = setting(
+        5,
+        "epochs in which the learning rate grows linearly from 0",
+        check=AT_LEAST_0,
+        in_grid=True,
+        type=int,
+        metavar="N",
+    )
+    schedule: str = setting(
+        "cosine",
+        "learning rate after the warm-up: falling (cosine) or constant",
+        in_grid=True,
+        choices=("cosine", "constant"),
+    )
+    clipnorm: float = setting(
+        1.0,
+        "largest norm of each weight's gradient; 0: no clipping",
+        check=AT_LEAST_0,
+        in_grid=True,
+        type=finite,
+        metavar="NORM",
+    )
+    early_stopping_patience: int = setting(
+        15,
+        "epochs without a lower validation loss after which training ends; 0: never",
+        check=AT_LEAST_0,
+        in_grid=True,
+        type=int,
+        metavar="N",
+    )
+    sampling: str = setting(
+        "shuffle",
+        "every clip once per epoch (shuffle), or both classes equally in every batch (stratified)",
+        "With stratified, the clips of the smaller class are repeated, and balanced class weights "
+        "are 1.",
+        in_grid=True,
+        choices=("shuffle", "stratified"),
+    )
+    hard_mining: bool = setting(
+        False,
+        "draw clips more often the larger their loss was",
+        "It costs a forward pass over the training clips per epoch.",
+        one_worker_only=True,
+        in_grid=True,
+    )
+    curriculum: bool = setting(
+        False,
+        "start with the easiest clips and reach all of them after half the epochs",
+        "Easy is what a model that was trained briefly before finds easy.",
+        one_worker_only=True,
+        in_grid=True,
+    )
+    ensemble: int = setting(
+        1,
+        "train K classifiers with successive seeds and average their probabilities",
+        check=AT_LEAST_1,
+        in_grid=True,
+        type=int,
+        metavar="K",
+    )
+    unlabeled: Path | None = setting(
+        None,
+        "folder of unlabeled clips to learn from by pseudo-labels",
+        "A classifier trained on the labelled clips predicts them; clips it is confident of are "
+        "trained on, too.",
+        one_worker_only=True,
+        type=local_folder,
+        metavar="DIR",
+    )
+    pseudo_confidence: float = setting(
+        0.9,
+        "calibrated probability of either class from which a pseudo-label is used",
+        check=(lambda value: 0.5 <= value < 1, "must be at least 0.5 and below 1"),
+        type=finite,
+        metavar="P",
+    )
+    pseudo_rounds: int = setting(
+        1,
+        "how often the unlabeled clips are predicted anew",
+        "Each round's classifier has learned from the pseudo-labels of the round before.",
+        check=AT_LEAST_1,
+        type=int,
+        metavar="N",
+    )
+    augment: tuple[str, ...] = setting(
+        (),
+        "how training clips are varied each time they are used, separated by commas",
+        "jitter: other frames; speed; drop: frames repeat the one before; reverse: in time; "
+        "mixup; cutmix: over time; noise: on features; flip: mirrored clips, cached beside the "
+        "others.",
+        in_grid=True,
+        type=names_out_of(AUGMENTATIONS),
+        metavar="NAMES",
+    )
+
+    @property
+    def global_batch(self) -> int:
+        """Clips per optimizer step."""
+        return self.batch_size * self.gradient_accumulation
+
+    def require_valid(self) -> None:
+        """Raise `UserError` if two of these settings contradict each other."""
+        if self.epochs <= self.warmup_epochs:
+            raise UserError(
+                f"--epochs {self.epochs} is not above --warmup-epochs {self.warmup_epochs}: "
+                "train for more epochs or warm up for fewer"
+            )
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What is minimized, and what keeps the model from learning clips by heart."""
+
+    TITLE: ClassVar[str] = "loss and regularization"
+
+    use_focal_loss: bool = setting(
+        True,
+        "focal loss instead of cross-entropy",
+        "FL(p_t) = -alpha_t (1 - p_t)^gamma log p_t; violent is the positive class.",
+        in_grid=True,
+    )
+    focal_gamma: float = setting(
+        2.0,
+        "gamma of the focal loss: how much less an easy clip weighs; 0: no less",
+        check=AT_LEAST_0,
+        in_grid=True,
+        type=finite,
+        metavar="G",
+    )
+    focal_alpha: float | None = setting(
+        None,
+        "alpha of the focal loss (default: 0.25, and none with class weights)",
+        "Violent clips weigh A, nonviolent ones 1 - A. Class weights correct for the imbalance "
+        "already.",
+        check=(lambda value: 0 < value < 1, "must be above 0 and below 1"),
+        in_grid=True,
+        type=finite,
+        metavar="A",
+    )
+    use_class_weights: bool = setting(
+        True, "weight the clips of each class, balanced by default", in_grid=True
+    )
+    class_weights: tuple[float, float] | None = setting(
+        None,
+        "the two class weights (default: balanced)",
+        "Balanced is clips / (classes x clips of the class).",
+        check=(lambda pair: min(pair) > 0, "must both be above 0"),
+        in_grid=True,
+        type=finite,
+        nargs=2,
+        metavar=("NONVIOLENT", "VIOLENT"),
+    )
+    label_smoothing: float = setting(
+        0.1,
+        "S: labels 0 and 1 become S/2 and 1 - S/2",
+        check=SHARE,
+        in_grid=True,
+        type=finite,
+        metavar="S",
+    )
+    dropout: float = setting(
+        0.5,
+        "share of activations dropped in training",
+        check=SHARE,
+        in_grid=True,
+        type=finite,
+        metavar="P",
+    )
+    l2: float = setting(
+        1e-2,
+        "L2 penalty on the kernels; 0: none",
+        check=AT_LEAST_0,
+        in_grid=True,
+        type=finite,
+        metavar="L",
+    )
+
+    def require_valid(self) -> None:
+        """Raise `UserError` if two of these settings contradict each other."""
+        if self.focal_alpha is not None and not self.use_focal_loss:
+            raise UserError("--focal-alpha does nothing with --no-use-focal-loss: drop one")
+        if self.class_weights is not None and not self.use_class_weights:
+            raise UserError("--class-weights does nothing with --no-use-class-weights: drop one")

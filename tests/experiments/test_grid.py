@@ -71,5 +71,5 @@ def test_wrong_grid_is_reported(text: str, words: str, tmp_path: Path) -> None:
 
 
 def test_missing_grid_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"gone\.json cannot be read"):
+    with pytest.raises(UserError, match=r"gone\.json: cannot be read"):
         read_grid(tmp_path / "gone.json")

@@ -23,6 +23,7 @@ from violence_detection.clips.demo import draw_clip
 from violence_detection.features.cache.feature_cache import FeatureCache, FeatureRows, Recipe
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.cache.record_file import FILES_INDEX, ROW, RecordFile
+from violence_detection.runtime import interrupts
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -165,8 +166,8 @@ def trained(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def not_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a run that is told to end take its time: after `GRACE` it would end the tests."""
-    monkeypatch.setattr("violence_detection.runtime.interrupts.GRACE", 600.0)
+    """Let an interrupted run end at its own pace: after `GRACE` the tests' process would end."""
+    monkeypatch.setattr(interrupts, "GRACE", 600.0)
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:

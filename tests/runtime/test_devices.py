@@ -2,7 +2,7 @@ import pytest
 import tensorflow as tf
 
 from violence_detection.errors import UserError
-from violence_detection.runtime.devices import find_devices, make_strategy
+from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 
 
 def test_strategies_of_one_process_do_not_mix_up_their_collectives() -> None:
@@ -23,3 +23,25 @@ def test_a_strategy_has_a_replica_for_each_device_and_the_batch_divides_by_them(
         make_strategy(find_devices(2), 9)
     assert make_strategy(find_devices(2), 8).num_replicas_in_sync == 2
     assert make_strategy(find_devices(1), 8).num_replicas_in_sync == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "flags", "computation", "word"),
+    [
+        (True, "GPU", "", "float16", "loss scaling"),
+        (True, "CPU", "sse avx512_bf16", "bfloat16", "avx512_bf16"),
+        (True, "CPU", "sse avx2", "float32", "no bfloat16"),
+        (False, "GPU", "", "float32", "--no-mixed-precision"),
+        (False, "CPU", "avx512_bf16", "float32", "--no-mixed-precision"),
+    ],
+)
+def test_precision_and_why(
+    asked: bool,
+    device: str,
+    flags: str,
+    computation: str,
+    word: str,
+) -> None:
+    precision = choose_precision(asked, device, flags.split())
+    assert precision.computation == computation
+    assert word in precision.reason

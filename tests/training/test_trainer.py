@@ -11,7 +11,7 @@ from violence_detection.errors import RunError
 from violence_detection.features.cache.feature_cache import FeatureRows
 from violence_detection.models.classifier import STANDARDIZED, as_plain_keras
 from violence_detection.models.classifier import classifier as build_classifier
-from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
+from violence_detection.runtime.devices import find_devices, make_strategy
 from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import (
     ClipFeatures,
@@ -275,29 +275,3 @@ def test_loss_scale_comes_down_after_an_overflow(replicas: int, stored_features:
     assert keras.ops.convert_to_numpy(trainer.optimizer.dynamic_scale) < 2.0**22
     assert np.isfinite(history["loss"]).all()
     assert history["loss"][-1] < history["loss"][0]
-
-
-@pytest.mark.parametrize(
-    ("asked", "device", "flags", "computation", "word"),
-    [
-        (True, "GPU", "", "float16", "loss scaling"),
-        (True, "CPU", "sse avx512_bf16", "bfloat16", "avx512_bf16"),
-        (True, "CPU", "sse avx2", "float32", "no bfloat16"),
-        (False, "GPU", "", "float32", "--no-mixed-precision"),
-        (False, "CPU", "avx512_bf16", "float32", "--no-mixed-precision"),
-    ],
-)
-def test_precision_and_why(
-    asked: bool,
-    device: str,
-    flags: str,
-    computation: str,
-    word: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(
-        "violence_detection.runtime.devices.cpu_flags", lambda: frozenset(flags.split())
-    )
-    precision = choose_precision(asked, device)
-    assert precision.computation == computation
-    assert word in precision.reason

@@ -4,7 +4,7 @@ import contextlib
 import platform
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,14 +101,22 @@ def on_this_host(
     )
 
 
-def choose_precision(mixed_precision: bool, device_type: str) -> Precision:
-    """Return the precision for `--mixed-precision` on a "GPU" or "CPU"."""
+def choose_precision(
+    mixed_precision: bool, device_type: str, cpu_features: Collection[str] | None = None
+) -> Precision:
+    """Return the fastest precision that a device supports: float16, bfloat16 or float32.
+
+    Args:
+        mixed_precision: whether anything but float32 is allowed (`--mixed-precision`).
+        device_type: "GPU" or "CPU".
+        cpu_features: the CPU's feature flags; None: of this machine.
+    """
     if not mixed_precision:
         return Precision("float32", "float32", "--no-mixed-precision")
     if device_type == "GPU":
         return Precision("float16", "mixed_float16", "mixed precision on a GPU, with loss scaling")
-    flags = cpu_flags()
-    found = next((flag for flag in CPU_BFLOAT16_FLAGS if flag in flags), None)
+    features = cpu_flags() if cpu_features is None else cpu_features
+    found = next((flag for flag in CPU_BFLOAT16_FLAGS if flag in features), None)
     if found:
         return Precision("bfloat16", "mixed_bfloat16", f"mixed precision on a CPU with {found}")
     return Precision(

@@ -1,4 +1,4 @@
-"""What NVIDIA's GPUs do, read by NVML: utilization, memory, temperature, power, energy."""
+"""Utilization, memory, temperature, power and energy of NVIDIA GPUs, read with NVML."""
 
 import contextlib
 import logging
@@ -20,24 +20,23 @@ Figures = dict[str, float | None]
 
 
 class NvidiaGpus:
-    """The NVIDIA GPUs that TensorFlow uses, read by NVML, the driver's own library.
+    """The NVIDIA GPUs that TensorFlow uses, read with NVML, the driver's own library.
 
-    TensorFlow does not tell which of NVML's GPUs are its own: NVML numbers them by bus, CUDA by
-    speed, unless CUDA_DEVICE_ORDER is PCI_BUS_ID. If CUDA_VISIBLE_DEVICES gives UUIDs, it is
-    those. If it gives numbers, or is not set, they are found by model name, those of one model in
-    the order of the bus; if a name fits none, by order alone. This may take one GPU for another
-    of the same model in one case: where a number chooses among them, and another model is there,
-    too. Then give UUIDs.
+    TensorFlow does not expose which of NVML's GPUs it uses: NVML numbers them by PCI bus, CUDA by
+    speed (unless CUDA_DEVICE_ORDER is PCI_BUS_ID). UUIDs in CUDA_VISIBLE_DEVICES settle it. If it
+    holds numbers or is not set, GPUs are matched by model name, those of one model in bus order;
+    if a name matches none, by order alone. One case can confuse two GPUs of the same model: a
+    number selects one of them, and a third GPU is of another model. UUIDs avoid it.
 
-    A reading that a GPU does not give is None. So are power and energy of a part of a GPU (MIG):
-    what NVML gives there is the whole GPU's.
+    A reading that a GPU does not support is None. So are power and energy of a MIG instance, where
+    NVML returns those of the whole GPU.
 
     Args:
         names: the models of TensorFlow's GPUs, in its order.
-        nvml: the module pynvml, or what stands in for it.
+        nvml: the module pynvml, or a replacement.
 
     Raises:
-        RunError: there is no NVML, it does not work, or shows no GPU.
+        RunError: NVML is missing, does not work, or shows no GPU.
     """
 
     def __init__(self, names: Sequence[str], nvml: Any = None):
@@ -66,30 +65,30 @@ class NvidiaGpus:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Return the names of the figures, the same in every reading."""
+        """The columns of every reading."""
         numbers = range(len(self._gpus))
         return (*(f"gpu{n}_{reading}" for n in numbers for reading in GPU_READINGS), ENERGY)
 
     @property
     def memory_gib(self) -> list[float | None]:
-        """Return the memory of each GPU, in GiB; None: it does not tell."""
+        """The memory of each GPU in GiB; None: unknown."""
         return [gpu.memory_gib for gpu in self._gpus]
 
     def read(self, now: float) -> Figures:
-        """Return what the GPUs do, whoever has them do it.
-
-        By column: `gpu{n}_utilization`, the percentage of time in which anything was computed,
-        over what the GPU takes as one period (1/6 s to 1 s); `gpu{n}_memory_mb` in 10^6 bytes;
-        `gpu{n}_temperature` in degrees Celsius; `gpu{n}_power` in watts; and `energy_wh`, the
-        watt-hours of all GPUs since the first reading. These come from each GPU's own counter
-        (Volta and later), else from its power, integrated over time by the trapezoidal rule;
-        None if one GPU tells neither.
+        """Return the readings of all GPUs; they include the work of other processes.
 
         Args:
-            now: seconds of a clock that is never set back.
+            now: seconds of a clock that never runs backwards.
+
+        Returns:
+            By column: `gpu{n}_utilization`, the percentage of the GPU's last sampling period (1/6
+            to 1 s) in which it computed; `gpu{n}_memory_mb` in 10^6 bytes; `gpu{n}_temperature` in
+            degrees Celsius; `gpu{n}_power` in watts; `energy_wh`, the watt-hours of all GPUs since
+            the first reading. Energy comes from each GPU's own counter (Volta and later), else
+            from its power, integrated over time by the trapezoidal rule; None if a GPU has neither.
 
         Raises:
-            RunError: a GPU does not answer any more.
+            RunError: a GPU no longer responds.
         """
         figures: Figures = {}
         joules: list[float | None] = []
@@ -98,8 +97,8 @@ class NvidiaGpus:
                 readings = gpu.read()
             except self._nvml.NVMLError as error:
                 raise RunError(
-                    f"gpu{number} ({self._names[number]}) does not answer: {error} "
-                    "(nvidia-smi and dmesg may say why)"
+                    f"gpu{number} ({self._names[number]}) does not respond: {error} "
+                    "(nvidia-smi and dmesg may show why)"
                 ) from error
             figures |= {f"gpu{number}_{name}": readings[name] for name in GPU_READINGS}
             joules.append(gpu.joules_since_first(readings, now))
@@ -108,13 +107,13 @@ class NvidiaGpus:
         return figures
 
     def close(self) -> None:
-        """Let go of NVML."""
-        with contextlib.suppress(self._nvml.NVMLError):  # of a lost GPU: nothing is left to do
+        """Shut NVML down."""
+        with contextlib.suppress(self._nvml.NVMLError):  # a lost GPU: nothing is left to do
             self._nvml.nvmlShutdown()
 
 
 class _Device(NamedTuple):
-    """What CUDA may compute on: a GPU, or an instance, a part of one (MIG)."""
+    """A device that CUDA can compute on: a whole GPU or a MIG instance of one."""
 
     handle: Any
     name: str
@@ -123,7 +122,7 @@ class _Device(NamedTuple):
 
 
 class _Gpu:
-    """The readings of one device; of none, they are all None."""
+    """The readings of one device; all None without a device."""
 
     def __init__(self, nvml: Any, device: _Device | None):
         self._nvml = nvml
@@ -139,7 +138,7 @@ class _Gpu:
         handle = device.handle
         readers: dict[str, Callable[[], float]] = {
             "utilization": lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu,
-            # Its version 2 leaves out what the driver keeps for itself, as nvidia-smi does.
+            # Version 2 excludes the memory that the driver reserves, as nvidia-smi does.
             "memory_mb": lambda: (
                 nvml.nvmlDeviceGetMemoryInfo(handle, nvml.nvmlMemory_v2).used / MEGABYTE
             ),
@@ -153,7 +152,7 @@ class _Gpu:
         for name, read in readers.items():
             try:
                 read()
-            except nvml.NVMLError as error:  # not asked again
+            except nvml.NVMLError as error:  # not supported: not read again
                 self.description += f"; no {name} ({error})"
             else:
                 self._readers[name] = read
@@ -163,7 +162,7 @@ class _Gpu:
             )
 
     def read(self) -> Figures:
-        """Return each reading by its name, and the "energy_counter" in joules."""
+        """Return the readings by name, with "energy_counter" in joules."""
         readings: Figures = dict.fromkeys((*GPU_READINGS, "energy_counter"))
         for name, read in self._readers.items():
             with contextlib.suppress(self._nvml.NVMLError_NotSupported):
@@ -171,7 +170,7 @@ class _Gpu:
         return readings
 
     def joules_since_first(self, readings: Figures, now: float) -> float | None:
-        """Return the energy since the first of these calls; to be called with every reading."""
+        """Return the energy since the first call; to be called with every reading."""
         if "energy_counter" in self._readers:
             count = readings["energy_counter"]
             if self._first_count is None:
@@ -179,7 +178,7 @@ class _Gpu:
             return None if count is None or self._first_count is None else count - self._first_count
         power = readings["power"]
         if power is None or self._joules is None:
-            self._joules = None  # once a stretch is unknown, so is the sum
+            self._joules = None  # once an interval is unknown, so is the sum
             return None
         if self._last_power:
             before, power_before = self._last_power
@@ -189,7 +188,7 @@ class _Gpu:
 
 
 def _devices_by_gpu(nvml: Any) -> list[list[_Device]]:
-    """Return, of each GPU in the order of the bus, itself, or its instances if it has MIG on."""
+    """Return the devices of each GPU in bus order: itself, or its instances if MIG is enabled."""
 
     def device(handle: Any, is_instance: bool) -> _Device:
         name, uuid = nvml.nvmlDeviceGetName(handle), nvml.nvmlDeviceGetUUID(handle)
@@ -200,7 +199,7 @@ def _devices_by_gpu(nvml: Any) -> list[list[_Device]]:
         gpus.append([])
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        except nvml.NVMLError_NoPermission:  # another's; it is counted all the same
+        except nvml.NVMLError_NoPermission:  # not ours, but CUDA numbers it too
             continue
         try:
             has_instances = nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE
@@ -209,9 +208,9 @@ def _devices_by_gpu(nvml: Any) -> list[list[_Device]]:
         if not has_instances:
             gpus[-1].append(device(handle, is_instance=False))
             continue
-        for place in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        for number in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
             with contextlib.suppress(nvml.NVMLError_NotFound, nvml.NVMLError_NoPermission):
-                instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
+                instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
                 gpus[-1].append(device(instance, is_instance=True))
     return gpus
 
@@ -219,33 +218,33 @@ def _devices_by_gpu(nvml: Any) -> list[list[_Device]]:
 def _devices_of_tensorflow(
     names: Sequence[str], gpus: Sequence[Sequence[_Device]], visible: str | None
 ) -> list[_Device | None]:
-    """Return the device of each of TensorFlow's GPUs; None where NVML has none left.
+    """Return the device of each of TensorFlow's GPUs; None where NVML has no more.
 
     Args:
-        names: of TensorFlow's GPUs.
-        gpus: of each GPU in the order of the bus, what CUDA may compute on.
-        visible: CUDA_VISIBLE_DEVICES.
+        names: the models of TensorFlow's GPUs.
+        gpus: the devices of each GPU, in bus order.
+        visible: the value of CUDA_VISIBLE_DEVICES.
     """
     every = [device for devices in gpus for device in devices]
     named, by_uuid = _visible_devices(gpus, visible or "")
     if by_uuid and len(named) >= len(names):
         return list(named[: len(names)])
     in_order = [*named, *(device for device in every if device not in named)]
-    for fits in (_same_words, _words_within):
-        if len(in_order) >= len(names) and all(map(fits, names, (d.name for d in in_order))):
+    for matches in (_same_words, _words_within):
+        if len(in_order) >= len(names) and all(map(matches, names, (d.name for d in in_order))):
             break
-        if found := _by_name(names, every, fits):
+        if found := _by_name(names, every, matches):
             return list(found)
     return [*in_order, *[None] * len(names)][: len(names)]
 
 
 def _by_name(
-    names: Sequence[str], devices: Sequence[_Device], fits: Callable[[str, str], bool]
+    names: Sequence[str], devices: Sequence[_Device], matches: Callable[[str, str], bool]
 ) -> list[_Device]:
-    """Return the first device that is left for each name; none at all if one has none."""
+    """Return a different device for each name, the first that matches; empty if one has none."""
     left, found = list(devices), []
     for name in names:
-        device = next((device for device in left if fits(name, device.name)), None)
+        device = next((device for device in left if matches(name, device.name)), None)
         if device is None:
             return []
         left.remove(device)
@@ -254,9 +253,9 @@ def _by_name(
 
 
 def _visible_devices(gpus: Sequence[Sequence[_Device]], setting: str) -> tuple[list[_Device], bool]:
-    """Return the devices that CUDA_VISIBLE_DEVICES names, and whether all by their UUIDs.
+    """Return the devices that CUDA_VISIBLE_DEVICES selects, and whether all by their UUIDs.
 
-    As CUDA reads it: numbers, UUIDs or the beginnings of UUIDs, up to the first that names none.
+    As CUDA reads it: numbers, UUIDs or prefixes of UUIDs, up to the first that is not valid.
     """
     words = [word.strip().lower() for word in setting.split(",")]
     devices: list[_Device] = []
@@ -283,6 +282,6 @@ def _same_words(name: str, other: str) -> bool:
 
 
 def _words_within(name: str, other: str) -> bool:
-    """Return whether one of two names only says more: "RTX 5000 Ada" and "… Ada Generation"."""
+    """Return whether one name is a longer form: "RTX 5000 Ada" and "RTX 5000 Ada Generation"."""
     words, others = _words(name), _words(other)
     return bool(words and others) and (words <= others or others <= words)

@@ -1,4 +1,4 @@
-"""What a run takes of the machine: the GPUs' readings, or CPU and memory; energy and its price."""
+"""How a run uses the hardware: readings of the GPUs, or of CPU and memory; energy and its cost."""
 
 import contextlib
 import logging
@@ -16,11 +16,11 @@ from violence_detection.runtime.gpus import ENERGY, GIBIBYTE, MEGABYTE, Figures,
 
 log = logging.getLogger(__name__)
 
-LOOK_FOR_CHILDREN_EVERY = 10.0  # seconds: it means a look at every process of the machine
+FIND_CHILDREN_EVERY = 10.0  # seconds: it goes through every process of the machine
 
 
 class ThisMachine:
-    """CPU and memory, where there is no GPU to read. What energy they take is not known."""
+    """CPU and memory, read where no GPU is used. Their energy is unknown."""
 
     columns: tuple[str, ...] = ("cpu_utilization", "memory_mb")
 
@@ -28,22 +28,23 @@ class ThisMachine:
         self.memory_gib = [psutil.virtual_memory().total / GIBIBYTE]
         self._process = psutil.Process()
         self._children: list[psutil.Process] = []
-        self._looked: float | None = None  # for children, when
+        self._children_found: float | None = None  # when
         self._cpu_before = _cpu_seconds()
 
     def read(self, now: float) -> Figures:
-        """Return what the CPU did since the last reading, and the memory that is taken now.
-
-        By column: `cpu_utilization` in percent of all cores, whatever they ran; None before the
-        system's clock ticks (10 ms). `memory_mb` in 10^6 bytes: what is resident of this process
-        and those that it has started (decoders; looked for every 10 s). Pages that they share
-        count in each.
+        """Return the CPU utilization since the last reading, and the memory in use now.
 
         Args:
-            now: seconds of a clock that is never set back.
+            now: seconds of a clock that never runs backwards.
+
+        Returns:
+            By column: `cpu_utilization` in percent of all cores, other processes included; None
+            until the system's clock has ticked (10 ms). `memory_mb` in 10^6 bytes: the resident
+            memory of this process and its children (decoders; looked up every 10 s). Shared pages
+            count in each process.
 
         Raises:
-            RunError: the system does not tell.
+            RunError: the system does not provide them.
         """
         try:
             return {
@@ -57,33 +58,33 @@ class ThisMachine:
         busy, total = _cpu_seconds()
         busy_before, total_before = self._cpu_before
         if total <= total_before:
-            return None  # and this time counts in the next reading
+            return None  # this interval counts in the next reading
         self._cpu_before = busy, total
         share = (busy - busy_before) / (total - total_before)
-        return 100 * min(1.0, max(0.0, share))  # Linux's count of waiting may go back a little
+        return 100 * min(1.0, max(0.0, share))  # Linux's iowait may decrease a little
 
     def _resident(self, now: float) -> int:
-        if self._looked is None or now - self._looked >= LOOK_FOR_CHILDREN_EVERY:
+        if self._children_found is None or now - self._children_found >= FIND_CHILDREN_EVERY:
             self._children = self._process.children(recursive=True)
-            self._looked = now
+            self._children_found = now
         resident = self._process.memory_info().rss
         for child in self._children:
-            # It may have ended since, or have become another user's.
+            # It may have ended since, or changed its user.
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 resident += child.memory_info().rss
         return resident
 
     def close(self) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 def _cpu_seconds() -> tuple[float, float]:
-    """Return how long the cores have been busy, and how long they have been, all together.
+    """Return the busy and the total seconds of all cores since the machine started.
 
-    `psutil.cpu_percent` would do, but remembers for each thread by itself what was before.
+    `psutil.cpu_percent` keeps its previous reading per thread, and several threads read here.
     """
     times = psutil.cpu_times()
-    # A guest's time is in the user's already.
+    # The user's time includes a guest's.
     total = sum(times) - getattr(times, "guest", 0) - getattr(times, "guest_nice", 0)
     return total - times.idle - getattr(times, "iowait", 0), total
 
@@ -92,11 +93,11 @@ Source = NvidiaGpus | ThisMachine
 
 
 def hardware_source(gpu_names: Sequence[str], nvml: Any = None) -> Source:
-    """Return what to read: these GPUs; the CPU if there are none, or NVML does not work.
+    """Return a source of readings: the GPUs; the CPU if there are none or NVML does not work.
 
     Args:
-        gpu_names: models of TensorFlow's GPUs, in its order.
-        nvml: the module pynvml, or what stands in for it.
+        gpu_names: the models of TensorFlow's GPUs, in its order.
+        nvml: the module pynvml, or a replacement.
     """
     if not gpu_names:
         return ThisMachine()
@@ -104,8 +105,8 @@ def hardware_source(gpu_names: Sequence[str], nvml: Any = None) -> Source:
         return NvidiaGpus(gpu_names, nvml)
     except RunError as error:
         log.warning(
-            "the GPUs' use is not tracked, the CPU's is (%s). See that nvidia-smi works here; "
-            "a container must be started with NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+            "GPU utilization cannot be read (%s); tracking the CPU instead. Does nvidia-smi work "
+            "here? A container needs NVIDIA_DRIVER_CAPABILITIES=compute,utility",
             error,
         )
         return ThisMachine()
@@ -114,13 +115,13 @@ def hardware_source(gpu_names: Sequence[str], nvml: Any = None) -> Source:
 class HardwareMonitor:
     """Reads the hardware in the background, from the beginning of its block to the end.
 
-    It never ends a run: if the hardware does not answer any more, that is said once, and the
-    figures are None from then on.
+    It never ends a run: if the hardware no longer responds, a warning is logged once, and the
+    readings are None from then on.
 
     Args:
-        source: what is read; it is closed at the end.
+        source: what is read; closed at the end.
         interval: seconds between two readings.
-        clock: seconds, never set back.
+        clock: returns seconds, and never runs backwards.
     """
 
     def __init__(
@@ -136,11 +137,12 @@ class HardwareMonitor:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="hardware", daemon=True)
         self._failure: RunError | None = None
-        self._said_so = False
+        self._warned = False
         self._closed = False
         self._last_time: float | None = None
-        # Since the last take, by column: sum of value times seconds, seconds, highest value.
-        self._seen: dict[str, tuple[float, float, float]] = {}
+        # Since the last take, by column: sum of value times seconds, seconds, maximum.
+        self._sums: dict[str, tuple[float, float, float]] = {}
+        # Counter in Wh: at the first reading, at the last take, at the last reading.
         self._energy: tuple[float | None, float | None, float | None] = (None, None, None)
 
     def __enter__(self) -> Self:
@@ -160,14 +162,14 @@ class HardwareMonitor:
             self._sample()
             self._closed = True
         self._source.close()
-        self._say_if_failed()
+        self._warn_if_failed()
 
     def _watch(self) -> None:
         while self._failure is None and not self._ending.wait(self._interval):
             self.sample()
 
     def sample(self) -> None:
-        """Read the hardware now; the thread calls this every `interval` seconds."""
+        """Read the hardware now; the background thread does so every `interval` seconds."""
         with self._lock:
             self._sample()
 
@@ -178,12 +180,12 @@ class HardwareMonitor:
         try:
             figures = self._source.read(now)
         except RunError as failure:
-            # Said by the thread that takes the figures: the log may raise, and there it may.
+            # The warning is left to the thread that takes the readings: logging may raise there.
             self._failure = failure
             return
         began, taken, _ = self._energy
         energy = figures.pop(ENERGY, None)
-        if self._last_time is None:  # where to count from; what was before is not ours
+        if self._last_time is None:  # the starting point: earlier use is not the run's
             self._last_time, self._energy = now, (energy, energy, energy)
             return
         self._energy = (began, taken, energy)
@@ -191,49 +193,49 @@ class HardwareMonitor:
         self._last_time = now
         for column, value in figures.items():
             if value is not None:
-                total, weight, highest = self._seen.get(column, (0.0, 0.0, value))
-                self._seen[column] = (
+                total, weight, highest = self._sums.get(column, (0.0, 0.0, value))
+                self._sums[column] = (
                     total + seconds * value,
                     weight + seconds,
                     max(highest, value),
                 )
 
     def take(self) -> Figures:
-        """Return the figures since the last take, or the beginning; reads once more for them.
+        """Read once more and sum up the readings since the last call, or since the beginning.
 
-        By column, as the source reads them: the mean over time (a reading stands for the time
-        since the one before it), of memory the highest, of energy what was used in between. None
-        is what is not known.
+        Returns:
+            By column of the source: the mean over time (a reading counts for the time since the
+            one before); of memory, the maximum; of energy, the amount used. None: unknown.
         """
         with self._lock:
             self._sample()
-            seen, self._seen = self._seen, {}
+            sums, self._sums = self._sums, {}
             began, taken, energy = self._energy
             self._energy = (began, energy, energy)
             failed = self._failure is not None
         figures: Figures = dict.fromkeys(self._source.columns)
         if not failed:
-            for column, (total, weight, highest) in seen.items():
-                # Without any time in between there is one reading, which is the highest.
+            for column, (total, weight, highest) in sums.items():
+                # Two readings at the same moment have no mean over time.
                 is_mean = weight > 0 and not column.endswith("memory_mb")
                 figures[column] = total / weight if is_mean else highest
             if ENERGY in figures:
                 figures[ENERGY] = _difference(energy, taken)
-        self._say_if_failed()
+        self._warn_if_failed()
         return figures
 
     @property
     def energy_kwh(self) -> float | None:
-        """Return the GPUs' energy in kWh from the beginning to the last reading; None: unknown."""
+        """Energy of the GPUs in kWh, from the first reading to the last; None: unknown."""
         with self._lock:
             began, _, energy = self._energy
             used = None if self._failure else _difference(energy, began)
         return None if used is None else used / 1000
 
-    def _say_if_failed(self) -> None:
-        if self._failure and not self._said_so:
-            self._said_so = True
-            log.warning("%s: the hardware's use is unknown from here on", self._failure)
+    def _warn_if_failed(self) -> None:
+        if self._failure and not self._warned:
+            self._warned = True
+            log.warning("%s. Hardware utilization is unknown from now on", self._failure)
 
 
 def _difference(now: float | None, before: float | None) -> float | None:
@@ -241,9 +243,9 @@ def _difference(now: float | None, before: float | None) -> float | None:
 
 
 def utilization(figures: Mapping[str, float | None]) -> float | None:
-    """Return the mean of the GPUs' utilizations in a monitor's figures, in percent.
+    """Return the mean utilization of the GPUs in a monitor's readings, in percent.
 
-    None without GPUs, or if none of them tells.
+    None without GPUs, or if it is unknown for all of them.
     """
     known = [
         value

@@ -1,4 +1,4 @@
-"""How a command ends early: one or two lines on standard error, and no finished work lost."""
+"""How a command ends early: one line on standard error, the exit status, no finished work lost."""
 
 import contextlib
 import logging
@@ -15,12 +15,16 @@ from violence_detection.errors import RESUME, RunError, UserError
 
 log = logging.getLogger(__name__)
 
-GRACE = 3.0  # seconds that a run has to end by itself after Ctrl-C or SIGTERM
+GRACE = 3.0  # seconds from Ctrl-C or SIGTERM until the process is ended as it stands
 SIGNAL_NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to end. Exit status 128 plus its number."""
+    """Ctrl-C or SIGTERM was received. Not an `Exception`: code that handles errors lets it pass.
+
+    Args:
+        number: the signal; the exit status is 128 plus its number.
+    """
 
     def __init__(self, number: signal.Signals):
         super().__init__(number)
@@ -28,37 +32,41 @@ class Interrupted(BaseException):
 
 
 class InterruptHandler:
-    """The handler of Ctrl-C and SIGTERM: remembers the signal for `raise_if_interrupted`.
+    """The handler of Ctrl-C and SIGTERM: records the signal for `raise_if_interrupted`.
 
-    It raises nothing itself: it may be called between any two instructions, also of Python code
-    that TensorFlow calls and that must not raise. That crashed the process.
+    It does not raise: Python calls it between any two instructions, also inside callbacks of
+    TensorFlow, where an exception crashes the process.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Remember the first signal."""
+        """Record the first signal."""
         self.received = self.received or signal.Signals(number)
 
 
 def raise_if_interrupted() -> None:
-    """Raise `Interrupted` if a signal was received; call it where the run may end."""
+    """Raise `Interrupted` if a signal was received; to be called where a run can safely end."""
     handler = signal.getsignal(signal.SIGTERM)
     if isinstance(handler, InterruptHandler) and handler.received:
         raise Interrupted(handler.received)
 
 
 def run_or_explain(run: Callable[[], int], debug: bool, resumable: bool = False) -> int:
-    """Return `run()`'s exit status; on an error, print what went wrong and return 1, 2, 130 or 143.
+    """Run a command; print its error or the signal that ended it in a line, without a traceback.
 
     The traceback of an error that is neither `UserError` nor `RunError` goes to the log file, if
     the run has opened one.
 
     Args:
-        run: the command.
-        debug: raise errors with their traceback instead.
-        resumable: whether the same command resumes what a signal has ended.
+        run: the command; returns its exit status.
+        debug: let errors through, with their traceback.
+        resumable: whether running the command again resumes an interrupted run.
+
+    Returns:
+        The exit status: that of `run`, 2 for a `UserError`, 1 for any other error, 130 for Ctrl-C,
+        143 for SIGTERM.
     """
     try:
         with interruptible(resumable):
@@ -72,7 +80,7 @@ def run_or_explain(run: Callable[[], int], debug: bool, resumable: bool = False)
     except Exception as error:
         if debug:
             raise
-        with contextlib.suppress(RunError):  # the log cannot be written, either
+        with contextlib.suppress(RunError):  # the log file cannot be written either
             log.debug("traceback", exc_info=True)
         return explain(describe(error), 1)
 
@@ -81,11 +89,11 @@ def run_or_explain(run: Callable[[], int], debug: bool, resumable: bool = False)
 def interruptible(resumable: bool = False) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the block at its next `raise_if_interrupted`, or after `GRACE`.
 
-    A batch of VGG19 takes many seconds on a CPU: a thread waits `GRACE` seconds, then ends the
-    process as it stands. That loses no more than SIGKILL would, which every file is safe against.
+    A batch of VGG19 may take longer than that on a CPU: a thread then ends the process as it
+    stands. Every file is written so that it survives SIGKILL, so nothing more is lost than then.
 
     Args:
-        resumable: whether the same command resumes what a signal has ended.
+        resumable: whether running the command again resumes an interrupted run.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -117,32 +125,32 @@ def interruptible(resumable: bool = False) -> Iterator[None]:
 
 
 def explain_signal(number: signal.Signals, resumable: bool = False) -> int:
-    """Print which signal ended the run, and how to resume it; return 128 plus its number."""
+    """Print which signal ended the run, and how to resume it; return the exit status."""
     message = f"{SIGNAL_NAMES[number].capitalize()}."
     return explain(f"{message} {RESUME}" if resumable else message, 128 + number, prefix="")
 
 
 def explain(message: str, exit_status: int, prefix: str = "error: ") -> int:
-    """Print `message` on standard error and into the log file; return `exit_status`."""
-    with contextlib.suppress(RunError):  # the log cannot be written
+    """Print `message` to standard error and the log file; return `exit_status`."""
+    with contextlib.suppress(RunError):  # the log file cannot be written
         log.debug("%s%s", prefix, message)
-    with contextlib.suppress(OSError):  # nobody reads, or what they go to is full
+    with contextlib.suppress(OSError):  # a closed pipe, or a full disk
         print(f"{prefix}{message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
     return exit_status
 
 
 def leave(exit_status: int) -> NoReturn:
-    """End the process at once: TensorFlow's threads may be in Python, which must not go first."""
+    """End the process at once: in Python's own shutdown, TensorFlow's threads may crash."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # nobody reads
+        with contextlib.suppress(OSError):  # a closed pipe
             stream.flush()
     os._exit(exit_status)
 
 
 def describe(error: Exception) -> str:
-    """Return one line for an unforeseen error: its type, its message and the way out."""
+    """Return one line for an unexpected error: its type, its message, where its traceback is."""
     if isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""
         return f"{name}{error.strerror}. Nothing that was finished is lost. {RESUME}"

@@ -1,4 +1,4 @@
-"""What a run says: lines on the screen, and the same with times in `training.log`."""
+"""Where log lines go: the screen, and `training.log` with times and tracebacks."""
 
 import contextlib
 import logging
@@ -11,18 +11,25 @@ from tqdm import tqdm
 
 from violence_detection.errors import failing_as
 
-package_log = logging.getLogger("violence_detection")  # each module's is below it
+package_log = logging.getLogger("violence_detection")  # the parent of each module's logger
 
 CONTROL_CHARACTERS = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
 }
 
 
-def start_log(path: Path, on_screen: int = logging.INFO) -> None:
-    """Send the log to standard output and, with times and tracebacks, to the end of `path`.
+def start_log(path: Path, screen_level: int = logging.INFO) -> None:
+    """Send the package's log to standard output and, with times, to the end of a file.
+
+    The file gets every level and the tracebacks. A log that was started before ends.
 
     Args:
-        on_screen: the least level that is told there.
+        path: the log file; its folder must exist.
+        screen_level: the lowest level that is shown on the screen.
+
+    Raises:
+        OSError: the file cannot be opened. Later, a line that cannot be written to it raises a
+            `RunError` where it is logged.
     """
     package_log.setLevel(logging.DEBUG)
     package_log.propagate = False
@@ -30,7 +37,7 @@ def start_log(path: Path, on_screen: int = logging.INFO) -> None:
         package_log.removeHandler(handler)
         handler.close()
     screen = _Screen(sys.stdout)
-    screen.setLevel(on_screen)
+    screen.setLevel(screen_level)
     screen.setFormatter(_ScreenLine("%(message)s"))
     file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(_PlainText("%(asctime)s %(levelname)-7s %(message)s"))
@@ -40,7 +47,7 @@ def start_log(path: Path, on_screen: int = logging.INFO) -> None:
 
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
-        # logging would print a traceback for every line, and go on.
+        # logging itself would print a traceback for every line and continue.
         package_log.removeHandler(self)
         error = sys.exc_info()[1]
         if error is not None:
@@ -50,17 +57,17 @@ class _LogFile(logging.FileHandler):
 
 class _Screen(logging.StreamHandler):
     def emit(self, record: logging.LogRecord) -> None:
-        with tqdm.external_write_mode(file=self.stream):  # above a bar, not into it
+        with tqdm.external_write_mode(file=self.stream):  # above a progress bar, not into it
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
-        # Nobody reads any more, or its disk is full: the log file has everything.
+        # The reader has closed the pipe, or its disk is full: the log file has everything.
         package_log.removeHandler(self)
 
 
 class _PlainText(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        # A file name may hold anything: what a terminal would obey, or bytes that are no text.
+        # A file name may contain control sequences that a terminal obeys, or invalid UTF-8.
         text = super().format(record).translate(CONTROL_CHARACTERS)
         return text.encode(errors="backslashreplace").decode()
 
@@ -73,9 +80,12 @@ class _ScreenLine(_PlainText):
 
 @contextlib.contextmanager
 def native_messages_to(path: Path) -> Iterator[None]:
-    """Send what libraries write to standard error on their own to the end of `path`.
+    """Append what native libraries write to standard error in the block to a file.
 
-    TensorFlow's start-up notes cannot be turned off, and would bury what the user is to read.
+    TensorFlow's C++ start-up notes cannot be turned off and would bury the run's own lines.
+
+    Args:
+        path: the file; `os.devnull` discards the messages.
     """
     sys.stderr.flush()
     screen = os.dup(2)

@@ -1,4 +1,4 @@
-"""How far a stage is: a bar on a terminal, lines where nobody watches."""
+"""The progress of a stage: a bar on a terminal, otherwise a log line from time to time."""
 
 import logging
 import sys
@@ -11,7 +11,6 @@ from tqdm import tqdm
 log = logging.getLogger(__name__)
 
 LINE_EVERY = 30.0  # seconds
-COLUMNS = 100  # of a bar, at most
 
 
 def shows_bar(quiet: bool) -> bool:
@@ -20,14 +19,15 @@ def shows_bar(quiet: bool) -> bool:
 
 
 class Progress:
-    """A progress bar with rate and estimate on standard error; without `bar`, a line in the log.
+    """A progress bar with rate and remaining time on standard error, or lines in the log.
 
     Args:
-        stage: what is going on.
-        total, initial: clips in all, and of them those that were done before.
-        bar: whether there is a terminal that wants one.
+        stage: the bar's label, such as "features".
+        total: number of clips.
+        initial: how many of them were done in an earlier run.
+        bar: whether to draw a bar; otherwise a line is logged every `line_every` seconds.
         line_every: seconds between two lines.
-        clock: tells the seconds.
+        clock: returns seconds, and never runs backwards.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Progress:
         self.done = initial
         self.line_every = line_every
         self.clock = clock
-        self._started = self._said = clock()
+        self._started = self._last_line = clock()
         self._bar = (
             tqdm(
                 total=total,
@@ -69,7 +69,12 @@ class Progress:
         self.close()
 
     def update(self, clips: int = 1, stage: str | None = None) -> None:
-        """Count clips that were done; `stage` takes the place of what was said before."""
+        """Count finished clips.
+
+        Args:
+            clips: finished since the last call.
+            stage: a new label.
+        """
         self.done += clips
         self.stage = stage or self.stage
         if self._bar is not None:
@@ -78,11 +83,11 @@ class Progress:
             self._bar.update(clips)
             return
         now = self.clock()
-        if now - self._said >= self.line_every:
-            self._said = now
-            self._say(now)
+        if now - self._last_line >= self.line_every:
+            self._last_line = now
+            self._log_line(now)
 
-    def _say(self, now: float) -> None:
+    def _log_line(self, now: float) -> None:
         rate = (self.done - self.initial) / max(now - self._started, 1e-9)
         left = (self.total - self.done) / rate if rate else None
         log.info(
@@ -95,6 +100,6 @@ class Progress:
         )
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()

@@ -1,29 +1,30 @@
-"""Where a run's time goes, and what keeps a GPU waiting."""
+"""How long each stage of a run takes, and which one keeps the GPUs waiting."""
 
 import time
 from collections.abc import Callable, Mapping
 
-WELL_USED = 70.0  # percent of the time that a GPU computes; below it, what holds it up is named
+WELL_USED = 70.0  # mean GPU utilization in percent, below which the bottleneck is reported
 
 START, FRAMES, NETWORK = "start", "waiting for frames", "VGG19"
 TRAINING, VALIDATION, WRITING, TEST = "training", "validation", "checkpoints and logs", "test"
+BATCHES = "waiting for batches"  # within TRAINING
+STEP = "the training step"  # the rest of it
 
-# What holds a GPU up, and what helps.
-HINTS = {
-    FRAMES: "decoding does not keep up: more CPU cores, a faster disk, or clips of fewer pixels",
-    "batches": "features are not read fast enough: put --cache-dir on a faster disk, give the "
-    "machine more memory, or take fewer of --augment",
-    TRAINING: "its steps are too small: a larger --batch-size, or --xla",
-    VALIDATION: "validation takes its time: fewer validation clips, or a larger --batch-size",
-    WRITING: "checkpoints and logs take their time: put --checkpoint-dir on a faster disk",
+REMEDIES = {
+    FRAMES: "decoding is too slow: use more CPU cores, a faster disk, or smaller videos",
+    BATCHES: "reading features is too slow: put --cache-dir on a faster disk, add memory, or "
+    "use fewer kinds of --augment",
+    STEP: "the steps are too small: use a larger --batch-size, or --xla",
+    VALIDATION: "validation takes long: use fewer validation clips, or a larger --batch-size",
+    WRITING: "writing takes long: put --checkpoint-dir on a faster disk",
 }
 
 
 class StageClock:
-    """Counts seconds by stage: each lasts until the next begins.
+    """Adds up seconds by stage; a stage lasts until the next one begins.
 
     Args:
-        clock: tells the seconds.
+        clock: returns seconds, and never runs backwards.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
@@ -33,14 +34,14 @@ class StageClock:
         self._since = clock()
 
     def begin(self, stage: str) -> None:
-        """End the stage before, and begin one; it may have been there earlier."""
+        """End the current stage and begin or resume another."""
         now = self.clock()
         self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._since
         self._stage, self._since = stage, now
 
     @property
     def seconds(self) -> dict[str, float]:
-        """What each stage has taken so far."""
+        """Seconds that each stage has taken so far."""
         self.begin(self._stage)
         return dict(self._seconds)
 
@@ -48,21 +49,23 @@ class StageClock:
 def bottleneck(
     utilization: float | None, seconds: Mapping[str, float], starved: float = 0.0
 ) -> str | None:
-    """Return the stage that keeps a GPU waiting, and what helps; None if it is well used.
+    """Return which stage keeps the GPUs waiting, its share of the time, and a remedy.
 
     Args:
-        utilization: percent of the time that the GPUs have computed; None: not known.
-        seconds: that each stage took meanwhile.
-        starved: the share of training in which no batch was ready.
+        utilization: mean of the GPUs in percent; None: unknown.
+        seconds: taken by each stage in that time.
+        starved: the share of TRAINING in which no batch was ready, 0 to 1.
+
+    Returns:
+        One line; None if the GPUs are well used or their utilization is unknown.
     """
     if utilization is None or utilization >= WELL_USED:
         return None
     waits = {stage: seconds.get(stage, 0.0) for stage in (FRAMES, VALIDATION, WRITING)}
     training = seconds.get(TRAINING, 0.0)
-    waits |= {"batches": training * starved}
-    # A step that is fed in time and still leaves the GPU idle does so by itself.
-    waits |= {TRAINING: training * (1 - starved) * (1 - utilization / 100)}
+    waits[BATCHES] = training * starved
+    # A step that gets its batch in time and still leaves the GPU idle is itself the reason.
+    waits[STEP] = training * (1 - starved) * (1 - utilization / 100)
     stage = max(waits, key=lambda name: waits[name])
     share = waits[stage] / max(sum(seconds.values()), 1e-9)
-    named = {"batches": "waiting for batches", TRAINING: "the training step"}.get(stage, stage)
-    return f"{named}, {100 * share:.0f} % of that time; {HINTS[stage]}"
+    return f"{stage}, {100 * share:.0f} % of that time; {REMEDIES[stage]}"

@@ -41,7 +41,7 @@ def test_table_has_a_row_per_clip_and_tells_why_one_is_bad(
     assert main(in_run(trained, "clips")) == 3
     told = capsys.readouterr()
     header, *rows = told.out.splitlines()
-    assert header.split() == ["clip", "probability", "verdict", "weighed", "most", "(s)"]
+    assert header.split() == ["clip", "probability", "prediction", "top", "frames", "(s)"]
     assert [row.split()[0] for row in rows] == NAMES
     assert rows[0].split(maxsplit=1)[1] == "bad: not a video that FFmpeg can open"
     assert {row.split()[2] for row in rows[1:]} <= {"violent", "nonviolent"}

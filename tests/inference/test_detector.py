@@ -24,48 +24,41 @@ from violence_detection.storage.files import file_checksum, read_json, write_jso
 TIMEOUT = 60.0  # seconds
 
 
-@pytest.fixture(scope="session")
-def detector(trained: Path) -> Detector:
-    return load_detector(trained / "run")
-
-
 @pytest.fixture
 def run_copy(trained: Path, tmp_path: Path) -> Path:
-    """Return a copy of the run, to be changed."""
+    """Return a copy of the run that a test may damage."""
     return Path(shutil.copytree(trained / "run", tmp_path / "run"))
 
 
 @pytest.fixture(scope="session")
-def predictions(trained: Path) -> list[dict[str, str]]:
+def tested_clips(trained: Path) -> list[dict[str, str]]:
     with (trained / "run" / "predictions.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def assert_as_predicted(
-    verdicts: Sequence[Prediction], predicted: Sequence[dict[str, str]]
+def assert_as_in_test(found: Sequence[Prediction], expected: Sequence[dict[str, str]]) -> None:
+    for prediction, row in zip(found, expected, strict=True):
+        assert prediction.error is None
+        assert prediction.probability == pytest.approx(float(row["probability"]), abs=2e-6)
+        assert prediction.violent == (row["verdict"] == "violent")
+        attention = [float(row[f"attention_{number}"]) for number in range(1, 5)]
+        np.testing.assert_allclose(prediction.attention, attention, atol=1e-4)
+
+
+def test_clips_are_predicted_as_in_the_runs_own_test(
+    detector: Detector, tested_clips: list[dict[str, str]], drawn_clips: Path
 ) -> None:
-    for verdict, row in zip(verdicts, predicted, strict=True):
-        assert verdict.error is None
-        assert verdict.probability == pytest.approx(float(row["probability"]), abs=2e-6)
-        assert verdict.violent == (row["verdict"] == "violent")
-        expected = [float(row[f"attention_{number}"]) for number in range(1, 5)]
-        np.testing.assert_allclose(verdict.attention, expected, atol=1e-4)
+    paths = [drawn_clips / row["clip"] for row in tested_clips]
+    found = list(detector.predict_clips(paths, TIMEOUT))
+    assert [prediction.path for prediction in found] == paths
+    assert_as_in_test(found, tested_clips)
+    assert len({prediction.probability for prediction in found}) > 4  # not all the same
 
 
-def test_clips_are_judged_as_in_the_runs_own_test(
-    detector: Detector, predictions: list[dict[str, str]], drawn_clips: Path
+def test_images_and_cached_features_give_the_same_predictions(
+    detector: Detector, trained: Path, tested_clips: list[dict[str, str]], drawn_clips: Path
 ) -> None:
-    paths = [drawn_clips / row["clip"] for row in predictions]
-    verdicts = list(detector.predict_clips(paths, TIMEOUT))
-    assert [verdict.path for verdict in verdicts] == paths
-    assert_as_predicted(verdicts, predictions)
-    assert len({verdict.probability for verdict in verdicts}) > 4  # not all the same
-
-
-def test_images_and_cached_features_are_judged_alike(
-    detector: Detector, trained: Path, predictions: list[dict[str, str]], drawn_clips: Path
-) -> None:
-    paths = [drawn_clips / row["clip"] for row in predictions]
+    paths = [drawn_clips / row["clip"] for row in tested_clips]
     images = np.stack(
         [
             [
@@ -83,20 +76,20 @@ def test_images_and_cached_features_are_judged_alike(
     expected = np.concatenate(cached, axis=2)[:, detector.frame_indices]
     assert features.dtype == np.float16
     np.testing.assert_allclose(features, expected, rtol=2e-3, atol=1e-3)
-    judged, again = detector.predict_features(expected), detector.predict_images(images)
-    np.testing.assert_allclose(judged.probabilities, again.probabilities, atol=1e-5)
-    np.testing.assert_allclose(judged.attention.sum(axis=1), 1, rtol=1e-5)
+    output, again = detector.predict_features(expected), detector.predict_images(images)
+    np.testing.assert_allclose(output.probabilities, again.probabilities, atol=1e-5)
+    np.testing.assert_allclose(output.attention.sum(axis=1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("count", [0, 1, CLASSIFIER_BATCH, CLASSIFIER_BATCH + 1])
-def test_a_clip_is_judged_the_same_in_any_company(detector: Detector, count: int) -> None:
+def test_prediction_does_not_depend_on_the_batch(detector: Detector, count: int) -> None:
     random = np.random.default_rng(0)
     features = random.random((count, 4, detector.features_per_frame)).astype(np.float16)
-    judged = detector.predict_features(features)
-    assert judged.probabilities.shape == (count,)
-    assert judged.attention.shape == (count, 4)
+    output = detector.predict_features(features)
+    assert output.probabilities.shape == (count,)
+    assert output.attention.shape == (count, 4)
     alone = [detector.predict_features(features[n : n + 1]).probabilities[0] for n in range(count)]
-    np.testing.assert_array_equal(judged.probabilities, alone)
+    np.testing.assert_array_equal(output.probabilities, alone)
 
 
 def test_features_that_are_not_finite_have_no_probability(detector: Detector) -> None:
@@ -107,48 +100,50 @@ def test_features_that_are_not_finite_have_no_probability(detector: Detector) ->
     assert probabilities[0] == probabilities[2]
 
 
-def test_bad_clips_have_their_reason_in_their_place(
-    detector: Detector, predictions: list[dict[str, str]], drawn_clips: Path, tmp_path: Path
+def test_bad_clips_keep_their_place_and_have_a_reason(
+    detector: Detector, tested_clips: list[dict[str, str]], drawn_clips: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_bytes(b"hello" * 999)
-    good = [drawn_clips / row["clip"] for row in predictions[:5]]
+    good = [drawn_clips / row["clip"] for row in tested_clips[:5]]
     gone, empty, text = (tmp_path / f"{name}.mp4" for name in ("gone", "empty", "text"))
     paths = [empty, good[0], gone, *good[1:4], text, good[4], empty]
-    verdicts = list(detector.predict_clips(iter(paths), TIMEOUT))
-    assert [verdict.path for verdict in verdicts] == paths
-    reasons = {verdict.path: verdict.error for verdict in verdicts if verdict.error}
+    found = list(detector.predict_clips(iter(paths), TIMEOUT))
+    assert [prediction.path for prediction in found] == paths
+    reasons = {prediction.path: prediction.error for prediction in found if prediction.error}
     assert reasons == {
         empty: "the file is empty",
         gone: "No such file or directory",
         text: "not a video that FFmpeg can open",
     }
-    assert_as_predicted([verdict for verdict in verdicts if not verdict.error], predictions[:5])
-    assert all(verdict.probability is None for verdict in verdicts if verdict.error)
+    assert_as_in_test(
+        [prediction for prediction in found if not prediction.error], tested_clips[:5]
+    )
+    assert all(prediction.probability is None for prediction in found if prediction.error)
 
 
 def test_frames_have_their_times(detector: Detector, tmp_path: Path) -> None:
     draw_clip(tmp_path / "clip.mp4", True, np.random.default_rng(0))  # 24 frames, 12 a second
-    (verdict,) = detector.predict_clips([tmp_path / "clip.mp4"], TIMEOUT)
+    (prediction,) = detector.predict_clips([tmp_path / "clip.mp4"], TIMEOUT)
     # Of six evenly spaced frames, 0 to 23, the classifier is given four.
     positions = np.linspace(0, 23, 6).round()[detector.frame_indices]
-    np.testing.assert_allclose(verdict.times, positions / 12, atol=1e-6)
+    np.testing.assert_allclose(prediction.times, positions / 12, atol=1e-6)
 
 
 def test_clips_are_taken_as_they_are_needed(
-    detector: Detector, predictions: list[dict[str, str]], drawn_clips: Path
+    detector: Detector, tested_clips: list[dict[str, str]], drawn_clips: Path
 ) -> None:
     taken: list[Path] = []
 
     def endless():
         while True:
-            taken.append(drawn_clips / predictions[len(taken) % 8]["clip"])
+            taken.append(drawn_clips / tested_clips[len(taken) % 8]["clip"])
             yield taken[-1]
 
-    verdicts = detector.predict_clips(endless(), TIMEOUT)
-    first = [next(verdicts) for _ in range(8)]
-    verdicts.close()
-    assert_as_predicted(first, predictions[:8])
+    found = detector.predict_clips(endless(), TIMEOUT)
+    first = [next(found) for _ in range(8)]
+    found.close()
+    assert_as_in_test(first, tested_clips[:8])
     assert len(taken) <= 8 + 3 * detector.clips_per_batch
 
 
@@ -188,14 +183,14 @@ def gone_weights(run: Path) -> None:
     ("damage", "message"),
     [
         (shutil.rmtree, "run: no such folder"),
-        (without_detector, r"no detector\.json in it: the run has not finished"),
-        (no_run, r"no detector\.json in it: it holds no run"),
-        (without_model, r"best_model\.keras is not there"),
+        (without_detector, r"the run has not finished"),
+        (no_run, r"not a run's folder"),
+        (without_model, r"best_model\.keras is missing"),
         (other_model, r"best_model\.keras is not the model that was tested"),
         (gone_weights, r"--vgg19-weights /gone/vgg19\.h5: no such file"),
     ],
 )
-def test_what_is_no_finished_run_is_told(
+def test_folder_without_a_finished_run_is_refused(
     run_copy: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(run_copy)
@@ -204,5 +199,5 @@ def test_what_is_no_finished_run_is_told(
 
 
 def test_other_vgg19_weights_than_in_training_are_refused(trained: Path) -> None:
-    with pytest.raises(UserError, match=r"imagenet is md5-\w+, but .* trained on random-0"):
+    with pytest.raises(UserError, match=r"imagenet is md5-\w+, but .* trained with random-0"):
         load_detector(trained / "run", "imagenet")

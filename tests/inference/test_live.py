@@ -22,7 +22,7 @@ from violence_detection.clips.streams import stream_images
 from violence_detection.clips.video import Sample, Sampling, as_network_sees, frames_of, open_video
 from violence_detection.commands.predict import main
 from violence_detection.errors import UserError
-from violence_detection.inference.detector import Detector, load_detector
+from violence_detection.inference.detector import Detector
 from violence_detection.inference.events import Window
 from violence_detection.inference.live import (
     LiveEvents,
@@ -78,11 +78,6 @@ class Played:
         while self.items and self.items[0][0] <= self.clock.now:
             taken.append(self.items.popleft()[1])
         return taken
-
-
-@pytest.fixture(scope="module")
-def detector(trained: Path) -> Detector:
-    return load_detector(trained / "run")
 
 
 @pytest.fixture(scope="module")

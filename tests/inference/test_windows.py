@@ -1,14 +1,15 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from tests.inference.detectors import as_variant
 from violence_detection.clips.dataset import video_files
 from violence_detection.clips.frames import UnreadableClip
 from violence_detection.clips.video import Sample, Sampler, frames_of, open_video, video_info
-from violence_detection.inference.detector import Detector, load_detector
+from violence_detection.inference.detector import Detector
 from violence_detection.inference.events import Window
 from violence_detection.inference.windows import (
     WindowPredictor,
@@ -21,13 +22,8 @@ TIMEOUT = 60.0  # seconds
 
 
 @pytest.fixture(scope="module")
-def detector(trained: Path) -> Detector:
-    return load_detector(trained / "run")
-
-
-@pytest.fixture(scope="module")
 def long_video(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a video of 12 s: three peaceful clips, two violent ones, one peaceful one."""
+    """Return a video of 12 s: three nonviolent clips, two violent ones, one nonviolent one."""
     path = tmp_path_factory.mktemp("long") / "long.mp4"
     test = drawn_clips / "test"
     names = ["nonviolent0", "nonviolent1", "nonviolent3", "violent0", "violent1", "nonviolent0"]
@@ -51,14 +47,14 @@ def write_joined(clips: Sequence[Path], path: Path) -> None:
 
 
 @pytest.mark.parametrize("window", [2.0, 2.5, 60.0])  # as long as the clips, and longer
-def test_window_that_covers_a_clip_is_judged_as_the_clip(
+def test_window_that_covers_a_clip_is_predicted_as_the_clip(
     detector: Detector, drawn_clips: Path, window: float
 ) -> None:
     sampling = window_sampling(detector, window, window / 2)
     paths = video_files(drawn_clips / "test")[::3]
-    for path, verdict in zip(paths, detector.predict_clips(paths, TIMEOUT), strict=True):
+    for path, prediction in zip(paths, detector.predict_clips(paths, TIMEOUT), strict=True):
         (only,) = predict_video(detector, path, sampling, TIMEOUT)
-        assert only.probability == pytest.approx(verdict.probability, abs=1e-6)
+        assert only.probability == pytest.approx(prediction.probability, abs=1e-6)
         assert (only.start, only.end) == pytest.approx((0, 23 / 12))
 
 
@@ -85,36 +81,33 @@ def test_windows_cover_the_video_and_are_the_same_in_any_batch(
         window.end - window.start == pytest.approx(2 - 1 / 12, abs=0.1) for window in windows
     )
     # One sample at a time, as they come from a camera.
-    judge = WindowPredictor(detector, sampling, sampling.interval(12.0))
+    predictor = WindowPredictor(detector, sampling, sampling.interval(12.0), samples_per_batch=1)
     live: list[Window] = []
     for sample in samples_of(long_video, detector, 2.0, 1.0):
-        judge.add(sample)
-        live += judge.predict()
-    live += judge.predict(ended=True)
+        predictor.add(sample)
+        live += predictor.predict()
+    live += predictor.predict(ended=True)
     assert [window[:2] for window in live] == [window[:2] for window in windows]
     assert [w.probability for w in live] == pytest.approx(
         [w.probability for w in windows], abs=1e-6
     )
 
 
-def test_no_image_is_computed_twice(
-    detector: Detector, long_video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_image_is_computed_twice(detector: Detector, long_video: Path) -> None:
     computed: list[int] = []
-    image_features = Detector.image_features
 
-    def counted(self: Detector, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
-        computed.append(len(images))
-        return image_features(self, images, batch_size)
+    class Counting(Detector):
+        def image_features(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
+            computed.append(len(images))
+            return super().image_features(images, batch_size)
 
-    monkeypatch.setattr(Detector, "image_features", counted)
+    counting = as_variant(detector, Counting)
     samples = [s for s in samples_of(long_video, detector, 2.0, 0.5) if s.images is not None]
-    windows = list(
-        predict_video(detector, long_video, window_sampling(detector, 2.0, 0.5), TIMEOUT)
-    )
+    sampling = window_sampling(detector, 2.0, 0.5)
+    windows = list(predict_video(counting, long_video, sampling, TIMEOUT))
     assert len(windows) > 20
     assert sum(computed) == 2 * len(samples)  # two streams
-    assert sum(computed) < len(windows) * 4 * 2 / 2  # half of what the windows hold
+    assert sum(computed) < len(windows) * 4 * 2 / 2  # half of the images in the windows
 
 
 def test_violence_is_found_where_it_is(detector: Detector, long_video: Path) -> None:
@@ -139,17 +132,16 @@ def test_video_that_cannot_be_read_says_why(
     assert timeline.error
 
 
-def test_video_that_ends_early_keeps_what_was_read(
-    detector: Detector, long_video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def cut(*arguments: object, **keywords: object) -> Iterator[object]:
+def test_video_that_ends_early_keeps_what_was_read(detector: Detector, long_video: Path) -> None:
+    def cut(*arguments: object, **limits: object) -> Generator[object, None, None]:
         yield video_info(open_video(long_video))
         for sample in samples_of(long_video, detector, 2.0, 1.0):
             if sample.time > 8:
                 raise UnreadableClip("its decoder died (SIGSEGV)")
             yield sample
 
-    monkeypatch.setattr("violence_detection.inference.windows.stream_from_process", cut)
-    timeline = predict_timeline(detector, long_video, window_sampling(detector, 2.0, 1.0), TIMEOUT)
+    sampling = window_sampling(detector, 2.0, 1.0)
+    timeline = predict_timeline(detector, long_video, sampling, TIMEOUT, stream=cut)
+    assert len(timeline.windows) >= 4
     assert timeline.error == "its decoder died (SIGSEGV)"
     assert all(window.end <= 8 for window in timeline.windows)

@@ -423,9 +423,9 @@ def judge(flags: argparse.Namespace, detector: "Detector", paths: "Sequence[AnyP
         if flags.json:
             text = as_json(detector, verdicts)
         elif flags.csv:
-            text = as_csv(detector, verdicts)
+            text = as_csv(verdicts, detector.frames)
         else:
-            text = as_table(detector, verdicts, paths)
+            text = as_table(verdicts, paths)
         write_out(text, flags.output)
     if not flags.quiet:
         rate = len(paths) / (time.perf_counter() - started)

@@ -1,7 +1,7 @@
-"""A trained detector: from a run's checkpoint directory to verdicts on clips, frames or features.
+"""A trained detector: from a run's checkpoint directory to predictions on clips, frames, features.
 
-What a clip is judged by is what it was judged by in the run's own test: the same frames, streams,
-VGG19 weights and number format, the same classifier, temperature and threshold.
+A clip is processed exactly as in the run's own test: the same frames, streams, VGG19 weights and
+number format, the same classifier, temperature and threshold.
 """
 
 import contextlib
@@ -37,61 +37,64 @@ from violence_detection.runtime.stage_clock import StageClock
 from violence_detection.storage.files import file_checksum, read_json
 from violence_detection.storage.object_store import AnyPath, announced, local_copy
 
-CLASSIFIER_BATCH = 16  # clips: the classifier, too, is given one shape always
+CLASSIFIER_BATCH = 16  # clips; smaller batches are padded, so that the graph is traced once
 CLIP_TIMEOUT = 120.0  # seconds, as in training
 
 
 class ClassifierOutput(NamedTuple):
-    """What the detector says of clips."""
+    """The classifier's output for some clips."""
 
     probabilities: np.ndarray  # (clips,) float64, calibrated; nan for features that are not finite
-    attention: np.ndarray  # (clips, frames) float32: each frame's weight, of a clip they sum to 1
+    attention: np.ndarray  # (clips, frames) float32: the frames' weights, which sum to 1 per clip
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the detector says of one file; where it cannot be judged, why."""
+    """The prediction for one file; without one, `error` gives the reason."""
 
     path: AnyPath
     probability: float | None = None  # of violence, calibrated
     violent: bool | None = None  # whether the probability reaches the threshold
-    attention: tuple[float, ...] | None = None  # each frame's weight; they sum to 1
-    times: Times = None  # when each frame is shown, seconds from the start
-    error: str | None = None  # why there is none of these
+    attention: tuple[float, ...] | None = None  # the frames' weights, which sum to 1
+    times: Times = None  # of the frames, in seconds from the start
+    error: str | None = None
 
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """What VGG19 is shown of a clip."""
+    """The input of VGG19 for one clip."""
 
     path: AnyPath
     images: np.ndarray  # (streams, frames, 224, 224, 3) uint8
     times: Times
-    pictures: np.ndarray | None = None  # (frames, 224, 224, 3) uint8 RGB, if they were asked for
-    aspect_ratio: float | None = None  # width over height; None: not asked for, or not known
+    pictures: np.ndarray | None = None  # (frames, 224, 224, 3) uint8 RGB, if asked for
+    aspect_ratio: float | None = None  # width over height; None: not asked for, or unknown
 
 
 @dataclass(frozen=True)
 class PredictedClip:
-    """A prediction, and what it was made from; a file that cannot be judged has neither."""
+    """A prediction with its inputs; an unreadable file has none."""
 
     prediction: Prediction
     clip: DecodedClip | None = None
-    features: np.ndarray | None = None  # (frames, values), in the recipes' dtype
+    features: np.ndarray | None = None  # (frames, features_per_frame), in the recipes' dtype
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A trained model with all that it takes to judge a clip; made by `load_detector`."""
+    """A trained model with everything needed to predict clips; made by `load_detector`.
+
+    Its methods run on one thread at a time, `read_clip` excepted.
+    """
 
     checkpoint_dir: Path
     model_path: Path
     model_checksum: str  # hexadecimal
-    classifier: keras.Model  # (clips, frames, values) float32 to (clips, 1), as it was saved
+    classifier: keras.Model  # (clips, frames, features) float32 to (clips, 1), as it was saved
     recipes: tuple[Recipe, ...]  # one per stream
-    frames: int  # that the classifier is given of a clip
+    frames: int  # per clip, as the classifier takes them
     temperature: float
-    threshold: float  # of the calibrated probability; from it on a clip is called violent
+    threshold: float  # a clip is violent if its calibrated probability is at least this
     chosen_for: str
     vgg19_weights: str  # "imagenet", "random" or a file's path
     computation: str  # dtype of VGG19's arithmetic
@@ -100,27 +103,27 @@ class Detector:
 
     @property
     def name(self) -> str:
-        """The model's file name, and the beginning of its checksum."""
+        """The model's file name and the first digits of its checksum."""
         return f"{self.model_path.name} {self.model_checksum[:8]}"
 
     @property
     def untrained_vgg19(self) -> bool:
-        """Whether the features are those of random weights, which detect nothing but the demo's."""
+        """Whether VGG19 has random weights, whose features only suit the demo."""
         return self.vgg19_weights == "random"
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """What VGG19 is shown, in the order of the features."""
+        """The streams that VGG19 sees, in the order of their features."""
         return tuple(recipe.stream for recipe in self.recipes)
 
     @property
     def cached_frames(self) -> int:
-        """How many frames of a clip are read: streams are computed between neighbours of these."""
+        """How many frames of a clip are read; streams are computed between neighbouring ones."""
         return self.recipes[0].frames
 
     @property
     def frame_indices(self) -> np.ndarray:
-        """`(frames,)` int32: which of the frames that are read the classifier is given."""
+        """`(frames,)` int32: which of the frames that are read the classifier takes."""
         return even_positions(self.cached_frames, self.frames)
 
     @property
@@ -130,12 +133,12 @@ class Detector:
 
     @property
     def clips_per_batch(self) -> int:
-        """How many clips of one stream VGG19 is given at once, padded."""
+        """VGG19's batch size in clips of one stream; smaller batches are padded."""
         return self.strategy.num_replicas_in_sync * CLIPS_PER_REPLICA
 
     @property
     def images_per_batch(self) -> int:
-        """How many images VGG19 is given at once, padded."""
+        """VGG19's batch size in images; smaller batches are padded."""
         return self.clips_per_batch * self.frames
 
     def make_vgg19(self) -> keras.Model:
@@ -148,46 +151,47 @@ class Detector:
 
     @cached_property
     def network(self) -> Callable[[np.ndarray], np.ndarray]:
-        """VGG19 on all devices, from `(clips_per_batch, frames, 224, 224, 3)`; made when needed."""
+        """VGG19 on all devices: `(clips, frames, 224, 224, 3)` uint8 to features, float32."""
         return on_replicas(self.strategy, self.make_vgg19)
 
     @cached_property
-    def _with_attention(self) -> keras.Model:
+    def _classifier_with_attention(self) -> keras.Model:
         return with_attention(self.classifier)
 
     def predict_features(self, features: np.ndarray) -> ClassifierOutput:
-        """Return what the classifier says of `(clips, frames, values)` features of any float type.
-
-        To be called from one thread at a time.
-        """
-        judged = [
-            self._judge_batch(features[first : first + CLASSIFIER_BATCH])
-            for first in range(0, len(features), CLASSIFIER_BATCH)
-        ]
-        if not judged:
-            return ClassifierOutput(np.zeros(0), np.zeros((0, self.frames), np.float32))
-        probabilities, attention = zip(*judged, strict=True)
-        return ClassifierOutput(np.concatenate(probabilities), np.concatenate(attention))
-
-    def _judge_batch(self, features: np.ndarray) -> ClassifierOutput:
-        batch = np.zeros((CLASSIFIER_BATCH, self.frames, self.features_per_frame), np.float32)
-        finite = np.isfinite(features).all(axis=(1, 2))
-        batch[: len(features)][finite] = features[finite]
-        judged = self._with_attention.predict_on_batch(batch)
-        probabilities = calibrate(judged["violence"][: len(features), 0], self.temperature)
-        probabilities[~finite] = np.nan
-        return ClassifierOutput(
-            probabilities, judged["attention"][: len(features)].astype(np.float32)
-        )
-
-    def clip_features(self, images: np.ndarray) -> np.ndarray:
-        """Return `(clips, frames, values)` features, rounded as in the feature cache.
-
-        To be called from one thread at a time.
+        """Return the classifier's output for features.
 
         Args:
-            images: `(clips, streams, frames, 224, 224, 3)` uint8: what each stream, in the order
-                of `streams`, shows of the frames that the classifier is given.
+            features: `(clips, frames, features_per_frame)` of any float type.
+        """
+        outputs = [
+            self._predict_batch(features[first : first + CLASSIFIER_BATCH])
+            for first in range(0, len(features), CLASSIFIER_BATCH)
+        ]
+        if not outputs:
+            return ClassifierOutput(np.zeros(0), np.zeros((0, self.frames), np.float32))
+        probabilities, attention = zip(*outputs, strict=True)
+        return ClassifierOutput(np.concatenate(probabilities), np.concatenate(attention))
+
+    def _predict_batch(self, features: np.ndarray) -> ClassifierOutput:
+        clips = len(features)
+        batch = np.zeros((CLASSIFIER_BATCH, self.frames, self.features_per_frame), np.float32)
+        finite = np.isfinite(features).all(axis=(1, 2))
+        batch[:clips][finite] = features[finite]
+        output = self._classifier_with_attention.predict_on_batch(batch)
+        probabilities = calibrate(output["violence"][:clips, 0], self.temperature)
+        probabilities[~finite] = np.nan
+        return ClassifierOutput(probabilities, output["attention"][:clips].astype(np.float32))
+
+    def clip_features(self, images: np.ndarray) -> np.ndarray:
+        """Return the features of clips, rounded as in the feature cache.
+
+        Args:
+            images: `(clips, streams, frames, 224, 224, 3)` uint8, the streams in the order of
+                `streams`.
+
+        Returns:
+            `(clips, frames, features_per_frame)` in the recipes' dtype.
         """
         clips, streams = images.shape[:2]
         features = self.image_features(images.reshape(-1, *images.shape[3:]))
@@ -195,38 +199,40 @@ class Detector:
         return by_frame.reshape(clips, self.frames, self.features_per_frame)
 
     def image_features(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
-        """Return `(images, features)` of `(images, 224, 224, 3)` uint8 of any streams.
-
-        Rounded as in the feature cache. To be called from one thread at a time.
+        """Return the features of images, rounded as in the feature cache.
 
         Args:
-            batch_size: how many VGG19 is given, padded; the replicas must divide it. None: as many
-                as of clips.
+            images: `(images, 224, 224, 3)` uint8 of any streams.
+            batch_size: of VGG19, in images; a multiple of the number of replicas. None:
+                `images_per_batch`.
+
+        Returns:
+            `(images, features)` in the recipes' dtype.
         """
         recipe, batch_size = self.recipes[0], batch_size or self.images_per_batch
         features = np.zeros((len(images), recipe.features), recipe.dtype)
         for first in range(0, len(images), batch_size):
-            batch = images[first : first + batch_size]
-            # As clips of one frame each: the network is given the same images.
-            of_clips = padded_features(self.network, batch[:, None], batch_size, recipe.dtype)
-            features[first : first + batch_size] = of_clips[:, 0]
+            # To the network these are clips of one frame each.
+            clips = images[first : first + batch_size, np.newaxis]
+            computed = padded_features(self.network, clips, batch_size, recipe.dtype)
+            features[first : first + batch_size] = computed[:, 0]
         return features
 
     def predict_images(self, images: np.ndarray) -> ClassifierOutput:
-        """Return what the detector says of what `clip_features` takes."""
+        """Return the classifier's output for images, as `clip_features` takes them."""
         return self.predict_features(self.clip_features(images))
 
     def read_clip(
         self, decoders: DecoderProcesses, path: AnyPath, with_pictures: bool = False
     ) -> DecodedClip | Prediction:
-        """Return what VGG19 is shown of a clip; a verdict that says so if it cannot be read.
-
-        May be called from several threads.
+        """Read a clip; may be called from several threads.
 
         Args:
-            decoders: for `cached_frames` frames and as many views as there are streams; one more
-                with pictures.
-            with_pictures: also what a human is shown.
+            decoders: for `cached_frames` frames and a view per stream, plus one with pictures.
+            with_pictures: also return the frames as a person would see them.
+
+        Returns:
+            The clip; if it cannot be read, a `Prediction` with the reason.
         """
         streams = [*self.streams, *(["rgb"] if with_pictures else [])]
         aspect_ratio = None
@@ -240,31 +246,31 @@ class Detector:
             return Prediction(path, error=str(error))
         except OSError as error:
             return Prediction(path, error=error.strerror or str(error))
-        shown, count = self.frame_indices, len(self.streams)
-        images, times = images[:, shown], times and tuple(times[place] for place in shown)
-        if not with_pictures:
-            return DecodedClip(path, images, times)
-        return DecodedClip(path, images[:count], times, images[count], aspect_ratio)
+        indices = self.frame_indices
+        images, times = images[:, indices], times and tuple(times[index] for index in indices)
+        pictures = images[-1] if with_pictures else None
+        return DecodedClip(path, images[: len(self.streams)], times, pictures, aspect_ratio)
 
     def predict_decoded(self, clips: Sequence[DecodedClip]) -> list[Prediction]:
-        """Return the verdicts on clips that were read, in one pass of VGG19 over all of them."""
-        return [examined.prediction for examined in self._examine(clips)]
+        """Return the predictions for clips that were read, computed in one batch."""
+        return [predicted.prediction for predicted in self._predict_decoded(clips)]
 
-    def _examine(self, clips: Sequence[DecodedClip]) -> list[PredictedClip]:
+    def _predict_decoded(self, clips: Sequence[DecodedClip]) -> list[PredictedClip]:
         if not clips:
             return []
         features = self.clip_features(np.stack([clip.images for clip in clips]))
-        judged = zip(*self.predict_features(features), strict=True)
+        output = self.predict_features(features)
         return [
-            PredictedClip(self._verdict(clip, *of_clip), clip, values)
-            for clip, of_clip, values in zip(clips, judged, features, strict=True)
+            PredictedClip(self._prediction(clip, probability, attention), clip, of_clip)
+            for clip, probability, attention, of_clip in zip(clips, *output, features, strict=True)
         ]
 
-    def _verdict(self, clip: DecodedClip, probability: float, attention: np.ndarray) -> Prediction:
+    def _prediction(
+        self, clip: DecodedClip, probability: float, attention: np.ndarray
+    ) -> Prediction:
         if not np.isfinite(probability):
-            return Prediction(
-                clip.path, error=f"its features are too large for {self.recipes[0].dtype}"
-            )
+            dtype = self.recipes[0].dtype
+            return Prediction(clip.path, error=f"its features are too large for {dtype}")
         return Prediction(
             clip.path,
             float(probability),
@@ -279,12 +285,10 @@ class Detector:
         clip_timeout: float = CLIP_TIMEOUT,
         clock: StageClock | None = None,
     ) -> Generator[Prediction, None, None]:
-        """Yield the verdict on each clip, as `predict_with_inputs` does."""
-        with contextlib.closing(
-            self.predict_with_inputs(paths, clip_timeout, clock)
-        ) as examined_clips:
-            for examined in examined_clips:
-                yield examined.prediction
+        """Yield a prediction for each clip, as `predict_with_inputs` does."""
+        with contextlib.closing(self.predict_with_inputs(paths, clip_timeout, clock)) as clips:
+            for predicted in clips:
+                yield predicted.prediction
 
     def predict_with_inputs(
         self,
@@ -293,15 +297,16 @@ class Detector:
         clock: StageClock | None = None,
         with_pictures: bool = False,
     ) -> Generator[PredictedClip, None, None]:
-        """Yield what is found on each clip, in their order; one that cannot be judged says why.
+        """Yield a prediction for each clip with its inputs, in the order of the paths.
 
-        Clips are decoded in processes ahead of the network, and judged several at once. Memory
-        holds a few batches of them, however many there are.
+        Clips are decoded in processes ahead of the network, and predicted in batches. Memory
+        holds a few batches, however many clips there are.
 
         Args:
+            paths: taken as they are needed; may be endless.
             clip_timeout: seconds that reading a clip may take.
-            clock: counts the time that is spent waiting for frames, and in the networks.
-            with_pictures: also what a human is shown of the clips.
+            clock: measures the time spent waiting for frames, and in the networks.
+            with_pictures: also keep the frames as a person would see them.
         """
         ahead = decode_ahead(
             announced(paths, lambda path: path),
@@ -313,21 +318,24 @@ class Detector:
             clock or StageClock(),
         )
         pending: list[DecodedClip | Prediction] = []
-        readable = 0  # of those
+        readable = 0  # of the pending
         with contextlib.closing(ahead):
             for decoded in ahead:
                 pending.append(decoded)
                 readable += isinstance(decoded, DecodedClip)
                 if readable in (0, self.clips_per_batch):
-                    yield from self._in_order(pending)
+                    yield from self._predict_pending(pending)
                     pending.clear()
                     readable = 0
-            yield from self._in_order(pending)
+            yield from self._predict_pending(pending)
 
-    def _in_order(self, pending: Sequence[DecodedClip | Prediction]) -> Iterator[PredictedClip]:
-        examined = iter(self._examine([c for c in pending if isinstance(c, DecodedClip)]))
-        for item in pending:
-            yield PredictedClip(item) if isinstance(item, Prediction) else next(examined)
+    def _predict_pending(
+        self, pending: Sequence[DecodedClip | Prediction]
+    ) -> Iterator[PredictedClip]:
+        readable = [clip for clip in pending if isinstance(clip, DecodedClip)]
+        predicted = iter(self._predict_decoded(readable))
+        for clip in pending:
+            yield PredictedClip(clip) if isinstance(clip, Prediction) else next(predicted)
 
 
 def load_detector(
@@ -340,36 +348,23 @@ def load_detector(
     """Return the detector of a finished run.
 
     Args:
-        checkpoint_dir: what the run has written.
-        vgg19_weights: "imagenet", "random" or a file's path; None: as in the run.
-        mixed_precision: VGG19 in float16 on a GPU, in bfloat16 on a CPU that has it. None: as in
-            the run, so that the answers are the same; where this device does not compute so,
-            float32, the next best.
-        replicas: how many GPUs; without a GPU, into how many parts the CPU is split. None: all
-            GPUs, or 1. Before TensorFlow has computed anything only.
+        checkpoint_dir: the run's folder.
+        vgg19_weights: "imagenet", "random" or a file's path; None: those of the run.
+        mixed_precision: compute VGG19 in float16 on a GPU, in bfloat16 on a CPU that supports it.
+            None: in the run's number format, for the same predictions; in float32 if this device
+            does not support that.
+        replicas: how many GPUs to use; without a GPU, into how many parts to split the CPU. None:
+            all GPUs, or 1. Only takes effect before TensorFlow has computed anything.
 
     Raises:
-        UserError: it is no folder of a finished run; its model is not the one that was tested;
-            the VGG19 weights are not there or not those that it was trained on.
+        UserError: the folder has no finished run; its model is missing or not the one that was
+            tested; the VGG19 weights are missing or not those of the run.
     """
     folder = checkpoint_dir.expanduser().resolve()
-    if not folder.is_dir():
-        raise UserError(f"--checkpoint-dir {checkpoint_dir}: no such folder")
-    if not (folder / DETECTOR).is_file():
-        state = "the run has not finished" if (folder / CONFIG).exists() else "it holds no run"
-        raise UserError(
-            f"--checkpoint-dir {checkpoint_dir}: there is no {DETECTOR} in it: {state}. Finish "
-            "the training command, or name the folder of one that has"
-        )
+    _require_finished_run(folder, checkpoint_dir)
     saved, config = read_json(folder / DETECTOR), read_json(folder / CONFIG)
     model_path = folder / saved["model"]
-    if not model_path.is_file():
-        raise UserError(f"{model_path} is not there: restore it, or train again with --fresh")
-    if file_checksum(model_path).hex() != saved["model_checksum"]:
-        raise UserError(
-            f"{model_path} is not the model that was tested (its checksum is not that of "
-            f"{DETECTOR}): restore it, or train again with --fresh"
-        )
+    _require_tested_model(model_path, saved["model_checksum"])
     recipes = tuple(Recipe(**recipe) for recipe in saved["features"])
     weights = vgg19_weights or config["settings"]["vgg19_weights"]
     _require_same_weights(weights, recipes[0])
@@ -394,15 +389,41 @@ def load_detector(
     )
 
 
+def _require_finished_run(folder: Path, named: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"--checkpoint-dir {named}: no such folder")
+    if (folder / DETECTOR).is_file():
+        return
+    if (folder / CONFIG).exists():
+        raise UserError(
+            f"--checkpoint-dir {named}: the run has not finished ({DETECTOR} is missing). Run its "
+            "training command again to resume it"
+        )
+    raise UserError(
+        f"--checkpoint-dir {named}: not a run's folder ({DETECTOR} is missing). Name the "
+        "--checkpoint-dir of a finished training run"
+    )
+
+
+def _require_tested_model(model: Path, checksum: str) -> None:
+    if not model.is_file():
+        raise UserError(f"{model} is missing: restore it, or train again with --fresh")
+    if file_checksum(model).hex() != checksum:
+        raise UserError(
+            f"{model} is not the model that was tested (its checksum differs from that in "
+            f"{DETECTOR}): restore it, or train again with --fresh"
+        )
+
+
 def _require_same_weights(weights: str, recipe: Recipe) -> None:
     if weights not in ("imagenet", "random") and not Path(weights).is_file():
         raise UserError(
-            f"--vgg19-weights {weights}: no such file (imagenet, random, or the path of an .h5 "
-            "file: that which the detector was trained with)"
+            f"--vgg19-weights {weights}: no such file. Name the .h5 file the detector was "
+            "trained with, imagenet or random"
         )
     found = identify_weights(weights, recipe.layer)
     if found != recipe.weights:
         raise UserError(
-            f"--vgg19-weights {weights} is {found}, but the detector was trained on "
+            f"--vgg19-weights {weights} is {found}, but the detector was trained with "
             f"{recipe.weights}: name those weights"
         )

@@ -1,6 +1,6 @@
-"""What happens in a video in the course of time: windows that were judged, and events in them.
+"""A video over time: its windows with their probabilities, and the violent events among them.
 
-Imports nothing heavy.
+It imports no heavy library: decoder processes load it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,44 +10,49 @@ from typing import NamedTuple
 
 
 class Window(NamedTuple):
-    """A part of a video, and how likely it is violent."""
+    """A part of a video with its probability of violence."""
 
-    start: float  # seconds, when its first frame is shown
-    end: float  # and its last
+    start: float  # seconds, the time of its first frame
+    end: float  # seconds, the time of its last frame
     probability: float  # calibrated
 
     @property
     def middle(self) -> float:
-        """Seconds."""
+        """The time halfway between start and end, in seconds."""
         return (self.start + self.end) / 2
 
 
 class Event(NamedTuple):
-    """Violence in a video: the windows of at least the threshold that follow each other."""
+    """Violence in a video: a sequence of windows that reach the threshold."""
 
     start: float  # seconds, of its first window
-    end: float  # of its last
-    peak: float  # the middle of its most likely window
+    end: float  # seconds, of its last window
+    peak: float  # seconds, the middle of its window with the highest probability
     probability: float  # of that window
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """What the detector says of a video in the course of time."""
+    """The predictions for a video over time."""
 
     path: Path
     windows: tuple[Window, ...] = ()
     events: tuple[Event, ...] = ()
-    error: str | None = None  # why there is nothing (more) of it
+    error: str | None = None  # why the video could not be read, or not to its end
 
 
 def find_events(windows: Iterable[Window], threshold: float, gap: float) -> Iterator[Event]:
-    """Yield the events in windows that come in the order of time, each when it is over.
+    """Yield the events of a video, each as soon as it is over.
 
-    An event is windows of at least `threshold` of which each begins no more than `gap` seconds
-    after the one before has ended: one doubtful window between two of them does not end it. It
-    reaches from the beginning of the first to the end of the last, so that what happens may begin
-    and end up to a window's length inside it.
+    An event is a sequence of windows with probabilities of at least `threshold`, each starting no
+    more than `gap` seconds after the end of the one before: a single window below the threshold
+    does not end it. It lasts from the start of the first to the end of the last, so the violence
+    itself may start and end up to a window's length inside it.
+
+    Args:
+        windows: in the order of time.
+        threshold: of the probability.
+        gap: seconds.
     """
     event: Event | None = None
     for window in windows:
@@ -60,11 +65,13 @@ def find_events(windows: Iterable[Window], threshold: float, gap: float) -> Iter
 
 
 def event_after(event: Event | None, window: Window, threshold: float, gap: float) -> Event | None:
-    """Return the event that is on after a further window: the same, a new one, or none.
+    """Return the event in progress after a further window: the same, a new one, or None.
 
     Args:
-        event: the one that was on before, None: none was.
-        threshold, gap: as `find_events` takes them.
+        event: in progress before the window.
+        window: the next one.
+        threshold: of the probability.
+        gap: seconds that may lie between the windows of an event.
     """
     if event and window.start > event.end + gap:
         event = None

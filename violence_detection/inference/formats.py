@@ -1,6 +1,7 @@
-"""Verdicts as text: a table for a terminal of 80 columns, CSV, JSON; a row as soon as it is known.
+"""Predictions as text: a table for a terminal of 80 columns, CSV and JSON.
 
-Each format is a generator of pieces of text, so that the rows of 100,000 clips need no memory.
+Each format is a generator that yields a row as soon as its clip is predicted, so that 100,000
+clips need no memory.
 """
 
 import csv
@@ -19,133 +20,135 @@ from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.object_store import AnyPath
 
 COLUMNS = 80  # of the table
-NAME_COLUMNS = 36  # of them, for a clip's name, at most
-MOST = 3  # frames that are named as those that weighed most
-ALIKE = 1e-6  # weights that differ by less are the same but for rounding
+NAME_COLUMNS = 36  # at most, for a clip's name
+TOP_FRAMES = 3  # frames listed as those with the highest attention
+EQUAL = 1e-6  # attention weights that differ by less are the same but for rounding
 
 
-def most_attended(verdict: Prediction) -> list[int]:
-    """Return the numbers, from 0, of the frames that weighed most, the heaviest first.
+def top_frames(prediction: Prediction) -> list[int]:
+    """Return the indices of the frames with the highest attention, the highest first.
 
-    There are none where all weigh the same, as the head `mean` has it.
+    None if all weights are equal, as those of the head `mean` are.
     """
-    attention = verdict.attention or ()
-    if not attention or max(attention) - min(attention) < ALIKE:
+    attention = prediction.attention or ()
+    if not attention or max(attention) - min(attention) < EQUAL:
         return []
-    return sorted(range(len(attention)), key=lambda frame: -attention[frame])[:MOST]
+    return sorted(range(len(attention)), key=lambda frame: -attention[frame])[:TOP_FRAMES]
 
 
-def as_table(
-    detector: Detector, verdicts: Iterable[Prediction], paths: Sequence[AnyPath]
-) -> Iterator[str]:
+def as_table(predictions: Iterable[Prediction], paths: Sequence[AnyPath]) -> Iterator[str]:
     """Yield the lines of a table.
 
     Args:
-        paths: of all clips that there will be verdicts on: the first column fits their names.
+        predictions: one per clip.
+        paths: of all clips to come; they set the width of the first column.
     """
-    width = min(
-        NAME_COLUMNS, max((display_width(printable_name(path)) for path in paths), default=4)
-    )
-    yield f"{'clip':<{width}}  {'probability':>11}  {'verdict':<10}  weighed most (s)\n"
-    for verdict in verdicts:
-        name = padded(printable_name(verdict.path), width)
-        if verdict.probability is None:
-            yield from with_reason(name, verdict.error or "", width)
+    width = _name_width(paths, "clip")
+    yield f"{'clip':<{width}}  {'probability':>11}  {'prediction':<10}  top frames (s)\n"
+    for prediction in predictions:
+        name = padded(printable_name(prediction.path), width)
+        if prediction.probability is None:
+            yield from _error_lines(name, prediction.error or "", width)
             continue
-        heaviest = " ".join(_in_words(verdict, frame) for frame in most_attended(verdict))
+        class_name = CLASS_NAMES[bool(prediction.violent)]
+        frames = " ".join(_frame_time(prediction, frame) for frame in top_frames(prediction))
         yield (
-            f"{name}  {verdict.probability:>11.3f}  {CLASS_NAMES[bool(verdict.violent)]:<10}  "
-            f"{heaviest or 'all alike'}\n"
+            f"{name}  {prediction.probability:>11.3f}  {class_name:<10}  {frames or 'all equal'}\n"
         )
 
 
-def _in_words(verdict: Prediction, frame: int) -> str:
-    """Return a frame's time with three digits; where that is not known, its number from 1."""
-    if verdict.times is None:
+def _name_width(paths: Sequence[AnyPath], header: str) -> int:
+    widths = (display_width(printable_name(path)) for path in paths)
+    return min(NAME_COLUMNS, max(widths, default=len(header)))
+
+
+def _frame_time(prediction: Prediction, frame: int) -> str:
+    """Return a frame's time with three digits, or its number if the times are unknown."""
+    if prediction.times is None:
         return f"#{frame + 1}"
-    time = verdict.times[frame]
+    time = prediction.times[frame]
     return f"{time:.{2 if time < 9.995 else 1 if time < 99.95 else 0}f}"
 
 
-def with_reason(name: str, reason: str, width: int) -> Iterator[str]:
-    """Yield a bad clip's lines: its name, and why, in as many lines as that takes."""
+def _error_lines(name: str, reason: str, width: int) -> Iterator[str]:
+    """Yield the lines of a clip without a prediction: its name, and the reason, wrapped."""
     text = f"bad: {printable(reason)}"
     lines = textwrap.wrap(text, COLUMNS - width - 2, break_on_hyphens=False)
     for number, line in enumerate(lines):
         yield f"{name if number == 0 else ' ' * width}  {line}\n"
 
 
-def as_csv(detector: Detector, verdicts: Iterable[Prediction]) -> Iterator[str]:
-    """Yield the lines of a CSV file: `clip,probability,verdict,error,attention_1,…,time_1,…`."""
-    numbers = range(1, detector.frames + 1)
-    columns_of_frames = [f"{what}_{n}" for what in ("attention", "time") for n in numbers]
-    yield csv_line(["clip", "probability", "verdict", "error", *columns_of_frames])
-    nothing = [""] * detector.frames
-    for verdict in verdicts:
-        if verdict.probability is None:
-            row = ["", "", verdict.error, *nothing, *nothing]
+def as_csv(predictions: Iterable[Prediction], frames: int) -> Iterator[str]:
+    """Yield the lines of a CSV file: `clip,probability,verdict,error,attention_1,…,time_1,…`.
+
+    Args:
+        predictions: one per clip.
+        frames: per clip, as the detector takes them.
+    """
+    numbers = range(1, frames + 1)
+    frame_columns = [f"{column}_{n}" for column in ("attention", "time") for n in numbers]
+    yield csv_line(["clip", "probability", "verdict", "error", *frame_columns])
+    empty = [""] * frames
+    for prediction in predictions:
+        if prediction.probability is None:
+            row = ["", "", prediction.error, *empty, *empty]
         else:
-            attention = [f"{weight:.4f}" for weight in verdict.attention or ()]
-            times = [f"{time:.3f}" for time in verdict.times] if verdict.times else nothing
-            row = [
-                *(f"{verdict.probability:.6f}", CLASS_NAMES[bool(verdict.violent)], ""),
-                *attention,
-                *times,
-            ]
-        yield csv_line([verdict.path, *row])
+            class_name = CLASS_NAMES[bool(prediction.violent)]
+            attention = [f"{weight:.4f}" for weight in prediction.attention or ()]
+            times = [f"{time:.3f}" for time in prediction.times] if prediction.times else empty
+            row = [f"{prediction.probability:.6f}", class_name, "", *attention, *times]
+        yield csv_line([prediction.path, *row])
 
 
 def csv_line(values: Sequence[Any]) -> str:
-    """Return a row of a CSV file with its end of line."""
+    """Return a row of a CSV file with its line ending."""
     text = io.StringIO(newline="")
     csv.writer(text).writerow(values)
     return text.getvalue()
 
 
-def as_json(detector: Detector, verdicts: Iterable[Prediction]) -> Iterator[str]:
-    """Yield a JSON document: the detector, and under `clips` an object per clip, a line each."""
-    yield from json_document(detector, (_as_object(verdict) for verdict in verdicts))
+def as_json(detector: Detector, predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yield a JSON document: the detector, and under `clips` an object per clip, one per line."""
+    yield from _json_document(detector, map(_prediction_object, predictions))
 
 
-def json_document(detector: Detector, clips: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Yield the pieces of a JSON document of the detector and its findings on clips."""
+def _json_document(detector: Detector, clips: Iterable[dict[str, Any]]) -> Iterator[str]:
     head = {
         "model": detector.name,
         "threshold": detector.threshold,
         "untrained_vgg19": detector.untrained_vgg19,
     }
     yield json.dumps(head)[:-1] + ', "clips": ['
-    for number, of_clip in enumerate(clips):
-        yield (",\n" if number else "\n") + json.dumps(of_clip)
+    for number, clip in enumerate(clips):
+        yield (",\n" if number else "\n") + json.dumps(clip)
     yield "\n]}\n"
 
 
-def _as_object(verdict: Prediction) -> dict[str, Any]:
-    if verdict.probability is None:
-        return {"clip": str(verdict.path), "error": verdict.error}
-    attention = verdict.attention or ()
-    times = verdict.times or (None,) * len(attention)
+def _prediction_object(prediction: Prediction) -> dict[str, Any]:
+    if prediction.probability is None:
+        return {"clip": str(prediction.path), "error": prediction.error}
+    attention = prediction.attention or ()
+    times = prediction.times or (None,) * len(attention)
     return {
-        "clip": str(verdict.path),
-        "probability": verdict.probability,
-        "violent": verdict.violent,
+        "clip": str(prediction.path),
+        "probability": prediction.probability,
+        "violent": prediction.violent,
         "frames": [
             {"time": time, "attention": weight}
             for time, weight in zip(times, attention, strict=True)
         ],
-        "weighed_most": [frame + 1 for frame in most_attended(verdict)],
+        "weighed_most": [frame + 1 for frame in top_frames(prediction)],
     }
 
 
 def timelines_as_table(timelines: Iterable[Timeline], paths: Sequence[Path]) -> Iterator[str]:
-    """Yield the lines of a table: a line for each event of each video; times are h:mm:ss.
+    """Yield the lines of a table: one per event, with times as h:mm:ss.
 
     Args:
-        paths: of all videos that there will be timelines of.
+        timelines: one per video.
+        paths: of all videos to come; they set the width of the first column.
     """
-    width = min(
-        NAME_COLUMNS, max((display_width(printable_name(path)) for path in paths), default=5)
-    )
+    width = _name_width(paths, "video")
     yield f"{'video':<{width}}  {'start':>9}  {'end':>9}  {'peak':>9}  {'probability':>11}\n"
     for timeline in timelines:
         name = padded(printable_name(timeline.path), width)
@@ -153,7 +156,7 @@ def timelines_as_table(timelines: Iterable[Timeline], paths: Sequence[Path]) -> 
             times = "  ".join(f"{timestamp(time):>9}" for time in event[:3])
             yield f"{name}  {times}  {event.probability:>11.3f}\n"
         if timeline.error is not None:
-            yield from with_reason(name, timeline.error, width)
+            yield from _error_lines(name, timeline.error, width)
         elif not timeline.events:
             highest = max(timeline.windows, key=lambda window: window.probability)
             peak = timestamp(highest.middle)
@@ -163,7 +166,7 @@ def timelines_as_table(timelines: Iterable[Timeline], paths: Sequence[Path]) -> 
 def timelines_as_csv(timelines: Iterable[Timeline]) -> Iterator[str]:
     """Yield the lines of a CSV file: `video,start,end,probability,event,error`, one per window.
 
-    `event` is the number, from 1, of the video's event that the window is part of.
+    `event` is the number, from 1, of the event that the window is part of.
     """
     yield csv_line(["video", "start", "end", "probability", "event", "error"])
     for timeline in timelines:
@@ -181,47 +184,46 @@ def timelines_as_csv(timelines: Iterable[Timeline]) -> Iterator[str]:
 
 
 def timelines_as_json(detector: Detector, timelines: Iterable[Timeline]) -> Iterator[str]:
-    """Yield a JSON document: the detector, and under `clips` a video's windows and events."""
-    yield from json_document(
-        detector,
-        (
-            {
-                "clip": str(timeline.path),
-                "windows": [window._asdict() for window in timeline.windows],
-                "events": [event._asdict() for event in timeline.events],
-                **({} if timeline.error is None else {"error": timeline.error}),
-            }
-            for timeline in timelines
-        ),
-    )
+    """Yield a JSON document: the detector, and under `clips` the windows and events per video."""
+    yield from _json_document(detector, map(_timeline_object, timelines))
+
+
+def _timeline_object(timeline: Timeline) -> dict[str, Any]:
+    return {
+        "clip": str(timeline.path),
+        "windows": [window._asdict() for window in timeline.windows],
+        "events": [event._asdict() for event in timeline.events],
+        **({} if timeline.error is None else {"error": timeline.error}),
+    }
 
 
 def printable(text: str) -> str:
-    """Return a text without what a terminal would obey, and without bytes that are no text."""
+    """Return a text in one line, with control characters and invalid UTF-8 escaped."""
     one_line = text.replace("\n", "\\n").replace("\t", "\\t").translate(CONTROL_CHARACTERS)
     return one_line.encode(errors="backslashreplace").decode()
 
 
 def printable_name(path: AnyPath) -> str:
-    """Return a clip's name, fit to be printed in one line."""
+    """Return a clip's name, escaped as in `printable`."""
     return printable(str(path))
 
 
 def display_width(text: str) -> int:
-    """Return how many columns a terminal takes for a text."""
-    return sum(_columns_of(character) for character in text)
+    """Return how many columns of a terminal a text takes."""
+    return sum(_character_width(character) for character in text)
 
 
-def _columns_of(character: str) -> int:
+def _character_width(character: str) -> int:
     if unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def padded(text: str, width: int) -> str:
-    """Return a text of `width` columns: blanks behind it, or its middle left out."""
+    """Return a text of `width` columns: padded with blanks, or with its middle left out."""
     if display_width(text) > width:
-        text = _start_of(text, (width - 1) // 2) + "…" + _end_of(text, width - 1 - (width - 1) // 2)
+        before, after = (width - 1) // 2, width - 1 - (width - 1) // 2
+        text = _start_of(text, before) + "…" + _start_of(text[::-1], after)[::-1]
     return text + " " * (width - display_width(text))
 
 
@@ -232,7 +234,3 @@ def _start_of(text: str, width: int) -> str:
             break
         start += character
     return start
-
-
-def _end_of(text: str, width: int) -> str:
-    return _start_of(text[::-1], width)[::-1]

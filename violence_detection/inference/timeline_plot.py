@@ -1,4 +1,4 @@
-"""A video's timeline, drawn: how likely violence is in each window, and the events."""
+"""A plot of a video's timeline: the probability of violence over time, and the events."""
 
 from pathlib import Path
 
@@ -16,26 +16,31 @@ DPI = 100
 
 
 def plot_formats() -> list[str]:
-    """Return the suffixes, without the dot, that a plot may have."""
+    """Return the file suffixes, without the dot, in which a plot can be written."""
     return sorted(FigureCanvasAgg.filetypes)
 
 
 def write_timeline_plot(timeline: Timeline, threshold: float, path: Path) -> None:
-    """Write a plot of a timeline, in the format that the path's suffix names.
+    """Write the plot of a timeline.
+
+    Args:
+        timeline: of one video.
+        threshold: of the probability; drawn as a dashed line.
+        path: its suffix sets the format, one of `plot_formats`.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: the file cannot be written.
     """
     figure = draw_timeline(timeline, threshold)
     replace_file(path, lambda partial: figure.savefig(partial, dpi=DPI))
 
 
 def draw_timeline(timeline: Timeline, threshold: float) -> Figure:
-    """Return probability by time, a point in the middle of each window; the events are shaded."""
+    """Return a figure of probability over time, a point at each window's middle, events shaded."""
     figure = Figure(figsize=SIZE, layout="constrained", facecolor=LIGHT.background)
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    _prepare(axes)
+    _style(axes)
     middles = [window.middle for window in timeline.windows]
     probabilities = [window.probability for window in timeline.windows]
     axes.plot(middles, probabilities, color=LIGHT.text, linewidth=1.4, marker=".")
@@ -46,15 +51,13 @@ def draw_timeline(timeline: Timeline, threshold: float) -> Figure:
     if timeline.windows:
         axes.set_xlim(timeline.windows[0].start, max(timeline.windows[-1].end, 0.1))
     count = len(timeline.events)
-    axes.set_title(
-        f"{count or 'no'} event{'' if count == 1 else 's'}; dashed: threshold {threshold:.2f}",
-        color=LIGHT.text,
-        fontsize=10,
-    )
+    events = f"{count or 'no'} event{'' if count == 1 else 's'}"
+    title = f"{events}; threshold {threshold:.2f} (dashed)"
+    axes.set_title(title, color=LIGHT.text, fontsize=10)
     return figure
 
 
-def _prepare(axes: Axes) -> None:
+def _style(axes: Axes) -> None:
     axes.set(ylim=(-0.02, 1.02))
     axes.set_xlabel("time", color=LIGHT.text)
     axes.set_ylabel("probability of violence", color=LIGHT.text)

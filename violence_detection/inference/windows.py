@@ -1,8 +1,9 @@
-"""A long video as windows in time, each judged as a clip is."""
+"""A long video as overlapping windows in time, each predicted as a clip is."""
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +15,15 @@ from violence_detection.inference.events import Timeline, Window, find_events
 
 
 def window_sampling(detector: Detector, window: float, stride: float) -> Sampling:
-    """Return how windows of a detector's frames lie over a video.
+    """Return how the frames that a detector takes are sampled from windows of a video.
 
     Args:
-        window, stride: seconds that a window lasts, and from one to the next.
+        detector: whose streams and numbers of frames are used.
+        window: length of a window in seconds.
+        stride: seconds from the start of a window to the start of the next.
 
     Raises:
-        UserError: parts would be left out, or a window is too short.
+        UserError: the windows would leave gaps, or are too short.
     """
     check_windows(window, stride)
     used = tuple(detector.frame_indices.tolist())
@@ -28,13 +31,16 @@ def window_sampling(detector: Detector, window: float, stride: float) -> Samplin
 
 
 class WindowPredictor:
-    """Takes the samples of a video as they come, and judges the windows that are complete.
+    """Takes the samples of a video in order and predicts the windows that become complete.
 
-    Memory holds one batch of images for VGG19, and the features of a window or two.
+    A sample's features are computed once for all windows that contain it. Memory holds one batch
+    of images for VGG19 and the features of a window or two.
 
     Args:
+        detector: makes the predictions.
+        sampling: of the windows.
         interval: seconds from sample to sample.
-        samples_per_batch: that VGG19 is given, padded (None: as many as of clips).
+        samples_per_batch: of VGG19; None: as many as fit into the detector's own batch.
     """
 
     def __init__(
@@ -46,16 +52,16 @@ class WindowPredictor:
     ):
         self.detector = detector
         self.sampling = sampling
-        self.step = sampling.step(interval)
+        self.step = sampling.step(interval)  # samples from window to window
         streams = len(detector.streams)
         self.samples_per_batch = samples_per_batch or max(1, detector.images_per_batch // streams)
         self._images_per_batch = samples_per_batch and samples_per_batch * streams
-        self._samples = 0  # that have come
-        self._next = 0  # the sample at which the next window begins
-        self._skipped_to = 0  # no window that begins before it can be judged any more
+        self._samples = 0  # received so far
+        self._next = 0  # the sample at which the next window starts
+        self._skipped_to = 0  # windows that start before it can no longer be predicted
         self._times: dict[int, float] = {}
-        self._features: dict[int, np.ndarray] = {}  # (streams, features) of a sample
-        self._waiting: dict[int, np.ndarray] = {}  # images of samples that have no features yet
+        self._features: dict[int, np.ndarray] = {}  # by sample: (streams, features)
+        self._waiting: dict[int, np.ndarray] = {}  # images of samples without features so far
 
     def add(self, sample: Sample) -> None:
         """Take the next sample."""
@@ -66,39 +72,39 @@ class WindowPredictor:
 
     @property
     def next_start(self) -> int:
-        """The sample at which the next window begins."""
+        """The sample at which the next window starts."""
         return self._next
 
     def skip_to(self, start: int) -> None:
-        """Leave out the windows that begin before a sample, one at which a window begins."""
+        """Skip the windows before the one that starts at the sample `start`."""
         self._next = self._skipped_to = start
-        for kept in (self._times, self._features, self._waiting):
-            for number in [number for number in kept if number < start]:
-                del kept[number]
+        for by_sample in (self._times, self._features, self._waiting):
+            for number in [number for number in by_sample if number < start]:
+                del by_sample[number]
 
     @property
     def is_full(self) -> bool:
-        """Whether as many images are waiting as VGG19 is given at once."""
+        """Whether the waiting images fill a batch of VGG19."""
         return len(self._waiting) >= self.samples_per_batch
 
     def predict(self, ended: bool = False) -> list[Window]:
         """Return the windows that have become complete.
 
         Args:
-            ended: there will be no more samples: one more window reaches to the last of them.
+            ended: there are no more samples: a last window is added that ends at the last one.
         """
-        if ended and self._samples < self.sampling.frames:  # not one of them
+        if ended and self._samples < self.sampling.frames:  # not enough for a single window
             return []
         self._compute_features()
-        frames, begun = self.sampling.frames, self._next - self.step
-        starts = list(range(self._next, self._samples - frames + 1, self.step))
+        previous = self._next - self.step
+        starts = list(range(self._next, self._samples - self.sampling.frames + 1, self.step))
         self._next += len(starts) * self.step
         last = self.sampling.last_start(self._samples)
         if ended and last > max(self._skipped_to - 1, self._next - self.step):
             starts.append(last)
         windows = self._windows_at(starts)
-        # Kept from the last window on: the one that reaches to the end may overlap it.
-        for number in range(max(0, begun), self._next - self.step):
+        # The newest window's samples are kept: the last window may overlap it.
+        for number in range(max(0, previous), self._next - self.step):
             self._times.pop(number, None)
             self._features.pop(number, None)
         return windows
@@ -107,36 +113,31 @@ class WindowPredictor:
         if not self._waiting:
             return
         images = np.concatenate(list(self._waiting.values()))
-        streams = len(self.detector.streams)
         features = self.detector.image_features(images, self._images_per_batch)
-        of_samples = features.reshape(len(self._waiting), streams, -1)
-        self._features.update(zip(self._waiting, of_samples, strict=True))
+        by_sample = features.reshape(len(self._waiting), len(self.detector.streams), -1)
+        self._features.update(zip(self._waiting, by_sample, strict=True))
         self._waiting.clear()
 
     def _windows_at(self, starts: Sequence[int]) -> list[Window]:
         if not starts:
             return []
-        judged = self.detector.predict_features(np.stack([self._clip_at(n) for n in starts]))
+        features = np.stack([self._window_features(start) for start in starts])
+        probabilities = self.detector.predict_features(features).probabilities
         length = self.sampling.frames - 1
         return [
             Window(self._times[start], self._times[start + length], float(probability))
-            for start, probability in zip(starts, judged.probabilities, strict=True)
+            for start, probability in zip(starts, probabilities, strict=True)
         ]
 
-    def _clip_at(self, start: int) -> np.ndarray:
-        """Return the features of the window that begins at a sample, `(frames, values)`."""
-        streams = self.detector.streams
-        return np.stack(
-            [
-                np.concatenate(
-                    [
-                        # What moves in the first frame is not known: it repeats the second.
-                        self._features[start + max(used, int(stream != "rgb"))][place]
-                        for place, stream in enumerate(streams)
-                    ]
-                )
-                for used in self.sampling.used
-            ]
+    def _window_features(self, start: int) -> np.ndarray:
+        """Return the features of the window that starts at a sample, `(frames, values)`."""
+        return np.stack([self._frame_features(start, index) for index in self.sampling.used])
+
+    def _frame_features(self, start: int, index: int) -> np.ndarray:
+        # A window's first frame has no movement of its own: it repeats that of the second.
+        samples = [start + max(index, int(name != "rgb")) for name in self.detector.streams]
+        return np.concatenate(
+            [self._features[sample][stream] for stream, sample in enumerate(samples)]
         )
 
 
@@ -146,44 +147,51 @@ def predict_video(
     sampling: Sampling,
     timeout: float = CLIP_TIMEOUT,
     on_progress: Callable[[float, float | None], None] = lambda seconds, duration: None,
+    stream: Callable[..., Generator[Any, None, None]] = stream_from_process,
 ) -> Generator[Window, None, None]:
-    """Yield the windows of a video, in their order, while it is read once.
+    """Yield the windows of a video in order; the video is read once.
 
-    A video that is no longer than a window is judged as the clip that it is. Reading goes on in a
-    process of its own while the networks compute. Memory does not depend on the video's length.
+    A video no longer than a window is predicted as a single clip. A process of its own reads
+    ahead while the networks compute. Memory does not depend on the video's length.
 
     Args:
-        timeout: seconds that a step of reading may take.
-        on_progress: told how many seconds of the video were read, and of how many, if it says so.
+        detector: makes the predictions.
+        path: of the video.
+        sampling: of its windows.
+        timeout: seconds that reading the next sample may take.
+        on_progress: called with the seconds of video read so far, and the video's duration in
+            seconds if its file states one.
+        stream: runs `sample_video` and yields its items, as `stream_from_process` does.
 
     Raises:
-        UnreadableClip: from here on it cannot be read; windows may have been yielded before.
+        UnreadableClip: the video cannot be read, or not any further than the windows that were
+            yielded.
     """
     ahead = 2 * max(1, detector.images_per_batch // len(detector.streams))
-    read = stream_from_process(sample_video, path, sampling, timeout=timeout, ahead=ahead)
-    with contextlib.closing(read):
-        info: VideoInfo = next(read)
-        judge = WindowPredictor(detector, sampling, sampling.interval(info.frames_per_second))
-        windows = 0
-        for sample in read:
-            judge.add(sample)
-            if judge.is_full:
-                complete = judge.predict()
-                windows += len(complete)
-                yield from complete
+    items = stream(sample_video, path, sampling, timeout=timeout, ahead=ahead)
+    with contextlib.closing(items):
+        info: VideoInfo = next(items)
+        predictor = WindowPredictor(detector, sampling, sampling.interval(info.frames_per_second))
+        count = 0
+        for sample in items:
+            predictor.add(sample)
+            if predictor.is_full:
+                windows = predictor.predict()
+                count += len(windows)
+                yield from windows
                 on_progress(sample.time, info.duration)
-        last = judge.predict(ended=True)
-        yield from last
-    if windows + len(last) == 0:
-        yield _as_one_window(detector, path, timeout)
+        windows = predictor.predict(ended=True)
+        yield from windows
+    if count + len(windows) == 0:
+        yield _predict_as_clip(detector, path, timeout)
 
 
-def _as_one_window(detector: Detector, path: Path, timeout: float) -> Window:
-    (verdict,) = detector.predict_clips([path], timeout)
-    if verdict.probability is None:
-        raise UnreadableClip(verdict.error or "")
-    times = verdict.times or (0.0,)
-    return Window(times[0], times[-1], verdict.probability)
+def _predict_as_clip(detector: Detector, path: Path, timeout: float) -> Window:
+    (prediction,) = detector.predict_clips([path], timeout)
+    if prediction.probability is None:
+        raise UnreadableClip(prediction.error or "")
+    times = prediction.times or (0.0,)
+    return Window(times[0], times[-1], prediction.probability)
 
 
 def predict_timeline(
@@ -192,12 +200,17 @@ def predict_timeline(
     sampling: Sampling,
     timeout: float = CLIP_TIMEOUT,
     on_progress: Callable[[float, float | None], None] = lambda seconds, duration: None,
+    stream: Callable[..., Generator[Any, None, None]] = stream_from_process,
 ) -> Timeline:
-    """Return what `predict_video` finds, and the events; a video that cannot be read says why."""
+    """Return a video's windows and events.
+
+    Takes what `predict_video` takes. If the video cannot be read to its end, the timeline has the
+    windows up to there, and the error.
+    """
     windows: list[Window] = []
     error = None
     try:
-        for window in predict_video(detector, path, sampling, timeout, on_progress):
+        for window in predict_video(detector, path, sampling, timeout, on_progress, stream):
             windows.append(window)
     except UnreadableClip as unreadable:
         error = str(unreadable)

@@ -1,0 +1,109 @@
+"""Grad-CAM heat maps: where in a clip's frames the detector finds evidence of violence.
+
+Selvaraju et al., https://arxiv.org/abs/1610.02391, equations 1 and 2. With the maps A^k of a
+convolution's channels k and the classifier's logit y, the heat map is
+
+    relu(sum_k a_k A^k),  a_k = the mean of dy/dA^k over the positions of the map.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import cv2
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from violence_detection.inference.detector import Detector
+from violence_detection.settings.constants import FRAME_SIZE, VGG19_LAYERS
+
+LAST_CONVOLUTION = "block5_conv4"  # its maps serve for feature layers that have none themselves
+
+
+class GradCam:
+    """Computes heat maps for a detector's predictions; the networks are built on first use."""
+
+    def __init__(self, detector: Detector):
+        self.detector = detector
+
+    def heat_maps(
+        self, features: np.ndarray, images: np.ndarray, frames: Sequence[int]
+    ) -> np.ndarray:
+        """Return how strongly each position of some frames speaks for violence.
+
+        Args:
+            features: `(all frames, features_per_frame)` of one clip, as it was predicted from.
+            images: `(streams, all frames, 224, 224, 3)` uint8, from which `features` were
+                computed.
+            frames: indices of the frames to explain. The graph is traced once per number of them.
+
+        Returns:
+            `(frames, streams, 224, 224)` float32, 0 or above.
+        """
+        streams = len(self.detector.streams)
+        gradients = self._logit_gradients(tf.constant(features[np.newaxis], tf.float32)).numpy()[0]
+        # A frame's features are those of its streams' images, one after the other.
+        by_image = gradients.reshape(len(features), streams, -1)[list(frames)]
+        shown = images[:, list(frames)].swapaxes(0, 1)
+        maps = self._image_maps(
+            tf.constant(shown.reshape(-1, *images.shape[2:])),
+            tf.constant(by_image.reshape(len(frames) * streams, -1)),
+        ).numpy()
+        resized = [cv2.resize(one, (FRAME_SIZE, FRAME_SIZE)) for one in maps]
+        return np.reshape(resized, (len(frames), streams, FRAME_SIZE, FRAME_SIZE))
+
+    @cached_property
+    def _logit(self) -> keras.Model:
+        """The classifier up to its logit; for an ensemble, the mean of its members' logits."""
+        classifier = self.detector.classifier
+        members = [layer for layer in classifier.layers if isinstance(layer, keras.Model)]
+        features = keras.Input(classifier.input.shape[1:], dtype="float32")
+        logits = [
+            keras.Model(member.input, member.get_layer("logit").output)(features)
+            for member in members or [classifier]
+        ]
+        return keras.Model(features, sum(logits[1:], logits[0]) / len(logits))
+
+    @cached_property
+    def _logit_gradients(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """From `(clips, frames, features_per_frame)` to the logit's gradients, the same shape."""
+        logit_model = self._logit
+
+        @tf.function
+        def logit_gradients(features: tf.Tensor) -> tf.Tensor:
+            with tf.GradientTape() as tape:
+                tape.watch(features)
+                logit = logit_model(features, training=False)
+            return tape.gradient(logit, features)
+
+        return logit_gradients
+
+    @cached_property
+    def _image_maps(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """From images and the gradients of their features to `(images, height, width)` float32."""
+        layer = self.detector.recipes[0].layer
+        explained = layer if layer.startswith("block") else LAST_CONVOLUTION
+        network = self.detector.make_vgg19()
+        to_activations = keras.Model(network.input, network.get_layer(explained).output)
+        first, last = VGG19_LAYERS.index(explained) + 1, VGG19_LAYERS.index(layer)
+        layers_above = [network.get_layer(name) for name in VGG19_LAYERS[first : last + 1]]
+
+        @tf.function
+        def image_maps(images: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+            activations = tf.cast(to_activations(images, training=False), tf.float32)
+            with tf.GradientTape() as tape:
+                tape.watch(activations)
+                features = tf.cast(activations, self.detector.computation)
+                for layer_above in layers_above:
+                    features = layer_above(features)
+                features = tf.cast(features, tf.float32)
+                if len(features.shape) == 4:
+                    features = ops.mean(features, axis=(1, 2))
+                # Its gradient is that of the logit, by the chain rule.
+                product = tf.reduce_sum(features * gradients)
+            slopes = tape.gradient(product, activations)
+            weights = tf.reduce_mean(slopes, axis=(1, 2), keepdims=True)
+            return tf.nn.relu(tf.reduce_sum(weights * activations, axis=3))
+
+        return image_maps

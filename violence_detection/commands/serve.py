@@ -29,6 +29,8 @@ from violence_detection.settings.values import finite
 if TYPE_CHECKING:
     from violence_detection.serving.service import Service
 
+log = logging.getLogger(__name__)
+
 TOKEN_VARIABLE = "VIOLENCE_API_TOKEN"
 # What FFmpeg may open: containers of video, and nothing that they name. It also knows playlists.
 CONTAINERS = "mov,matroska,avi,flv,asf,mpeg,mpegts,mpegvideo,ogg"
@@ -210,8 +212,8 @@ def serve(flags: argparse.Namespace) -> int:
         listening = held.enter_context(bound(flags.host, flags.port))
         with native_messages_to(Path(os.devnull)):
             from violence_detection.inference.detector import load_detector
-            from violence_detection.serving.middleware import log
-            from violence_detection.serving.service import Limits, Service
+            from violence_detection.serving.limits import Limits
+            from violence_detection.serving.service import Service
 
             detector = load_detector(
                 flags.checkpoint_dir,
@@ -227,7 +229,7 @@ def serve(flags: argparse.Namespace) -> int:
         limits = Limits(
             max_upload=int(flags.max_upload * 2**20),
             max_seconds=flags.max_seconds,
-            places=flags.max_requests,
+            max_requests=flags.max_requests,
             clip_timeout=flags.clip_timeout,
         )
         os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = CAPTURE_OPTIONS  # of the decoders
@@ -285,8 +287,7 @@ async def answer(service: "Service", listening: socket.socket, drain: float) -> 
     """
     import uvicorn
 
-    from violence_detection.serving.middleware import log
-    from violence_detection.serving.service import make_app
+    from violence_detection.serving.app import make_app
 
     class Server(uvicorn.Server):
         """Leaves the signals alone: it would stop listening at once."""
@@ -320,20 +321,20 @@ async def answer(service: "Service", listening: socket.socket, drain: float) -> 
         shown = f"[{host}]" if ":" in host else host
         log.info("listening on http://%s:%d, warming up", shown, port)
         await asyncio.wait(
-            (service.warming, told_to_end, serving), return_when=asyncio.FIRST_COMPLETED
+            (service.warm_up, told_to_end, serving), return_when=asyncio.FIRST_COMPLETED
         )
-        if service.warming.done():
-            service.warming.result()
+        if service.warm_up.done():
+            service.warm_up.result()
             log.info("ready: %s", service.detector.name)
             await asyncio.wait((told_to_end, serving), return_when=asyncio.FIRST_COMPLETED)
         service.draining = True
-        if service.queue.taken:
-            log.info("told to end: %d requests are answered first", service.queue.taken)
+        if service.queue.slots_taken:
+            log.info("told to end: %d requests are answered first", service.queue.slots_taken)
         told.clear()  # once more: at once
         deadline = loop.time() + drain
-        while service.queue.taken and loop.time() < deadline and not told.is_set():
+        while service.queue.slots_taken and loop.time() < deadline and not told.is_set():
             await asyncio.sleep(0.02)
-        service.given_up.set()
+        service.stopped.set()
     finally:
         server.should_exit = True
         await serving

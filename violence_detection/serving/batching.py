@@ -1,4 +1,4 @@
-"""Clips of many requests, judged by one detector: read side by side, several in a forward pass."""
+"""Predictions for many requests at once: clips are decoded in parallel and predicted in batches."""
 
 import asyncio
 import contextlib
@@ -20,21 +20,22 @@ from violence_detection.clips.video import Sample, Sampling, sample_video
 from violence_detection.inference.detector import DecodedClip, Detector, PredictedClip, Prediction
 from violence_detection.inference.events import Window
 from violence_detection.inference.windows import WindowPredictor
+from violence_detection.serving.limits import Limits
 from violence_detection.serving.metrics import ServiceMetrics
 from violence_detection.settings.constants import CLASS_NAMES
 
-Done = TypeVar("Done")
+Result = TypeVar("Result")
 
-PATIENCE = 0.005  # seconds that a clip waits for others that are on their way
-AHEAD = 2  # batches of clips that are read before they are judged, as in extraction
-LONGEST_WAIT = 60  # seconds that a request is told to come back after, at most
+BATCH_TIMEOUT = 0.005  # seconds
+BATCHES_AHEAD = 2  # decoded before they are predicted, as in feature extraction
+MAX_RETRY_AFTER = 60  # seconds
 
 
-class Full(Exception):
-    """All places are taken.
+class QueueFull(Exception):
+    """All request slots are taken.
 
     Args:
-        retry_after: seconds in which those that have one will be done, as far as that is known.
+        retry_after: estimated seconds until a slot is free.
     """
 
     def __init__(self, retry_after: int):
@@ -42,11 +43,11 @@ class Full(Exception):
         self.retry_after = retry_after
 
 
-class TooLong(Exception):
-    """A clip lasts longer than is allowed.
+class ClipTooLong(Exception):
+    """A clip is longer than allowed.
 
     Args:
-        seconds: that it lasts, at least.
+        seconds: its duration, or a lower bound.
     """
 
     def __init__(self, seconds: float):
@@ -55,185 +56,195 @@ class TooLong(Exception):
 
 
 class VideoStep(NamedTuple):
-    """What is found on a video in a forward pass."""
+    """The result of one forward pass over a part of a video."""
 
-    windows: list[Window]  # that have become complete, in their order
+    windows: list[Window]  # that are complete now, in time order
     read: float  # seconds of the video so far
-    duration: float | None  # seconds; None: the file does not say
+    duration: float | None  # seconds; None: not known from the file
 
 
 @dataclass(frozen=True)
-class _Waiting:
+class _WaitingClip:
     clip: DecodedClip
-    verdict: asyncio.Future[Prediction]
+    prediction: asyncio.Future[Prediction]
 
 
 class PredictionQueue:
-    """Judges clips for whoever asks, so many at once as it has places.
+    """Predicts clips for many requests, as many at once as there are slots.
 
-    All but the reading and the networks is done in one event loop. The networks are run by one
-    thread; it takes together what has been read when it becomes free.
+    Everything but decoding and the networks happens in one event loop. One thread runs the
+    networks; whenever it is free it takes the clips that have been decoded as one batch.
 
     Args:
-        detector: what judges.
-        places: requests that are taken in at once.
-        clip_timeout: seconds that reading a clip may take.
-        longest: seconds that a clip may last.
-        metrics: told of places and passes.
-        patience: seconds that a clip waits for others before it is judged.
+        detector: makes the predictions.
+        limits: slots, duration of a clip, and time for decoding it.
+        metrics: counts slots, clips and forward passes.
+        batch_timeout: seconds that a decoded clip waits for others to share its batch.
     """
 
     def __init__(
         self,
         detector: Detector,
-        places: int,
-        clip_timeout: float,
-        longest: float,
+        limits: Limits,
         metrics: ServiceMetrics,
-        patience: float = PATIENCE,
+        batch_timeout: float = BATCH_TIMEOUT,
     ):
         self.detector = detector
-        self.places = places
-        self.taken = 0
-        self._clip_timeout = clip_timeout
-        self._longest = longest
+        self.limits = limits
+        self.slots_taken = 0
         self._metrics = metrics
-        self._patience = patience
-        self._seconds = 1.0  # that a request has its place, a running mean
-        self._waiting: deque[_Waiting] = deque()
+        self._batch_timeout = batch_timeout
+        self._mean_seconds = 1.0  # that a request keeps its slot, as a running mean
+        self._waiting: deque[_WaitingClip] = deque()
         self._arrived = asyncio.Event()
-        self._network = ThreadPoolExecutor(1, thread_name_prefix="network")
-        # Each video has a process of its own that reads it; further ones wait for their turn.
-        self._videos = ThreadPoolExecutor(decoder_count(), thread_name_prefix="video")
+        self._network_thread = ThreadPoolExecutor(1, thread_name_prefix="network")
+        # One process decodes each video; further videos wait for their turn.
+        self._video_threads = ThreadPoolExecutor(decoder_count(), thread_name_prefix="video")
         self._video_turns = asyncio.Semaphore(decoder_count())
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Judge until the end of the block."""
+        """Make predictions until the end of the block."""
         processes = decoder_count()
-        callers = processes + 1  # one clip is on its way while each process reads another
-        self._readers = ThreadPoolExecutor(callers, thread_name_prefix="reader")
-        # Clips that are read take megabytes each: so many, and no more.
-        self._room = asyncio.Semaphore(AHEAD * self.detector.clips_per_batch + callers)
+        threads = processes + 1  # one clip is handed over while each process decodes another
+        self._decoder_threads = ThreadPoolExecutor(threads, thread_name_prefix="decoder")
+        # A decoded clip takes megabytes: this bounds them.
+        self._clips_in_memory = asyncio.Semaphore(
+            BATCHES_AHEAD * self.detector.clips_per_batch + threads
+        )
         self._decoders = DecoderProcesses(
             processes,
-            callers,
+            threads,
             self.detector.cached_frames,
-            self._clip_timeout,
+            self.limits.clip_timeout,
             len(self.detector.streams) + 1,
         )
-        # On the way out the processes are ended first: the threads wait for them.
-        with self._network, self._readers, self._decoders:
-            self._passes = asyncio.create_task(self._run_passes())
+        # On exit the processes end first, because the threads wait for them.
+        with self._network_thread, self._decoder_threads, self._decoders:
+            self._batches = asyncio.create_task(self._run_batches())
             try:
                 yield
             finally:
-                self._passes.cancel()
+                self._batches.cancel()
                 for waiting in self._waiting:
-                    waiting.verdict.cancel()
-                self._videos.shutdown(wait=False, cancel_futures=True)
+                    waiting.prediction.cancel()
+                self._video_threads.shutdown(wait=False, cancel_futures=True)
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold one of the places until the end of the block; raises `Full`."""
-        if self.taken >= self.places:
-            raise Full(min(LONGEST_WAIT, max(1, math.ceil(self._seconds))))
-        began = time.monotonic()
-        self.taken += 1
-        self._metrics.places.set(self.taken)
+    def slot(self) -> Iterator[None]:
+        """Occupy a request slot during the block.
+
+        Raises:
+            QueueFull: all of them are taken.
+        """
+        if self.slots_taken >= self.limits.max_requests:
+            raise QueueFull(min(MAX_RETRY_AFTER, max(1, math.ceil(self._mean_seconds))))
+        start = time.monotonic()
+        self.slots_taken += 1
+        self._metrics.slots.set(self.slots_taken)
         try:
             yield
         finally:
-            self.taken -= 1
-            self._metrics.places.set(self.taken)
-            self._seconds += 0.1 * (time.monotonic() - began - self._seconds)
+            self.slots_taken -= 1
+            self._metrics.slots.set(self.slots_taken)
+            self._mean_seconds += 0.1 * (time.monotonic() - start - self._mean_seconds)
 
     @property
     def is_running(self) -> bool:
-        """Whether what is asked will be judged."""
-        return not self._passes.done()
+        """Whether clips are still predicted."""
+        return not self._batches.done()
+
+    @property
+    def waiting_clips(self) -> int:
+        """How many decoded clips wait for a forward pass."""
+        return len(self._waiting)
 
     async def warm_up(self) -> None:
-        """Return once decoders and networks have done something: the first time takes longest.
+        """Use decoders and networks once: the first time takes longest.
 
         Raises:
-            RunError: the weights of VGG19 cannot be had.
+            RunError: the weights of VGG19 cannot be loaded.
         """
         detector = self.detector
         shape = (1, len(detector.streams), detector.frames, 224, 224, 3)
         await asyncio.gather(
-            _run(self._network, detector.predict_images, np.zeros(shape, np.uint8)),
-            _run(self._readers, self._decoders.checksum, detector.model_path),
+            _run_in(self._network_thread, detector.predict_images, np.zeros(shape, np.uint8)),
+            _run_in(self._decoder_threads, self._decoders.checksum, detector.model_path),
         )
 
     async def predict_file(self, path: Path, with_pictures: bool = False) -> PredictedClip:
-        """Return the verdict on a clip; one that cannot be judged says why.
+        """Return the prediction for a clip; one that cannot be decoded has the reason instead.
 
         Args:
-            with_pictures: also what a human is shown of the clip.
+            path: a video file.
+            with_pictures: also return its frames as a human would see them.
 
         Raises:
-            TooLong: it lasts too long.
+            ClipTooLong: it is longer than `limits.max_seconds`.
         """
-        async with self._room:
-            clip = await _run(self._readers, self._read, path, with_pictures)
-            verdict = clip if isinstance(clip, Prediction) else await self._judge(clip)
-        kind = "bad" if verdict.violent is None else CLASS_NAMES[verdict.violent]
+        async with self._clips_in_memory:
+            clip = await _run_in(self._decoder_threads, self._decode, path, with_pictures)
+            prediction = clip if isinstance(clip, Prediction) else await self._predict(clip)
+        kind = "bad" if prediction.violent is None else CLASS_NAMES[prediction.violent]
         self._metrics.clips.labels(kind).inc()
-        return PredictedClip(verdict, None if isinstance(clip, Prediction) else clip)
+        return PredictedClip(prediction, None if isinstance(clip, Prediction) else clip)
 
-    def _read(self, path: Path, with_pictures: bool) -> DecodedClip | Prediction:
+    def _decode(self, path: Path, with_pictures: bool) -> DecodedClip | Prediction:
         try:
             self._require_short(self._decoders.told_duration(path))
         except UnreadableClip as error:
             return Prediction(path, error=str(error))
         clip = self.detector.read_clip(self._decoders, path, with_pictures)
         if isinstance(clip, DecodedClip) and clip.times:
-            self._require_short(clip.times[-1])  # what the file tells may be false
+            self._require_short(clip.times[-1])  # the duration in the file may be wrong
         return clip
 
     def _require_short(self, seconds: float | None) -> None:
-        if seconds is not None and seconds > self._longest:
-            raise TooLong(seconds)
+        if seconds is not None and seconds > self.limits.max_seconds:
+            raise ClipTooLong(seconds)
 
     async def predict_video(
         self, path: Path, sampling: Sampling
     ) -> AsyncGenerator[VideoStep, None]:
-        """Yield what is found on a video: a step before the first pass, one after each.
+        """Yield the windows of a video: one step before the first forward pass, one after each.
 
-        Passes of clips and of other videos come in between.
+        The networks serve clips and other videos in between.
+
+        Args:
+            path: a video file.
+            sampling: how the windows lie over it.
 
         Raises:
-            TooLong: it lasts too long.
-            UnreadableClip: it cannot be read, from here on.
-            OSError: the same.
+            ClipTooLong: it is longer than `limits.max_seconds`.
+            UnreadableClip: it cannot be decoded from here on.
+            OSError: the file cannot be read.
         """
         ahead = 2 * self.detector.images_per_batch // len(self.detector.streams)
         async with self._video_turns:
-            read = stream_from_process(
-                sample_video, path, sampling, timeout=self._clip_timeout, ahead=ahead
+            samples = stream_from_process(
+                sample_video, path, sampling, timeout=self.limits.clip_timeout, ahead=ahead
             )
-            with _closed_at_last(read, self._videos) as reading:
-                info = await reading(partial(next, read))
+            with _closing_after_last_call(samples, self._video_threads) as run:
+                info = await run(partial(next, samples))
                 self._require_short(info.duration)
                 yield VideoStep([], 0.0, info.duration)
                 interval = sampling.interval(info.frames_per_second)
-                judge = WindowPredictor(self.detector, sampling, interval)
-                found, reached = 0, 0.0
-                while (time_read := await reading(partial(_read_on, read, judge))) is not None:
+                predictor = WindowPredictor(self.detector, sampling, interval)
+                count, reached = 0, 0.0
+                while (time_read := await run(partial(_fill, predictor, samples))) is not None:
                     self._require_short(time_read)
-                    windows = await self._pass_of(judge, ended=False)
-                    found, reached = found + len(windows), time_read
+                    windows = await self._predict_windows(predictor, ended=False)
+                    count, reached = count + len(windows), time_read
                     yield VideoStep(windows, reached, info.duration)
-                windows = await self._pass_of(judge, ended=True)
-        if not found and not windows:  # no longer than a window: judged as the clip that it is
+                windows = await self._predict_windows(predictor, ended=True)
+        if not count and not windows:  # shorter than a window: predicted as a clip
             windows = [await self._as_one_window(path)]
         yield VideoStep(windows, max(reached, *(w.end for w in windows), 0.0), info.duration)
 
-    async def _pass_of(self, judge: WindowPredictor, ended: bool) -> list[Window]:
-        began = time.monotonic()
-        windows = await _run(self._network, judge.predict, ended)
-        self._metrics.pass_seconds.observe(time.monotonic() - began)
+    async def _predict_windows(self, predictor: WindowPredictor, ended: bool) -> list[Window]:
+        start = time.monotonic()
+        windows = await _run_in(self._network_thread, predictor.predict, ended)
+        self._metrics.pass_seconds.observe(time.monotonic() - start)
         for window in windows:
             if not math.isfinite(window.probability):
                 raise UnreadableClip(
@@ -242,79 +253,80 @@ class PredictionQueue:
         return windows
 
     async def _as_one_window(self, path: Path) -> Window:
-        verdict = (await self.predict_file(path)).prediction
-        if verdict.probability is None:
-            raise UnreadableClip(verdict.error or "")
-        times = verdict.times or (0.0,)
-        return Window(times[0], times[-1], verdict.probability)
+        prediction = (await self.predict_file(path)).prediction
+        if prediction.probability is None:
+            raise UnreadableClip(prediction.error or "")
+        times = prediction.times or (0.0,)
+        return Window(times[0], times[-1], prediction.probability)
 
-    async def _judge(self, clip: DecodedClip) -> Prediction:
-        waiting = _Waiting(clip, asyncio.get_running_loop().create_future())
+    async def _predict(self, clip: DecodedClip) -> Prediction:
+        waiting = _WaitingClip(clip, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._arrived.set()
-        return await waiting.verdict
+        return await waiting.prediction
 
-    async def _run_passes(self) -> None:
+    async def _run_batches(self) -> None:
         while True:
             await self._arrived.wait()
-            await self._wait_for_others()
+            await self._wait_for_full_batch()
             batch = self._next_batch()
             if batch:
-                await self._run_pass(batch)
+                await self._predict_batch(batch)
             if not self._waiting:
                 self._arrived.clear()
 
-    async def _wait_for_others(self) -> None:
-        """Return when a pass is full, when nobody else is on the way, or when patience ends."""
+    async def _wait_for_full_batch(self) -> None:
+        """Return when a batch is full, no other request is on its way, or the timeout is over."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._patience):
-                while len(self._waiting) < min(self.detector.clips_per_batch, self.taken):
+            async with asyncio.timeout(self._batch_timeout):
+                while len(self._waiting) < min(self.detector.clips_per_batch, self.slots_taken):
                     self._arrived.clear()
                     await self._arrived.wait()
 
-    def _next_batch(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
+    def _next_batch(self) -> list[_WaitingClip]:
+        batch: list[_WaitingClip] = []
         while self._waiting and len(batch) < self.detector.clips_per_batch:
             waiting = self._waiting.popleft()
-            if not waiting.verdict.done():  # cancelled: nobody wants it any more
+            if not waiting.prediction.done():  # else its request was cancelled
                 batch.append(waiting)
         return batch
 
-    async def _run_pass(self, batch: list[_Waiting]) -> None:
-        began = time.monotonic()
+    async def _predict_batch(self, batch: list[_WaitingClip]) -> None:
+        start = time.monotonic()
         clips = [waiting.clip for waiting in batch]
         try:
-            verdicts = await _run(self._network, self.detector.predict_decoded, clips)
-        except Exception as error:  # told to those who asked; the others go on
+            predictions = await _run_in(self._network_thread, self.detector.predict_decoded, clips)
+        except Exception as error:  # fails the requests of this batch only
             for waiting in batch:
-                if not waiting.verdict.done():
-                    waiting.verdict.set_exception(error)
+                if not waiting.prediction.done():
+                    waiting.prediction.set_exception(error)
             return
         self._metrics.pass_clips.observe(len(batch))
-        self._metrics.pass_seconds.observe(time.monotonic() - began)
-        for waiting, verdict in zip(batch, verdicts, strict=True):
-            if not waiting.verdict.done():
-                waiting.verdict.set_result(verdict)
+        self._metrics.pass_seconds.observe(time.monotonic() - start)
+        for waiting, prediction in zip(batch, predictions, strict=True):
+            if not waiting.prediction.done():
+                waiting.prediction.set_result(prediction)
 
 
-async def _run(threads: ThreadPoolExecutor, function: Callable[..., Done], *arguments: Any) -> Done:
-    """Return what a function does in one of the threads."""
+async def _run_in(
+    threads: ThreadPoolExecutor, function: Callable[..., Result], *arguments: Any
+) -> Result:
     return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
 
 
 @contextlib.contextmanager
-def _closed_at_last(
+def _closing_after_last_call(
     generator: Generator[Any, None, None], threads: ThreadPoolExecutor
-) -> Iterator[Callable[[Callable[[], Done]], Awaitable[Done]]]:
-    """Let steps of a generator be run in threads; it is closed at the end of the last of them.
+) -> Iterator[Callable[[Callable[[], Result]], Awaitable[Result]]]:
+    """Yield a function that runs calls in threads; `generator` is closed after the last call.
 
-    That may be after the block: a step cannot be interrupted.
+    That may be after the block, because a call cannot be interrupted.
     """
     last: Future[Any] | None = None
 
-    def run(step: Callable[[], Done]) -> Awaitable[Done]:
+    def run(call: Callable[[], Result]) -> Awaitable[Result]:
         nonlocal last
-        last = threads.submit(step)
+        last = threads.submit(call)
         return asyncio.wrap_future(last)
 
     try:
@@ -324,10 +336,10 @@ def _closed_at_last(
             last.add_done_callback(lambda _: generator.close())
 
 
-def _read_on(samples: Iterator[Sample], judge: WindowPredictor) -> float | None:
-    """Read until a pass is full; return the seconds of video so far, None at its end."""
+def _fill(predictor: WindowPredictor, samples: Iterator[Sample]) -> float | None:
+    """Add samples until a batch is full; return the seconds of video read, None at its end."""
     for sample in samples:
-        judge.add(sample)
-        if judge.is_full:
+        predictor.add(sample)
+        if predictor.is_full:
             return sample.time
     return None

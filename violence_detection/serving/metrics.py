@@ -1,4 +1,4 @@
-"""What Prometheus is told of the service: requests, waiting, forward passes, memory."""
+"""Prometheus metrics of the service: requests, slots, clips, forward passes, memory."""
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,7 +15,7 @@ CLIPS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
 
 
 class ServiceMetrics:
-    """The figures of one service."""
+    """The metrics of one service, in a registry of their own."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -27,31 +27,35 @@ class ServiceMetrics:
         )
         self.seconds = Histogram(
             "violence_request_seconds",
-            "Time from a request's first byte to the last of its answer",
+            "Time from the start of a request to the end of its response",
             ["route"],
             buckets=SECONDS,
             registry=registry,
         )
-        self.places = Gauge(
-            "violence_places_taken", "Requests that upload, wait or are judged", registry=registry
+        self.slots = Gauge(
+            "violence_places_taken",
+            "Requests that are uploading, waiting or being predicted",
+            registry=registry,
         )
-        self.clips = Counter("violence_clips", "Clips by verdict", ["verdict"], registry=registry)
+        self.clips = Counter(
+            "violence_clips", "Clips by prediction", ["verdict"], registry=registry
+        )
         self.uploaded = Counter(
-            "violence_uploaded_bytes", "Bytes of the clips that came whole", registry=registry
+            "violence_uploaded_bytes", "Bytes of completely uploaded clips", registry=registry
         )
         self.pass_clips = Histogram(
             "violence_pass_clips",
-            "Clips, or windows of clips, that shared a forward pass",
+            "Clips in a forward pass",
             buckets=CLIPS,
             registry=registry,
         )
         self.pass_seconds = Histogram(
             "violence_pass_seconds",
-            "Time that a forward pass takes",
+            "Duration of a forward pass",
             buckets=SECONDS,
             registry=registry,
         )
 
     def as_text(self) -> bytes:
-        """Return all figures in Prometheus's own format."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""What every request has in common: security headers, a line in the log, figures, a clean end."""
+"""Around every request: security headers, access log, metrics, internal errors, refused uploads."""
 
 import asyncio
 import contextlib
@@ -15,8 +15,8 @@ from violence_detection.serving.problems import Problem, problem_response
 
 log = logging.getLogger(__name__)
 
-# All that a page needs comes from this server; pictures of frames are in what it answers, and a
-# clip that was chosen is a blob: the browser is asked how long it lasts.
+# The page loads everything from this server; pictures of frames are data: URLs in its responses,
+# and the chosen clip is a blob, from which the browser reads its duration.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -31,47 +31,49 @@ SECURITY_HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
     "Cache-Control": "no-store",
 }
-GONE = 499  # in the log and the figures: who asked has gone
-LINGER = 5.0  # seconds that the rest of a refused upload is read, to be thrown away
+CLIENT_CLOSED_REQUEST = 499  # in log and metrics, as nginx has it
+UNKNOWN_ROUTE = "elsewhere"  # in log and metrics
+LINGERING_TIMEOUT = 5.0  # seconds
 
 
-class Exchange:
-    """Middleware around a service.
+class ServiceMiddleware:
+    """Middleware around the application.
 
     Args:
-        app: what answers.
-        metrics: told of every request.
-        linger_bytes: of a refused upload that are read, at most.
+        app: handles the requests.
+        metrics: counts the requests.
+        max_discarded: bytes of a refused upload that are still read, at most.
     """
 
-    def __init__(self, app: ASGIApp, metrics: ServiceMetrics, linger_bytes: int):
+    def __init__(self, app: ASGIApp, metrics: ServiceMetrics, max_discarded: int):
         self.app = app
         self.metrics = metrics
-        self.linger_bytes = linger_bytes
+        self.max_discarded = max_discarded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, whatever happens."""
+        """Handle a request; an exception of the application becomes a problem (500)."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request = _Request(scope, receive, send, self.linger_bytes)
-        began = time.monotonic()
+        exchange = _Exchange(scope, receive, send, self.max_discarded)
+        start = time.monotonic()
         try:
-            await self.app(scope, request.receive, request.send)
+            await self.app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
-            request.status = GONE
+            exchange.status = CLIENT_CLOSED_REQUEST
         except Exception as error:
-            log.error("%s", _in_one_line(error), exc_info=error)
-            if request.status:  # the answer has begun: only the connection's end can tell now
+            log.error("%s", _one_line(error), exc_info=error)
+            if exchange.status:  # the response has begun: all that is left is to close it
                 raise
-            problem = Problem(500, "the service has failed here, which is in its log")
-            await problem_response(problem)(scope, request.receive, request.send)
+            problem = Problem(500, "internal error: see the server's log")
+            await problem_response(problem)(scope, exchange.receive, exchange.send)
         finally:
-            self._note(scope, request.status or GONE, time.monotonic() - began, request.received)
+            status = exchange.status or CLIENT_CLOSED_REQUEST
+            self._record(scope, status, time.monotonic() - start, exchange.received)
 
-    def _note(self, scope: Scope, status: int, seconds: float, received: int) -> None:
-        # Nothing of what a client has made up: neither a name nor a query, which may hold a token.
-        route = getattr(scope.get("route"), "path", "elsewhere")
+    def _record(self, scope: Scope, status: int, seconds: float, received: int) -> None:
+        # Nothing that a client chooses freely: no file name and no query, which may hold a token.
+        route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
         client = (scope.get("client") or ("?",))[0]
         self.metrics.requests.labels(route, status).inc()
         self.metrics.seconds.labels(route).observe(seconds)
@@ -81,19 +83,19 @@ class Exchange:
         )
 
 
-class _Request:
-    """A request's two ends: counts what comes, and adds to what goes."""
+class _Exchange:
+    """One request and its response: counts what is received, adds headers to what is sent."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, linger_bytes: int):
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_discarded: int):
         self.status = 0  # none yet
         self.received = 0  # bytes of the body
         self._receive = receive
         self._send = send
-        self._linger_bytes = linger_bytes
-        names = dict(scope["headers"])
-        has_body = b"transfer-encoding" in names or names.get(b"content-length", b"0") != b"0"
-        # Who waits for "100 Continue" has not sent anything yet.
-        self._more_to_come = has_body and names.get(b"expect", b"").lower() != b"100-continue"
+        self._max_discarded = max_discarded
+        headers = dict(scope["headers"])
+        has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+        # A client that waits for "100 Continue" has not sent any of the body.
+        self._more_to_come = has_body and headers.get(b"expect", b"").lower() != b"100-continue"
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -107,30 +109,30 @@ class _Request:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            given = {name.lower() for name, _ in message.get("headers", [])}
+            present = {name.lower() for name, _ in message.get("headers", [])}
             added = [
                 (name.lower().encode(), value.encode())
                 for name, value in SECURITY_HEADERS.items()
-                if name.lower().encode() not in given
+                if name.lower().encode() not in present
             ]
             message = {**message, "headers": [*message.get("headers", []), *added]}
         elif self._more_to_come and not message.get("more_body"):
             await self._send({**message, "more_body": True})
-            await self._linger()
+            await self._discard_body()
             message = {"type": "http.response.body", "body": b""}
         await self._send(message)
 
-    async def _linger(self) -> None:
-        """Read on for a while: a connection that is closed on an upload loses its answer."""
-        limit = self.received + self._linger_bytes
+    async def _discard_body(self) -> None:
+        """Read on for a while: closing a connection during an upload loses the response."""
+        limit = self.received + self._max_discarded
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER):
+            async with asyncio.timeout(LINGERING_TIMEOUT):
                 while self._more_to_come and self.received < limit:
                     await self.receive()
 
 
-def _in_one_line(error: Exception) -> str:
-    """Return an error's type, what it says, and the line of the program that it comes from."""
+def _one_line(error: Exception) -> str:
+    """Return an error's type, its message, and the line of code that raised it."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    said = next(iter(str(error).splitlines()), "")[:300]
-    return f"{type(error).__name__}: {said} ({Path(last.filename).name}, line {last.lineno})"
+    message = next(iter(str(error).splitlines()), "")[:300]
+    return f"{type(error).__name__}: {message} ({Path(last.filename).name}, line {last.lineno})"

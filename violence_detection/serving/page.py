@@ -1,15 +1,10 @@
-"""The page of the service: a clip is dropped on it. Three files, nothing from outside."""
+"""The web page for uploading a clip: three files, nothing from other hosts."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from violence_detection.inference.detector import Detector
-from violence_detection.serving.schemas import warning_of
-
-if TYPE_CHECKING:
-    from violence_detection.serving.service import Limits
+from violence_detection.serving.limits import Limits
 
 FOLDER = Path(__file__).parent
 TEMPLATE = "page.html.j2"
@@ -17,9 +12,16 @@ SCRIPT, STYLE = "page.js", "page.css"
 
 
 def page_files(
-    detector: Detector, limits: "Limits", token: str | None
+    model_name: str, warning: str | None, limits: Limits, needs_token: bool
 ) -> list[tuple[str, bytes, str]]:
-    """Return route, content and media type of each of the page's files."""
+    """Return route, content and media type of each of the page's files.
+
+    Args:
+        model_name: shown at the top.
+        warning: why predictions must not be relied on; None: nothing is shown.
+        limits: what may be uploaded.
+        needs_token: whether the page asks for the server's token.
+    """
     environment = Environment(
         loader=FileSystemLoader(FOLDER / "templates"),
         autoescape=True,
@@ -28,11 +30,11 @@ def page_files(
         lstrip_blocks=True,
     )
     page = environment.get_template(TEMPLATE).render(
-        model=detector.name,
-        warning=warning_of(detector),
+        model=model_name,
+        warning=warning,
         megabytes=f"{limits.max_upload / 2**20:g}",
         seconds=f"{limits.max_seconds:g}",
-        needs_token=token is not None,
+        needs_token=needs_token,
         script=SCRIPT,
         style=STYLE,
     )

@@ -1,4 +1,4 @@
-"""What the service answers, as JSON: its fields, their meaning, examples."""
+"""The JSON objects that the service returns, with descriptions and examples for OpenAPI."""
 
 import base64
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ def example(value: dict[str, Any]) -> ConfigDict:
 
 
 class Frame(BaseModel):
-    """A frame that the clip was judged by."""
+    """A frame that the prediction is based on."""
 
-    time: float | None = Field(description="seconds from the start; null: the file does not say")
-    attention: float = Field(ge=0, description="how much it weighed; of all frames, sums to 1")
+    time: float | None = Field(description="seconds from the start; null: not known from the file")
+    attention: float = Field(ge=0, description="attention weight; sums to 1 over the frames")
     image: str | None = Field(
         default=None, description="with images=true: a small JPEG as a data: URL"
     )
 
 
 class ClipAnswer(BaseModel):
-    """The verdict on a clip."""
+    """The prediction for a clip."""
 
     model_config = example(
         {
@@ -49,49 +49,49 @@ class ClipAnswer(BaseModel):
     )
 
     violent: bool = Field(description="whether the probability reaches the threshold")
-    probability: float = Field(ge=0, le=1, description="of violence, calibrated")
-    threshold: float = Field(description="as it was chosen in training, or by --threshold")
+    probability: float = Field(ge=0, le=1, description="calibrated probability of violence")
+    threshold: float = Field(description="as chosen in training, or --threshold")
     frames: list[Frame] = Field(description="in time order")
-    model: str = Field(description="its file, and the beginning of its checksum")
-    warning: str | None = Field(description="why the verdict is not to be used; mostly null")
-    seconds: float = Field(ge=0, description="that it took from the end of the upload")
+    model: str = Field(description="its file name and the first digits of its checksum")
+    warning: str | None = Field(description="why the prediction is unreliable; usually null")
+    seconds: float = Field(ge=0, description="processing time after the upload")
 
 
 class WindowAnswer(BaseModel):
-    """A part of a video, judged as a clip is."""
+    """A part of a video with the prediction for it."""
 
-    start: float = Field(description="seconds")
-    end: float = Field(description="seconds")
-    probability: float = Field(ge=0, le=1, description="of violence, calibrated")
+    start: float = Field(description="seconds from the start of the video")
+    end: float = Field(description="seconds from the start of the video")
+    probability: float = Field(ge=0, le=1, description="calibrated probability of violence")
 
 
 class EventAnswer(BaseModel):
-    """Windows of at least the threshold that follow each other."""
+    """Consecutive windows whose probability reaches the threshold."""
 
-    start: float = Field(description="seconds, of the first window")
-    end: float = Field(description="seconds, of the last")
-    peak: float = Field(description="seconds, the middle of the most likely window")
-    probability: float = Field(ge=0, le=1, description="of that window")
+    start: float = Field(description="start of the first window, in seconds")
+    end: float = Field(description="end of the last window, in seconds")
+    peak: float = Field(description="middle of the window of highest probability, in seconds")
+    probability: float = Field(ge=0, le=1, description="highest probability of a window")
 
 
 class TimelineAnswer(BaseModel):
-    """What is found on a video in the course of time."""
+    """The predictions over the course of a video."""
 
-    violent: bool = Field(description="whether there are events")
-    threshold: float = Field(description="as it was chosen in training, or by --threshold")
-    duration: float = Field(description="seconds")
+    violent: bool = Field(description="whether there is any event")
+    threshold: float = Field(description="as chosen in training, or --threshold")
+    duration: float = Field(description="of the video, in seconds")
     windows: list[WindowAnswer] = Field(description="in time order; they may overlap")
     events: list[EventAnswer] = Field(description="in time order")
-    model: str = Field(description="its file, and the beginning of its checksum")
-    warning: str | None = Field(description="why the verdict is not to be used; mostly null")
-    seconds: float = Field(ge=0, description="that it took from the end of the upload")
+    model: str = Field(description="its file name and the first digits of its checksum")
+    warning: str | None = Field(description="why the prediction is unreliable; usually null")
+    seconds: float = Field(ge=0, description="processing time after the upload")
 
 
 EXAMPLE_WINDOW: dict[str, Any] = {"start": 0.0, "end": 1.96, "probability": 0.97}
 
 
 class TimelineLine(BaseModel):
-    """A line of the answer on a video: how far it is, or at last the result or a problem."""
+    """A line of the response for a video: its progress, and at last the result or a problem."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -114,15 +114,20 @@ class TimelineLine(BaseModel):
     )
 
     progress: float | None = Field(
-        default=None, ge=0, le=1, description="share of the video; null: its length is not known"
+        default=None,
+        ge=0,
+        le=1,
+        description="fraction of the video; null: its duration is not known",
     )
-    windows: list[WindowAnswer] | None = Field(default=None, description="since the last line")
+    windows: list[WindowAnswer] | None = Field(
+        default=None, description="new since the previous line"
+    )
     result: TimelineAnswer | None = None
     problem: ProblemDetails | None = Field(default=None, description="why there is no result")
 
 
 class Health(BaseModel):
-    """The service is alive."""
+    """The service can make predictions."""
 
     model_config = example({"status": "alive"})
 
@@ -130,7 +135,7 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """The service takes clips."""
+    """The service accepts clips."""
 
     model_config = example(
         {"status": "ready", "model": EXAMPLE_MODEL, "threshold": 0.43, "warning": None}
@@ -143,17 +148,23 @@ class Readiness(BaseModel):
 
 
 def warning_of(detector: Detector) -> str | None:
-    """Return why a detector's verdicts are not to be used, if so."""
+    """Return why a detector's predictions are unreliable, if they are."""
     return RANDOM_WEIGHTS_WARNING if detector.untrained_vgg19 else None
 
 
-def clip_answer(detector: Detector, examined: PredictedClip, seconds: float) -> ClipAnswer:
-    """Return the answer on a clip that was judged, with pictures if it was read with them."""
-    verdict, clip = examined.prediction, examined.clip
-    assert verdict.violent is not None
-    assert verdict.probability is not None
-    attention = verdict.attention or ()
-    times: Sequence[float | None] = verdict.times or [None] * len(attention)
+def clip_answer(detector: Detector, predicted: PredictedClip, seconds: float) -> ClipAnswer:
+    """Return the response for a clip, with pictures if it was decoded with them.
+
+    Args:
+        detector: made the prediction.
+        predicted: has a prediction, not an error.
+        seconds: processing time.
+    """
+    prediction, clip = predicted.prediction, predicted.clip
+    assert prediction.violent is not None
+    assert prediction.probability is not None
+    attention = prediction.attention or ()
+    times: Sequence[float | None] = prediction.times or [None] * len(attention)
     frames = [
         Frame(time=time, attention=weight) for time, weight in zip(times, attention, strict=True)
     ]
@@ -161,8 +172,8 @@ def clip_answer(detector: Detector, examined: PredictedClip, seconds: float) -> 
         for frame, picture in zip(frames, clip.pictures, strict=True):
             frame.image = as_data_url(picture, clip.aspect_ratio or 1.0)
     return ClipAnswer(
-        violent=verdict.violent,
-        probability=verdict.probability,
+        violent=prediction.violent,
+        probability=prediction.probability,
         threshold=detector.threshold,
         frames=frames,
         model=detector.name,
@@ -178,12 +189,14 @@ def timeline_answer(
     gap: float,
     seconds: float,
 ) -> TimelineAnswer:
-    """Return the answer on a video.
+    """Return the response for a video.
 
     Args:
-        windows: in time order.
-        duration: as the file tells it.
+        detector: made the predictions.
+        windows: in time order; at least one.
+        duration: seconds, from the file; None: not known.
         gap: seconds between windows that belong to one event, at most.
+        seconds: processing time.
     """
     events = list(find_events(windows, detector.threshold, gap))
     return TimelineAnswer(
@@ -199,7 +212,7 @@ def timeline_answer(
 
 
 def window_answers(windows: Sequence[Window]) -> list[WindowAnswer]:
-    """Return windows as they are answered."""
+    """Return windows as JSON objects."""
     return [WindowAnswer(**window._asdict()) for window in windows]
 
 

@@ -1,7 +1,7 @@
-"""Clips that are sent to the service: read as they come, checked on the way, never kept.
+"""Uploaded clips: parsed and checked while they arrive, and deleted afterwards.
 
-A form is parsed while it is read and its clip goes straight to a file of the server's own, so
-that neither memory nor disk takes more of it than is allowed, whatever its headers say.
+The clip in a form goes straight to a file of the server, so that neither memory nor disk takes
+more than is allowed, whatever the headers say.
 """
 
 import asyncio
@@ -18,39 +18,40 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from violence_detection.errors import RunError, failing_as
+from violence_detection.serving.limits import Limits
 from violence_detection.serving.problems import Problem
 from violence_detection.storage.locks import locked
 
 FIELD = b"video"
-FORM_BYTES = 64 * 1024  # of a form, beside its clip
-HEAD_BYTES = 512  # of a clip, by which it is told what it is
-WRITTEN_AT_ONCE = 2**20  # bytes: a thread is asked for each piece
-FORMATS = "mp4, mov, mkv, webm, avi, flv, wmv, mpg"
-NO_VIDEO = f"this is no video file ({FORMATS})"
+MAX_FORM_OVERHEAD = 64 * 1024  # bytes of a form besides its clip
+HEAD_BYTES = 512  # of a clip, from which its container is recognized
+WRITE_BYTES = 2**20  # a thread writes each piece
+VIDEO_FORMATS = "mp4, mov, mkv, webm, avi, flv, wmv, mpg"
+NOT_A_VIDEO = f"not a video file ({VIDEO_FORMATS})"
 RETRY_AFTER_FULL_DISK = 30  # seconds
 
 
 @contextlib.contextmanager
 def upload_folder(parent: Path) -> Iterator[Path]:
-    """Make a folder below `parent` for this server's uploads; at the end it is removed.
+    """Yield a new folder below `parent` for this server's uploads, removed at the end.
 
-    What servers have left there that were killed is removed, too: a lock tells who lives.
+    Folders of servers that were killed are removed, too: a server locks its own.
 
     Raises:
         RunError: it cannot be made.
     """
-    ours = parent / f"violence-detector-{os.getuid()}"
-    with contextlib.ExitStack() as held:
-        with failing_as(ours, "made (TMPDIR names another place)"):
-            ours.mkdir(mode=0o700, exist_ok=True)
-            # Others may write into the folder for temporary files.
-            if ours.is_symlink() or ours.stat().st_uid != os.getuid():
-                raise RunError(f"{ours} belongs to somebody else: remove it, or set TMPDIR")
-            with locked(ours, lambda _: None):
-                _remove_leftovers(ours)
-                folder = Path(tempfile.mkdtemp(dir=ours))
-                held.callback(shutil.rmtree, folder, ignore_errors=True)
-                held.enter_context(locked(folder, _raise_in_use))
+    shared = parent / f"violence-detector-{os.getuid()}"
+    with contextlib.ExitStack() as stack:
+        with failing_as(shared, "created (TMPDIR sets another place)"):
+            shared.mkdir(mode=0o700, exist_ok=True)
+            # Other users may write into the folder for temporary files.
+            if shared.is_symlink() or shared.stat().st_uid != os.getuid():
+                raise RunError(f"{shared} belongs to another user: remove it, or set TMPDIR")
+            with locked(shared, lambda _: None):
+                _remove_abandoned(shared)
+                folder = Path(tempfile.mkdtemp(dir=shared))
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                stack.enter_context(locked(folder, _raise_in_use))
         yield folder
 
 
@@ -62,16 +63,16 @@ def _raise_in_use(by: str) -> None:
     raise _InUse(by)
 
 
-def _remove_leftovers(folder: Path) -> None:
-    for left in folder.iterdir():
-        if left.is_dir():
-            with contextlib.suppress(_InUse), locked(left, _raise_in_use):
-                shutil.rmtree(left)
+def _remove_abandoned(shared: Path) -> None:
+    for folder in shared.iterdir():
+        if folder.is_dir():
+            with contextlib.suppress(_InUse), locked(folder, _raise_in_use):
+                shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
 def new_upload(folder: Path) -> Iterator[Path]:
-    """Return the path of a file that is not there yet; at the end of the block it is removed."""
+    """Yield the path of a file that does not exist yet; it is deleted after the block."""
     path = folder / secrets.token_hex(16)
     try:
         yield path
@@ -84,57 +85,58 @@ async def receive_video(
     content_type: str,
     content_length: str | None,
     path: Path,
-    max_bytes: int,
-    stalled: float,
-    timeout: float,
+    limits: Limits,
 ) -> int:
-    """Write the part `video` of a form into a new file; return how many bytes it has.
+    """Write the part `video` of a multipart form to a new file; return its size in bytes.
 
     Args:
-        body: of the request, as it comes.
-        content_type, content_length: the headers. A length that is too large is believed.
-        max_bytes: that the clip may have.
-        stalled: seconds after which something more must have come.
-        timeout: seconds that all of it may take.
+        body: the request's body in pieces.
+        content_type: the header.
+        content_length: the header; the form is refused at once if this is too large.
+        path: the file to write; it must not exist.
+        limits: size of the clip, and time for the upload.
 
     Raises:
-        Problem: the form is not one, has no clip or too large a one, or comes too slowly; what
-            comes is no video, by its first bytes; the disk is full.
+        Problem: the request is not such a form (400, 415, 422), the clip is too large (413) or
+            its first bytes are not those of a video (415), the upload is too slow (408), or the
+            file cannot be written (503).
     """
+    max_bytes = limits.max_upload
     boundary = _boundary_of(content_type)
     too_large = Problem(413, f"the clip is larger than the {max_bytes / 2**20:g} MB allowed")
-    if _number(content_length) > max_bytes + FORM_BYTES:
+    if _number(content_length) > max_bytes + MAX_FORM_OVERHEAD:
         raise too_large
     received = 0
     try:
         with path.open("xb") as file:
             form = _Form(boundary, max_bytes, too_large)
-            async with asyncio.timeout(timeout):
-                while chunk := await _next_chunk(body, stalled):
+            async with asyncio.timeout(limits.upload_timeout):
+                while chunk := await _next_chunk(body, limits.stall_timeout):
                     received += len(chunk)
-                    form.take(chunk)
-                    if received - form.size > FORM_BYTES:
-                        raise Problem(413, "the form has too much in it beside the clip")
-                    if len(form.pending) >= WRITTEN_AT_ONCE:
-                        await asyncio.to_thread(file.write, form.taken_out())
-            form.finish()
-            await asyncio.to_thread(file.write, form.taken_out())
+                    form.parse(chunk)
+                    if received - form.size > MAX_FORM_OVERHEAD:
+                        allowed = f"{MAX_FORM_OVERHEAD // 1024} kB"
+                        raise Problem(413, f"the form has more than {allowed} besides the clip")
+                    if len(form.pending) >= WRITE_BYTES:
+                        await asyncio.to_thread(file.write, form.take_pending())
+            form.require_complete()
+            await asyncio.to_thread(file.write, form.take_pending())
     except TimeoutError as error:
-        raise Problem(408, "the clip came too slowly") from error
+        raise Problem(408, "the upload was too slow") from error
     except OSError as error:
-        later = {"Retry-After": str(RETRY_AFTER_FULL_DISK)}
-        raise Problem(503, "the server has no room for the clip", later) from error
+        retry = {"Retry-After": str(RETRY_AFTER_FULL_DISK)}
+        raise Problem(503, "the server cannot store the clip", retry) from error
     return form.size
 
 
-def _number(text: str | None) -> int:
-    """Return the number of a header; 0 if it is none."""
-    return int(text) if text and re.fullmatch(r"[0-9]{1,20}", text) else 0
+def _number(header: str | None) -> int:
+    """Return the number in a header; 0 if there is none."""
+    return int(header) if header and re.fullmatch(r"[0-9]{1,20}", header) else 0
 
 
-async def _next_chunk(body: AsyncIterator[bytes], stalled: float) -> bytes:
+async def _next_chunk(body: AsyncIterator[bytes], stall_timeout: float) -> bytes:
     """Return some bytes; none at the end."""
-    async with asyncio.timeout(stalled):
+    async with asyncio.timeout(stall_timeout):
         return await anext(body, b"")
 
 
@@ -144,12 +146,12 @@ def _boundary_of(content_type: str) -> bytes:
         raise Problem(415, "send the clip as the part `video` of a multipart/form-data form")
     boundary = options.get(b"boundary", b"")
     if not boundary:
-        raise Problem(400, "the form's Content-Type names no boundary")
+        raise Problem(400, "the form's Content-Type has no boundary")
     return boundary
 
 
 class _Form:
-    """A form that is parsed as it comes: of its part `video`, what is not written yet."""
+    """Parses a form piece by piece; `pending` is what has still to be written of its clip."""
 
     def __init__(self, boundary: bytes, max_bytes: int, too_large: Problem):
         self.size = 0  # of the clip so far
@@ -157,53 +159,55 @@ class _Form:
         self._max_bytes = max_bytes
         self._too_large = too_large
         self._head = bytearray()
-        self._header = [b"", b""]  # name and value of the one that is read
+        self._header = [b"", b""]  # name and value of the current one
         self._disposition = b""
         self._is_video = False
         self._videos = 0
         self._ended = False
-        with _told_as_bad_form():
+        with _syntax_errors_as_problem():
             self._parser = MultipartParser(
                 boundary,
                 {
                     "on_part_begin": self._begin_part,
-                    "on_header_field": self._take_header_name,
-                    "on_header_value": self._take_header_value,
+                    "on_header_field": self._add_to_header_name,
+                    "on_header_value": self._add_to_header_value,
                     "on_header_end": self._end_header,
                     "on_headers_finished": self._end_headers,
-                    "on_part_data": self._take_data,
+                    "on_part_data": self._add_data,
                     "on_end": self._end,
                 },
             )
 
-    def take(self, chunk: bytes) -> None:
-        """Parse what has come; raises `Problem`."""
-        with _told_as_bad_form():
+    def parse(self, chunk: bytes) -> None:
+        """Parse the next piece; raises `Problem`."""
+        with _syntax_errors_as_problem():
             self._parser.write(chunk)
 
-    def finish(self) -> None:
-        """Raise a `Problem` if this was not all of a form with one clip."""
+    def require_complete(self) -> None:
+        """Raise a `Problem` unless this was a whole form with one clip."""
         if not self._ended:
-            raise Problem(400, "the form ends before its last boundary")
+            raise Problem(400, "the form ends before its closing boundary")
         if self._videos != 1 or not self.size:
-            missing = "the form has no part `video`, or nothing in it"
-            raise Problem(422, "the form has several clips" if self._videos > 1 else missing)
+            missing = "the form has no part `video`, or it is empty"
+            raise Problem(
+                422, "the form has several parts `video`" if self._videos > 1 else missing
+            )
         if self.size < HEAD_BYTES and not is_video(bytes(self._head)):
-            raise Problem(415, NO_VIDEO)
+            raise Problem(415, NOT_A_VIDEO)
 
-    def taken_out(self) -> bytes:
-        """Return what is not written yet, which then counts as written."""
-        taken = bytes(self.pending)
+    def take_pending(self) -> bytes:
+        """Return what has still to be written, and forget it."""
+        pending = bytes(self.pending)
         self.pending.clear()
-        return taken
+        return pending
 
     def _begin_part(self) -> None:
         self._is_video, self._disposition, self._header = False, b"", [b"", b""]
 
-    def _take_header_name(self, data: bytes, start: int, end: int) -> None:
+    def _add_to_header_name(self, data: bytes, start: int, end: int) -> None:
         self._header[0] += data[start:end]
 
-    def _take_header_value(self, data: bytes, start: int, end: int) -> None:
+    def _add_to_header_value(self, data: bytes, start: int, end: int) -> None:
         self._header[1] += data[start:end]
 
     def _end_header(self) -> None:
@@ -216,17 +220,17 @@ class _Form:
         self._is_video = parse_options_header(self._disposition)[1].get(b"name") == FIELD
         self._videos += self._is_video
 
-    def _take_data(self, data: bytes, start: int, end: int) -> None:
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
         if not self._is_video:
             return
-        lacking = HEAD_BYTES - self.size
+        missing_head = HEAD_BYTES - self.size
         self.size += end - start
         if self.size > self._max_bytes:
             raise self._too_large
-        if lacking > 0:
-            self._head += data[start : min(end, start + lacking)]
+        if missing_head > 0:
+            self._head += data[start : min(end, start + missing_head)]
             if len(self._head) == HEAD_BYTES and not is_video(bytes(self._head)):
-                raise Problem(415, NO_VIDEO)
+                raise Problem(415, NOT_A_VIDEO)
         self.pending += data[start:end]
 
     def _end(self) -> None:
@@ -234,7 +238,7 @@ class _Form:
 
 
 @contextlib.contextmanager
-def _told_as_bad_form() -> Iterator[None]:
+def _syntax_errors_as_problem() -> Iterator[None]:
     try:
         yield
     except (FormParserError, ValueError) as error:
@@ -242,19 +246,19 @@ def _told_as_bad_form() -> Iterator[None]:
 
 
 def is_video(head: bytes) -> bool:
-    """Return whether a file that begins so may be a clip; FFmpeg has the last word.
+    """Return whether a file may be a video, by its first bytes; FFmpeg decides for certain.
 
-    Only containers of video pass. FFmpeg also opens playlists, which name other files and hosts.
+    Only video containers pass. FFmpeg also opens playlists, which refer to other files and hosts.
 
     Args:
-        head: the first `HEAD_BYTES`, or all of a file of less.
+        head: the first `HEAD_BYTES`, or the whole file if it is shorter.
     """
     iso_boxes = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp")
     starts = (
         b"\x1aE\xdf\xa3",  # Matroska, WebM
         b"FLV\x01",
         b"0&\xb2u\x8ef\xcf\x11",  # ASF: wmv
-        b"\x00\x00\x01\xba",  # MPEG programme stream
+        b"\x00\x00\x01\xba",  # MPEG program stream
         b"\x00\x00\x01\xb3",  # MPEG video
         b"OggS",
     )

@@ -1,0 +1,290 @@
+"""The FastAPI application: the routes, who may use them, and what they return."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import StreamingResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from violence_detection.inference.detector import Detector
+from violence_detection.inference.events import Window
+from violence_detection.inference.windows import window_sampling
+from violence_detection.serving.batching import VideoStep
+from violence_detection.serving.middleware import ServiceMiddleware
+from violence_detection.serving.page import page_files
+from violence_detection.serving.problems import (
+    Problem,
+    add_problem_handlers,
+    describe_problems,
+    problem_details,
+    problem_responses,
+)
+from violence_detection.serving.schemas import (
+    ClipAnswer,
+    Health,
+    Readiness,
+    TimelineLine,
+    clip_answer,
+    timeline_answer,
+    warning_of,
+    window_answers,
+)
+from violence_detection.serving.service import Service
+from violence_detection.serving.uploads import MAX_FORM_OVERHEAD, VIDEO_FORMATS, new_upload
+
+API_VERSION = "1"
+MIN_WINDOW = 0.5  # seconds: each window of a timeline costs as much as a clip
+VIDEO_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["video"],
+                    "properties": {
+                        "video": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": f"a video file: {VIDEO_FORMATS}",
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
+
+guarded = APIRouter()  # behind the checks of site and token
+public = APIRouter()
+bearer = HTTPBearer(auto_error=False, description="the server's --token")
+
+
+class JsonLinesResponse(StreamingResponse):
+    """One JSON object per line, sent as soon as it is known."""
+
+    media_type = "application/x-ndjson"
+
+
+class DetectorApp(FastAPI):
+    """An application whose OpenAPI document describes errors as problem details."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        if self.openapi_schema is None:
+            describe_problems(super().openapi())
+        return super().openapi()
+
+
+def make_app(service: Service) -> FastAPI:
+    """Return the application that exposes a service; it runs while the application does."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = DetectorApp(
+        title="Violence detector",
+        version=API_VERSION,
+        description="Predicts how likely a video clip shows violence.",
+        docs_url=None,  # these pages load scripts from other hosts
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    add_problem_handlers(app)
+    if service.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization"],
+            expose_headers=["Retry-After"],
+        )
+    app.add_middleware(
+        ServiceMiddleware,
+        metrics=service.metrics,
+        max_discarded=service.limits.max_upload + MAX_FORM_OVERHEAD,
+    )
+    guards = [Depends(require_allowed_site)]
+    if service.token is not None:
+        guards.append(Depends(require_token))
+    app.include_router(guarded, dependencies=guards)
+    app.include_router(public)
+    _add_page(app, service)
+    return app
+
+
+def _add_page(app: FastAPI, service: Service) -> None:
+    detector = service.detector
+    files = page_files(
+        detector.name, warning_of(detector), service.limits, service.token is not None
+    )
+    for route, content, media_type in files:
+
+        def file(content: bytes = content, media_type: str = media_type) -> Response:
+            return Response(content, media_type=media_type)
+
+        app.add_api_route(route, file, include_in_schema=False)
+
+
+# The dependencies of the routes.
+
+
+async def get_service(request: Request) -> Service:
+    """Return the service of the application."""
+    service: Service = request.app.state.service
+    return service
+
+
+RunningService = Annotated[Service, Depends(get_service)]
+
+
+async def require_allowed_site(request: Request, service: RunningService) -> None:
+    """Refuse requests from pages of other sites (403)."""
+    service.require_allowed_site(request)
+
+
+async def require_token(
+    service: RunningService,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+) -> None:
+    """Refuse requests without the server's token (401)."""
+    service.require_token(credentials.credentials if credentials else None)
+
+
+async def receive_clip(request: Request, service: RunningService) -> AsyncIterator[Path]:
+    """Yield the path of the uploaded clip; its slot and its file last until the response is sent.
+
+    Raises:
+        Problem: the server is not ready or busy, or the upload is refused.
+    """
+    service.require_ready()
+    with service.slot(), new_upload(service.uploads) as path:
+        await service.receive(request, path)
+        yield path
+
+
+UploadedClip = Annotated[Path, Depends(receive_clip)]
+
+
+# The routes.
+
+
+@guarded.post(
+    "/predict",
+    response_model_exclude_unset=True,
+    responses=problem_responses(400, 401, 403, 408, 413, 415, 422, 503),
+    openapi_extra=VIDEO_FORM,
+    summary="Predict violence in a clip",
+)
+async def predict(
+    request: Request, service: RunningService, path: UploadedClip, images: bool = False
+) -> ClipAnswer:
+    """Predict how likely a clip shows violence, from frames spread evenly over all of it.
+
+    With `images=true` each of these frames comes with a small picture.
+    """
+    start = time.monotonic()
+    predicted = await service.unless_disconnected(request, service.predict_clip(path, images))
+    seconds = round(time.monotonic() - start, 3)
+    return await asyncio.to_thread(clip_answer, service.detector, predicted, seconds)
+
+
+@guarded.post(
+    "/predict/timeline",
+    response_class=JsonLinesResponse,
+    responses={
+        200: {"model": TimelineLine, "description": "Lines of JSON"},
+        **problem_responses(400, 401, 403, 408, 413, 415, 422, 503),
+    },
+    openapi_extra=VIDEO_FORM,
+    summary="Predict violence over the course of a long clip",
+)
+async def predict_timeline(
+    service: RunningService,
+    path: UploadedClip,
+    window: Annotated[float, Query(ge=MIN_WINDOW, le=60, description="seconds")] = 2.0,
+    stride: Annotated[float, Query(gt=0, le=60, description="seconds")] = 1.0,
+) -> JsonLinesResponse:
+    """Predict for windows of a video, each `stride` seconds after the previous one.
+
+    After each forward pass of the networks comes a line of JSON with the progress and the new
+    windows. The last line has the `result`, or the `problem` that ended the request.
+    """
+    start = time.monotonic()
+    if stride > window:
+        raise Problem(422, "query.stride: must be at most `window`, or parts would be skipped")
+    steps = service.predict_video(path, window_sampling(service.detector, window, stride))
+    first = await anext(steps)  # an unreadable video gets its own status
+    lines = _timeline_lines(service.detector, first, steps, stride, start)
+    # A buffering proxy would hide the progress.
+    return JsonLinesResponse(lines, headers={"X-Accel-Buffering": "no"})
+
+
+async def _timeline_lines(
+    detector: Detector,
+    first: VideoStep,
+    steps: AsyncGenerator[VideoStep, None],
+    stride: float,
+    start: float,
+) -> AsyncIterator[str]:
+    def line(content: TimelineLine) -> str:
+        return content.model_dump_json(exclude_unset=True) + "\n"
+
+    windows: list[Window] = []
+    try:
+        async with contextlib.aclosing(steps):
+            yield line(TimelineLine(progress=0.0, windows=[]))
+            async for step in steps:
+                windows += step.windows
+                progress = step.duration and min(1.0, step.read / step.duration)
+                yield line(TimelineLine(progress=progress, windows=window_answers(step.windows)))
+    except Problem as problem:
+        yield line(TimelineLine(problem=problem_details(problem)))
+        return
+    seconds = round(time.monotonic() - start, 3)
+    result = timeline_answer(detector, windows, first.duration, stride, seconds)
+    yield line(TimelineLine(result=result))
+
+
+@public.get("/healthz", responses=problem_responses(503), summary="Liveness")
+async def healthz(service: RunningService) -> Health:
+    """Answer as long as the server can make predictions at all, now or later."""
+    service.require_alive()
+    return Health(status="alive")
+
+
+@public.get("/readyz", responses=problem_responses(503), summary="Readiness")
+async def readyz(service: RunningService) -> Readiness:
+    """Answer from when the model is loaded until the server shuts down."""
+    service.require_ready()
+    detector = service.detector
+    return Readiness(
+        status="ready",
+        model=detector.name,
+        threshold=detector.threshold,
+        warning=warning_of(detector),
+    )
+
+
+@guarded.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **problem_responses(401, 403),
+    },
+    summary="Prometheus metrics",
+)
+async def metrics(service: RunningService) -> Response:
+    """Return the metrics in Prometheus's text format."""
+    return Response(service.metrics.as_text(), headers={"Content-Type": CONTENT_TYPE_LATEST})

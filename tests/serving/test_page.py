@@ -6,41 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.commands.test_report import CHROMIUM, FAULTS, SIZES, needs_browser
-from tests.serving.test_service import LIMITS, asked, join_clips, wait_until
-from violence_detection.inference.detector import Detector, load_detector
+from tests.serving.http import LIMITS, ready
+from tests.waiting import wait_until
+from violence_detection.inference.detector import Detector
 from violence_detection.serving.service import Service
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.usefixtures("uploads_removed")]
 TOKEN = "s3cret-token"
 
 
 @pytest.fixture(scope="module")
-def detector(trained: Path) -> Detector:
-    return load_detector(trained / "run")
-
-
-@pytest.fixture(scope="module")
-def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("uploads")
-
-
-@pytest.fixture(scope="module")
-def long_clip(tmp_path_factory: pytest.TempPathFactory, drawn_clips: Path) -> Path:
-    return join_clips(drawn_clips, tmp_path_factory.mktemp("long") / "long.mp4")
-
-
-@pytest.fixture(scope="module")
-def service(detector: Detector, uploads: Path) -> Service:
-    return Service(detector, uploads, LIMITS)
-
-
-@pytest.fixture(scope="module")
-def address(service: Service) -> Iterator[str]:
-    with asked(service) as client:
-        yield str(client.base_url)
+def address(client: httpx.Client) -> str:
+    return str(client.base_url)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +134,7 @@ def test_progress_of_an_upload_is_shown_and_it_can_be_cancelled(
     page.wait_for_selector("#busy", state="hidden")
     assert told(page) == "Cancelled"
     assert page.evaluate("document.activeElement.id") == "again"
-    wait_until(lambda: service.queue.taken == 0)
+    wait_until(lambda: service.queue.slots_taken == 0)
     wait_until(lambda: list(uploads.iterdir()) == [])
 
 
@@ -235,7 +216,7 @@ def test_token_is_asked_for_and_sent(
     uploads: Path,
     drawn_clips: Path,
 ) -> None:
-    with asked(Service(detector, uploads, LIMITS, token=TOKEN)) as client:
+    with ready(Service(detector, uploads, LIMITS, token=TOKEN)) as client:
         context = browser.new_context()
         page = context.new_page()
         page.goto(str(client.base_url))

@@ -215,7 +215,7 @@ async def predict_timeline(
     window: Annotated[float, Query(ge=MIN_WINDOW, le=60, description="seconds")] = 2.0,
     stride: Annotated[float, Query(gt=0, le=60, description="seconds")] = 1.0,
 ) -> JsonLinesResponse:
-    """Predict for windows of a video, each `stride` seconds after the previous one.
+    """Predict violence in windows of a video, each `stride` seconds after the previous one.
 
     After each forward pass of the networks comes a line of JSON with the progress and the new
     windows. The last line has the `result`, or the `problem` that ended the request.

@@ -59,7 +59,7 @@ class ProblemDetails(BaseModel):
         }
     )
 
-    type: str = Field(default="about:blank", description="nothing beyond the status")
+    type: str = Field(default="about:blank", description="always about:blank (see the status)")
     title: str = Field(description="the status in words")
     status: int = Field(description="the HTTP status")
     detail: str = Field(description="what is wrong with this request, and how to correct it")

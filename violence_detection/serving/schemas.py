@@ -54,7 +54,7 @@ class ClipAnswer(BaseModel):
     frames: list[Frame] = Field(description="in time order")
     model: str = Field(description="its file name and the first digits of its checksum")
     warning: str | None = Field(description="why the prediction is unreliable; usually null")
-    seconds: float = Field(ge=0, description="processing time after the upload")
+    seconds: float = Field(ge=0, description="processing time in seconds, without the upload")
 
 
 class WindowAnswer(BaseModel):
@@ -84,7 +84,7 @@ class TimelineAnswer(BaseModel):
     events: list[EventAnswer] = Field(description="in time order")
     model: str = Field(description="its file name and the first digits of its checksum")
     warning: str | None = Field(description="why the prediction is unreliable; usually null")
-    seconds: float = Field(ge=0, description="processing time after the upload")
+    seconds: float = Field(ge=0, description="processing time in seconds, without the upload")
 
 
 EXAMPLE_WINDOW: dict[str, Any] = {"start": 0.0, "end": 1.96, "probability": 0.97}

@@ -85,11 +85,8 @@ class Service:
     def require_alive(self) -> None:
         """Raise a `Problem` (503) if no clip will be predicted any more."""
         if not self.queue.is_running:
-            raise Problem(
-                503,
-                "predictions have stopped: restart the server",
-                {"Retry-After": str(RETRY_AFTER)},
-            )
+            headers = {"Retry-After": str(RETRY_AFTER)}
+            raise Problem(503, "predictions have stopped: restart the server", headers)
 
     def require_token(self, given: str | None) -> None:
         """Raise a `Problem` (401) unless `given` is the token; compared in constant time."""

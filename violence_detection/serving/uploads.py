@@ -187,11 +187,10 @@ class _Form:
         """Raise a `Problem` unless this was a whole form with one clip."""
         if not self._ended:
             raise Problem(400, "the form ends before its closing boundary")
-        if self._videos != 1 or not self.size:
-            missing = "the form has no part `video`, or it is empty"
-            raise Problem(
-                422, "the form has several parts `video`" if self._videos > 1 else missing
-            )
+        if self._videos > 1:
+            raise Problem(422, "the form has several parts `video`")
+        if not self.size:
+            raise Problem(422, "the form has no part `video`, or it is empty")
         if self.size < HEAD_BYTES and not is_video(bytes(self._head)):
             raise Problem(415, NOT_A_VIDEO)
 

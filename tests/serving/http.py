@@ -43,7 +43,7 @@ def started(service: Service) -> Iterator[httpx.Client]:
 def ready(service: Service) -> Iterator[httpx.Client]:
     """Serve on a free port during the block; yield a client once the server is ready."""
     with started(service) as client:
-        wait_until(lambda: client.get("/readyz").status_code == 200)
+        wait_until(lambda: client.get("/readyz").status_code == 200, 120)
         yield client
 
 

@@ -3,7 +3,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serving.http import form_of
 from tests.waiting import wait_until
-from violence_detection.settings.schema import CLASS_NAMES
+from violence_detection.settings.constants import CLASS_NAMES
 
 
 def metrics_of(client: httpx.Client) -> dict[str, float]:

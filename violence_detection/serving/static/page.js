@@ -1,32 +1,32 @@
-// The page of the service: sends a clip, tells how far it is, shows what is found.
+// The page of the service: uploads a clip, shows the progress, and then the prediction.
 "use strict";
 
-const LONG = 10; // seconds from which a clip is judged over time, if it is left to its length
+const LONG_CLIP = 10; // seconds from which "automatic" analyzes a clip over time
 
-const by = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 let file = null; // the clip that was chosen last
-let request = null; // that is on its way
+let request = null; // the one that is running
 
 // ---- choosing a clip
 
-by("file").addEventListener("change", () => choose(by("file").files[0]));
-by("form").addEventListener("submit", (event) => {
+byId("file").addEventListener("change", () => choose(byId("file").files[0]));
+byId("form").addEventListener("submit", (event) => {
   event.preventDefault();
   choose(file);
 });
-by("cancel").addEventListener("click", () => request?.abort());
+byId("cancel").addEventListener("click", () => request?.abort());
 
-for (const kind of ["dragenter", "dragover"])
-  addEventListener(kind, (event) => {
-    event.preventDefault(); // else a clip that misses would replace the page
-    by("drop").classList.add("over");
+for (const type of ["dragenter", "dragover"])
+  addEventListener(type, (event) => {
+    event.preventDefault(); // else a clip dropped beside the area would replace the page
+    byId("drop").classList.add("over");
   });
 addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) by("drop").classList.remove("over");
+  if (!event.relatedTarget) byId("drop").classList.remove("over");
 });
 addEventListener("drop", (event) => {
   event.preventDefault();
-  by("drop").classList.remove("over");
+  byId("drop").classList.remove("over");
   choose(event.dataTransfer.files[0]);
 });
 
@@ -34,237 +34,239 @@ async function choose(chosen) {
   if (!chosen) return;
   file = chosen;
   request?.abort();
-  by("error").hidden = true;
-  by("result").hidden = true;
-  by("again").disabled = false;
+  byId("error").hidden = true;
+  byId("result").hidden = true;
+  byId("again").disabled = false;
   const megabytes = Number(document.body.dataset.megabytes);
   if (file.size > megabytes * 2 ** 20)
     return fail(`The clip has ${(file.size / 2 ** 20).toFixed(1)} MB, more than the ${megabytes} MB allowed.`);
-  const token = by("token");
+  const token = byId("token");
   if (token && !token.value) {
-    fail("This server wants its token first.");
+    fail("Enter the access token of this server first.");
     return token.focus();
   }
-  const sent = file;
-  const way = document.querySelector("input[name=way]:checked").value;
-  const byLength = way === "auto";
-  const overTime = way === "timeline" || (byLength && (await lengthOf(sent)) >= LONG);
-  if (sent === file) send(sent, overTime, byLength, token?.value);
+  const mode = document.querySelector("input[name=mode]:checked").value;
+  const automatic = mode === "auto";
+  const overTime = mode === "timeline" || (automatic && (await durationOf(chosen)) >= LONG_CLIP);
+  if (chosen === file) send(chosen, overTime, automatic, token?.value);
 }
 
-// Resolves to the seconds of a clip, 0 where the browser cannot tell.
-function lengthOf(clip) {
+// Resolves to the duration of a clip in seconds, 0 where the browser cannot determine it.
+function durationOf(clip) {
   return new Promise((resolve) => {
     const video = document.createElement("video");
-    const address = URL.createObjectURL(clip);
-    const tell = (seconds) => {
-      URL.revokeObjectURL(address);
+    const url = URL.createObjectURL(clip);
+    const finish = (seconds) => {
+      URL.revokeObjectURL(url);
       resolve(Number.isFinite(seconds) ? seconds : 0);
     };
     video.preload = "metadata";
-    video.addEventListener("loadedmetadata", () => tell(video.duration));
-    video.addEventListener("error", () => tell(0));
-    setTimeout(tell, 3000, 0);
-    video.src = address;
+    video.addEventListener("loadedmetadata", () => finish(video.duration));
+    video.addEventListener("error", () => finish(0));
+    setTimeout(finish, 3000, 0);
+    video.src = url;
   });
 }
 
-// ---- asking the server
+// ---- requests
 
-function send(clip, overTime, byLength, token) {
+function send(clip, overTime, automatic, token) {
   const form = new FormData();
-  form.append("video", clip, "clip"); // its name is nobody's business
-  const asked = new XMLHttpRequest();
+  form.append("video", clip, "clip"); // its name stays private
+  const xhr = new XMLHttpRequest();
   const lines = overTime ? new Lines() : null;
-  request = asked;
+  request = xhr;
   begin();
-  asked.open("POST", overTime ? "predict/timeline" : "predict?images=true");
-  if (token) asked.setRequestHeader("Authorization", `Bearer ${token}`);
-  asked.upload.addEventListener("progress", (event) => {
-    if (event.lengthComputable) advance("Uploading", event.loaded / event.total);
+  xhr.open("POST", overTime ? "predict/timeline" : "predict?images=true");
+  if (token) xhr.setRequestHeader("Authorization", `Bearer ${token}`);
+  xhr.upload.addEventListener("progress", (event) => {
+    if (event.lengthComputable) showProgress("Uploading", event.loaded / event.total);
   });
-  asked.upload.addEventListener("load", () => advance("Judging", null));
-  asked.addEventListener("progress", () => {
-    if (lines && asked.status === 200) lines.take(asked.responseText);
+  xhr.upload.addEventListener("load", () => showProgress("Analyzing", null));
+  xhr.addEventListener("progress", () => {
+    if (lines && xhr.status === 200) lines.parse(xhr.responseText);
   });
-  asked.addEventListener("load", () => {
-    end(asked);
-    if (asked.status === 200 && !lines) {
-      const found = JSON.parse(asked.responseText);
-      // Where the browser could not tell how long it lasts, its last frame does.
-      return byLength && found.frames.at(-1).time >= LONG ? send(clip, true, false, token) : showClip(found);
+  xhr.addEventListener("load", () => {
+    end(xhr);
+    if (xhr.status === 200 && !lines) {
+      const result = JSON.parse(xhr.responseText);
+      // The last frame gives the duration where the browser could not determine it.
+      const isLong = result.frames.at(-1).time >= LONG_CLIP;
+      return automatic && isLong ? send(clip, true, false, token) : showClip(result);
     }
-    if (asked.status === 200) {
-      lines.take(asked.responseText);
+    if (xhr.status === 200) {
+      lines.parse(xhr.responseText);
       if (lines.result) return showTimeline(lines.result);
-      return fail(sentence(lines.problem ?? "the server ended before it was done"));
+      return fail(sentence(lines.problem ?? "the server ended before the prediction"));
     }
-    if (asked.status !== 401) return fail(sentence(reasonOf(asked)));
-    fail("This is not the token of this server.");
-    by("token")?.focus();
+    if (xhr.status !== 401) return fail(sentence(problemOf(xhr)));
+    fail("Wrong access token.");
+    byId("token")?.focus();
   });
-  asked.addEventListener("error", () => {
-    end(asked);
-    fail("The server cannot be reached, or has ended the connection.");
+  xhr.addEventListener("error", () => {
+    end(xhr);
+    fail("The server cannot be reached, or closed the connection.");
   });
-  asked.addEventListener("abort", () => {
-    end(asked);
-    if (request === null) say("Cancelled");
+  xhr.addEventListener("abort", () => {
+    end(xhr);
+    if (request === null) announce("Cancelled");
   });
-  asked.send(form);
+  xhr.send(form);
 }
 
-function reasonOf(asked) {
+function problemOf(xhr) {
   try {
-    const { detail } = JSON.parse(asked.responseText);
-    const wait = asked.getResponseHeader("Retry-After");
-    return wait ? `${detail}; try again in ${wait} s` : detail;
+    const { detail } = JSON.parse(xhr.responseText);
+    const seconds = xhr.getResponseHeader("Retry-After");
+    return seconds ? `${detail}; try again in ${seconds} s` : detail;
   } catch {
-    return `the server answers with status ${asked.status}`;
+    return `the server returned status ${xhr.status}`;
   }
 }
 
-// What a timeline's answer says so far: a line of JSON per window, and at last the result.
+// The response for a timeline: lines of JSON with the progress, the last one with the result.
 class Lines {
-  read = 0; // characters
+  parsed = 0; // characters
   result = null;
   problem = null;
 
-  take(text) {
+  parse(text) {
     let end;
-    while ((end = text.indexOf("\n", this.read)) >= 0) {
-      const line = JSON.parse(text.slice(this.read, end));
-      this.read = end + 1;
-      if ("progress" in line) advance("Judging", line.progress);
+    while ((end = text.indexOf("\n", this.parsed)) >= 0) {
+      const line = JSON.parse(text.slice(this.parsed, end));
+      this.parsed = end + 1;
+      if ("progress" in line) showProgress("Analyzing", line.progress);
       this.result = line.result ?? this.result;
       this.problem = line.problem?.detail ?? this.problem;
     }
   }
 }
 
-// ---- what is going on
+// ---- progress and errors
 
 function begin() {
-  by("busy").hidden = false;
-  by("cancel").hidden = false;
-  by("again").disabled = true;
-  by("stage").dataset.stage = "";
-  advance("Uploading", 0);
+  byId("busy").hidden = false;
+  byId("cancel").hidden = false;
+  byId("again").disabled = true;
+  byId("stage").dataset.stage = "";
+  showProgress("Uploading", 0);
 }
 
-function end(asked) {
-  if (request !== asked) return; // another clip has taken its place
+function end(xhr) {
+  if (request !== xhr) return; // another clip has replaced it
   request = null;
-  const focused = document.activeElement === by("cancel");
-  by("busy").hidden = true;
-  by("cancel").hidden = true;
-  by("again").disabled = false;
-  if (focused) by("again").focus();
+  const focused = document.activeElement === byId("cancel");
+  byId("busy").hidden = true;
+  byId("cancel").hidden = true;
+  byId("again").disabled = false;
+  if (focused) byId("again").focus();
 }
 
-// Tells how far it is; to a screen reader, only when a stage begins.
-function advance(stage, share) {
-  const bar = by("progress");
-  if (share === null) bar.removeAttribute("value");
-  else bar.value = 100 * share;
-  by("stage").textContent = share === null ? `${stage} …` : `${stage}, ${Math.round(100 * share)} %`;
-  if (by("stage").dataset.stage !== stage) say(stage);
-  by("stage").dataset.stage = stage;
+// Shows the progress; screen readers announce only the beginning of a stage.
+function showProgress(stage, fraction) {
+  const bar = byId("progress");
+  if (fraction === null) bar.removeAttribute("value");
+  else bar.value = 100 * fraction;
+  byId("stage").textContent = fraction === null ? `${stage}…` : `${stage}: ${Math.round(100 * fraction)}%`;
+  if (byId("stage").dataset.stage !== stage) announce(stage);
+  byId("stage").dataset.stage = stage;
 }
 
-function say(text) {
-  by("status").textContent = text;
+function announce(text) {
+  byId("status").textContent = text;
 }
 
 function fail(text) {
-  by("result").hidden = true;
-  by("error").textContent = text;
-  by("error").hidden = false;
-  say("");
+  byId("result").hidden = true;
+  byId("error").textContent = text;
+  byId("error").hidden = false;
+  announce("");
 }
 
 function sentence(text) {
   return text.charAt(0).toUpperCase() + text.slice(1) + ".";
 }
 
-// ---- what is found
+// ---- results
 
-function showClip(found) {
-  const heaviest = Math.max(...found.frames.map((frame) => frame.attention));
-  const least = Math.min(...found.frames.map((frame) => frame.attention));
-  const items = found.frames.map((frame, number) => {
-    const when = frame.time === null ? `frame ${number + 1}` : `${frame.time.toFixed(2)} s`;
-    const share = `${(100 * frame.attention).toFixed(1)} %`;
-    const item = element("li", { class: frame.attention === heaviest && heaviest > least ? "largest" : "" });
+function showClip(result) {
+  const weights = result.frames.map((frame) => frame.attention);
+  const highest = Math.max(...weights);
+  const differ = highest > Math.min(...weights);
+  const items = result.frames.map((frame, number) => {
+    const label = frame.time === null ? `frame ${number + 1}` : `${frame.time.toFixed(2)} s`;
+    const item = element("li", { class: differ && frame.attention === highest ? "largest" : "" });
     const figure = element("figure", {});
-    if (frame.image) figure.append(element("img", { src: frame.image, alt: `The clip at ${when}` }));
-    const bar = drawing("svg", { class: "bar", viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" });
+    if (frame.image) figure.append(element("img", { src: frame.image, alt: `The clip at ${label}` }));
+    const bar = svgElement("svg", { class: "bar", viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" });
     bar.append(
-      drawing("rect", { class: "ground", width: 100, height: 6 }),
-      drawing("rect", { class: "bar-fill", width: (100 * frame.attention) / heaviest, height: 6 }),
+      svgElement("rect", { class: "ground", width: 100, height: 6 }),
+      svgElement("rect", { class: "bar-fill", width: (100 * frame.attention) / highest, height: 6 }),
     );
     const caption = element("figcaption", {});
-    caption.append(element("span", {}, when), element("span", {}, share));
+    caption.append(element("span", {}, label), element("span", {}, percent(frame.attention)));
     figure.append(bar, caption);
     item.append(figure);
     return item;
   });
-  by("strip").replaceChildren(...items);
-  by("of-frames").hidden = false;
-  by("over-time").hidden = true;
-  show(found, `probability ${percent(found.probability)}, violent from ${percent(found.threshold)} on`, found.probability);
+  byId("strip").replaceChildren(...items);
+  byId("frames").hidden = false;
+  byId("over-time").hidden = true;
+  show(result, `probability of violence ${percent(result.probability)}`, result.probability);
 }
 
-function showTimeline(found) {
-  const peak = Math.max(0, ...found.windows.map((window) => window.probability));
-  const length = Math.max(found.duration, 0.001);
-  const x = (time) => (1000 * time) / length;
+function showTimeline(result) {
+  const peak = Math.max(0, ...result.windows.map((window) => window.probability));
+  const duration = Math.max(result.duration, 0.001);
+  const x = (time) => (1000 * time) / duration;
   const y = (probability) => 195 - 190 * probability;
-  const shapes = found.events.map((event) =>
-    drawing("rect", { class: "event", x: x(event.start), width: Math.max(4, x(event.end - event.start)), y: 0, height: 200 }),
+  const shapes = result.events.map((event) =>
+    svgElement("rect", { class: "event", x: x(event.start), width: Math.max(4, x(event.end - event.start)), y: 0, height: 200 }),
   );
-  const points = found.windows.map((window) => `${x((window.start + window.end) / 2)},${y(window.probability)}`);
+  const points = result.windows.map((window) => `${x((window.start + window.end) / 2)},${y(window.probability)}`);
   shapes.push(
-    drawing("line", { class: "threshold", x1: 0, x2: 1000, y1: y(found.threshold), y2: y(found.threshold) }),
-    drawing("polyline", { class: "line", points: points.join(" ") }),
+    svgElement("line", { class: "threshold", x1: 0, x2: 1000, y1: y(result.threshold), y2: y(result.threshold) }),
+    svgElement("polyline", { class: "line", points: points.join(" ") }),
   );
-  by("timeline").replaceChildren(...shapes);
-  by("end").textContent = clock(found.duration);
-  const count = found.events.length;
-  const stretches = count === 1 ? "1 violent stretch" : `${count} violent stretches`;
-  by("timeline-says").textContent =
-    `Probability of ${found.windows.length} windows over ${clock(found.duration)}, at most ${percent(peak)}; ` +
-    `the dashed line is the threshold, ${percent(found.threshold)}. ${sentence(count ? stretches : "no violent stretch")}`;
-  const rows = found.events.map((event) => {
+  byId("timeline").replaceChildren(...shapes);
+  byId("end").textContent = clock(result.duration);
+  byId("timeline-caption").textContent =
+    `Probability of violence in ${counted(result.windows.length, "window")} over ${clock(result.duration)}. ` +
+    `The dashed line is the threshold.`;
+  const rows = result.events.map((event) => {
     const row = element("tr", {});
     for (const cell of [clock(event.start), clock(event.end), clock(event.peak), percent(event.probability)])
       row.append(element("td", {}, cell));
     return row;
   });
-  by("events").tBodies[0].replaceChildren(...rows);
-  by("events").hidden = !count;
-  by("of-frames").hidden = true;
-  by("over-time").hidden = false;
-  show(found, `${count ? stretches : "no violent stretch"}, highest probability ${percent(peak)}, violent from ${percent(found.threshold)} on`, peak);
+  byId("events").tBodies[0].replaceChildren(...rows);
+  byId("events").hidden = !rows.length;
+  byId("frames").hidden = true;
+  byId("over-time").hidden = false;
+  const events = rows.length ? counted(rows.length, "violent event") : "no violent event";
+  show(result, `${events}, highest probability ${percent(peak)}`, peak);
 }
 
-function show(found, said, probability) {
-  const verdict = found.violent ? "violent" : "nonviolent";
-  by("verdict").textContent = sentence(verdict).slice(0, -1);
-  by("verdict").className = verdict;
-  by("said").textContent = sentence(said);
-  const at = 1000 * found.threshold;
-  by("scale").replaceChildren(
-    drawing("rect", { class: "ground", width: 1000, y: 12, height: 16 }),
-    drawing("rect", { class: `${verdict}-fill`, width: 1000 * probability, y: 12, height: 16 }),
-    drawing("line", { class: "mark", x1: at, x2: at, y1: 2, y2: 38 }),
+function show(result, finding, probability) {
+  const prediction = result.violent ? "violent" : "nonviolent";
+  const summary = sentence(`${finding}, threshold ${percent(result.threshold)}`);
+  byId("prediction").textContent = result.violent ? "Violent" : "Nonviolent";
+  byId("prediction").className = prediction;
+  byId("summary").textContent = summary;
+  const at = 1000 * result.threshold;
+  byId("scale").replaceChildren(
+    svgElement("rect", { class: "ground", width: 1000, y: 12, height: 16 }),
+    svgElement("rect", { class: `${prediction}-fill`, width: 1000 * probability, y: 12, height: 16 }),
+    svgElement("line", { class: "mark", x1: at, x2: at, y1: 2, y2: 38 }),
   );
-  by("made-by").textContent = `${found.model}, ${found.seconds.toFixed(2)} s from the end of the upload.`;
-  by("result").hidden = false;
-  say(`${sentence(verdict)} ${sentence(said)}`);
+  byId("model").textContent = `Analyzed in ${result.seconds.toFixed(2)} s by ${result.model}.`;
+  byId("result").hidden = false;
+  announce(`${sentence(prediction)} ${summary}`);
 }
 
-const percent = (probability) => `${(100 * probability).toFixed(1)} %`;
+const percent = (probability) => `${(100 * probability).toFixed(1)}%`;
+
+const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 function clock(seconds) {
   if (seconds < 60) return `${seconds.toFixed(1)} s`;
@@ -272,14 +274,14 @@ function clock(seconds) {
 }
 
 function element(name, attributes, text = "") {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.textContent = text;
-  return made;
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.textContent = text;
+  return node;
 }
 
-function drawing(name, attributes) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
+function svgElement(name, attributes) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return node;
 }

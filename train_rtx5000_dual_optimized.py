@@ -58,12 +58,11 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     require_supported(settings, worker)
 
     # Clips: which, of which class, in which split.
-    from violence_detection.clips.dataset import (
+    from violence_detection.clips.dataset import find_clips, find_unlabeled
+    from violence_detection.clips.splits import (
         count_by_split,
-        find_clips,
-        find_unlabeled,
         fingerprint,
-        groups_on_two_sides,
+        groups_in_several_splits,
         require_both_classes,
     )
     from violence_detection.reporting.trackers import Trackers, require_trackers
@@ -86,7 +85,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     )
     from violence_detection.runs.versions import versions
     from violence_detection.runtime.logs import native_messages_to, start_log
-    from violence_detection.storage.object_store import clips_folder
+    from violence_detection.storage.remote_paths import clips_folder
 
     if worker.is_chief:
         require_trackers(settings.monitoring.mlflow, settings.monitoring.wandb)
@@ -738,7 +737,6 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         evaluate,
         figures_table,
         format_figure,
-        groups_of,
     )
     from violence_detection.models.classifier import average_of
     from violence_detection.runs.results import (
@@ -778,7 +776,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     # Test: clips that the model has never seen.
     tested = "test" if "test" in features else "val"
-    labels, groups = features[tested].labels, groups_of(by_split[tested])
+    labels = features[tested].labels
+    groups = [clip.group_key for clip in by_split[tested]]
     raw, attention = violence_and_attention(best, features[tested], settings.training.batch_size)
     of_members = [
         violence_probabilities(model, features[tested], settings.training.batch_size)
@@ -836,7 +835,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             settings.data.on_bad_clip,
             leaks,
             leaking,
-            groups_on_two_sides(clips),
+            groups_in_several_splits(clips),
             conflicts,
             static,
         ),

@@ -34,9 +34,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from benchmarks.command import make_parser, write_report
-from violence_detection.clips.dataset import Clip, find_clips
+from violence_detection.clips.clip import Clip
+from violence_detection.clips.dataset import find_clips
 from violence_detection.evaluation.intervals import CONFIDENCE
-from violence_detection.evaluation.metrics import classification_figures, groups_of
+from violence_detection.evaluation.metrics import classification_figures
 from violence_detection.experiments.cross_validation import folds
 from violence_detection.features.cache.feature_cache import FeatureCache
 from violence_detection.features.cache.folder import CacheFolder
@@ -194,7 +195,7 @@ def ablate(
         say(row)
     return {
         "clips": len(clips),
-        "groups": len(set(groups_of(clips))),
+        "groups": len({clip.group_key for clip in clips}),
         "folds": FOLDS,
         "seeds": list(seeds),
         "violent_share_in_training": violent_share,
@@ -223,7 +224,7 @@ def made_imbalanced(
     violent = train[[clips[place].label == 1 for place in train]]
     others = train[[clips[place].label == 0 for place in train]]
     kept = max(1, round(len(violent) * (1 - violent_share) / violent_share))
-    groups = np.array(groups_of([clips[place] for place in others]))
+    groups = np.array([clips[place].group_key for place in others])
     order = np.random.default_rng(seed).permutation(np.unique(groups))
     by_group = np.concatenate([others[groups == group] for group in order])
     return np.sort(np.concatenate([violent, by_group[:kept]]))
@@ -250,7 +251,7 @@ def measured(
             by_fold.append(float(roc_auc_score(labels[held_out], probabilities[held_out])))
         judged.append(probabilities)
     figures = mean_figures(labels, judged, np.ones((1, len(clips))))
-    _, group_of = np.unique(groups_of(clips), return_inverse=True)
+    _, group_of = np.unique([clip.group_key for clip in clips], return_inverse=True)
     count = group_of.max() + 1
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     resampled = mean_figures(labels, judged, drawn[:, group_of].astype(float))

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from benchmarks.decoding import seek_frames
 from benchmarks.timing import Way, side_by_side
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.clips.decoders import decoder_count
 from violence_detection.clips.frames import read_frames
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
@@ -22,11 +22,11 @@ from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.extraction import CLIPS_PER_REPLICA, extract_features, on_replicas
 from violence_detection.models.classifier import build_extractor, feature_size
 from violence_detection.runtime.devices import Precision, make_strategy
+from violence_detection.settings.constants import CLIP_TIMEOUT
 
 ROUNDS = 2
 OURS_SECONDS, LIMIT_SECONDS = 36.0, 12.0  # what each should take in a round; at least two batches
 PLAIN_CLIPS = 2  # of middling size: each takes seconds
-CLIP_TIMEOUT = 120.0  # seconds
 
 Network = Callable[[np.ndarray], np.ndarray]
 

@@ -173,7 +173,7 @@ def mutate(paths: Sequence[Path], count: int, seed: int, folder: Path) -> list[P
 
 def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[str, Any]:
     """Extract features as training does; return what became of the clips."""
-    from violence_detection.clips.dataset import Clip
+    from violence_detection.clips.clip import Clip
     from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
     from violence_detection.features.cache.folder import CacheFolder
     from violence_detection.features.extraction import extract_features, on_replicas

@@ -20,10 +20,11 @@ import cv2
 import numpy as np
 
 from benchmarks.command import make_parser, print_report
-from violence_detection.clips.dataset import Clip, find_clips
+from violence_detection.clips.clip import Clip
+from violence_detection.clips.dataset import find_clips
+from violence_detection.settings.constants import CLIP_TIMEOUT
 
 FRAMES = 16
-CLIP_TIMEOUT = 120.0  # seconds
 
 Images = list[np.ndarray]
 ALTERATIONS: dict[str, Callable[[Images], Images]] = {

@@ -34,13 +34,13 @@ def measure(
 ) -> dict[str, Any]:
     """Return clips per second of both, round by round, and by how much verdicts differ."""
     from benchmarks.machine import describe_machine
-    from violence_detection.clips.dataset import Clip
+    from violence_detection.clips.clip import Clip
     from violence_detection.features.cache.feature_cache import FeatureCache
     from violence_detection.features.cache.folder import CacheFolder
     from violence_detection.features.extraction import extract_features
     from violence_detection.inference.detector import load_detector
     from violence_detection.runs.files import CONFIG, PREDICTIONS
-    from violence_detection.settings.constants import CLASS_NAMES
+    from violence_detection.settings.constants import CLASS_NAMES, CLIP_TIMEOUT
     from violence_detection.storage.files import read_json
 
     detector = load_detector(checkpoint_dir, vgg19_weights)
@@ -62,7 +62,11 @@ def measure(
         with tempfile.TemporaryDirectory() as name, CacheFolder(Path(name)) as folder:
             caches = [FeatureCache(folder, recipe) for recipe in detector.recipes]
             extract_features(
-                tested, caches, lambda: detector.network, len(detector.devices), clip_timeout=120.0
+                tested,
+                caches,
+                lambda: detector.network,
+                len(detector.devices),
+                clip_timeout=CLIP_TIMEOUT,
             )
 
     for warm_up in (predict, extract):

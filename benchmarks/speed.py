@@ -20,7 +20,7 @@ from benchmarks.timing import in_own_process
 from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 
 if TYPE_CHECKING:
-    from violence_detection.clips.dataset import Clip
+    from violence_detection.clips.clip import Clip
 
 DECODED_CLIPS = 24
 FRAMES = 16

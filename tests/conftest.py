@@ -24,6 +24,7 @@ from violence_detection.features.cache.feature_cache import FeatureCache, Featur
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.cache.record_file import FILES_INDEX, ROW, RecordFile
 from violence_detection.runtime import interrupts
+from violence_detection.storage import object_store as object_store_module
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -228,7 +229,7 @@ def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         "AWS_MAX_ATTEMPTS": "1",  # botocore's own tries: it is ours that are tested
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("violence_detection.storage.object_store.WAITS", (0.05, 0.1, 0.2))
+    monkeypatch.setattr(object_store_module, "RETRY_WAITS", (0.05, 0.1, 0.2))
     from moto.s3.models import s3_backends
 
     from tests.object_store import ObjectStore

@@ -14,7 +14,7 @@ from benchmarks.tables import Table, figure_at, make_tables
 from benchmarks.timing import Way, side_by_side
 from benchmarks.training import FEATURES, FRAMES, matrix_product_operations
 from tests.conftest import ROOT
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.models.classifier import classifier
 
 RESULTS = ROOT / "benchmarks" / "results"

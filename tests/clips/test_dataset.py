@@ -1,17 +1,9 @@
 import csv
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from violence_detection.clips.dataset import (
-    Clip,
-    count_by_split,
-    find_clips,
-    groups_on_two_sides,
-    split_clips,
-    write_splits,
-)
+from violence_detection.clips.dataset import find_clips, find_unlabeled
 from violence_detection.errors import UserError
 
 LAYOUT_1 = [f"{split}/{name}/a.mp4" for split in ("train", "val") for name in ("fight", "normal")]
@@ -30,7 +22,7 @@ def write_groups(folder: Path, rows: list[tuple[str, str]]) -> None:
         csv.writer(file).writerows([("clip", "group"), *rows])
 
 
-def test_split_folders(tmp_path: Path) -> None:
+def test_split_folders_are_read(tmp_path: Path) -> None:
     make_files(tmp_path, [*LAYOUT_1, "test/normal/deep/er/B.MOV", "test/fight/c.WebM"])
     make_files(tmp_path, ["train/fight/notes.txt", "train/fight/._a.mp4", "train/.hidden/x.mp4"])
     clips = find_clips(tmp_path, seed=0)
@@ -50,7 +42,7 @@ def test_split_folders(tmp_path: Path) -> None:
     "nonviolent",
     ["nonviolent", "non_violent", "non-violent", "NonViolence", "nofight", "noFight", "normal"],
 )
-def test_common_class_names(tmp_path: Path, violent: str, nonviolent: str) -> None:
+def test_common_class_names_are_understood(tmp_path: Path, violent: str, nonviolent: str) -> None:
     names = [f"{name}/{n}.avi" for name in (violent, nonviolent) for n in range(8)]
     clips = find_clips(make_files(tmp_path, names), seed=0)
     assert all(clip.label == clip.name.startswith(violent) for clip in clips)
@@ -66,20 +58,20 @@ def test_common_class_names(tmp_path: Path, violent: str, nonviolent: str) -> No
         ([*LAYOUT_1[:3], "val/normal/readme.txt"], ["val", "nonviolent"]),
         ([*LAYOUT_1, "train/maybe/a.mp4"], ["maybe", "fight", "normal"]),
         ([*LAYOUT_1, "train/violence/a.mp4"], ["fight", "violence", "mean the same"]),
-        ([*LAYOUT_1, "violent/a.mp4"], ["violent", "beside", "train"]),
+        ([*LAYOUT_1, "violent/a.mp4"], ["violent", "keep one kind", "train"]),
         ([*LAYOUT_1, "holdout/fight/a.mp4"], ["holdout"]),
         ([*LAYOUT_2, "others/a.mp4"], ["others"]),
         (LAYOUT_2[:20], ["nonviolent"]),
         (LAYOUT_2[:21], ["nonviolent"]),
     ],
 )
-def test_folder_that_is_not_understood(tmp_path: Path, files: list[str], words: list[str]) -> None:
+def test_other_layouts_are_refused(tmp_path: Path, files: list[str], words: list[str]) -> None:
     with pytest.raises(UserError) as error:
         find_clips(make_files(tmp_path, files), seed=0)
     assert all(word in str(error.value) for word in words)
 
 
-def test_no_such_folder(tmp_path: Path) -> None:
+def test_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         find_clips(tmp_path / "nowhere", seed=0)
 
@@ -94,53 +86,14 @@ def test_no_such_folder(tmp_path: Path) -> None:
         (b"clip,group\n\xff\xfe,a\n", "UTF-8"),
     ],
 )
-def test_groups_that_are_wrong(tmp_path: Path, text: str | bytes, word: str) -> None:
+def test_malformed_groups_are_refused(tmp_path: Path, text: str | bytes, word: str) -> None:
     make_files(tmp_path, LAYOUT_2)
     (tmp_path / "groups.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=word):
         find_clips(tmp_path, seed=0)
 
 
-def test_group_on_two_sides_is_reported(tmp_path: Path) -> None:
-    make_files(tmp_path, LAYOUT_1)
-    write_groups(tmp_path, [("train/fight/a.mp4", "camera"), ("val/normal/a.mp4", "camera")])
-    assert groups_on_two_sides(find_clips(tmp_path, seed=0)) == {"camera": ["train", "val"]}
-
-
-def make_clips(violent: int, nonviolent: int, group_size: int = 1) -> list[Clip]:
-    return [
-        Clip(Path("/"), f"{label}/{n}", label, "train", f"{label}:{n // group_size}")
-        for label, count in ((1, violent), (0, nonviolent))
-        for n in range(count)
-    ]
-
-
-@pytest.mark.parametrize(("violent", "nonviolent"), [(780, 220), (100, 100), (14, 14)])
-def test_automatic_split_is_stratified(violent: int, nonviolent: int) -> None:
-    counts = count_by_split(split_clips(make_clips(violent, nonviolent), seed=1))
-    for split, share in {"train": 0.7, "val": 0.15, "test": 0.15}.items():
-        assert counts[split]["violent"] == pytest.approx(share * violent, abs=1)
-        assert counts[split]["nonviolent"] == pytest.approx(share * nonviolent, abs=1)
-
-
-def test_automatic_split_keeps_groups_together() -> None:
-    clips = split_clips(make_clips(300, 100, group_size=7), seed=1)
-    sides = {
-        group: {c.split for c in clips if c.group == group} for group in {c.group for c in clips}
-    }
-    assert all(len(side) == 1 for side in sides.values())
-    shares = Counter(clip.split for clip in clips)
-    assert shares["train"] / len(clips) == pytest.approx(0.7, abs=0.05)
-    assert shares["val"] / len(clips) == pytest.approx(0.15, abs=0.05)
-
-
-def test_automatic_split_follows_the_seed() -> None:
-    clips = make_clips(40, 40)
-    assert split_clips(clips, seed=1) == split_clips(clips[::-1], seed=1)
-    assert split_clips(clips, seed=1) != split_clips(clips, seed=2)
-
-
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_cycles(tmp_path: Path) -> None:
     make_files(tmp_path, LAYOUT_1)
     elsewhere = make_files(tmp_path / "elsewhere_hidden", ["linked.mp4"])
     elsewhere.rename(tmp_path / ".elsewhere")
@@ -150,9 +103,33 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert names == ["train/fight/a.mp4", "train/fight/more/linked.mp4", "train/normal/a.mp4"]
 
 
-def test_split_file_can_be_read_back(tmp_path: Path) -> None:
-    clips = split_clips(make_clips(10, 10), seed=0)
-    write_splits(clips, tmp_path / "splits.csv")
-    with (tmp_path / "splits.csv").open(newline="") as file:
-        rows = [(row["clip"], row["split"]) for row in csv.DictReader(file)]
-    assert rows == [(clip.name, clip.split) for clip in clips]
+def test_groups_are_read_from_the_file_and_optional(tmp_path: Path) -> None:
+    make_files(tmp_path, LAYOUT_1)
+    write_groups(tmp_path, [("train/fight/a.mp4", "camera 1"), ("val/normal/a.mp4", "camera 2")])
+    groups = {clip.name: clip.group for clip in find_clips(tmp_path, seed=0)}
+    assert groups == {
+        "train/fight/a.mp4": "camera 1",
+        "train/normal/a.mp4": None,
+        "val/fight/a.mp4": None,
+        "val/normal/a.mp4": "camera 2",
+    }
+
+
+def test_class_folders_alone_are_split(tmp_path: Path) -> None:
+    clips = find_clips(make_files(tmp_path, LAYOUT_2), seed=3)
+    assert {clip.split for clip in clips} == {"train", "val", "test"}
+    assert sorted(clip.name for clip in clips) == sorted(LAYOUT_2)
+
+
+def test_unlabeled_clips_have_names_of_their_own(tmp_path: Path) -> None:
+    clips = find_unlabeled(make_files(tmp_path, ["b.mp4", "deep/a.avi", "notes.txt"]))
+    assert [clip.name for clip in clips] == ["unlabeled/b.mp4", "unlabeled/deep/a.avi"]
+    assert [clip.path for clip in clips] == [tmp_path / "b.mp4", tmp_path / "deep" / "a.avi"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "reason"), [(".", "contains no clips"), ("x", "no such folder")]
+)
+def test_unlabeled_folder_without_clips_is_named(tmp_path: Path, folder: str, reason: str) -> None:
+    with pytest.raises(UserError, match=f"--unlabeled .*{reason}"):
+        find_unlabeled(tmp_path / folder)

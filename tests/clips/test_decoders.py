@@ -1,4 +1,4 @@
-"""Clips that hang their decoder, bring it down, or ask for too much memory."""
+"""Clips that hang their decoder, crash it, or need too much memory."""
 
 import multiprocessing
 import os
@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from violence_detection.clips.decoders import DecoderProcesses, stream_from_process
-from violence_detection.clips.frames import UnreadableClip, read_frames
+from violence_detection.clips.frames import read_frames
+from violence_detection.clips.video import UnreadableClip
 
 FRAMES = 4
 
@@ -25,7 +26,7 @@ def good_clip(drawn_clips: Path) -> Path:
 
 @pytest.fixture
 def hanging_clip(tmp_path: Path) -> Path:
-    """Return a clip that FFmpeg waits for for ever: a playlist of a pipe that nobody fills."""
+    """Return a clip that FFmpeg waits for forever: a playlist with a pipe that nobody writes to."""
     os.mkfifo(tmp_path / "pipe.mp4")
     clip = tmp_path / "hanging.mp4"
     clip.write_text("ffconcat version 1.0\nfile pipe.mp4\n")
@@ -45,7 +46,7 @@ def test_frames_are_those_of_the_clip(decoders: DecoderProcesses, drawn_clips: P
             np.testing.assert_array_equal(frames, [read_frames(path, FRAMES)])
 
 
-def test_clip_that_hangs_is_given_up_and_the_next_one_read(
+def test_clip_that_hangs_is_unreadable_and_the_next_one_is_read(
     decoders: DecoderProcesses, hanging_clip: Path, good_clip: Path
 ) -> None:
     with pytest.raises(UnreadableClip, match=r"within 2 s \(--clip-timeout\)"):
@@ -53,7 +54,7 @@ def test_clip_that_hangs_is_given_up_and_the_next_one_read(
     np.testing.assert_array_equal(decoders.read_images(good_clip), [read_frames(good_clip, FRAMES)])
 
 
-def test_clip_that_brings_its_decoder_down_twice_is_bad_and_the_next_one_read(
+def test_clip_that_crashes_its_decoder_twice_is_unreadable(
     hanging_clip: Path, good_clip: Path
 ) -> None:
     def crash_decoder() -> None:
@@ -74,15 +75,15 @@ def test_clip_that_brings_its_decoder_down_twice_is_bad_and_the_next_one_read(
     with DecoderProcesses(1, 2, FRAMES, timeout=100) as decoders, ThreadPoolExecutor(1) as thread:
         reading = thread.submit(decoders.read_images, hanging_clip)
         crash_decoder()
-        assert not reading.done(), "something else may have killed it: it is tried again"
+        assert not reading.done(), "the first crash may have another cause: the clip is retried"
         crash_decoder()
-        with pytest.raises(UnreadableClip, match=r"its decoder died \(SIGSEGV\)"):
+        with pytest.raises(UnreadableClip, match=r"decoder died \(SIGSEGV\)"):
             reading.result(60)
         frames = decoders.read_images(good_clip)
     np.testing.assert_array_equal(frames, [read_frames(good_clip, FRAMES)])
 
 
-def test_clip_that_would_take_gigabytes_is_refused_them(tmp_path: Path, good_clip: Path) -> None:
+def test_clip_that_needs_gigabytes_is_unreadable(tmp_path: Path, good_clip: Path) -> None:
     side = 16000  # 768 MB as an image, and FFmpeg has several
     clip = tmp_path / "huge.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 5, (side, side))
@@ -94,7 +95,7 @@ def test_clip_that_would_take_gigabytes_is_refused_them(tmp_path: Path, good_cli
         decoders.read_images(good_clip)
 
 
-def test_end_does_not_wait_for_what_hangs(hanging_clip: Path) -> None:
+def test_closing_does_not_wait_for_a_clip_that_hangs(hanging_clip: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
         with DecoderProcesses(1, 2, FRAMES, timeout=100) as decoders:
             readings = [threads.submit(decoders.read_images, hanging_clip) for _ in range(2)]
@@ -106,7 +107,7 @@ def test_end_does_not_wait_for_what_hangs(hanging_clip: Path) -> None:
     assert time.monotonic() - began < 30
 
 
-def test_decoder_that_is_killed_while_idle_is_replaced(
+def test_decoder_that_was_killed_while_idle_is_replaced(
     decoders: DecoderProcesses, good_clip: Path
 ) -> None:
     expected = [read_frames(good_clip, FRAMES)]
@@ -117,7 +118,7 @@ def test_decoder_that_is_killed_while_idle_is_replaced(
             process.join(60)
 
 
-def test_pipe_that_nobody_fills_has_no_checksum(decoders: DecoderProcesses, tmp_path: Path) -> None:
+def test_checksum_of_a_pipe_times_out(decoders: DecoderProcesses, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(UnreadableClip, match="within 2 s"):
         decoders.checksum(tmp_path / "pipe.mp4")
@@ -125,8 +126,8 @@ def test_pipe_that_nobody_fills_has_no_checksum(decoders: DecoderProcesses, tmp_
         decoders.checksum(tmp_path / "nothing.mp4")
 
 
-def counted(last: int, then: str = "") -> Iterator[int]:
-    """Yield numbers, then do what a decoder may do; in a process of its own."""
+def count_and_fail(last: int, then: str = "") -> Iterator[int]:
+    """Yield numbers, then fail as a decoder may."""
     yield from range(last)
     if then == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -138,30 +139,31 @@ def counted(last: int, then: str = "") -> Iterator[int]:
         np.ones(2**29)  # 4 GiB
 
 
-def test_stream_has_everything_in_order() -> None:
-    assert list(stream_from_process(counted, 50, timeout=20, ahead=3)) == list(range(50))
+def test_stream_yields_everything_in_order() -> None:
+    assert list(stream_from_process(count_and_fail, 50, timeout=20, ahead=3)) == list(range(50))
 
 
 @pytest.mark.parametrize(
     ("then", "reason"),
     [
-        ("crash", r"its decoder died \(SIGSEGV\)"),
+        ("crash", r"decoder died \(SIGSEGV\)"),
         ("hang", r"within 1 s"),
         ("unreadable", "no frame can be decoded"),
         ("huge", "needs more than"),
     ],
 )
-def test_stream_that_ends_badly_says_why_after_what_it_had(then: str, reason: str) -> None:
-    came = []
+def test_stream_that_fails_yields_what_it_had_and_raises_the_reason(then: str, reason: str) -> None:
+    received = []
     with pytest.raises(UnreadableClip, match=reason):
-        for number in stream_from_process(counted, 5, then, timeout=1, ahead=3):
-            came.append(number)
-    assert came == list(range(5)) or (then == "crash" and came == list(range(len(came))))
+        for number in stream_from_process(count_and_fail, 5, then, timeout=1, ahead=3):
+            received.append(number)
+    # A crash loses what was not sent yet.
+    assert received == list(range(len(received) if then == "crash" else 5))
     assert not multiprocessing.active_children()
 
 
-def test_stream_waits_as_long_as_it_is_not_wanted() -> None:
-    stream = stream_from_process(counted, 50, timeout=1, ahead=2)
+def test_stream_has_no_time_limit_while_nobody_reads_it() -> None:
+    stream = stream_from_process(count_and_fail, 50, timeout=1, ahead=2)
     assert next(stream) == 0
     time.sleep(1.5)  # more than the time limit
     assert next(stream) == 1

@@ -5,12 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from violence_detection.clips.frames import (
-    UnreadableClip,
-    read_frames,
-    read_timed_frames,
-    sample_positions,
-)
+from violence_detection.clips.frames import read_frames, read_timed_frames, sample_positions
+from violence_detection.clips.video import UnreadableClip
 from violence_detection.settings.constants import FRAME_SIZE
 
 
@@ -73,34 +69,34 @@ def test_colours_are_red_green_blue(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 40, 80])
-def test_pixels_are_those_of_seeking_to_each_frame(real_clips: Path, number: int) -> None:
-    """The fast way does no less than the plain one: same frames, same pixels."""
+def test_pixels_equal_those_of_seeking_to_each_frame(real_clips: Path, number: int) -> None:
+    """The fast way returns the same pixels as the simple one."""
     path = sorted(real_clips.glob("t*/*/*.mp4"))[number]
     capture, images = cv2.VideoCapture(str(path)), []
-    for position in sample_positions(told_length(path), 16).tolist():
+    for position in sample_positions(reported_length(path), 16).tolist():
         capture.set(cv2.CAP_PROP_POS_FRAMES, position)
         _, image = capture.read()
         images.append(cv2.cvtColor(cv2.resize(image, (224, 224)), cv2.COLOR_BGR2RGB))
     np.testing.assert_array_equal(read_frames(path, 16), images)
 
 
-def told_length(path: Path) -> int:
+def reported_length(path: Path) -> int:
     return int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT))
 
 
-@pytest.mark.parametrize("told", [20, 1000, 0])
-def test_container_that_lies_about_its_length(tmp_path: Path, told: int) -> None:
+@pytest.mark.parametrize("reported", [20, 1000, 0])
+def test_wrong_frame_count_in_the_container_is_corrected(tmp_path: Path, reported: int) -> None:
     path = write_video(tmp_path / "clip.avi", 40)
     content = bytearray(path.read_bytes())
     for box, offset in ((b"avih", 24), (b"strh", 40)):  # total frames, stream length
         at = content.index(box) + offset
-        content[at : at + 4] = told.to_bytes(4, "little")
+        content[at : at + 4] = reported.to_bytes(4, "little")
     path.write_bytes(content)
-    assert told_length(path) != 40
+    assert reported_length(path) != 40
     assert frame_numbers(read_frames(path, 16)) == sample_positions(40, 16).tolist()
 
 
-def test_clip_that_ends_early_is_spread_over_what_is_there(tmp_path: Path) -> None:
+def test_truncated_clip_is_sampled_over_its_remaining_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.avi", 60, size=(320, 240))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     numbers = frame_numbers(read_frames(path, 16))
@@ -113,20 +109,20 @@ def test_clip_that_ends_early_is_spread_over_what_is_there(tmp_path: Path) -> No
     ("content", "reason"),
     [(b"", "empty"), (b"not a video" * 1000, "not a video"), (b"\0" * 5000, "not a video")],
 )
-def test_unreadable_clip_says_why(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_unreadable_clip_has_a_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "clip.mp4").write_bytes(content)
     with pytest.raises(UnreadableClip, match=reason):
         read_frames(tmp_path / "clip.mp4", 16)
 
 
-def test_name_that_is_not_utf8(tmp_path: Path) -> None:
+def test_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.avi"))
     write_video(tmp_path / "clip.avi", 2).rename(path)
     with pytest.raises(UnreadableClip, match="rename it"):
         read_frames(path, 2)
 
 
-def test_video_without_frames(tmp_path: Path) -> None:
+def test_video_without_frames_is_unreadable(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.avi", 3)
     content = path.read_bytes()
     path.write_bytes(content[: content.index(b"movi") + 4])
@@ -135,7 +131,7 @@ def test_video_without_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["two words.avi", "драка 战斗.avi", "q\"uo'te%03d.avi", "a:b.avi"])
-def test_file_names(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusual_names_are_read(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / name, 4)
     monkeypatch.chdir(tmp_path)
     assert frame_numbers(read_frames(Path(name), 4)) == [0, 1, 2, 3]

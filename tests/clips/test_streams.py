@@ -1,4 +1,4 @@
-"""What VGG19 is shown of a movement: where it is, which way it goes, and not the camera's own."""
+"""Movement in the streams: its place, direction and speed, without the camera's own."""
 
 import cv2
 import numpy as np
@@ -67,18 +67,18 @@ def test_still_shows_no_difference_and_no_flow() -> None:
     np.testing.assert_array_equal(flow, np.broadcast_to((128, 128, 0), flow.shape))
 
 
-def test_movement_is_seen_where_it_is(moving_body: np.ndarray) -> None:
+def test_difference_is_where_the_movement_is(moving_body: np.ndarray) -> None:
     images = stream_images(moving_body, "difference")
     changed = images[2].max(axis=2) > 20
     rows, columns = np.nonzero(changed)
-    # In both places of the body, (84, 77) before and (88, 74) now, and nowhere else.
+    # At both positions of the body, (84, 77) before and (88, 74) now, and nowhere else.
     assert (rows.min(), rows.max()) == (74, 77 + 60 - 1)
     assert (columns.min(), columns.max()) == (84, 88 + 60 - 1)
     np.testing.assert_array_equal(images[0], images[1])  # the first has no frame before it
 
 
 @pytest.mark.parametrize("steps", [(4, -3), (-4, 3), (5, 0), (0, 5)])
-def test_flow_tells_direction_and_speed_of_a_body(steps: tuple[int, int]) -> None:
+def test_flow_shows_direction_and_speed_of_a_body(steps: tuple[int, int]) -> None:
     flow = stream_images(clip_of_body(texture(0), steps), "flow")[2].astype(float)
     right, down = (80 + 2 * step for step in steps)
     body = flow[down + 15 : down + 45, right + 15 : right + 45]
@@ -90,7 +90,7 @@ def test_flow_tells_direction_and_speed_of_a_body(steps: tuple[int, int]) -> Non
     assert np.median(flow[:40, :, 2]) < 2
 
 
-def test_shift_of_the_camera_is_taken_out(pan: np.ndarray) -> None:
+def test_camera_shift_is_removed(pan: np.ndarray) -> None:
     plain = cv2.absdiff(pan[1], pan[2])[INNER, INNER].mean()
     difference = stream_images(pan, "difference")[2, INNER, INNER].mean()
     assert plain > 10
@@ -100,8 +100,8 @@ def test_shift_of_the_camera_is_taken_out(pan: np.ndarray) -> None:
     assert flow[..., 2].mean() < 0.25 * FLOW_SCALE
 
 
-def test_body_is_not_taken_for_the_camera() -> None:
-    """A large one, that hides a quarter of the background."""
+def test_body_is_not_mistaken_for_the_camera() -> None:
+    """A large one, which covers a quarter of the background."""
     clip = clip_of_body(texture(0), (6, 4), size=112)
     difference = stream_images(clip, "difference")[2]
     assert difference[:70].max() == 0
@@ -109,7 +109,7 @@ def test_body_is_not_taken_for_the_camera() -> None:
 
 
 @pytest.mark.parametrize("stream", ["difference", "flow"])
-def test_flipped_is_of_the_mirrored_clip(moving_body: np.ndarray, stream: str) -> None:
+def test_flipped_stream_is_of_the_mirrored_clip(moving_body: np.ndarray, stream: str) -> None:
     flipped = stream_images(moving_body, stream, flipped=True)
     mirrored = np.ascontiguousarray(moving_body[:, :, ::-1])
     np.testing.assert_array_equal(flipped, stream_images(mirrored, stream))

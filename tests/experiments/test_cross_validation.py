@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from train_rtx5000_dual_optimized import main
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.errors import UserError
 from violence_detection.experiments.cross_validation import (
     CSV,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.inference.test_detector import TIMEOUT
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.errors import UserError
 from violence_detection.export.validation_clips import (
     Sources,

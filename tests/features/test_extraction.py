@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import opened_cache
-from violence_detection.clips.dataset import Clip, find_clips
+from violence_detection.clips.clip import Clip
+from violence_detection.clips.dataset import find_clips
 from violence_detection.clips.decoders import DecoderProcesses, View
 from violence_detection.clips.frames import read_frames
 from violence_detection.clips.streams import stream_images

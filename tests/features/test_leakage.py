@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import opened_cache, results_of
 from train_rtx5000_dual_optimized import main
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.clips.frames import read_frames
 from violence_detection.errors import UserError
 from violence_detection.features.cache.feature_cache import Recipe

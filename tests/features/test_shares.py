@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.errors import UserError
 from violence_detection.features.shares import find_share, share_of
 from violence_detection.runtime.worker import Worker

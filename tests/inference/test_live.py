@@ -17,9 +17,10 @@ import pytest
 from tests.conftest import ROOT
 from tests.inference.test_webhook import server
 from violence_detection.clips.demo import draw_clip
-from violence_detection.clips.frames import UnreadableClip
+from violence_detection.clips.frames import network_image
+from violence_detection.clips.sampling import Sample, Sampling
 from violence_detection.clips.streams import stream_images
-from violence_detection.clips.video import Sample, Sampling, as_network_sees, frames_of, open_video
+from violence_detection.clips.video import UnreadableClip, frames_of, open_video
 from violence_detection.commands.predict import main
 from violence_detection.errors import UserError
 from violence_detection.inference.detector import Detector
@@ -186,7 +187,7 @@ def test_window_is_judged_as_a_clip_of_its_frames(
     ]
     times = [item.sample.time for _, item in items if isinstance(item, Arrival)]
     pictures = {
-        round(frame.time, 3): as_network_sees(frame.retrieve())
+        round(frame.time, 3): network_image(frame.retrieve())
         for frame in frames_of(open_video(video), 12.0)
     }
     clock.now = 1000.0

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from violence_detection.clips.demo import draw_clip
-from violence_detection.clips.frames import UnreadableClip
-from violence_detection.clips.video import Sample, Sampling, sample_video
+from violence_detection.clips.sampling import Sample, Sampling, sample_video
+from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import UserError
 from violence_detection.inference.live_source import (
     Arrival,
@@ -177,7 +177,7 @@ def test_reader_that_dies_is_replaced(clip: Path) -> None:
         items = received(reader, lambda items: count(Begun, items) == 1)
         woken.set()
     (lost,) = (item for item in items if isinstance(item, Lost))
-    assert "its decoder died (SIGKILL)" in lost.reason
+    assert "decoder died (SIGKILL)" in lost.reason
 
 
 def test_camera_that_is_not_there_is_tried_again() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from tests.inference.detectors import as_variant
 from violence_detection.clips.dataset import video_files
-from violence_detection.clips.frames import UnreadableClip
-from violence_detection.clips.video import Sample, Sampler, frames_of, open_video, video_info
+from violence_detection.clips.sampling import Sample, Sampler
+from violence_detection.clips.video import UnreadableClip, frames_of, open_video, video_info
 from violence_detection.inference.detector import Detector
 from violence_detection.inference.events import Window
 from violence_detection.inference.windows import (

@@ -143,7 +143,7 @@ def test_a_run_on_buckets_is_the_run_on_folders(
     bucket.fault = lambda method, path: CUT
     page = tmp_path / "page.html"
     assert report.main(["--checkpoint-dir", str(run), "--output", str(page)]) == 0
-    assert "cannot be read any more" in page.read_text()
+    assert "can no longer be read" in page.read_text()
 
 
 def probabilities_of(run: Path) -> dict[str, float]:
@@ -181,7 +181,7 @@ def test_a_store_that_goes_away_ends_the_run_and_the_next_one_goes_on(
     bucket.fault = away
     few = max(path.stat().st_size for path in drawn_clips.rglob("*.mp4")) * 3 / GIGABYTE
     assert main(remote_flags(tmp_path, "--spool-size", repr(few))) == 1
-    assert "s3://clips cannot be read any more" in capsys.readouterr().err
+    assert "s3://clips can no longer be read" in capsys.readouterr().err
     assert not list((tmp_path / "spool").rglob("*.mp4"))
     bucket.fault = lambda method, path: None
     bucket.requests.clear()

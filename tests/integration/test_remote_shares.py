@@ -335,7 +335,7 @@ def lost(store: ObjectStore) -> None:
     ("make", "kind", "said"),
     [
         (foreign, UserError, r"cache/shard_3 is not empty and no cache .*\(report.pdf is in it\)"),
-        (forbidden, UserError, r"cache/shard_1 cannot be read: no permission"),
+        (forbidden, UserError, r"cache/shard_1 cannot be read: permission denied"),
         (damaged, RunError, r"cache/shard_1/data/\S*files\.index/000000 is damaged"),
         (lost, RunError, r"cache/shard_1 has lost a part of its data"),
     ],

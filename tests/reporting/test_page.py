@@ -13,9 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
-from violence_detection.clips.dataset import Clip, count_by_split, find_clips, write_splits
+from violence_detection.clips.clip import Clip
+from violence_detection.clips.dataset import find_clips
+from violence_detection.clips.splits import count_by_split, write_splits
 from violence_detection.errors import RunError, UserError
-from violence_detection.evaluation.metrics import evaluate, groups_of
+from violence_detection.evaluation.metrics import evaluate
 from violence_detection.reporting.page import name_parts, read_run, write_report
 from violence_detection.runs.results import write_predictions
 from violence_detection.runs.usage import usage
@@ -49,7 +51,8 @@ def write_run(
     write_splits(clips, folder / "splits.csv")
     tested = [clip for clip in clips if clip.split == split]
     probabilities = made_up_probabilities(tested, wrong)
-    labels, groups = np.array([clip.label for clip in tested]), groups_of(tested)
+    labels = np.array([clip.label for clip in tested])
+    groups = [clip.group_key for clip in tested]
     figures = {
         name: evaluate(labels, probabilities, threshold, groups, seed=0)
         for name, threshold in {

@@ -105,7 +105,7 @@ def test_clip_that_cannot_be_read_now_says_why_and_the_others_are_shown(
     assert troubles == {
         "gone": "it is not there any more",
         "text": "not a video that FFmpeg can open",
-        "hanging": "it could not be read within 2 s (--clip-timeout)",
+        "hanging": "could not be read within 2 s (--clip-timeout)",
         "good": None,
     }
     assert [len(strip.frames) for strip in strips.values()] == [0, 0, 0, FRAMES]

@@ -11,7 +11,7 @@ import pytest
 from tests.serving.detectors import scripted
 from tests.serving.http import LIMITS
 from tests.waiting import wait_until
-from violence_detection.clips.frames import UnreadableClip
+from violence_detection.clips.video import UnreadableClip
 from violence_detection.inference.detector import Detector
 from violence_detection.inference.windows import window_sampling
 from violence_detection.serving.batching import ClipTooLong, PredictionQueue, QueueFull

@@ -8,7 +8,7 @@ from violence_detection.errors import RunError, UserError
 from violence_detection.storage.files import read_json, replace_file, write_json
 
 
-def test_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_file_is_replaced_completely_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     replace_file(path, lambda partial: partial.write_text("first"))
 
@@ -28,7 +28,7 @@ def test_json_holds_names_in_any_encoding(tmp_path: Path) -> None:
     assert read_json(tmp_path / "results.json") == {"names": names}
 
 
-def test_json_that_was_changed_is_found_out(tmp_path: Path) -> None:
+def test_changed_json_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     write_json(path, {"learning_rate": 0.001})
     path.write_text(path.read_text().replace("0.001", "0.002"))
@@ -37,7 +37,7 @@ def test_json_that_was_changed_is_found_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
-def test_file_of_another_kind_is_named(tmp_path: Path, text: str) -> None:
+def test_file_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(UserError, match=r"state\.json.*--fresh"):
         read_json(tmp_path / "state.json")

@@ -8,24 +8,24 @@ from pathlib import Path
 import pytest
 
 from violence_detection.errors import UserError
-from violence_detection.storage.spool import CLIPS, Spool, Wanted
+from violence_detection.storage.spool import CLIPS, Download, Spool
 
 
-def wanted(key: object, size: int = 10, fails: bool = False) -> Wanted:
-    def download(path: Path) -> None:
+def download_of(key: object, size: int = 10, fails: bool = False) -> Download:
+    def write(path: Path) -> None:
         if fails:
             path.write_bytes(bytes(size // 2))
             raise OSError(errno.EREMOTEIO, "lost")
         path.write_bytes(str(key).encode().ljust(size))
 
-    return Wanted(key, size, ".mp4", download)
+    return Download(key, size, ".mp4", write)
 
 
 def bytes_in(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.mp4"))
 
 
-def test_files_are_never_more_than_the_bound_and_all_come(tmp_path: Path) -> None:
+def test_copies_never_exceed_the_capacity(tmp_path: Path) -> None:
     sizes = [random.Random(number).randint(1, 400) for number in range(300)]
     most, ended = [0], threading.Event()
 
@@ -41,12 +41,12 @@ def test_files_are_never_more_than_the_bound_and_all_come(tmp_path: Path) -> Non
     with Spool(tmp_path, 1000) as spool, ThreadPoolExecutor(5) as readers:
 
         def read(number: int) -> bytes:
-            with spool.copy_of(wanted(number, sizes[number])) as path:
+            with spool.copy_of(download_of(number, sizes[number])) as path:
                 return path.read_bytes()
 
         reading = []
         for number, size in enumerate(sizes):
-            spool.announce(wanted(number, size))
+            spool.prefetch(download_of(number, size))
             if number >= 40:
                 reading.append(readers.submit(read, number - 40))
         reading += [readers.submit(read, number) for number in range(260, 300)]
@@ -58,44 +58,44 @@ def test_files_are_never_more_than_the_bound_and_all_come(tmp_path: Path) -> Non
     assert not bytes_in(tmp_path)
 
 
-def test_downloads_are_on_their_way_at_once_and_ahead(tmp_path: Path) -> None:
+def test_prefetched_files_are_downloaded_at_once(tmp_path: Path) -> None:
     together = threading.Barrier(8, timeout=20)
 
-    def download(path: Path) -> None:
-        together.wait()  # passes only if eight are under way
+    def write(path: Path) -> None:
+        together.wait()  # passes only if eight downloads run at once
         path.write_bytes(b"x")
 
     with Spool(tmp_path, 100) as spool:
-        files = [Wanted(number, 1, ".mp4", download) for number in range(8)]
+        files = [Download(number, 1, ".mp4", write) for number in range(8)]
         for file in files:
-            spool.announce(file)
+            spool.prefetch(file)
         for file in files:
             with spool.copy_of(file) as path:
                 assert path.read_bytes() == b"x"
 
 
-def test_a_file_that_fails_gives_its_room_back(tmp_path: Path) -> None:
+def test_failed_download_frees_its_space(tmp_path: Path) -> None:
     with Spool(tmp_path, 10) as spool:
         for number in range(3):
-            spool.announce(wanted(number, 10, fails=number == 1))
+            spool.prefetch(download_of(number, 10, fails=number == 1))
         for number in range(3):
             if number == 1:
-                with pytest.raises(OSError, match="lost"), spool.copy_of(wanted(number)):
+                with pytest.raises(OSError, match="lost"), spool.copy_of(download_of(number)):
                     pass
                 continue
-            with spool.copy_of(wanted(number)) as path:
+            with spool.copy_of(download_of(number)) as path:
                 assert path.read_bytes().split() == [str(number).encode()]
-        with pytest.raises(OSError, match="--spool-size"), spool.copy_of(wanted("large", 11)):
+        with pytest.raises(OSError, match="--spool-size"), spool.copy_of(download_of("large", 11)):
             pass
-        with spool.copy_of(wanted("fits")) as path:
+        with spool.copy_of(download_of("fits")) as path:
             assert path.exists()
 
 
-def test_what_a_killed_process_left_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed_and_others_kept(tmp_path: Path) -> None:
     left = tmp_path / CLIPS / "123-killed"
     left.mkdir(parents=True)
     (left / "1.mp4").write_bytes(b"x")
-    with Spool(tmp_path, 10) as living, living.copy_of(wanted("a")) as path:
+    with Spool(tmp_path, 10) as living, living.copy_of(download_of("a")) as path:
         assert not left.exists()
         with Spool(tmp_path, 10) as other:
             assert path.exists()
@@ -103,16 +103,16 @@ def test_what_a_killed_process_left_is_removed_and_a_living_ones_is_not(tmp_path
         assert path.exists()
 
 
-def test_leaving_does_not_wait_for_room_that_nobody_gives(tmp_path: Path) -> None:
+def test_closing_does_not_wait_for_free_space(tmp_path: Path) -> None:
     started = time.monotonic()
     with Spool(tmp_path, 10) as spool:
         for number in range(50):
-            spool.announce(wanted(number, 10))
+            spool.prefetch(download_of(number, 10))
     assert time.monotonic() - started < 10
     assert not bytes_in(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--spool-dir .*file"), Spool(tmp_path / "file", 10):
         pass

@@ -69,7 +69,7 @@ def test_nobody_is_sure_enough(
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize(("files", "said"), [((), "holds no clips"), (None, "no such folder")])
+@pytest.mark.parametrize(("files", "said"), [((), "contains no clips"), (None, "no such folder")])
 def test_nothing_to_judge(
     flags: list[str],
     tmp_path: Path,

@@ -1,8 +1,8 @@
-"""Frames of clips, read in processes beside this one: a clip may hang its decoder or bring it down.
+"""Clips are decoded in other processes: a clip may hang its decoder or crash it.
 
-FFmpeg is fed with what someone downloaded. A decoder that takes too long is killed, one that dies
-is replaced, and one that would take gigabytes is refused them: in each case one clip is bad, and
-the run goes on.
+FFmpeg is fed with files from anywhere. A decoder that takes too long is killed, one that dies is
+replaced, and one that would take gigabytes is refused them: in each case one clip is unreadable,
+and the run continues.
 """
 
 import contextlib
@@ -25,37 +25,37 @@ import cv2
 import numpy as np
 import pebble
 
-from violence_detection.clips.frames import Times, UnreadableClip, read_timed_frames
+from violence_detection.clips.frames import Times, read_timed_frames
 from violence_detection.clips.streams import stream_images
-from violence_detection.clips.video import open_video, video_info
+from violence_detection.clips.video import UnreadableClip, aspect_ratio, reported_duration
 from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.settings.constants import FRAME_SIZE
 from violence_detection.storage.files import file_checksum
 
-MEMORY_LIMIT = 1.6 * 2**30  # bytes that decoding a clip may take, beside the program itself
-ORPHAN_GRACE = 10  # seconds over the time limit after which a decoder ends itself
-START = 30  # seconds that a process may take to start, on a machine that is busy
+MEMORY_LIMIT = 1.6 * 2**30  # bytes for decoding a clip, on top of the program itself
+ORPHAN_GRACE = 10  # seconds past the time limit after which a decoder ends itself
+START_TIMEOUT = 30  # seconds for a process to start, on a busy machine
 
-View = tuple[str, bool]  # a stream, and whether it is of the mirrored clip
+View = tuple[str, bool]  # a stream, and whether the clip is mirrored
 
 
 class DecoderProcesses:
-    """Processes that read clips, each under a time limit and a memory limit.
+    """Processes that decode clips, each under a time limit and a memory limit.
 
     Args:
         processes: how many clips are decoded at once.
-        callers: how many threads call `read_images`.
-        frames: per clip.
+        callers: how many threads call the methods.
+        frames: of each clip.
         timeout: seconds that a clip may take.
-        views: of a clip that are asked for at once, at most.
+        views: of a clip that are requested at once, at most.
     """
 
     def __init__(self, processes: int, callers: int, frames: int, timeout: float, views: int = 1):
         self.timeout = timeout
         self.shape = (callers, views, frames, FRAME_SIZE, FRAME_SIZE, 3)
-        # Started afresh, not forked: this process has threads, and its files are not theirs.
+        # Spawned, not forked: a fork would inherit open files and the locks of other threads.
         spawn = multiprocessing.get_context("spawn")
-        # Frames come back through shared memory: a pipe would copy each clip's megabytes twice.
+        # Frames return through shared memory: a pipe would copy each clip's megabytes twice.
         shared = spawn.RawArray("B", int(np.prod(self.shape)))
         self._slots = np.frombuffer(shared, np.uint8).reshape(self.shape)
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -67,7 +67,7 @@ class DecoderProcesses:
             pebble.ProcessPool,
             max_workers=processes,
             initializer=_start_decoder,
-            initargs=(shared, self.shape, timeout),
+            initargs=(shared, self.shape),
             context=spawn,
         )
         self._pool = self._make_pool()
@@ -79,28 +79,31 @@ class DecoderProcesses:
     def __exit__(self, *error: object) -> None:
         with self._replacing:
             self._closed = True
-        self._pool.stop()  # kills what is still decoding: nobody wants it any more
+        self._pool.stop()  # kills the decoders, whatever they are doing
         self._pool.join()
-        for future in list(self._waited_for):  # the pool forgets some that it had not begun
+        for future in list(self._waited_for):  # the pool forgets some that had not started
             future.cancel()
 
     def read_images(self, path: Path, views: Sequence[View] = (("rgb", False),)) -> np.ndarray:
-        """Return the images of `read_timed_images`."""
+        """Return the images of `read_timed_images` without their times."""
         return self.read_timed_images(path, views)[0]
 
     def read_timed_images(
         self, path: Path, views: Sequence[View] = (("rgb", False),)
     ) -> tuple[np.ndarray, Times]:
-        """Return `(views, frames, 224, 224, 3)` uint8, and when each frame is shown, in seconds.
-
-        It may be called from several threads.
+        """Return a clip's frames in one or several views. Thread-safe.
 
         Args:
-            views: of the clip's frames, as `streams.stream_images` makes them.
+            path: the video file.
+            views: see `streams.stream_images`.
+
+        Returns:
+            `(views, frames, 224, 224, 3)` uint8, and the time of each frame in seconds.
 
         Raises:
-            UnreadableClip: also for a clip that takes too long, too much memory, or its decoder
-                down; the last is tried twice, since something else may have killed it.
+            UnreadableClip: also for a clip that takes too much time or memory, or crashes its
+                decoder twice; the first crash may have had another cause.
+            OSError: the file cannot be read.
         """
         slot = self._free.get()
         try:
@@ -110,27 +113,19 @@ class DecoderProcesses:
             self._free.put(slot)
 
     def checksum(self, path: Path) -> bytes:
-        """Return `durable_files.file_checksum`, under the same limits: reading may hang, too."""
+        """Return `storage.files.file_checksum`, under the same limits: reading may hang, too."""
         return self._call(file_checksum, path)
 
     def aspect_ratio(self, path: Path) -> float:
-        """Return the width of a clip's picture over its height, as it is to be shown.
+        """Return `video.aspect_ratio`; raises as `read_timed_images` does."""
+        return self._call(aspect_ratio, path)
 
-        Raises:
-            UnreadableClip: as `read_images` does; also where the file does not say.
-        """
-        return self._call(_aspect_ratio, path)
-
-    def told_duration(self, path: Path) -> float | None:
-        """Return the seconds that a clip lasts by what its file tells, which may be false.
-
-        Raises:
-            UnreadableClip: as `read_images` does.
-        """
-        return self._call(_told_duration, path)
+    def reported_duration(self, path: Path) -> float | None:
+        """Return `video.reported_duration`; raises as `read_timed_images` does."""
+        return self._call(reported_duration, path)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what `function` does in a decoder; twice if the decoder dies the first time."""
+        """Call a function in a decoder; once more if the decoder dies the first time."""
         try:
             try:
                 return self._call_once(function, *arguments)
@@ -145,15 +140,17 @@ class DecoderProcesses:
         pool = self._pool
         try:
             with _interrupts_blocked():
-                future = pool.schedule(_limited, args=(function, *arguments), timeout=self.timeout)
-        except RuntimeError as error:  # a decoder was killed while it had nothing to do
+                future = pool.schedule(
+                    _limited, args=(self.timeout, function, *arguments), timeout=self.timeout
+                )
+        except RuntimeError as error:  # a decoder was killed while it was idle
             if self._closed:
                 raise
             self._replace(pool)
             raise pebble.ProcessExpired("the pool is broken") from error
         self._waited_for.add(future)
         try:
-            if self._closed:  # meanwhile
+            if self._closed:  # by another thread, in the meantime
                 future.cancel()
             return future.result()
         except BrokenProcessPool as error:
@@ -163,7 +160,7 @@ class DecoderProcesses:
             self._waited_for.discard(future)
 
     def _replace(self, broken: pebble.ProcessPool) -> None:
-        """Make a new pool in place of `broken`, unless another thread has."""
+        """Replace a broken pool, unless another thread has."""
         with self._replacing:
             if self._pool is broken and not self._closed:
                 broken.stop()
@@ -174,19 +171,21 @@ class DecoderProcesses:
 def stream_from_process(
     function: Callable[..., Iterable[Any]], *arguments: Any, timeout: float, ahead: int
 ) -> Generator[Any, None, None]:
-    """Yield what `function(*arguments)` yields, in a process of its own, under a decoder's limits.
+    """Yield what `function(*arguments)` yields, from a process under a decoder's limits.
 
-    For what is too much to be read at once, as a long video is.
+    For what is too much to be read at once, such as a long video.
 
     Args:
         function: of a module that is quick to import; it yields anything but None.
+        *arguments: of `function`.
         timeout: seconds that one item may take.
         ahead: how many items are made in advance.
 
     Raises:
-        UnreadableClip: also for an item that takes too long or too much memory, or a process that
+        UnreadableClip: also for an item that takes too much time or memory, or a process that
             died.
-        OSError: the process met one.
+        OSError: raised by `function`.
+        Interrupted: a signal arrived while waiting.
     """
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
@@ -195,8 +194,8 @@ def stream_from_process(
     )
     with _interrupts_blocked():
         process.start()
-    sender.close()  # this process's copy: else there would be no end when the other dies
-    patience = timeout + START  # for the first item
+    sender.close()  # this process's copy: or the pipe would stay open when the other one dies
+    patience = timeout + START_TIMEOUT  # for the first item
     try:
         while (item := _received(receiver, process, patience, timeout)) is not None:
             if isinstance(item, Exception):
@@ -231,7 +230,7 @@ def _send_all(
     function: Callable[..., Iterable[Any]],
     arguments: Sequence[Any],
 ) -> None:
-    _start_process(timeout)
+    _start_process()
     made: queue.Queue[Any] = queue.Queue(ahead)
 
     def send() -> None:
@@ -241,35 +240,35 @@ def _send_all(
                 sender.send(item)
                 if item is None or isinstance(item, Exception):
                     os._exit(0)
-        except OSError:  # nobody wants it any more
+        except OSError:  # nobody is receiving any more
             os._exit(0)
 
     threading.Thread(target=send, daemon=True).start()
     try:
-        with _memory_told():
+        with _explaining_errors():
             items = iter(function(*arguments))
-            # Limited only while it is being made: it may wait long until it is wanted.
-            while (item := _limited(next, items, None)) is not None:
+            # The limit is for making an item: it may then wait for long.
+            while (item := _limited(timeout, next, items, None)) is not None:
                 made.put(item)
         made.put(None)
     except (UnreadableClip, OSError) as error:
         made.put(error)
-    threading.Event().wait()  # until all is sent
+    threading.Event().wait()  # until `send` ends the process
 
 
 def _died(exit_code: int | None) -> str:
     code = exit_code or 0
     cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-    return f"its decoder died ({cause})"
+    return f"the decoder died ({cause})"
 
 
 def _too_slow(timeout: float) -> str:
-    return f"it could not be read within {timeout:g} s (--clip-timeout)"
+    return f"could not be read within {timeout:g} s (--clip-timeout)"
 
 
 @contextlib.contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C, here and so in the processes that are started: it is for this one to act on."""
+    """Block Ctrl-C here, and so in the processes that are started: only this one acts on it."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -277,19 +276,18 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-# What a decoder process works with: set once, when it starts.
-_decoder: dict[str, Any] = {}
+# Only in a decoder process: the shared memory for its images, set when it starts.
+_process_slots: list[np.ndarray] = []
 
 
-def _start_decoder(shared: Any, shape: tuple[int, ...], timeout: float) -> None:
-    _start_process(timeout)
-    _decoder["slots"] = np.frombuffer(shared, np.uint8).reshape(shape)
+def _start_decoder(shared: Any, shape: tuple[int, ...]) -> None:
+    _start_process()
+    _process_slots[:] = np.frombuffer(shared, np.uint8).reshape(shape)
 
 
-def _start_process(timeout: float) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at once, also in the middle of FFmpeg
+def _start_process() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends it at once, even inside FFmpeg
     cv2.setNumThreads(1)  # the processes share the cores already
-    _decoder["seconds"] = int(timeout) + ORPHAN_GRACE
     if sys.platform == "linux":
         import resource
 
@@ -300,9 +298,9 @@ def _start_process(timeout: float) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _limited(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what `function` does; if the run was killed, nobody else ends one that hangs."""
-    signal.alarm(_decoder["seconds"])
+def _limited(timeout: float, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function under an alarm: if the run was killed, nobody else ends one that hangs."""
+    signal.alarm(int(timeout) + ORPHAN_GRACE)
     try:
         return function(*arguments)
     finally:
@@ -310,17 +308,17 @@ def _limited(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _decode_into(path: Path, slot: int, views: Sequence[View]) -> Times:
-    images = _decoder["slots"][slot]
-    with _memory_told():
+    images = _process_slots[slot]
+    with _explaining_errors():
         frames, times = read_timed_frames(path, images.shape[1])
-        for place, (stream, flipped) in enumerate(views):
-            images[place] = stream_images(frames, stream, flipped)
+        for index, (stream, flipped) in enumerate(views):
+            images[index] = stream_images(frames, stream, flipped)
     return times
 
 
 @contextlib.contextmanager
-def _memory_told() -> Iterator[None]:
-    """Raise `UnreadableClip` for memory that a clip may not have, and for what OpenCV refuses."""
+def _explaining_errors() -> Iterator[None]:
+    """Raise `UnreadableClip` for a clip that needs too much memory or that OpenCV refuses."""
     try:
         yield
     except MemoryError as error:
@@ -331,30 +329,12 @@ def _memory_told() -> Iterator[None]:
         raise UnreadableClip(f"OpenCV: {error.err or error}") from error
 
 
-def _aspect_ratio(path: Path) -> float:
-    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    width, height = map(capture.get, (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-    # Of one pixel; where it is not known, it is square.
-    wide, high = (capture.get(side) or 1.0 for side in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN))
-    capture.release()
-    if not width * height > 0:
-        raise UnreadableClip("its width and height are not known")
-    return width * wide / (height * high)
-
-
-def _told_duration(path: Path) -> float | None:
-    video = open_video(path)
-    duration = video_info(video).duration
-    video.release()
-    return duration
-
-
 def _too_large() -> str:
-    return f"decoding it needs more than {MEMORY_LIMIT / 2**30:.1f} GiB"
+    return f"decoding needs more than {MEMORY_LIMIT / 2**30:.1f} GiB of memory"
 
 
 def decoder_count() -> int:
-    """Return how many clips are decoded at once: as many as there are cores to run on."""
+    """Return how many clips are decoded at once: the number of cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

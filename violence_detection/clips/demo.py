@@ -41,7 +41,7 @@ def draw_demo_clips(folder: Path) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     begun.touch()
-    with locked(folder, lambda holder: None):  # what another run is drawing is waited for
+    with locked(folder):  # waits for another run that is drawing them
         if not complete.exists():
             _draw_all(folder)
             complete.touch()

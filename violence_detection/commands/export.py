@@ -20,6 +20,7 @@ from violence_detection.errors import RunError, UserError
 from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.runtime.interrupts import run_or_explain
 from violence_detection.runtime.tensorflow_log import quiet_tensorflow
+from violence_detection.settings.constants import CLIP_TIMEOUT
 from violence_detection.settings.parser import FlagParser
 from violence_detection.settings.schema import Settings
 from violence_detection.settings.values import finite, folder_or_url
@@ -160,9 +161,9 @@ def make_parser() -> FlagParser:
     computing.add_argument(
         "--clip-timeout",
         type=finite,
-        default=120.0,
+        default=CLIP_TIMEOUT,
         metavar="SECONDS",
-        help="that reading a clip may take (default: 120)",
+        help=f"that reading a clip may take (default: {CLIP_TIMEOUT:g})",
     )
     parser.add_argument(
         "--debug", action="store_true", help="show errors with their traceback (default: off)"
@@ -353,7 +354,7 @@ def find_data(flags: argparse.Namespace, detector: "Detector", held: contextlib.
     from violence_detection.features.cache.local import LocalCache
     from violence_detection.runs.files import CONFIG
     from violence_detection.storage.files import read_json
-    from violence_detection.storage.object_store import clips_folder
+    from violence_detection.storage.remote_paths import clips_folder
 
     config = read_json(detector.checkpoint_dir / CONFIG)
     settings = config["settings"]

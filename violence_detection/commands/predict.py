@@ -23,6 +23,7 @@ from violence_detection.errors import UserError
 from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.runtime.interrupts import Interrupted, run_or_explain
 from violence_detection.runtime.tensorflow_log import quiet_tensorflow
+from violence_detection.settings.constants import CLIP_TIMEOUT
 from violence_detection.settings.parser import FlagParser
 from violence_detection.settings.schema import Settings
 from violence_detection.settings.values import finite
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     from violence_detection.inference.detector import Detector, PredictedClip, Prediction
     from violence_detection.inference.events import Timeline
     from violence_detection.inference.live_source import Source
-    from violence_detection.storage.object_store import AnyPath
+    from violence_detection.storage.remote_paths import AnyPath
 
 BAD_CLIPS = 3  # exit status, when some could not be judged
-CLIP_TIMEOUT, SILENCE = 120.0, 10.0  # seconds: --clip-timeout of files, of a live source
+SILENCE = 10.0  # seconds: --clip-timeout of a live source
 LIVE_WINDOW = 2.0  # seconds
 PATIENCE, PATIENCE_WHEN_ENDED = 30.0, 1.0  # seconds at the end that notices may still take
 
@@ -204,7 +205,7 @@ def check(flags: argparse.Namespace, paths: "Sequence[AnyPath]") -> None:
             if getattr(flags, name) is not None:
                 raise UserError(f"--{name} is of use with --window only: give it, too")
         return
-    from violence_detection.clips.video import check_windows
+    from violence_detection.clips.sampling import check_windows
     from violence_detection.inference.timeline_plot import plot_formats
 
     check_windows(flags.window, stride_of(flags))
@@ -261,7 +262,8 @@ def find_files(names: Sequence[str]) -> list[Path]:
     Raises:
         UserError: there is no such file, or nothing below a folder or behind a pattern.
     """
-    from violence_detection.clips.dataset import VIDEO_SUFFIXES, video_files
+    from violence_detection.clips.clip import VIDEO_SUFFIXES
+    from violence_detection.clips.dataset import video_files
 
     files: dict[tuple[str, str], Path] = {}  # by name and real folder: links may lead in circles
     for name in names:
@@ -295,8 +297,9 @@ def find_all(
 
     if not any("://" in name for name in names):
         return find_files(names)
-    from violence_detection.clips.dataset import VIDEO_SUFFIXES, video_files
-    from violence_detection.storage.object_store import clips_folder
+    from violence_detection.clips.clip import VIDEO_SUFFIXES
+    from violence_detection.clips.dataset import video_files
+    from violence_detection.storage.remote_paths import clips_folder
 
     found: list[AnyPath] = []
     for name in names:

@@ -23,6 +23,7 @@ from violence_detection.errors import UserError
 from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.runtime.interrupts import run_or_explain
 from violence_detection.runtime.tensorflow_log import quiet_tensorflow
+from violence_detection.settings.constants import CLIP_TIMEOUT
 from violence_detection.settings.parser import FlagParser
 from violence_detection.settings.values import finite
 
@@ -115,9 +116,9 @@ def make_parser() -> FlagParser:
     limits.add_argument(
         "--clip-timeout",
         type=finite,
-        default=120.0,
+        default=CLIP_TIMEOUT,
         metavar="SECONDS",
-        help="that reading a clip may take (default: 120)",
+        help=f"that reading a clip may take (default: {CLIP_TIMEOUT:g})",
     )
     limits.add_argument(
         "--drain",

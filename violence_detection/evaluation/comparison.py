@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from violence_detection.clips.clip import group_key
 from violence_detection.errors import UserError
 from violence_detection.evaluation.intervals import FEWEST_GROUPS, Interval, mean_interval
 from violence_detection.settings.constants import CLASS_NAMES
@@ -144,10 +145,7 @@ def _require_same_labels(
 
 def _group_numbers(names: Sequence[str] | np.ndarray, groups: Sequence[str]) -> np.ndarray:
     """Return `(clips,)` numbers from 0, the same for clips of one group."""
-    keys = [
-        f"group {group}" if group else f"clip {name}"
-        for name, group in zip(names, groups, strict=True)
-    ]
+    keys = [group_key(name, group) for name, group in zip(names, groups, strict=True)]
     return np.unique(np.array(keys, str), return_inverse=True)[1]
 
 

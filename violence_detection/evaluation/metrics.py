@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from violence_detection.clips.dataset import Clip
 from violence_detection.evaluation.intervals import bootstrap_intervals
 from violence_detection.settings.constants import CLASS_NAMES
 
@@ -142,11 +141,6 @@ def evaluate(
         "intervals": bootstrap_intervals(figures_of, groups, seed, mirrored=("ece",)),
         "confusion_matrix": np.bincount(cells, minlength=4).reshape(2, 2).tolist(),
     }
-
-
-def groups_of(clips: Sequence[Clip]) -> list[str]:
-    """Return what is resampled together: a clip's group, or the clip where it has none."""
-    return [f"group {clip.group}" if clip.group else f"clip {clip.name}" for clip in clips]
 
 
 def figures_table(

@@ -15,9 +15,9 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import roc_curve
 from sklearn.model_selection import StratifiedGroupKFold
 
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.errors import UserError
-from violence_detection.evaluation.metrics import FIGURES, evaluate, format_figure, groups_of
+from violence_detection.evaluation.metrics import FIGURES, evaluate, format_figure
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import replace_file, write_csv, write_json
@@ -42,7 +42,7 @@ def folds(
         UserError: there are too few groups of a class for that many folds.
     """
     labels = np.array([clip.label for clip in clips])
-    groups = np.unique(groups_of(clips), return_inverse=True)[1]
+    groups = np.unique([clip.group_key for clip in clips], return_inverse=True)[1]
     if rows is not None:
         groups = _joined(groups, rows)
     for label, name in enumerate(CLASS_NAMES):
@@ -116,7 +116,7 @@ def summarize(
     The pooled figures are with 95 % intervals over groups; the deviation is from fold to fold.
     """
     labels = np.array([clip.label for clip in clips])
-    groups = np.array(groups_of(clips))
+    groups = np.array([clip.group_key for clip in clips])
 
     def figures(chosen: np.ndarray) -> dict[str, Any]:
         return evaluate(

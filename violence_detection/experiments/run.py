@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from violence_detection.clips.dataset import Clip, fingerprint
+from violence_detection.clips.clip import Clip
+from violence_detection.clips.splits import fingerprint
 from violence_detection.errors import UserError
-from violence_detection.evaluation.metrics import groups_of
 from violence_detection.experiments.cross_validation import (
     JSON,
     PLOT,
@@ -150,7 +150,7 @@ def _cross_validate(
         "%d folds, %d clips, %d groups; threshold %.1f, the models of the last epoch\n%s",
         count,
         len(clips),
-        len(set(groups_of(clips))),
+        len({clip.group_key for clip in clips}),
         THRESHOLD,
         as_table(summary),
     )

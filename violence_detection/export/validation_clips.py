@@ -12,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
+from violence_detection.clips.decode_ahead import decode_ahead
 from violence_detection.errors import UserError
 from violence_detection.export.graph import FEATURES
 from violence_detection.export.inputs import Inputs
 from violence_detection.features.cache.feature_cache import FeatureCache, row_checksum
 from violence_detection.features.cache.folder import CacheFolder, is_cache
-from violence_detection.features.extraction import decode_ahead
 from violence_detection.inference.detector import DecodedClip, Detector
 from violence_detection.runs.files import SPLITS_FILE
 from violence_detection.runtime.stage_clock import StageClock
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.files import file_checksum
-from violence_detection.storage.object_store import AnyPath, announced, local_copy
+from violence_detection.storage.remote_paths import AnyPath, local_copy, prefetched
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +229,7 @@ def _read_clips(
     detector: Detector, clips: Sequence[Clip], clip_timeout: float
 ) -> Generator[tuple[Clip, np.ndarray], None, None]:
     decoded_clips = decode_ahead(
-        announced([clip.path for clip in clips], lambda path: path),
+        prefetched([clip.path for clip in clips], lambda path: path),
         detector.read_clip,
         detector.cached_frames,
         len(detector.streams),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.errors import UserError
 from violence_detection.features.survey import Survey
 from violence_detection.settings.constants import CLASS_NAMES

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from violence_detection.clips.dataset import Clip, find_clips, find_unlabeled
+from violence_detection.clips.clip import Clip
+from violence_detection.clips.dataset import find_clips, find_unlabeled
 from violence_detection.features.cache.folder import BAD_CLIPS, LOG, CacheFolder
 from violence_detection.features.cache.local import LocalCache
 from violence_detection.features.shares import find_share, share_number, share_of
@@ -21,7 +22,7 @@ from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 from violence_detection.runtime.worker import Worker
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import read_json, write_json
-from violence_detection.storage.object_store import AnyPath, clips_folder
+from violence_detection.storage.remote_paths import AnyPath, clips_folder
 
 log = logging.getLogger(__name__)
 

@@ -2,39 +2,32 @@
 
 import contextlib
 import errno
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from violence_detection.clips.dataset import Clip
-from violence_detection.clips.decoders import DecoderProcesses, decoder_count
-from violence_detection.clips.frames import UnreadableClip
+from violence_detection.clips.clip import Clip
+from violence_detection.clips.decode_ahead import decode_ahead
+from violence_detection.clips.decoders import DecoderProcesses
 from violence_detection.clips.streams import THUMBNAIL_VALUES, thumbnails
+from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import RESUME, RunError, UserError
 from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
 from violence_detection.features.cache.folder import Stamp, file_stamp
 from violence_detection.features.cache.lookup import ClipRows, rows_of_contents
 from violence_detection.models.classifier import feature_size, identify_weights
-from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.runtime.progress import Progress
-from violence_detection.runtime.stage_clock import FRAMES, NETWORK, StageClock
+from violence_detection.runtime.stage_clock import StageClock
 from violence_detection.settings.constants import UNLABELED
 from violence_detection.settings.schema import Settings
-from violence_detection.storage.object_store import announced, local_copy
+from violence_detection.storage.remote_paths import local_copy, prefetched
 
 # Of the disk, not of one file: leaving its clips out would train on what happens to be left.
 DISK_FAULTS = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT)
 CLIPS_PER_REPLICA = 4  # 64 frames a batch: VGG19 gains nothing from more, and memory is bounded
-
-
-Item = TypeVar("Item")
-Decoded = TypeVar("Decoded")
 
 
 def stream_recipes(settings: Settings) -> list[Recipe]:
@@ -257,55 +250,8 @@ def _decode_missing(
             return BadClip(clip, error.strerror or str(error))
 
     frames = caches[0].recipe.frames
-    coming = announced(missing, lambda item: item.clip.path)
+    coming = prefetched(missing, lambda item: item.clip.path)
     return decode_ahead(coming, decode, frames, len(views), ahead, timeout, clock)
-
-
-def decode_ahead(
-    items: Iterable[Item],
-    decode: Callable[[DecoderProcesses, Item], Decoded],
-    frames: int,
-    views: int,
-    ahead: int,
-    timeout: float,
-    clock: StageClock,
-) -> Generator[Decoded, None, None]:
-    """Yield what `decode` makes of each item, in their order, at most `ahead` of them in advance.
-
-    Args:
-        items: taken one by one, as there is room for them.
-        decode: called from several threads; returns an error that concerns its item alone.
-        frames, views: of a clip, at most, as `DecoderProcesses` wants to know them.
-        timeout: seconds that a clip may take.
-        clock: counts the time that is spent waiting for frames, and in between.
-    """
-    processes = decoder_count()
-    callers = processes + 1  # one clip is on its way while each process decodes another
-    decoders = DecoderProcesses(processes, callers, frames, timeout, views)
-    waiting: deque[Future[Decoded]] = deque()
-    # On an error the processes are ended first: the threads wait for them.
-    with ThreadPoolExecutor(callers, thread_name_prefix="decoder") as threads, decoders:
-        try:
-            for item in items:
-                waiting.append(threads.submit(decode, decoders, item))
-                if len(waiting) >= ahead:
-                    yield _result_of(waiting.popleft(), clock)
-            while waiting:
-                yield _result_of(waiting.popleft(), clock)
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _result_of(future: Future[Decoded], clock: StageClock) -> Decoded:
-    """Return what a thread has decoded; a signal that tells the run to end is not kept waiting."""
-    clock.begin(FRAMES)
-    while True:
-        raise_if_interrupted()
-        with contextlib.suppress(TimeoutError):
-            decoded = future.result(timeout=0.1)
-            clock.begin(NETWORK)
-            return decoded
 
 
 def on_replicas(

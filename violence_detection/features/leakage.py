@@ -15,7 +15,7 @@ import numpy as np
 from sklearn import config_context
 from sklearn.neighbors import NearestNeighbors
 
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.features.survey import Survey
 from violence_detection.settings.constants import SPLITS
 from violence_detection.storage.files import write_csv

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.errors import UserError
 from violence_detection.runtime.worker import Worker, find_worker
 from violence_detection.settings.schema import Settings

@@ -13,8 +13,13 @@ import cv2
 import numpy as np
 
 from violence_detection.clips.decoders import stream_from_process
-from violence_detection.clips.frames import UnreadableClip
-from violence_detection.clips.video import USUAL_PERIOD, frames_of, open_video, video_info
+from violence_detection.clips.video import (
+    DEFAULT_PERIOD,
+    UnreadableClip,
+    frames_of,
+    open_video,
+    video_info,
+)
 from violence_detection.errors import RunError
 from violence_detection.inference.events import Timeline
 from violence_detection.settings.constants import CLASS_NAMES
@@ -104,7 +109,7 @@ def write_annotated(source: Path, target: Path, scores: Scores) -> Iterator[int]
             continue
         if writer is None:
             size = image.shape[1], image.shape[0]
-            writer = _open_writer(target, rate or 1 / USUAL_PERIOD, size)
+            writer = _open_writer(target, rate or 1 / DEFAULT_PERIOD, size)
         shown = cv2.resize(image, size) if image.shape[1::-1] != size else image.copy()
         draw_score(shown, scores.at(frame.time), scores.is_event(frame.time), scores.threshold)
         writer.write(shown)

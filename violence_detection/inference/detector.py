@@ -15,17 +15,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from violence_detection.clips.decode_ahead import decode_ahead
 from violence_detection.clips.decoders import DecoderProcesses
-from violence_detection.clips.frames import Times, UnreadableClip, even_positions
+from violence_detection.clips.frames import Times, even_positions
+from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import UserError
 from violence_detection.evaluation.calibration import calibrate
 from violence_detection.features.cache.feature_cache import Recipe
-from violence_detection.features.extraction import (
-    CLIPS_PER_REPLICA,
-    decode_ahead,
-    on_replicas,
-    padded_features,
-)
+from violence_detection.features.extraction import CLIPS_PER_REPLICA, on_replicas, padded_features
 from violence_detection.models.classifier import (
     build_extractor,
     identify_weights,
@@ -34,11 +31,11 @@ from violence_detection.models.classifier import (
 from violence_detection.runs.files import CONFIG, DETECTOR
 from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 from violence_detection.runtime.stage_clock import StageClock
+from violence_detection.settings.constants import CLIP_TIMEOUT
 from violence_detection.storage.files import file_checksum, read_json
-from violence_detection.storage.object_store import AnyPath, announced, local_copy
+from violence_detection.storage.remote_paths import AnyPath, local_copy, prefetched
 
 CLASSIFIER_BATCH = 16  # clips; smaller batches are padded, so that the graph is traced once
-CLIP_TIMEOUT = 120.0  # seconds, as in training
 
 
 class ClassifierOutput(NamedTuple):
@@ -309,7 +306,7 @@ class Detector:
             with_pictures: also keep the frames as a person would see them.
         """
         ahead = decode_ahead(
-            announced(paths, lambda path: path),
+            prefetched(paths, lambda path: path),
             partial(self.read_clip, with_pictures=with_pictures),
             self.cached_frames,
             len(self.streams) + with_pictures,

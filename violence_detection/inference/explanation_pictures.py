@@ -9,12 +9,13 @@ import cv2
 import matplotlib
 import numpy as np
 
+from violence_detection.clips.pictures import as_jpeg, shrink
 from violence_detection.errors import failing_as
 from violence_detection.inference.detector import DecodedClip, Detector, PredictedClip, Prediction
 from violence_detection.inference.formats import TOP_FRAMES, top_frames
 from violence_detection.inference.grad_cam import GradCam
 from violence_detection.settings.constants import CLASS_NAMES
-from violence_detection.storage.files import replace_file
+from violence_detection.storage.files import write_bytes
 
 WIDTH, COLUMNS = 1200, 8  # pixels of a picture, and frames in a row of its strip
 HEADER, CAPTION, BAR, GAP = 36, 22, 10, 4  # pixels
@@ -117,14 +118,11 @@ def _tile(
     picture: np.ndarray, ratio: float | None, size: int, caption: str, bar: float | None = None
 ) -> np.ndarray:
     """Return a picture in the clip's own aspect ratio, a bar of a share of its width, a caption."""
-    ratio, inside = ratio or 1.0, size - 2 * GAP
-    width = max(1, round(inside * min(1.0, ratio)))
-    height = max(1, round(inside * min(1.0, 1 / ratio)))
+    small = shrink(picture, ratio or 1.0, size - 2 * GAP)
+    height, width = small.shape[:2]
     tile = np.full((height + GAP + BAR + CAPTION, size, 3), PAPER, np.uint8)
     left = (size - width) // 2
-    tile[GAP : GAP + height, left : left + width] = cv2.resize(
-        picture, (width, height), interpolation=cv2.INTER_AREA
-    )
+    tile[GAP : GAP + height, left : left + width] = small
     if bar is not None:
         rows = slice(GAP + height + 2, GAP + height + BAR)
         tile[rows, left : left + width] = FAINT
@@ -183,10 +181,8 @@ class ExplanationWriter:
         picture = draw_explanation(
             prediction, clip, frames, heat, detector.streams, detector.threshold
         )
-        quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)[1]
         path = self.path_of(Path(clip.path))
         with failing_as(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda partial: partial.write_bytes(encoded.tobytes()))
+        write_bytes(path, as_jpeg(picture, JPEG_QUALITY))
         return path

@@ -17,7 +17,7 @@ from violence_detection.inference.detector import Detector, Prediction
 from violence_detection.inference.events import Timeline, timestamp
 from violence_detection.runtime.logs import CONTROL_CHARACTERS
 from violence_detection.settings.constants import CLASS_NAMES
-from violence_detection.storage.object_store import AnyPath
+from violence_detection.storage.remote_paths import AnyPath
 
 COLUMNS = 80  # of the table
 NAME_COLUMNS = 36  # at most, for a clip's name

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from violence_detection.clips.video import Sampling
+from violence_detection.clips.sampling import Sampling
 from violence_detection.errors import UserError
 from violence_detection.inference.detector import Detector
 from violence_detection.inference.events import Event, Window, event_after, timestamp

@@ -19,16 +19,8 @@ import cv2
 import numpy as np
 
 from violence_detection.clips.decoders import stream_from_process
-from violence_detection.clips.frames import UnreadableClip
-from violence_detection.clips.video import (
-    Frame,
-    Sample,
-    Sampler,
-    Sampling,
-    frames_of,
-    open_video,
-    video_info,
-)
+from violence_detection.clips.sampling import Sample, Sampler, Sampling
+from violence_detection.clips.video import Frame, UnreadableClip, frames_of, open_video, video_info
 from violence_detection.errors import UserError
 from violence_detection.runtime.interrupts import Interrupted
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from violence_detection.clips.decoders import stream_from_process
-from violence_detection.clips.frames import UnreadableClip
-from violence_detection.clips.video import Sample, Sampling, VideoInfo, check_windows, sample_video
-from violence_detection.inference.detector import CLIP_TIMEOUT, Detector
+from violence_detection.clips.sampling import Sample, Sampling, check_windows, sample_video
+from violence_detection.clips.video import UnreadableClip, VideoInfo
+from violence_detection.inference.detector import Detector
 from violence_detection.inference.events import Timeline, Window, find_events
+from violence_detection.settings.constants import CLIP_TIMEOUT
 
 
 def window_sampling(detector: Detector, window: float, stride: float) -> Sampling:

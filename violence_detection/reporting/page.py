@@ -33,12 +33,12 @@ from violence_detection.reporting.strips import ReportedClip, Strip, choose_clip
 from violence_detection.runs.files import CONFIG, HISTORY, PLOTS, PREDICTIONS, RESULTS, SPLITS_FILE
 from violence_detection.runs.usage import describe_usage
 from violence_detection.runs.values import format_value
-from violence_detection.settings.constants import CLASS_NAMES, SPLITS
+from violence_detection.settings.constants import CLASS_NAMES, CLIP_TIMEOUT, SPLITS
 from violence_detection.settings.schema import Settings
 from violence_detection.settings.setting import flag
 from violence_detection.settings.values import folder_or_url
 from violence_detection.storage.files import read_json, replace_file, write_text
-from violence_detection.storage.object_store import clips_folder
+from violence_detection.storage.remote_paths import clips_folder
 
 COMPARISON = "comparison.html"
 TEMPLATE = "report.html.j2"
@@ -122,7 +122,7 @@ class FinishedRun:
                     paths,
                     frames,
                     self.settings.get("cached_frames") or frames,
-                    self.settings.get("clip_timeout", 120.0),
+                    self.settings.get("clip_timeout", CLIP_TIMEOUT),
                 )
                 return {name: strips[path] for name, path in zip(wanted, paths, strict=True)}
         except (UserError, RunError) as error:

@@ -4,14 +4,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from violence_detection.clips.decoders import DecoderProcesses, decoder_count
-from violence_detection.clips.frames import UnreadableClip, even_positions
+from violence_detection.clips.frames import even_positions
+from violence_detection.clips.pictures import as_jpeg, shrink
+from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import RunError
 from violence_detection.runtime.interrupts import raise_if_interrupted
-from violence_detection.storage.object_store import AnyPath, local_copy
+from violence_detection.storage.remote_paths import AnyPath, local_copy
 
 WORST, LEAST_CERTAIN, CERTAIN = 8, 4, 4  # clips that are shown, at most
 SIDE = 144  # pixels of a picture's longer side
@@ -125,12 +126,6 @@ def read_strips(
 
 def _as_strip(images: np.ndarray, aspect_ratio: float, side: int) -> Strip:
     """Return `(frames, 224, 224, 3)` uint8 RGB as small JPEG files of the clip's own shape."""
-    width = max(1, round(side * min(1.0, aspect_ratio)))
-    height = max(1, round(side * min(1.0, 1 / aspect_ratio)))
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    files = []
-    for image in images:
-        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        encoded = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), quality)[1]
-        files.append(encoded.tobytes())
-    return Strip(tuple(files), width, height)
+    pictures = [shrink(image, aspect_ratio, side) for image in images]
+    height, width = pictures[0].shape[:2]
+    return Strip(tuple(as_jpeg(picture, JPEG_QUALITY) for picture in pictures), width, height)

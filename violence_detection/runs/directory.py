@@ -17,7 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from violence_detection.clips.dataset import Clip, fingerprint, write_splits
+from violence_detection.clips.clip import Clip
+from violence_detection.clips.splits import fingerprint, write_splits
 from violence_detection.errors import RunError, UserError, failing_as, require_room
 from violence_detection.runs.files import (
     BEST_MODEL,

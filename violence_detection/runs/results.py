@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.evaluation.calibration import OperatingPoint
 from violence_detection.features.cache.feature_cache import Recipe
 from violence_detection.features.leakage import Leak

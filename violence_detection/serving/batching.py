@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from violence_detection.clips.decoders import DecoderProcesses, decoder_count, stream_from_process
-from violence_detection.clips.frames import UnreadableClip
-from violence_detection.clips.video import Sample, Sampling, sample_video
+from violence_detection.clips.sampling import Sample, Sampling, sample_video
+from violence_detection.clips.video import UnreadableClip
 from violence_detection.inference.detector import DecodedClip, Detector, PredictedClip, Prediction
 from violence_detection.inference.events import Window
 from violence_detection.inference.windows import WindowPredictor
@@ -191,7 +191,7 @@ class PredictionQueue:
 
     def _decode(self, path: Path, with_pictures: bool) -> DecodedClip | Prediction:
         try:
-            self._require_short(self._decoders.told_duration(path))
+            self._require_short(self._decoders.reported_duration(path))
         except UnreadableClip as error:
             return Prediction(path, error=str(error))
         clip = self.detector.read_clip(self._decoders, path, with_pictures)

@@ -4,10 +4,10 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from violence_detection.clips.pictures import as_jpeg, shrink
 from violence_detection.inference.detector import Detector, PredictedClip
 from violence_detection.inference.events import Window, find_events
 from violence_detection.models import RANDOM_WEIGHTS_WARNING
@@ -222,9 +222,5 @@ def as_data_url(picture: np.ndarray, aspect_ratio: float) -> str:
     Args:
         aspect_ratio: width over height.
     """
-    width = max(1, round(SIDE * min(1.0, aspect_ratio)))
-    height = max(1, round(SIDE * min(1.0, 1 / aspect_ratio)))
-    small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    encoded = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), quality)[1]
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"
+    jpeg = as_jpeg(shrink(picture, aspect_ratio, SIDE), JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

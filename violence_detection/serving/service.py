@@ -11,8 +11,8 @@ from typing import TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from violence_detection.clips.frames import UnreadableClip
-from violence_detection.clips.video import Sampling
+from violence_detection.clips.sampling import Sampling
+from violence_detection.clips.video import UnreadableClip
 from violence_detection.inference.detector import Detector, PredictedClip
 from violence_detection.serving.batching import ClipTooLong, PredictionQueue, QueueFull, VideoStep
 from violence_detection.serving.limits import Limits

@@ -9,8 +9,6 @@ import contextlib
 import os
 import re
 import secrets
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from violence_detection.errors import RunError, failing_as
 from violence_detection.serving.limits import Limits
 from violence_detection.serving.problems import Problem
-from violence_detection.storage.locks import locked
+from violence_detection.storage.locks import process_folder
 
 FIELD = b"video"
 MAX_FORM_OVERHEAD = 64 * 1024  # bytes of a form besides its clip
@@ -47,27 +45,8 @@ def upload_folder(parent: Path) -> Iterator[Path]:
             # Other users may write into the folder for temporary files.
             if shared.is_symlink() or shared.stat().st_uid != os.getuid():
                 raise RunError(f"{shared} belongs to another user: remove it, or set TMPDIR")
-            with locked(shared, lambda _: None):
-                _remove_abandoned(shared)
-                folder = Path(tempfile.mkdtemp(dir=shared))
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
-                stack.enter_context(locked(folder, _raise_in_use))
+            folder = stack.enter_context(process_folder(shared))
         yield folder
-
-
-class _InUse(Exception):
-    pass
-
-
-def _raise_in_use(by: str) -> None:
-    raise _InUse(by)
-
-
-def _remove_abandoned(shared: Path) -> None:
-    for folder in shared.iterdir():
-        if folder.is_dir():
-            with contextlib.suppress(_InUse), locked(folder, _raise_in_use):
-                shutil.rmtree(folder)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from violence_detection.errors import UserError
-from violence_detection.settings.constants import STREAMS, VGG19_LAYERS
+from violence_detection.settings.constants import CLIP_TIMEOUT, STREAMS, VGG19_LAYERS
 from violence_detection.settings.setting import ABOVE_0, AT_LEAST_1, setting
 from violence_detection.settings.values import (
     finite,
@@ -15,8 +15,6 @@ from violence_detection.settings.values import (
     names_out_of,
     parse_share,
 )
-
-CLIP_TIMEOUT = 120.0  # seconds
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Files that are whole or not there at all, and that show when something else has changed them.
+"""Files that are complete or absent, whatever happens, and that show when they were changed.
 
-Written beside their place, flushed to the disk, put in place in one step. JSON files carry a
-checksum of their own; of other files it is kept by who writes them.
+A file is written under another name, flushed to the disk and renamed. JSON files contain their own
+checksum; those of other files are kept by whoever writes them.
 """
 
 import contextlib
@@ -17,16 +17,20 @@ from typing import Any
 
 from violence_detection.errors import UserError, failing_as
 
-PARTIAL = ".partial-"  # begins the name of a file that is being written
+PARTIAL = ".partial-"  # prefix of a file that is being written
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make a file, and put it at `path` in one step once it is on disk.
+    """Replace a file in one step with what `write` writes.
+
+    Args:
+        path: may exist or not.
+        write: given the path of a temporary file in the same folder, with the same extension.
 
     Raises:
-        RunError: it cannot be written; what was at `path` is still there.
+        RunError: the file cannot be written; the old one, if any, is unchanged.
     """
-    partial = path.with_name(PARTIAL + path.name)  # same suffix: Keras goes by it
+    partial = path.with_name(PARTIAL + path.name)
     with failing_as(path):
         try:
             write(partial)
@@ -34,7 +38,7 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
                 os.fsync(file.fileno())
             partial.replace(path)
         except BaseException:
-            with contextlib.suppress(OSError):  # its folder may be what is gone
+            with contextlib.suppress(OSError):  # the folder may be gone
                 partial.unlink(missing_ok=True)
             raise
         if sys.platform != "win32":
@@ -44,19 +48,26 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what a killed run was writing in `folder`."""
+    """Remove the files that a killed run was writing in `folder`."""
     for path in folder.glob(PARTIAL + "*"):
         path.unlink()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file in one step; a name that is not valid UTF-8 keeps its bytes."""
-    data = text.encode(errors="surrogateescape")
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file in one step; raises as `replace_file` does."""
     replace_file(path, lambda partial: partial.write_bytes(data))
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file in one step; raises as `replace_file` does.
+
+    File names in it that are not valid UTF-8 (surrogate escapes) keep their bytes.
+    """
+    write_bytes(path, text.encode(errors="surrogateescape"))
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file in one step."""
+    """Write a CSV file in one step; raises as `replace_file` does."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(header)
@@ -65,41 +76,47 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object and its checksum in one step."""
-    text = json.dumps(value | {"checksum": _checksum_of(value)}, indent=2, ensure_ascii=False)
-    # A file name that is not UTF-8 becomes JSON's own escape for it.
-    data = (text + "\n").encode(errors="backslashreplace")
-    replace_file(path, lambda partial: partial.write_bytes(data))
+    """Write a JSON object with its checksum in one step; raises as `replace_file` does.
+
+    Args:
+        path: of the file.
+        value: without the key "checksum", which is added.
+    """
+    text = json.dumps(value | {"checksum": _json_checksum(value)}, indent=2, ensure_ascii=False)
+    # Surrogates of file names that are not valid UTF-8 are written as JSON escapes.
+    write_bytes(path, (text + "\n").encode(errors="backslashreplace"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON file's object, without its checksum.
 
     Raises:
-        UserError: it is not one, or is not as it was written.
+        UserError: the file is missing, not a JSON object, or not as `write_json` wrote it.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}): restore it, or --fresh to start anew"
+            f"{path} cannot be read ({error}): restore it, or start anew with --fresh"
         ) from error
     if not isinstance(value, dict) or "checksum" not in value:
-        raise UserError(f"{path} is not what this program wrote: restore it, or --fresh")
-    if value.pop("checksum") != _checksum_of(value):
         raise UserError(
-            f"{path} was changed or damaged since it was written (its checksum differs): "
-            "restore it, or --fresh to start anew"
+            f"{path} was not written by this program: restore it, or start anew with --fresh"
+        )
+    if value.pop("checksum") != _json_checksum(value):
+        raise UserError(
+            f"{path} was changed or damaged since it was written (checksum mismatch): "
+            "restore it, or start anew with --fresh"
         )
     return value
 
 
-def _checksum_of(value: dict[str, Any]) -> str:
-    text = json.dumps(value, sort_keys=True)  # a name that is not UTF-8 as JSON's own escape
+def _json_checksum(value: dict[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def file_checksum(path: Path) -> bytes:
-    """Return the 16 bytes that stand for a file's content (BLAKE2b)."""
+    """Return the 16-byte BLAKE2b hash of a file's content; raises `OSError` if it cannot."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()

@@ -1,16 +1,14 @@
-"""Files of a store, on this disk while they are read: a bounded folder that is empty afterwards.
+"""Copies of a store's files on this disk while they are read: a bounded folder, empty afterwards.
 
     spool/clips/<process>/7.mp4
 
-Files are asked for in the order in which they will be read. Each takes its place on the disk before
-its download begins, in that order: what is read first is never waiting for what is read later.
+Files are requested in the order in which they will be read. Each reserves its space on the disk
+before its download begins, in that order: no file waits for one that is read after it.
 """
 
 import contextlib
 import errno
 import os
-import shutil
-import tempfile
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator
@@ -18,59 +16,63 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Self
 
 from violence_detection.errors import UserError, failing_as
-from violence_detection.storage.locks import locked
+from violence_detection.storage.locks import process_folder
 
-DOWNLOADS = 16  # at once: a store answers slowly, but many at a time
+DOWNLOADS = 16  # at once: a store answers slowly, but many requests at a time
 GIGABYTE = 10**9  # bytes, as disks and stores count them
-CLIPS = "clips"  # the folder of clips, in that of the spool
+CLIPS = "clips"  # the folder of clips, in the spool's
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A file that is to be had here."""
+class Download:
+    """A file to be downloaded.
 
-    key: Hashable  # which file it is
-    size: int  # bytes
-    suffix: str  # of its name
-    download: Callable[[Path], None]  # makes it, of no more than `size` bytes
+    Args:
+        key: which file it is.
+        size: in bytes.
+        suffix: the file extension of its copy, with the dot.
+        write: writes the copy, of no more than `size` bytes.
+    """
 
-
-class _InUseError(Exception):
-    pass
+    key: Hashable
+    size: int
+    suffix: str
+    write: Callable[[Path], None]
 
 
 class Spool:
-    """A folder for files of a store, `bound` bytes at most at any moment.
+    """A folder for copies of remote files, never more than `capacity` bytes in all.
 
-    Other processes may have theirs beside it; what a killed one left is removed.
+    Other processes may have their own spools in the same folder; what a killed one left is removed.
+
+    Args:
+        folder: made if need be.
+        capacity: in bytes.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: on entering, if the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, bound: int):
-        self.bound = bound
+    def __init__(self, folder: Path, capacity: int):
+        self.capacity = capacity
         self._parent = folder.expanduser().absolute() / CLIPS
-        self._lock = contextlib.ExitStack()
+        self._stack = contextlib.ExitStack()
         self._threads = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="download")
         self._order = threading.Condition()
         self._tickets, self._served = count(), 0
-        self._used = 0  # bytes of files that are here or on their way
+        self._used = 0  # bytes of files that are here or being downloaded
         self._closed = False
-        self._announced: defaultdict[Hashable, deque[Future[Path]]] = defaultdict(deque)
+        self._prefetched: defaultdict[Hashable, deque[Future[Path]]] = defaultdict(deque)
 
     def __enter__(self) -> Self:
         try:
             self._parent.mkdir(parents=True, exist_ok=True)
-            with locked(self._parent, lambda holder: None):  # for the moment that this takes
-                for left in (path for path in self._parent.iterdir() if path.is_dir()):
-                    with contextlib.suppress(_InUseError), locked(left, _leave_alone):
-                        shutil.rmtree(left)
-                self.folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self._parent))
-                self._lock.enter_context(locked(self.folder, _leave_alone))
+            self.folder = self._stack.enter_context(
+                process_folder(self._parent, prefix=f"{os.getpid()}-")
+            )
         except OSError as error:
             raise UserError(
                 f"--spool-dir {self._parent.parent} cannot be written: {error.strerror}"
@@ -82,73 +84,70 @@ class Spool:
             self._closed = True
             self._order.notify_all()
         self._threads.shutdown(cancel_futures=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.close()
+        self._stack.close()
 
-    def announce(self, wanted: Wanted) -> None:
-        """Begin to get a file that will be read after all that were announced before."""
+    def prefetch(self, download: Download) -> None:
+        """Start to download a file that will be read after all that were prefetched before."""
         with self._order:
-            self._announced[wanted.key].append(self._begin(wanted))
+            self._prefetched[download.key].append(self._submit(download))
 
     @contextlib.contextmanager
-    def copy_of(self, wanted: Wanted) -> Iterator[Path]:
-        """Wait for a file, announced or not; it is removed at the end of the block.
+    def copy_of(self, download: Download) -> Iterator[Path]:
+        """Yield the copy of a file, prefetched or not, and remove it at the end of the block.
 
-        May be called from several threads.
+        Thread-safe.
 
         Raises:
-            OSError: what `download` raised; the file is larger than the bound.
-            RunError: what `download` raised.
+            OSError: as `Download.write` raises it; also for a file larger than the capacity.
+            RunError: as `Download.write` raises it.
         """
         with self._order:
-            waiting = self._announced.pop(wanted.key, deque())
-            future = waiting.popleft() if waiting else self._begin(wanted)
+            waiting = self._prefetched.pop(download.key, deque())
+            future = waiting.popleft() if waiting else self._submit(download)
             if waiting:
-                self._announced[wanted.key] = waiting
+                self._prefetched[download.key] = waiting
         path = future.result()
         try:
             yield path
         finally:
             with failing_as(path, "removed"):
                 path.unlink(missing_ok=True)
-            self._release(wanted.size)
+            self._release(download.size)
 
-    def _begin(self, wanted: Wanted) -> Future[Path]:
-        with self._order:  # a ticket and a place in the threads' queue are one step
-            return self._threads.submit(self._get, next(self._tickets), wanted)
+    def _submit(self, download: Download) -> Future[Path]:
+        with self._order:  # the ticket and the position in the executor's queue must agree
+            return self._threads.submit(self._fetch, next(self._tickets), download)
 
-    def _get(self, ticket: int, wanted: Wanted) -> Path:
-        self._reserve(ticket, wanted.size)
-        path = self.folder / f"{ticket}{wanted.suffix}"
+    def _fetch(self, ticket: int, download: Download) -> Path:
+        self._reserve(ticket, download.size)
+        path = self.folder / f"{ticket}{download.suffix}"
         try:
-            wanted.download(path)
+            download.write(path)
         except BaseException:
             path.unlink(missing_ok=True)
-            self._release(wanted.size)
+            self._release(download.size)
             raise
         return path
 
     def _reserve(self, ticket: int, size: int) -> None:
-        """Wait for `size` bytes of room, behind those who came before."""
+        """Wait for `size` bytes of free space, behind all earlier tickets."""
+        too_large = size > self.capacity
+
+        def is_next() -> bool:
+            fits = self._used + size <= self.capacity
+            return self._closed or (self._served == ticket and (fits or too_large))
+
         with self._order:
-            self._order.wait_for(
-                lambda: (
-                    self._closed
-                    or (
-                        self._served == ticket
-                        and (self._used + size <= self.bound or size > self.bound)
-                    )
-                )
-            )
+            self._order.wait_for(is_next)
             self._served += 1
             self._order.notify_all()
             if self._closed:
-                raise OSError(errno.ESHUTDOWN, "the run is ending")
-            if size > self.bound:
+                raise OSError(errno.ESHUTDOWN, "the run is shutting down")
+            if too_large:
                 raise OSError(
                     errno.EFBIG,
-                    f"it is {size / GIGABYTE:.3g} GB, and the spool may hold "
-                    f"{self.bound / GIGABYTE:.3g} (--spool-size)",
+                    f"{size / GIGABYTE:.3g} GB is more than --spool-size "
+                    f"({self.capacity / GIGABYTE:.3g} GB)",
                 )
             self._used += size
 
@@ -156,7 +155,3 @@ class Spool:
         with self._order:
             self._used -= size
             self._order.notify_all()
-
-
-def _leave_alone(holder: str) -> NoReturn:
-    raise _InUseError(holder)

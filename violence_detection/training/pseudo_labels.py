@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.evaluation.calibration import calibrate, fit_temperature
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.settings.schema import Settings

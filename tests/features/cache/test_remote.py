@@ -226,7 +226,7 @@ def no_bucket(store: ObjectStore) -> None:
     ("make", "said"),
     [
         (foreign, r"no cache of this program's making \(report.pdf is in it\)"),
-        (forbidden, r"--cache-dir s3://bucket/features cannot be written: no permission"),
+        (forbidden, r"--cache-dir s3://bucket/features cannot be written: permission denied"),
         (no_bucket, r"--cache-dir s3://bucket/features: there is no bucket bucket"),
     ],
 )

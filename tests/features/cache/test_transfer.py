@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import opened_cache
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.errors import RunError
 from violence_detection.features.cache import transfer
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe

@@ -5,7 +5,6 @@ frames, layer, weights, number format): the rows, and a record of each row, of w
 its checksum. Rows that have a record are never written again. Shards of the cache hold the same.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -18,7 +17,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
@@ -26,7 +24,7 @@ from violence_detection.errors import RunError, failing_as
 from violence_detection.features.cache.folder import FORMAT, CacheFolder
 from violence_detection.features.cache.record_file import ROW, RecordFile, as_keys, row_index
 from violence_detection.settings.constants import FRAME_SIZE
-from violence_detection.storage.locks import locked
+from violence_detection.storage.locks import try_lock
 
 COMMIT_INTERVAL = 1.0  # seconds of extraction that a killed run may lose
 SHARD_ROWS = 2**40  # above any row of a shard, and its number times this below 2^63
@@ -66,14 +64,6 @@ class Recipe:
 def row_checksum(row: np.ndarray) -> int:
     """Return the CRC-32 of a row's bytes: it has to tell damage, not malice, at memory's speed."""
     return zlib.crc32(row.reshape(-1).view(np.uint8).data)
-
-
-class _Busy(Exception):
-    """Another process has a folder."""
-
-
-def _raise_busy(holder: str) -> NoReturn:
-    raise _Busy(holder)
 
 
 class _Shard:
@@ -219,10 +209,12 @@ class FeatureCache:
             if shard is self._own:
                 shard.records.strike(places)
                 continue
-            with contextlib.suppress(_Busy), locked(shard.folder, _raise_busy):
-                theirs = _Shard(shard.folder, self.recipe, self.row_bytes, writable=True).records
-                same = theirs.records(places)["key"] == shard.records.records(places)["key"]
-                theirs.strike(places[same.all(axis=1)])
+            lock = try_lock(shard.folder)
+            if lock is not None:
+                with lock:
+                    theirs = _Shard(shard.folder, self.recipe, self.row_bytes, True).records
+                    same = theirs.records(places)["key"] == shard.records.records(places)["key"]
+                    theirs.strike(places[same.all(axis=1)])
             shard.records.strike(places, in_file=False)
 
     def copy_rows(self, rows: Sequence[int]) -> int:

@@ -30,7 +30,7 @@ from violence_detection.features.cache.record_file import (
 from violence_detection.runtime.worker import Worker
 from violence_detection.storage.files import PARTIAL, remove_partial_files
 from violence_detection.storage.locks import LOCK_NAME, locked
-from violence_detection.storage.object_store import AnyPath, RemotePath
+from violence_detection.storage.remote_paths import AnyPath, RemotePath
 
 FORMAT = 2  # to be raised when decoding or preprocessing changes
 SHARD = "shard_"  # begins the name of a worker's folder; its number follows, from 1
@@ -103,13 +103,13 @@ class CacheFolder:
         self.number, self.own_path = shard_number(shard) or 0, self.path / shard
         if local:
             self.number, self.own_path = LOCAL, local.expanduser().absolute()
-        wait = busy or (lambda holder: None)
+        on_wait = busy or (lambda holder: None)
         self._lock = contextlib.ExitStack()
         _require_ours(self.path)
         _require_ours(self.own_path)
         with self.explain_errors():
             self.own_path.mkdir(parents=True, exist_ok=True)
-            self._lock.enter_context(locked(self.own_path, wait))
+            self._lock.enter_context(locked(self.own_path, on_wait))
             remove_partial_files(self.own_path)
             # In the order in which they are asked for a clip.
             self.shards = {LOCAL: extra.expanduser().absolute()} if extra else {}

@@ -96,7 +96,7 @@ class LocalCache:
             own = self._copy_of(self._own)
             own.require_ours()
             if self.write:
-                with own.store.telling("written"):
+                with own.store.explaining_errors("written"):
                     lock = CacheLock(own.store, self._identity(), self._busy)
                     self._remote.enter_context(lock)
             own.fetch()
@@ -124,7 +124,7 @@ class LocalCache:
     def _copy_of(self, shard: str) -> CacheCopy:
         if shard not in self._copies:
             own = shard == self._own
-            store = self._store.below(shard) if shard else self._store
+            store = self._store.subfolder(shard) if shard else self._store
             paths = (self.path / shard, self.folder / shard)
             self._copies[shard] = CacheCopy(store, *paths, own, rows=own or self.rows)
         return self._copies[shard]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.features.cache.feature_cache import FeatureCache
 
 ClipRows = dict[Clip, tuple[int, ...]]  # of each clip, its row in each of the caches

@@ -30,7 +30,7 @@ from violence_detection.errors import RunError, UserError, failing_as
 from violence_detection.features.cache.folder import LOG, shard_number
 from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.storage.files import read_json, write_json
-from violence_detection.storage.object_store import RemoteStore, is_of_store, reason_of
+from violence_detection.storage.object_store import RemoteStore, is_store_error, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class CacheCopy:
         with failing_as(self.folder):
             for folder in (self.path, self.folder):
                 folder.mkdir(parents=True, exist_ok=True)
-        with self.store.telling("read"):
+        with self.store.explaining_errors("read"):
             for _ in range(TRIES):
                 with contextlib.suppress(FileNotFoundError):  # superseded while it was read, twice
                     self._fetch()
@@ -239,7 +239,7 @@ class CacheCopy:
             UserError: it may not be written there.
             RunError: the store does not answer. The copy keeps what it has.
         """
-        with self.store.telling("written"):
+        with self.store.explaining_errors("written"):
             return self._upload()
 
     def _upload(self) -> bool:
@@ -266,7 +266,7 @@ class CacheCopy:
                         return before[0]
                     # In a name of its own: it is in nobody's way, whatever becomes of this upload.
                     part = f"{DATA}/{commit}/{name}/{place:06d}"
-                    self.store.ask(self.store.files.pipe_file, self.store.path_of(part), data)
+                    self.store.request(self.store.files.pipe_file, self.store.path_of(part), data)
                     return {"object": part, "size": len(data), "checksum": checksum}
 
                 files[name] = []
@@ -332,7 +332,7 @@ class CacheCopy:
             if name not in parts and (changed := _changed(info)) and changed < since
         ]
         for name in old:
-            self.store.ask(self.store.files.rm_file, self.store.path_of(name))
+            self.store.request(self.store.files.rm_file, self.store.path_of(name))
 
     # What is here.
 
@@ -407,7 +407,7 @@ class CacheLock:
             if owner == self.owner or time.monotonic() - seen_at > LOCK_AGE:
                 log.info("%s was held by %s, which is gone", self.store.url, holder.split("\n")[0])
                 with contextlib.suppress(FileNotFoundError):
-                    self.store.ask(self.store.files.rm_file, self.store.path_of(LOCK))
+                    self.store.request(self.store.files.rm_file, self.store.path_of(LOCK))
                 continue
             if not told:
                 self.busy(holder.split("\n")[0])
@@ -421,7 +421,7 @@ class CacheLock:
         self._thread.join()
         with _going_on(self.store, LOCK):
             if self._is_ours():
-                self.store.ask(self.store.files.rm_file, self.store.path_of(LOCK))
+                self.store.request(self.store.files.rm_file, self.store.path_of(LOCK))
 
     def _content(self) -> bytes:
         holder = f"process {os.getpid()} on {socket.gethostname()}"
@@ -448,7 +448,7 @@ class CacheLock:
                 if not self._is_ours():
                     log.warning("another run has taken %s over", self.store.url)
                     return
-                self.store.ask(
+                self.store.request(
                     self.store.files.pipe_file, self.store.path_of(LOCK), self._content()
                 )
 
@@ -460,14 +460,14 @@ def names_in(store: RemoteStore) -> set[str]:
         UserError: its bucket is not there, or it may not be read.
         RunError: the store does not answer.
     """
-    with store.telling("read"):
+    with store.explaining_errors("read"):
         try:
-            found = store.ask(store.files.ls, store.root, detail=False)
+            found = store.request(store.files.ls, store.root, detail=False)
         except FileNotFoundError:
             bucket = store.root.partition("/")[0]  # HDFS has none
             try:
                 if bucket:
-                    store.ask(store.files.info, bucket)
+                    store.request(store.files.info, bucket)
             except FileNotFoundError as error:
                 raise UserError(
                     f"{store.flag} {store.url}: there is no bucket {bucket}: make it"
@@ -483,7 +483,7 @@ def _going_on(store: RemoteStore, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_of_store(error):
+        if not is_store_error(error):
             raise
         log.warning("%s/%s: %s", store.url, name, reason_of(error))
 
@@ -497,7 +497,7 @@ def create(store: RemoteStore, name: str, data: bytes) -> None:
         FileExistsError: it is there; also if it is this one, and the answer to an earlier try was
             lost.
     """
-    store.ask(store.files.pipe_file, store.path_of(name), data, mode="create")
+    store.request(store.files.pipe_file, store.path_of(name), data, mode="create")
 
 
 def _checksum(data: bytes) -> str:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from violence_detection.clips.dataset import Clip
+from violence_detection.clips.clip import Clip
 from violence_detection.errors import RunError
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import LOCAL, CacheFolder

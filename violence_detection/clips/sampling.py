@@ -1,0 +1,187 @@
+"""Samples of a video of any length, read once, from its first frame to its last.
+
+Frames are sampled at an even rate, so that overlapping windows share samples. It runs in a process
+of its own (`decoders.stream_from_process`), and imports nothing heavy.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from violence_detection.clips.frames import network_image
+from violence_detection.clips.streams import stream_images
+from violence_detection.clips.video import (
+    Frame,
+    UnreadableClip,
+    VideoInfo,
+    frames_of,
+    open_video,
+    video_info,
+)
+from violence_detection.errors import UserError
+
+TIME_TOLERANCE = 1e-5  # seconds, for times that were rounded
+SHORTEST_WINDOW = 0.1  # seconds
+
+
+def check_windows(window: float, stride: float) -> None:
+    """Raise `UserError` if windows would skip parts of a video, or are too short.
+
+    Args:
+        window: the length of a window in seconds.
+        stride: from one window's start to the next, in seconds.
+    """
+    if not window >= SHORTEST_WINDOW:
+        raise UserError(f"--window {window:g}: must be at least {SHORTEST_WINDOW:g} seconds")
+    if not 0 < stride <= window:
+        raise UserError(
+            f"--stride {stride:g}: must be above 0 and at most --window ({window:g}), or parts of "
+            "the video would be skipped"
+        )
+
+
+class Sample(NamedTuple):
+    """A sampled frame."""
+
+    number: int  # from 0
+    time: float  # seconds
+    images: np.ndarray | None  # (streams, 224, 224, 3) uint8; None if no window uses them
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How windows lie over a video, in samples.
+
+    The frames of a window are spaced as those of a clip of its length. Windows start a whole
+    number of samples apart, as near to the stride as possible: so each sample is computed once.
+
+    Args:
+        window: the length of a window in seconds.
+        stride: the requested seconds from one window's start to the next.
+        streams: what VGG19 is shown of a frame, some of `STREAMS`.
+        frames: samples in a window.
+        used: the indices of those that the classifier is given, of `frames`.
+    """
+
+    window: float
+    stride: float
+    streams: tuple[str, ...]
+    frames: int
+    used: tuple[int, ...]
+
+    def interval(self, frames_per_second: float | None) -> float:
+        """Return the seconds from sample to sample."""
+        if self.frames == 1:
+            return self.stride
+        period = 1 / frames_per_second if frames_per_second else 0.0
+        return max(self.window - period, self.window / 2) / (self.frames - 1)
+
+    @property
+    def unit(self) -> int:
+        """Every how many samples one is used, if the others only serve to show movement."""
+        used = len(self.used)
+        return self.frames // used if self.frames % used == 0 else 1
+
+    def is_used(self, number: int) -> bool:
+        """Return whether any window uses the images of a sample."""
+        return number % self.unit == self.used[0] % self.unit
+
+    def step(self, interval: float) -> int:
+        """Return the samples from one window's start to the next.
+
+        Args:
+            interval: seconds from sample to sample.
+        """
+        return self.unit * max(1, round(self.stride / (interval * self.unit)))
+
+    def last_start(self, samples: int) -> int:
+        """Return the sample at which the last window starts that fits into `samples`."""
+        return (samples - self.frames) // self.unit * self.unit
+
+
+class Sampler:
+    """Turns the frames of a video into samples.
+
+    A sample is the frame nearest to its time: the first that is shown no earlier than half a frame
+    period before it.
+
+    Args:
+        sampling: how windows lie over the video.
+        frames_per_second: of the video; None if unknown.
+    """
+
+    def __init__(self, sampling: Sampling, frames_per_second: float | None):
+        self.sampling = sampling
+        self.interval = sampling.interval(frames_per_second)
+        self._half_period = 0.5 / frames_per_second if frames_per_second else 0.0
+        self._start: float | None = None
+        self._number = 0
+        self._previous: np.ndarray | None = None  # the image of the last sample, RGB
+        self._pending: tuple[Frame, np.ndarray] | None = None  # may serve later samples, too
+
+    def take(self, frame: Frame) -> Iterator[Sample]:
+        """Take the next frame, and yield the samples that are known with it.
+
+        Mostly none; several if frames are rare. Samples after the last frame are never yielded:
+        the video is over.
+        """
+        if self._start is None:
+            self._start = frame.time
+        if self._pending is not None:
+            yield from self._samples(*self._pending, until=frame.time)
+            self._pending = None
+        if not self._is_nearest(frame):
+            return
+        decoded = frame.retrieve()
+        if decoded is None:
+            return
+        image = network_image(decoded)
+        yield from self._samples(frame, image, until=frame.time)
+        if self._is_nearest(frame):
+            self._pending = frame, image
+
+    def _samples(self, frame: Frame, image: np.ndarray, until: float) -> Iterator[Sample]:
+        while self._is_nearest(frame) and self._next_time <= until + TIME_TOLERANCE:
+            images = self._images(image) if self.sampling.is_used(self._number) else None
+            yield Sample(self._number, frame.time, images)
+            self._previous = image
+            self._number += 1
+
+    @property
+    def _next_time(self) -> float:
+        """The time of the next sample, in seconds."""
+        assert self._start is not None
+        return self._start + self._number * self.interval
+
+    def _is_nearest(self, frame: Frame) -> bool:
+        early = self._next_time - frame.time - self._half_period
+        if abs(early) <= TIME_TOLERANCE and self._half_period:
+            return frame.position % 2 == 0  # halfway between two frames: as NumPy rounds
+        return early <= TIME_TOLERANCE
+
+    def _images(self, image: np.ndarray) -> np.ndarray:
+        # The first frame of a window has no predecessor: its movement is that of its second.
+        pair = np.stack([image if self._previous is None else self._previous, image])
+        return np.stack([stream_images(pair, stream)[1] for stream in self.sampling.streams])
+
+
+def sample_video(path: Path, sampling: Sampling) -> Iterator[VideoInfo | Sample]:
+    """Yield what a file reports of its video, then its samples.
+
+    Raises:
+        UnreadableClip: the file is not a video, or none of its frames can be decoded.
+    """
+    video = open_video(path)
+    info = video_info(video)
+    yield info
+    sampler = Sampler(sampling, info.frames_per_second)
+    sampled = False
+    for frame in frames_of(video, info.frames_per_second):
+        for sample in sampler.take(frame):
+            sampled = True
+            yield sample
+    if not sampled:
+        raise UnreadableClip("no frame can be decoded")

@@ -1,0 +1,96 @@
+"""Splits of a dataset: made by group where the folder has none, checked, counted, written."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from violence_detection.clips.clip import FILE_TYPES, Clip
+from violence_detection.errors import UserError
+from violence_detection.settings.constants import CLASS_NAMES, SPLIT_SHARES, SPLITS
+from violence_detection.storage.files import write_csv
+
+
+def split_clips(clips: Sequence[Clip], seed: int) -> list[Clip]:
+    """Return the clips divided 70/15/15 into train, val and test.
+
+    Greedy and stratified by label: the largest groups come first, and each goes to the split that
+    lacks the largest share of the clips it should have of the group's classes. Clips of one group
+    stay in one split; a clip without a group is a group of its own.
+
+    Args:
+        clips: in any order; their present split is ignored.
+        seed: decides the order of groups of one size.
+    """
+    members: dict[str, list[Clip]] = defaultdict(list)
+    for clip in sorted(clips, key=lambda clip: clip.name):
+        members[clip.group_key].append(clip)
+    order = np.random.default_rng(seed).permutation(len(members))
+    groups = [list(members.values())[i] for i in order]
+    groups.sort(key=len, reverse=True)
+    violent = np.array([[clip.label for clip in group].count(1) for group in groups])
+    sizes = np.stack([[len(group) for group in groups] - violent, violent], axis=1)
+    shares = np.array([SPLIT_SHARES[split] for split in SPLITS])
+    wanted = shares[:, np.newaxis] * sizes.sum(axis=0)  # (splits, classes)
+    assigned = np.zeros_like(wanted)
+    result = []
+    for group, size in zip(groups, sizes, strict=True):
+        lacking = ((wanted - assigned) / np.maximum(wanted, 1e-9) * size).sum(axis=1)
+        split = int(np.argmax(lacking))
+        assigned[split] += size
+        result += [replace(clip, split=SPLITS[split]) for clip in group]
+    return result
+
+
+def require_both_classes(clips: Sequence[Clip]) -> None:
+    """Check that training and validation have clips, and each split clips of both classes.
+
+    Raises:
+        UserError: names the split and the class that is missing.
+    """
+    for split, counts in count_by_split(clips).items():
+        for class_name, count in counts.items():
+            if not count:
+                raise UserError(
+                    f"the {split} split has no usable {class_name} clips: it needs both classes "
+                    f"(file types: {FILE_TYPES})"
+                )
+    used = {clip.split for clip in clips}
+    for split in ("train", "val"):
+        if split not in used:
+            raise UserError(f"the {split} split has no clips (file types: {FILE_TYPES})")
+
+
+def groups_in_several_splits(clips: Sequence[Clip]) -> dict[str, list[str]]:
+    """Return the groups whose clips lie in more than one split, with those splits."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        if clip.group:
+            splits[clip.group].add(clip.split)
+    return {group: sorted(found) for group, found in sorted(splits.items()) if len(found) > 1}
+
+
+def count_by_split(clips: Sequence[Clip]) -> dict[str, dict[str, int]]:
+    """Return the number of clips by split and class name; splits without clips are left out."""
+    counts = Counter((clip.split, clip.label) for clip in clips)
+    used = {split for split, _ in counts}
+    return {
+        split: {class_name: counts[split, label] for label, class_name in enumerate(CLASS_NAMES)}
+        for split in SPLITS
+        if split in used
+    }
+
+
+def fingerprint(clips: Sequence[Clip]) -> str:
+    """Return a hash of the clips' names, labels and splits, in their order."""
+    listing = "\n".join(f"{clip.split}\t{clip.label}\t{clip.name}" for clip in clips)
+    return hashlib.blake2b(listing.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def write_splits(clips: Sequence[Clip], path: Path) -> None:
+    """Write `clip,label,split,group`, a row per clip; raises `RunError` if it cannot."""
+    rows = [(clip.name, CLASS_NAMES[clip.label], clip.split, clip.group or "") for clip in clips]
+    write_csv(path, ("clip", "label", "split", "group"), rows)

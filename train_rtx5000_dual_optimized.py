@@ -423,22 +423,18 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     from violence_detection.training.loop import (
         STANDARDIZE_ON,
         describe_sampling,
+        ensemble_members,
         make_order,
-        members,
         prepare_order,
     )
+    from violence_detection.training.losses import class_factors, focal_alpha
     from violence_detection.training.pseudo_labels import (
         PseudoLabels,
         read_pseudo_labels,
         take_sure_ones,
         write_pseudo_labels,
     )
-    from violence_detection.training.trainer import (
-        Trainer,
-        class_factors,
-        focal_alpha,
-        make_trainer,
-    )
+    from violence_detection.training.trainer import Trainer, make_trainer
 
     everything = ClipFeatures(
         [cache.rows() for cache in caches[:views]],
@@ -455,7 +451,10 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     def with_class_factors(train: ClipFeatures) -> tuple[float, float]:
         """Give training and validation clips their factors in the loss; return and say them."""
-        factors = class_factors(make_order(settings, train).class_counts(), settings)
+        factors = class_factors(
+            make_order(settings.training, settings.devices.seed, train).class_counts(),
+            settings.loss,
+        )
         features["train"] = train.of(slice(None), factors)
         features["val"] = features["val"].of(slice(None), factors)
         log.info(
@@ -467,8 +466,8 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             "off"
             if not settings.loss.use_class_weights
             else settings.loss.class_weights or "balanced",
-            focal_alpha(settings) or "none",
-            describe_sampling(settings),
+            focal_alpha(settings.loss) or "none",
+            describe_sampling(settings.training),
         )
         return factors
 
@@ -588,7 +587,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     def train_member(member_run: RunDirectory, of_member: Settings, trainer: Trainer) -> None:
         """Train to the end, from the last finished epoch on; the best model is there afterwards."""
         train = features["train"]
-        order = make_order(of_member, train)
+        order = make_order(of_member.training, of_member.devices.seed, train)
         if weights_before := member_run.restore(inputs):
             trainer.load_state(weights_before)
             write_models_of_last_epoch(member_run, trainer)
@@ -714,7 +713,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     # The detector, or the members of an ensemble.
     member_runs = [run]
-    for number, of_member in enumerate(members(settings), start=1):
+    for number, of_member in enumerate(ensemble_members(settings), start=1):
         if number > 1:
             log.info(
                 "member %d of %d, seed %d",
@@ -840,7 +839,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             static,
         ),
         training=TrainingData(
-            describe_sampling(settings),
+            describe_sampling(settings.training),
             settings.training.augment,
             factors,
             [{"unlabeled": len(unlabeled), **of_round.as_json()} for of_round in taken],

@@ -48,7 +48,7 @@ from violence_detection.settings.constants import HEADS, STREAMS
 from violence_detection.settings.parser import parse_settings
 from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import ClipFeatures
-from violence_detection.training.loop import fit, members
+from violence_detection.training.loop import fit
 from violence_detection.training.predictions import violence_probabilities
 
 FOLDS = 5
@@ -173,7 +173,7 @@ def ablate(
         ) -> np.ndarray:
             trainers = (
                 fit(member, chosen.of(train), policy)
-                for member in members(changed.replace(seed=seed))
+                for member in ensemble_members(changed.replace(seed=seed))
             )
             return np.mean(
                 [

@@ -30,8 +30,9 @@ from violence_detection.training.batches import (
     steps_per_epoch,
     training_batches,
 )
+from violence_detection.training.losses import make_loss
 from violence_detection.training.order import ClipOrder
-from violence_detection.training.trainer import Trainer, make_loss, make_trainer, standardize_on
+from violence_detection.training.trainer import Trainer, make_trainer, standardize_on
 
 ROUNDS = 3
 CLIPS = 768
@@ -215,7 +216,7 @@ def make_plain(settings: Settings, clips: ClipFeatures) -> tuple[keras.Model, tf
     )
     standardize_on(classifier, tf.data.Dataset.from_tensors(features[:128]))
     model = as_plain_keras(classifier)
-    loss = make_loss(settings)
+    loss = make_loss(settings.loss)
     loss.reduction = "sum_over_batch_size"
     model.compile(
         keras.optimizers.Adam(settings.training.learning_rate, clipnorm=settings.training.clipnorm),

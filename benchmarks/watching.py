@@ -103,7 +103,7 @@ def measure(folder: Path, rounds: int, epochs: int, replicas: int | None) -> dic
         return ClipFeatures(stored.stored, places[:, None], stored.labels[places])
 
     train, validation = repeated(CLIPS), repeated(VALIDATION_CLIPS)
-    order = make_order(settings, train)
+    order = make_order(settings.training, settings.devices.seed, train)
     steps = steps_per_epoch(CLIPS, settings.training.batch_size)
     validation_steps = steps_per_epoch(VALIDATION_CLIPS, settings.training.batch_size)
     strategy = make_strategy(devices, settings.training.batch_size)

@@ -10,7 +10,8 @@ from violence_detection.errors import UserError
 from violence_detection.experiments.range_test import plot_range_test, propose_rate, range_test
 from violence_detection.runtime.devices import find_devices, make_strategy
 from violence_detection.settings.schema import Settings
-from violence_detection.training.trainer import Trainer, make_loss, make_trainer
+from violence_detection.training.losses import make_loss
+from violence_detection.training.trainer import Trainer, make_trainer
 
 CLIPS, BATCH = 64, 16
 PLAIN = Settings().replace(
@@ -64,7 +65,7 @@ def test_losses_are_those_of_each_step() -> None:
     trainer, batches = new_trainer(PLAIN)
     features, labels, weights = drawn_clips()
     probabilities = trainer.classifier.predict(features, verbose=0)
-    losses = np.asarray(make_loss(PLAIN)(labels, probabilities)) * weights
+    losses = np.asarray(make_loss(PLAIN.loss)(labels, probabilities)) * weights
     expected = losses.reshape(4, BATCH)[:, :-2].mean(axis=1)
     rates, found = range_test(trainer, batches, steps=8, low=1e-12, high=1e-10)
     np.testing.assert_allclose(found, np.tile(expected, 2), rtol=1e-4)

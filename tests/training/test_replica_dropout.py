@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from violence_detection.training.trainer import ReplicaDropout
+from violence_detection.training.replica_dropout import ReplicaDropout
 
 
 @pytest.mark.parametrize("values", [8, 3])

@@ -21,16 +21,10 @@ from violence_detection.training.batches import (
     steps_per_epoch,
     training_batches,
 )
+from violence_detection.training.losses import class_factors, make_loss
+from violence_detection.training.optimizer import SummedGradientsAdam, make_schedule
 from violence_detection.training.order import ClipOrder
-from violence_detection.training.trainer import (
-    SummedGradientsAdam,
-    Trainer,
-    class_factors,
-    make_loss,
-    make_schedule,
-    make_trainer,
-    standardize_on,
-)
+from violence_detection.training.trainer import Trainer, make_trainer, standardize_on
 
 Store = Callable[[np.ndarray], FeatureRows]
 
@@ -100,7 +94,7 @@ COUNTS = (22, 78)
     ],
 )
 def test_factor_of_each_class(changes: dict, nonviolent: float, violent: float) -> None:
-    factors = class_factors(COUNTS, PLAIN.replace(**changes))
+    factors = class_factors(COUNTS, PLAIN.replace(**changes).loss)
     assert factors == pytest.approx((nonviolent, violent))
 
 
@@ -110,14 +104,14 @@ def test_focal_loss_is_the_formula() -> None:
     p_t = np.where(labels == 1, probabilities, 1 - probabilities)[:, 0]
     settings = PLAIN.replace(label_smoothing=0.0, focal_gamma=3.0)
     np.testing.assert_allclose(
-        make_loss(settings)(labels, probabilities), -((1 - p_t) ** 3) * np.log(p_t), rtol=1e-4
+        make_loss(settings.loss)(labels, probabilities), -((1 - p_t) ** 3) * np.log(p_t), rtol=1e-4
     )
 
 
 def test_label_smoothing_asks_for_95_percent() -> None:
     settings = PLAIN.replace(use_focal_loss=False, label_smoothing=0.1)
     steps = np.linspace(0.01, 0.99, 99, dtype=np.float32)[:, None]
-    losses = make_loss(settings)(np.ones_like(steps), steps)
+    losses = make_loss(settings.loss)(np.ones_like(steps), steps)
     assert steps[np.argmin(losses), 0] == pytest.approx(0.95, abs=0.005)
 
 
@@ -173,7 +167,7 @@ def test_gradients_are_those_of_plain_keras(xla: bool) -> None:
     weights = random.random(6).astype(np.float32)
     classifier = build_classifier(5, 16, dropout=0.0, l2=1e-2)
     standardize_on(classifier, tf.data.Dataset.from_tensors(3 * features + 1))
-    loss = make_loss(PLAIN)
+    loss = make_loss(PLAIN.loss)
     trainer = Trainer(classifier, loss, xla=xla)
     ours, losses, probabilities = trainer._gradients_of(features, labels, weights, tf.ones(()))
 
@@ -230,7 +224,7 @@ def test_loss_and_accuracy_are_those_of_the_real_clips(stored_features: Store) -
     trainer, clips, history = trained(PLAIN, stored_features)
     features, labels, weights = clips.batch(np.arange(len(clips)))
     probabilities = trainer.classifier.predict(features, verbose=0)
-    losses = np.asarray(make_loss(PLAIN)(labels, probabilities)) * weights
+    losses = np.asarray(make_loss(PLAIN.loss)(labels, probabilities)) * weights
     assert float(sum(trainer.classifier.losses)) > 0.01  # the L2 penalty is not in it
     assert history["val_loss"][-1] == pytest.approx(losses.mean(), rel=1e-4)
     accuracy = ((probabilities >= 0.5) == labels).mean()

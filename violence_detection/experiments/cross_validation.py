@@ -22,7 +22,7 @@ from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import replace_file, write_csv, write_json
 from violence_detection.training.batches import ClipFeatures
-from violence_detection.training.loop import fit, members
+from violence_detection.training.loop import ensemble_members, fit
 from violence_detection.training.predictions import violence_probabilities
 
 JSON, CSV, PLOT = "cross_validation.json", "cross_validation.csv", "cross_validation.png"
@@ -96,7 +96,7 @@ def cross_validate(
     for fold, (train, held_out) in enumerate(
         folds(clips, count, settings.devices.seed, features.rows[:, 0])
     ):
-        for member in members(settings):
+        for member in ensemble_members(settings):
             trainer = fit(member, features.of(train), policy)
             probabilities[held_out] += violence_probabilities(
                 trainer.classifier, features.of(held_out), settings.training.batch_size

@@ -42,7 +42,8 @@ from violence_detection.training.batches import (
     training_batches,
 )
 from violence_detection.training.loop import STANDARDIZE_ON, make_order
-from violence_detection.training.trainer import class_factors, make_trainer
+from violence_detection.training.losses import class_factors
+from violence_detection.training.trainer import make_trainer
 
 log = logging.getLogger(__name__)
 
@@ -158,8 +159,9 @@ def _cross_validate(
 
 
 def _find_rate(settings: Settings, features: ClipFeatures, policy: str, folder: Path) -> None:
-    order = make_order(settings.replace(hard_mining=False, curriculum=False), features)
-    chosen = features.of(slice(None), class_factors(order.class_counts(), settings))
+    plain = settings.replace(hard_mining=False, curriculum=False)
+    order = make_order(plain.training, plain.devices.seed, features)
+    chosen = features.of(slice(None), class_factors(order.class_counts(), settings.loss))
     batch = settings.training.batch_size * settings.training.gradient_accumulation
     steps = steps_per_epoch(len(chosen), batch)
     epochs = -(-RANGE_STEPS // steps)

@@ -8,6 +8,7 @@ import numpy as np
 
 from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.settings.schema import Settings
+from violence_detection.settings.training import TrainingSettings
 from violence_detection.training.batches import (
     ClipFeatures,
     read_errors,
@@ -15,15 +16,16 @@ from violence_detection.training.batches import (
     steps_per_epoch,
     training_batches,
 )
+from violence_detection.training.losses import class_factors
 from violence_detection.training.order import ClipOrder
 from violence_detection.training.predictions import violence_probabilities
-from violence_detection.training.trainer import Trainer, class_factors, make_trainer
+from violence_detection.training.trainer import Trainer, make_trainer
 
 STANDARDIZE_ON = 2048  # clips: enough for a mean and a deviation
 WARM_UP_EPOCHS = 5  # of the model that says which clips are easy
 
 
-def members(settings: Settings) -> list[Settings]:
+def ensemble_members(settings: Settings) -> list[Settings]:
     """Return the settings of each classifier of an ensemble: they differ in their seed."""
     return [
         settings.replace(seed=(settings.devices.seed + number) % 2**32)
@@ -31,22 +33,22 @@ def members(settings: Settings) -> list[Settings]:
     ]
 
 
-def make_order(settings: Settings, clips: ClipFeatures) -> ClipOrder:
+def make_order(training: TrainingSettings, seed: int, clips: ClipFeatures) -> ClipOrder:
     """Return the order of the epochs that the settings ask for."""
     return ClipOrder(
         clips.labels,
-        settings.devices.seed,
-        settings.training.sampling == "stratified",
-        settings.training.hard_mining,
-        settings.training.epochs if settings.training.curriculum else 0,
+        seed,
+        training.sampling == "stratified",
+        training.hard_mining,
+        training.epochs if training.curriculum else 0,
     )
 
 
-def describe_sampling(settings: Settings) -> str:
+def describe_sampling(training: TrainingSettings) -> str:
     """Return in words how clips are drawn."""
-    words = [settings.training.sampling]
-    words += ["hard clips more often"] if settings.training.hard_mining else []
-    words += ["the easiest first"] if settings.training.curriculum else []
+    words = [training.sampling]
+    words += ["hard clips more often"] if training.hard_mining else []
+    words += ["the easiest first"] if training.curriculum else []
     return ", ".join(words)
 
 
@@ -125,8 +127,8 @@ def fit(
         after_epoch: called with the number of finished epochs.
     """
     keras.utils.set_random_seed(settings.devices.seed)
-    order = make_order(settings, clips)
-    chosen = clips.of(slice(None), class_factors(order.class_counts(), settings))
+    order = make_order(settings.training, settings.devices.seed, clips)
+    chosen = clips.of(slice(None), class_factors(order.class_counts(), settings.loss))
     global_batch = settings.training.batch_size * settings.training.gradient_accumulation
     steps = steps_per_epoch(len(chosen), global_batch)
     with read_errors([chosen]):

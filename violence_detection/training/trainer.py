@@ -1,6 +1,5 @@
 """The training step: loss, schedule, optimizer, and what Keras's `fit` does with a batch."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,151 +7,18 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import ArrayLike
 
 from violence_detection.errors import RunError
 from violence_detection.models.classifier import STANDARDIZED, STANDARDIZING
 from violence_detection.models.classifier import classifier as build_classifier
-from violence_detection.settings.constants import CLASS_NAMES, FINAL_LEARNING_RATE
 from violence_detection.settings.schema import Settings
+from violence_detection.training.losses import make_loss
+from violence_detection.training.optimizer import make_optimizer, make_schedule
+from violence_detection.training.replica_dropout import ReplicaDropout
 
 STEPS_PER_EXECUTION = 16  # between two looks at Python, which take a millisecond or two
 LEAST_DEVIATION = 0.1  # of a feature, in mean deviations of all features
-NUMBERS_AT_A_PLACE = 4  # that TensorFlow's generator (Philox) makes of one value of its counter
 KEPT = "kept_"  # begins the names of what is saved beside weights and optimizer
-DEFAULT_FOCAL_ALPHA = 0.25  # Lin et al., https://arxiv.org/abs/1708.02002
-
-
-def class_factors(counts: ArrayLike, settings: Settings) -> tuple[float, float]:
-    """Return what a nonviolent and a violent clip count in the loss: class weight times alpha_t.
-
-    Both correct for imbalance, so alpha is left out by default where class weights are used.
-
-    Args:
-        counts: `(2,)`: how often clips of each class are drawn in an epoch.
-    """
-    weights: tuple[float, float] = (1.0, 1.0)
-    if settings.loss.use_class_weights:
-        drawn = np.asarray(counts, float)
-        balanced = drawn.sum() / (len(CLASS_NAMES) * drawn)
-        weights = settings.loss.class_weights or (float(balanced[0]), float(balanced[1]))
-    alpha = focal_alpha(settings)
-    alphas = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
-    return weights[0] * alphas[0], weights[1] * alphas[1]
-
-
-def focal_alpha(settings: Settings) -> float | None:
-    """Return the alpha that is in force; None: the classes are not told apart by it."""
-    if not settings.loss.use_focal_loss:
-        return None
-    if settings.loss.focal_alpha is None and not settings.loss.use_class_weights:
-        return DEFAULT_FOCAL_ALPHA
-    return settings.loss.focal_alpha
-
-
-def make_loss(settings: Settings) -> keras.losses.Loss:
-    """Return the loss of each clip, `(clips,)`; class factors are applied as clip weights."""
-    if settings.loss.use_focal_loss:
-        return keras.losses.BinaryFocalCrossentropy(
-            gamma=settings.loss.focal_gamma,
-            label_smoothing=settings.loss.label_smoothing,
-            reduction=None,
-        )
-    return keras.losses.BinaryCrossentropy(
-        label_smoothing=settings.loss.label_smoothing, reduction=None
-    )
-
-
-def make_schedule(
-    learning_rate: float, warmup_steps: int, steps: int, kind: str = "cosine"
-) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Return a rate of 0 at step 0, `learning_rate` at `warmup_steps`, 1e-7 at `steps - 1`.
-
-    Linear, then a cosine (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983); of the kind
-    "constant", it stays at `learning_rate` after the warm-up.
-    """
-    if kind == "constant":
-        return keras.optimizers.schedules.PolynomialDecay(
-            0.0 if warmup_steps else learning_rate, max(1, warmup_steps), learning_rate
-        )
-    decay_steps = max(1, steps - 1 - warmup_steps)
-    alpha = FINAL_LEARNING_RATE / learning_rate
-    if not warmup_steps:
-        return keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps, alpha)
-    return keras.optimizers.schedules.CosineDecay(
-        0.0, decay_steps, alpha, warmup_target=learning_rate, warmup_steps=warmup_steps
-    )
-
-
-class SummedGradientsAdam(keras.optimizers.Adam):
-    """Adam for gradients that are already summed over the replicas, in one pass over each weight.
-
-    Keras's own clips each replica's gradient before it adds them up, so that the same global
-    batch trains differently on two replicas than on one; and it tells an overflow of the loss
-    scale from the first replica's gradients alone. Its update is the same formula in ten passes.
-    """
-
-    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        return grads_and_vars
-
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
-        """Update a weight and its two moments."""
-        index = self._get_variable_index(variable)
-        step = tf.cast(self.iterations.value + 1, variable.dtype)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
-            beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
-            lr=tf.cast(learning_rate, variable.dtype),
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=gradient,
-        )
-
-
-class ReplicaDropout(keras.layers.Dropout):
-    """Dropout that drops of each clip what it would drop were the batch on one replica.
-
-    Keras's own draws the same numbers on each replica, so that what is trained depends on their
-    number. A random number is a function of seed and place: a replica draws those of its own.
-    """
-
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Drop, if it is training on replicas."""
-        replica = tf.distribute.get_replica_context()
-        if not training or self.rate == 0 or replica is None:
-            return super().call(inputs, training=training)
-        clips, *shape = inputs.shape
-        replicas, own = replica.num_replicas_in_sync, replica.replica_id_in_sync_group
-        seed = tf.cast(self.seed_generator.next(), tf.int32)
-        before = int(tf.get_static_value(own)) * math.prod((clips, *shape))
-        if before % NUMBERS_AT_A_PLACE:
-            whole = (replicas * clips, *shape)
-            numbers = tf.random.stateless_uniform(whole, seed, dtype=inputs.dtype)
-            numbers = numbers[own * clips : (own + 1) * clips]
-        else:
-            key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-            numbers = tf.raw_ops.StatelessRandomUniformV2(
-                shape=inputs.shape,
-                key=key,
-                counter=counter + tf.constant([before // NUMBERS_AT_A_PLACE, 0], tf.uint64),
-                alg=tf.random.Algorithm.AUTO_SELECT.value,
-                dtype=inputs.dtype,
-            )
-        return tf.where(numbers >= self.rate, inputs * (1 / (1 - self.rate)), 0)
-
-
-def make_optimizer(
-    schedule: keras.optimizers.schedules.LearningRateSchedule | float,
-    clipnorm: float,
-    loss_scaling: bool,
-) -> keras.optimizers.Optimizer:
-    """Return Adam with each gradient clipped to `clipnorm` (0: not), with dynamic loss scaling."""
-    adam = SummedGradientsAdam(schedule, clipnorm=clipnorm or None)
-    return keras.optimizers.LossScaleOptimizer(adam) if loss_scaling else adam
 
 
 def is_over_workers() -> bool:
@@ -401,7 +267,7 @@ def make_trainer(
     optimizer = make_optimizer(schedule, settings.training.clipnorm, policy == "mixed_float16")
     trainer = Trainer(
         classifier,
-        make_loss(settings),
+        make_loss(settings.loss),
         settings.devices.xla,
         settings.training.gradient_accumulation,
         steps,

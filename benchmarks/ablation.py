@@ -48,7 +48,7 @@ from violence_detection.settings.constants import HEADS, STREAMS
 from violence_detection.settings.parser import parse_settings
 from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import ClipFeatures
-from violence_detection.training.loop import fit
+from violence_detection.training.loop import ensemble_members, fit
 from violence_detection.training.predictions import violence_probabilities
 
 FOLDS = 5

@@ -169,7 +169,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
 
     hardware = hardware_source(gpu_names(devices))
     monitor = held.enter_context(HardwareMonitor(hardware))
-    device_lines = cluster.lines_of_all(describe_devices(devices, hardware.memory_gib))
+    device_lines = cluster.gather_lines(describe_devices(devices, hardware.memory_gib))
     for line in device_lines:
         log.info("device %s", line)
     has_bar = shows_bar(settings.monitoring.quiet)
@@ -222,7 +222,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     kept_in = "a folder" if isinstance(settings.data.cache_dir, Path) else settings.data.cache_dir
     cluster.require_same(
         {
-            "the code": code_checksums(),
+            "the code": code_checksums(Path(__file__)),
             "the versions": versions(),
             "the settings": shared_settings(settings),
             "the clips": fingerprint([*clips, *unlabeled]),
@@ -274,7 +274,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
             if worker.count > 1:
                 # The others' shares, once all have them.
                 own = {item.clip.name: item.reason for item in bad}
-                of_all = cluster.all_of("the features", own)
+                of_all = cluster.gather("the features", own)
                 reasons = {name: why for of_one in of_all for name, why in of_one.items()}
                 bad = [BadClip(c, reasons[c.name]) for c in wanted if c.name in reasons]
                 caches, rows = wait_for_all_shares(wanted, reasons, cache_on_disk, folder, recipes)
@@ -290,7 +290,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                 for view, cache in enumerate(caches)
             ]
             damaged = sum(len(survey.damaged) for survey in surveys)
-            if not any(cluster.all_of("damaged rows", damaged)):
+            if not any(cluster.gather("damaged rows", damaged)):
                 break
             for cache, survey in zip(caches, surveys, strict=True):
                 if survey.damaged:
@@ -302,7 +302,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
                         folder.path,
                     )
                     cache.drop(survey.damaged)
-            cluster.all_of("damaged rows are struck out", damaged)
+            cluster.gather("damaged rows are struck out", damaged)
         else:
             raise RunError(
                 f"{folder.path}: rows are damaged as soon as they are written: look at that disk, "

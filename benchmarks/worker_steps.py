@@ -140,7 +140,7 @@ def time_steps(task: Task) -> dict[str, Any]:
 
         def timed(run: Callable[[], Any], what: str) -> dict[str, float]:
             run()  # traced before the clock starts
-            cluster.all_of(what, None)
+            cluster.gather(what, None)
             seconds, used = [], time.process_time()
             for _ in range(task.rounds):
                 started = time.perf_counter()

@@ -5,7 +5,13 @@ import json
 import pytest
 
 from violence_detection.errors import UserError
-from violence_detection.runtime.worker import Worker, find_worker, worker_addresses
+from violence_detection.runtime.worker import (
+    Worker,
+    find_worker,
+    require_supported,
+    worker_addresses,
+)
+from violence_detection.settings.schema import Settings
 
 
 def tf_config(addresses: list[str], number: int, kind: str = "worker") -> str:
@@ -41,12 +47,12 @@ def test_worker_of_tf_config(config: str, worker: Worker, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ("{", "TF_CONFIG is not understood"),
-        ("[]", "TF_CONFIG is not understood"),
-        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": "x"}}', "not understood"),
-        (tf_config(["a:1", "b:1"], 2), "this task is worker 2, which is not in its cluster"),
-        (tf_config(["a:1", "b:1"], 0, "evaluator"), "this task is evaluator 0"),
-        ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}}', "tasks of the kind 'ps'"),
+        ("{", "TF_CONFIG cannot be parsed"),
+        ("[]", "TF_CONFIG cannot be parsed"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": "x"}}', "cannot be parsed"),
+        (tf_config(["a:1", "b:1"], 2), "its cluster has no worker 2"),
+        (tf_config(["a:1", "b:1"], 0, "evaluator"), "has no evaluator 0"),
+        ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}}', "tasks of type 'ps'"),
     ],
 )
 def test_tf_config_that_is_wrong(config: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +76,7 @@ def test_worker_of_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("n[9-11]", "1(x3)", 1, "n10", ["n9:8888", "n10:8888", "n11:8888"]),
         ("b,a", "2,1", 2, "a", ["b:8888", "b:8889", "a:8888"]),
-        ("n[1-2]", "2(x2)", 1, "n2", None),  # tasks dealt out in turn
+        ("n[1-2]", "2(x2)", 1, "n2", None),  # tasks distributed in turn
     ],
 )
 def test_addresses_of_slurm(
@@ -94,5 +100,21 @@ def test_addresses_of_slurm(
     if addresses:
         assert worker_addresses(Worker(number, count), "slurm") == addresses
     else:
-        with pytest.raises(UserError, match="task 1 should be on n1 and is on n2"):
+        with pytest.raises(UserError, match="task 1 runs on n2, but its address is on n1"):
             worker_addresses(Worker(number, count), "slurm")
+
+
+@pytest.mark.parametrize(
+    ("values", "flag"),
+    [
+        ({"cross_validate": 5}, "--cross-validate"),
+        ({"find_lr": True}, "--find-lr"),
+        ({"hard_mining": True}, "--hard-mining"),
+        ({"curriculum": True}, "--curriculum"),
+    ],
+)
+def test_flags_of_one_worker(values: dict[str, object], flag: str) -> None:
+    settings = Settings().replace(**values)
+    require_supported(settings, Worker())
+    with pytest.raises(UserError, match=f"{flag} is for one worker, and this is one of 3"):
+        require_supported(settings, Worker(1, 3))

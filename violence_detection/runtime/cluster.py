@@ -1,7 +1,7 @@
-"""The workers of a run: which one this process is, what they tell each other, who is lost.
+"""The workers of a run: how they exchange values, and how all end if one is lost.
 
-A run over several hosts is the same command on each. TensorFlow's coordination service, which the
-chief's process hosts, carries what they tell each other, and its heartbeats say who is lost.
+A run over several hosts is the same command on each. TensorFlow's coordination service, which runs
+in the chief's process, stores the values that they exchange, and its heartbeats show who is lost.
 """
 
 import contextlib
@@ -36,57 +36,64 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-START_WAIT = 600.0  # seconds until all workers must be there: a cluster may pull images first
-MEET_EVERY = 0.2  # seconds between two looks at who is there
-JOIN_WAIT = 120.0  # seconds that TensorFlow may take to connect those that are there
-HEARTBEAT = 10.0  # seconds without a sign of life, after which a worker is lost
-LOOK_EVERY = 1.0  # seconds
+START_WAIT = 600.0  # seconds until all workers must have started: a cluster may pull images first
+CONNECT_EVERY = 0.2  # seconds between two attempts to reach the others
+JOIN_WAIT = 120.0  # seconds that TensorFlow may take to connect workers that have all started
+HEARTBEAT = 10.0  # seconds without a heartbeat after which a worker is lost
+POLL_EVERY = 1.0  # seconds
 GRACE = 5.0  # seconds that a process has to end by itself once another one is lost
-SAY_AFTER = 5.0  # seconds of a wait, after which the log says what for
+LOG_WAIT_AFTER = 5.0  # seconds of waiting after which it is logged
 
 PACKAGE = Path(violence_detection.__file__).parent
 RESUME_ON_EACH_HOST = "Run the same command again on each host to resume."
-ENDED = "ended"  # key under which the first worker that fails says why
-
+ENDED = "ended"  # the key under which the first worker that fails stores its error
 
 Value = TypeVar("Value")
 
 
 @functools.cache
-def code_checksums() -> dict[str, str]:
-    """Return a checksum of each source file of this program, by its name."""
+def code_checksums(*scripts: Path) -> dict[str, str]:
+    """Return a checksum of each source file of the package, by its path within it.
+
+    Args:
+        scripts: further files, listed by their names.
+    """
+    files = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+    files |= {path.name: path for path in scripts}
     return {
-        path.relative_to(PACKAGE).as_posix(): hashlib.blake2b(
-            path.read_bytes(), digest_size=8
-        ).hexdigest()
-        for path in sorted(PACKAGE.rglob("*.py"))
+        name: hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+        for name, path in files.items()
     }
 
 
 def shared_settings(settings: Settings) -> dict[str, Any]:
-    """Return the settings that have to be the same on all hosts, by name."""
+    """Return the settings that must be the same on all hosts, by name, as JSON values."""
     values = settings.as_json()
     return {name: value for name, value in values.items() if name not in DIFFERS_BY_HOST}
 
 
 class Cluster:
-    """The workers of a run, and what they tell each other. Of one worker, it does nothing.
+    """The workers of a run. With one worker, its methods return at once.
 
-    On leaving, the others wait for the chief. A worker that leaves with an error says so to the
-    others, which end with it. A worker that is lost ends the others within about
+    At the end of its block, the others wait for the chief. A worker that leaves it with an error
+    makes the others end with that error. A worker that is lost ends the others within about
     `HEARTBEAT + GRACE` seconds.
 
     Args:
         worker: this one.
-        how: as `--cluster` says it, where the addresses come from.
+        launcher: "tf-config" or "slurm": what defines the workers' addresses.
+        start_wait: seconds that the other workers may take to start.
+
+    Raises:
+        UserError: the environment is not as the launcher would set it.
     """
 
-    def __init__(self, worker: Worker, how: str = "tf-config"):
+    def __init__(self, worker: Worker, launcher: str = "tf-config", start_wait: float = START_WAIT):
         self.worker = worker
-        self.how = how
-        self.addresses: list[str] = []
+        self.addresses = worker_addresses(worker, launcher)
+        self.start_wait = start_wait
         self._service: Any = None
-        self._times: Counter[str] = Counter()  # that each thing was told
+        self._uses: Counter[str] = Counter()  # of each key, which exist only once
         self._left = threading.Event()
         self._lost = threading.Event()
         self._loss = ""
@@ -100,16 +107,16 @@ class Cluster:
         if error is None:
             try:
                 self._end_together()
-            except BaseException as of_the_end:  # here, too, the others are waited for
-                self.__exit__(type(of_the_end), of_the_end, None)
+            except BaseException as end_error:  # the other workers are waited for here, too
+                self.__exit__(type(end_error), end_error, None)
                 raise
             return
-        cut_off = self._lost.is_set() or self._says_lost(error)
+        cut_off = self._lost.is_set() or self._is_connection_error(error)
         if cut_off:
-            # Heartbeats say who is lost. What the network says may name one that ended of it.
+            # Heartbeats show who is lost. A network error may name one that ended as a result.
             self._lost.wait(HEARTBEAT + GRACE)
         else:
-            self._say_why(error)
+            self._publish_error(error)
         self._left.set()
         self._linger()
         if cut_off:
@@ -118,27 +125,26 @@ class Cluster:
             ) from error
 
     def name_of(self, number: int) -> str:
-        """Return a worker in words, with its address."""
-        who = "the chief, worker 0" if number == 0 else f"worker {number}"
-        return f"{who} of {self.worker.count} ({self.addresses[number]})"
+        """Return a worker's name for messages, with its address."""
+        name = "the chief, worker 0" if number == 0 else f"worker {number}"
+        return f"{name} of {self.worker.count} ({self.addresses[number]})"
 
     def join(self, gpus: int) -> "tf.distribute.Strategy":
-        """Return a strategy over all workers, with a replica for each GPU, or one on the CPU.
+        """Wait for all workers and return a strategy over them.
 
-        To be called before TensorFlow has computed anything. Waits for all workers.
+        To be called before TensorFlow has computed anything.
 
         Args:
-            gpus: of this worker; 0: it computes on its CPU.
+            gpus: number of GPUs of this worker, each of them a replica; 0: its CPU is one replica.
 
         Raises:
-            RunError: the address cannot be used.
+            RunError: this worker's address cannot be used, or another worker did not start.
         """
         import tensorflow as tf
         from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
         from tensorflow.python.eager import context  # the service has no public name
 
         number, count = self.worker.number, self.worker.count
-        self.addresses = worker_addresses(self.worker, self.how)
         distribute = tf.distribute
         resolver = distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec({JOB: self.addresses}),
@@ -158,12 +164,12 @@ class Cluster:
             heartbeat_timeout_in_ms=int(1000 * HEARTBEAT),
             coordinated_jobs=[CoordinatedJob(name=JOB, num_tasks=count)],
         )
-        self._meet()
-        # From here on TensorFlow waits, for ever and with nothing of this process running, so that
-        # what the end would be has to be said before.
+        self.wait_for_workers()
+        # From here on TensorFlow waits without a timeout, and no code of this process runs: only
+        # the traceback's timer can end it, and the reason has to be logged before.
         log.info(
-            "all %d workers are there; TensorFlow connects them. If one is lost now, this process "
-            "ends within %.0f s, with a traceback. %s",
+            "all %d workers have started; connecting them. If one is lost now, this process ends "
+            "within %.0f s, with a traceback. %s",
             *(count, JOIN_WAIT, RESUME_ON_EACH_HOST),
         )
         faulthandler.dump_traceback_later(JOIN_WAIT, exit=True)
@@ -175,98 +181,110 @@ class Cluster:
             ) from error
         finally:
             faulthandler.cancel_dump_traceback_later()
-        # TensorFlow has put its own handler in the place of ours: it would note SIGTERM and go on.
+        # TensorFlow has replaced our handler of SIGTERM by one that does not end the run.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         self._service = service
         threading.Thread(target=self._watch, name="workers", daemon=True).start()
         return strategy
 
-    def _meet(self) -> None:
-        """Wait until every worker's address answers.
+    def wait_for_workers(self) -> None:
+        """Wait until the address of every other worker accepts connections.
 
         Raises:
-            RunError: this worker's own address cannot be used, or another one's does not answer.
+            RunError: this worker's address cannot be used, or another worker did not start within
+                `start_wait` seconds.
         """
         own = self.name_of(self.worker.number)
-        log.info("%s waits for the others, at most %.0f minutes", own, START_WAIT / 60)
+        log.info("%s waits for the others, at most %.0f minutes", own, self.start_wait / 60)
         missing = set(range(self.worker.count)) - {self.worker.number}
-        began, said = time.monotonic(), False
+        began, logged = time.monotonic(), False
         try:
             listening = _listen(self.addresses[self.worker.number])
         except OSError as error:
-            raise RunError(f"{own}: its port cannot be used: {error.strerror}") from error
+            raise RunError(f"{own}: cannot listen on its port: {error.strerror}") from error
         with listening:
             while True:
                 raise_if_interrupted()
-                missing = {number for number in missing if not _answers(self.addresses[number])}
+                missing = {number for number in missing if not _accepts(self.addresses[number])}
                 if not missing:
                     return
                 waited = time.monotonic() - began
                 names = " and ".join(map(self.name_of, sorted(missing)))
-                if waited > START_WAIT:
+                if waited > self.start_wait:
                     raise RunError(
-                        f"{names} did not come within {START_WAIT:.0f} s: start the command on "
-                        "each host, and see that they reach each other"
+                        f"{names} did not start within {self.start_wait:.0f} s: start the command "
+                        "on each host, and check that the hosts can reach each other"
                     )
-                if not said and waited > SAY_AFTER:
+                if not logged and waited > LOG_WAIT_AFTER:
                     log.info("waiting for %s", names)
-                    said = True
-                time.sleep(MEET_EVERY)
+                    logged = True
+                time.sleep(CONNECT_EVERY)
 
-    def all_of(self, what: str, value: Value) -> list[Value]:
-        """Return every worker's value, in the order of their numbers; waits for them.
+    def gather(self, what: str, value: Value) -> list[Value]:
+        """Return every worker's value, by number; waits for all of them.
+
+        All workers must make the same calls in the same order.
 
         Args:
-            what: is told, in words for the log. All workers tell the same things in one order.
-            value: this worker's, as JSON has it.
+            what: the name of the value, also shown in the log when waiting takes long.
+            value: this worker's, a JSON value.
+
+        Raises:
+            RunError: a worker is lost.
         """
         if self.worker.count == 1:
             return [value]
         key = self._next_key(what)
-        self._tell(f"{key}/{self.worker.number}", value)
-        return [self._hear(f"{key}/{n}", what, n) for n in range(self.worker.count)]
+        self._publish(f"{key}/{self.worker.number}", value)
+        return [self._receive(f"{key}/{n}", what, n) for n in range(self.worker.count)]
 
-    def from_chief(self, what: str, value: Value) -> Value:
-        """Return the chief's value, whatever this worker's own is; waits for it."""
+    def broadcast(self, what: str, value: Value) -> Value:
+        """Return the chief's value, whatever this worker's own is; waits for it.
+
+        Args and errors are those of `gather`.
+        """
         if self.worker.count == 1:
             return value
         key = self._next_key(what)
         if self.worker.is_chief:
-            self._tell(key, value)
+            self._publish(key, value)
             return value
-        return self._hear(key, what, 0)
+        return self._receive(key, what, 0)
 
-    def lines_of_all(self, lines: list[str]) -> list[str]:
-        """Return the lines of all workers, with whose they are; of one worker, as they are."""
+    def gather_lines(self, lines: list[str]) -> list[str]:
+        """Return the lines of all workers, each with the worker's name if there are several."""
         if self.worker.count == 1:
             return lines
-        of_all = self.all_of("its devices", lines)
-        return [f"{self.name_of(n)}: {line}" for n, lines in enumerate(of_all) for line in lines]
+        gathered = self.gather("its devices", lines)
+        return [f"{self.name_of(n)}: {line}" for n, lines in enumerate(gathered) for line in lines]
 
     @contextlib.contextmanager
     def chief_first(self, what: str) -> Iterator[dict[str, Any]]:
-        """Let the chief do the block, and the others when it has done it.
-
-        Yields:
-            What the chief leaves for the others; empty for the chief.
-        """
-        told: dict[str, Any] = {}
-        if not self.worker.is_chief:
-            told = self.from_chief(what, told)
-        yield told
-        if self.worker.is_chief:
-            self.from_chief(what, told)
-
-    def require_same(self, about: Mapping[str, Any]) -> None:
-        """Raise `UserError` naming a worker that differs from the chief, and in what.
+        """Let the chief run the block before the others do.
 
         Args:
-            about: by name, values or dictionaries of them, as JSON has them.
+            what: the name of the block, shown in the log when waiting takes long.
+
+        Yields:
+            A dictionary of JSON values: the chief fills it, the others get it.
         """
-        chiefs, *others = self.all_of(", ".join(about), dict(about))
+        values: dict[str, Any] = {}
+        if not self.worker.is_chief:
+            values = self.broadcast(what, values)
+        yield values
+        if self.worker.is_chief:
+            self.broadcast(what, values)
+
+    def require_same(self, values: Mapping[str, Any]) -> None:
+        """Raise `UserError` if a worker's values differ from the chief's, with both of them.
+
+        Args:
+            values: JSON values, or dictionaries of them, by name.
+        """
+        chiefs, *others = self.gather(", ".join(values), dict(values))
         for number, theirs in enumerate(others, start=1):
-            for name in about:
+            for name in values:
                 if theirs[name] != chiefs[name]:
                     raise UserError(
                         f"{self.name_of(number)} differs from the chief in "
@@ -275,66 +293,67 @@ class Cluster:
                     )
 
     def _next_key(self, what: str) -> str:
-        self._times[what] += 1
-        return f"{what}/{self._times[what]}"
+        self._uses[what] += 1
+        return f"{what}/{self._uses[what]}"
 
-    def _tell(self, key: str, value: Any) -> None:
+    def _publish(self, key: str, value: Any) -> None:
         self._service.set_config_key_value(key, json.dumps(value))
 
-    def _hear(self, key: str, what: str, number: int) -> Any:
-        """Return what a worker tells; waits for as long as it lives."""
+    def _receive(self, key: str, what: str, number: int) -> Any:
+        """Return a worker's value; waits as long as the worker is not lost."""
         import tensorflow as tf
 
-        began, said = time.monotonic(), False
+        began, logged = time.monotonic(), False
         while True:
             raise_if_interrupted()
             if self._lost.is_set():
                 raise RunError(self._loss)
             with contextlib.suppress(tf.errors.DeadlineExceededError):
-                return json.loads(self._service.get_config_key_value(key, int(1000 * LOOK_EVERY)))
-            if not said and time.monotonic() - began > SAY_AFTER:
+                return json.loads(self._service.get_config_key_value(key, int(1000 * POLL_EVERY)))
+            if not logged and time.monotonic() - began > LOG_WAIT_AFTER:
                 log.info("waiting for %s: %s", self.name_of(number), what)
-                said = True
+                logged = True
 
     def _watch(self) -> None:
         """End this process if another one is lost or has failed."""
-        while not self._left.wait(LOOK_EVERY):
+        while not self._left.wait(POLL_EVERY):
             if loss := self._find_loss():
                 self._loss = loss
                 self._lost.set()
-                # A thread that waits for the others gets an error of its own, and says this.
+                # A thread that waits for the others gets an error and ends the run with `_loss`.
                 if not self._left.wait(GRACE):
                     self._linger()
                     os._exit(explain(loss, 1))
                 return
 
     def _find_loss(self) -> str | None:
+        """Return a message about the worker that is lost or has failed; None if there is none."""
         import tensorflow as tf
 
         try:
-            told = json.loads(self._service.get_config_key_value(ENDED, 1))
-            return f"{self.name_of(told['worker'])} has ended: {told['why']}\n{RESUME_ON_EACH_HOST}"
+            ended = json.loads(self._service.get_config_key_value(ENDED, 1))
+            name = self.name_of(ended["worker"])
+            return f"{name} has ended: {ended['why']}\n{RESUME_ON_EACH_HOST}"
         except tf.errors.DeadlineExceededError:
             pass
         except tf.errors.OpError:
-            return self._gone(0)
+            return self._lost_message(0)
         try:
             states = self._service.get_task_states([(JOB, self.worker.count)])
         except tf.errors.OpError:
-            return self._gone(0)
+            return self._lost_message(0)
         lost = next((number for number, state in enumerate(states) if state is not None), None)
-        return None if lost is None else self._gone(lost)
+        return None if lost is None else self._lost_message(lost)
 
-    def _gone(self, number: int) -> str:
+    def _lost_message(self, number: int) -> str:
         return (
-            f"{self.name_of(number)} is gone: it was killed, or its host or network is down. "
-            f"Nothing that was finished is lost. "
-            f"{RESUME_ON_EACH_HOST}"
+            f"{self.name_of(number)} is lost: it was killed, or its host or network is down. "
+            f"Nothing that was finished is lost. {RESUME_ON_EACH_HOST}"
         )
 
     @staticmethod
-    def _says_lost(error: BaseException) -> bool:
-        """Return whether an error is what TensorFlow makes of a worker that is lost."""
+    def _is_connection_error(error: BaseException) -> bool:
+        """Return whether TensorFlow may have raised the error because a worker is lost."""
         import tensorflow as tf
 
         kinds = tf.errors
@@ -348,7 +367,7 @@ class Cluster:
             | kinds.InternalError,
         )
 
-    def _say_why(self, error: BaseException) -> None:
+    def _publish_error(self, error: BaseException) -> None:
         import tensorflow as tf
 
         why = (
@@ -356,22 +375,22 @@ class Cluster:
             if isinstance(error, Interrupted)
             else str(error) or repr(error)
         )
-        with contextlib.suppress(tf.errors.OpError):  # another one was first, or the chief is gone
-            self._tell(ENDED, {"worker": self.worker.number, "why": why})
+        with contextlib.suppress(tf.errors.OpError):  # another was first, or the chief is lost
+            self._publish(ENDED, {"worker": self.worker.number, "why": why})
 
     def _linger(self) -> None:
-        """Stay for a moment, if the others ask this process who is lost."""
+        """Keep the chief's process alive for a moment: the others ask it who is lost."""
         if self.worker.is_chief:
-            time.sleep(2 * LOOK_EVERY + 1)
+            time.sleep(2 * POLL_EVERY + 1)
 
     def _end_together(self) -> None:
-        """Wait for the chief's end; the chief waits until all have heard of it."""
+        """Wait for the chief's end; the chief waits until all others know of it."""
         import tensorflow as tf
 
-        self.from_chief("the end", None)
+        self.broadcast("the end", None)
         self._left.set()
         with contextlib.suppress(tf.errors.OpError):
-            self._tell(f"has left/{self.worker.number}", None)
+            self._publish(f"has left/{self.worker.number}", None)
             if self.worker.is_chief:
                 for number in range(1, self.worker.count):
                     self._service.get_config_key_value(
@@ -380,14 +399,14 @@ class Cluster:
 
 
 def _listen(address: str) -> socket.socket:
-    """Return a socket that answers at an address's port until it is closed."""
+    """Return a socket that accepts connections at an address's port until it is closed."""
     port = int(address.rpartition(":")[2])
     if socket.has_dualstack_ipv6():
         return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", port))
 
 
-def _answers(address: str) -> bool:
+def _accepts(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=2):
@@ -397,7 +416,7 @@ def _answers(address: str) -> bool:
 
 
 def _difference(name: str, chiefs: Any, theirs: Any) -> str:
-    """Return in words what differs: of dictionaries, the first entry that does."""
+    """Return a description of what differs: of dictionaries, the first entry that does."""
     if not isinstance(chiefs, dict):
         return f"{name}: it has {theirs}, the chief {chiefs}"
     names = [n for n in {**chiefs, **theirs} if chiefs.get(n) != theirs.get(n)]

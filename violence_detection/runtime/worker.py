@@ -1,4 +1,4 @@
-"""Which worker of a run this process is: from TF_CONFIG, or from Slurm's job step."""
+"""Which worker of a run this process is, according to TF_CONFIG or to Slurm."""
 
 import json
 import os
@@ -8,15 +8,20 @@ from violence_detection.errors import UserError
 from violence_detection.settings.schema import ONE_WORKER_ONLY, Settings
 from violence_detection.settings.setting import flag
 
-TF_CONFIG = "TF_CONFIG"  # what Kubernetes' training operator and TensorFlow's own docs set
-JOB = "worker"  # TensorFlow's name of all of them
+TF_CONFIG = "TF_CONFIG"  # set by Kubernetes' training operator, or as TensorFlow's guide shows
+JOB = "worker"  # TensorFlow's name of the job that all workers are tasks of
 
 
 @dataclass(frozen=True)
 class Worker:
-    """This process among those of a run."""
+    """One of the processes that train together.
 
-    number: int = 0  # 0 is the chief, which writes what the run leaves
+    Args:
+        number: from 0; worker 0 is the chief, which writes the files of the run.
+        count: of all workers.
+    """
+
+    number: int = 0
     count: int = 1
 
     @property
@@ -25,36 +30,41 @@ class Worker:
         return self.number == 0
 
 
-def find_worker(how: str) -> Worker:
-    """Return which worker this process is, by `--cluster`; alone if nothing says otherwise.
+def find_worker(launcher: str) -> Worker:
+    """Return which worker this process is; without TF_CONFIG, the only one.
 
     Args:
-        how: "tf-config" or "slurm".
+        launcher: "tf-config" or "slurm", the value of `--cluster`.
 
     Raises:
-        UserError: what is in the environment is not what it should be.
+        UserError: the environment is not as the launcher would set it.
     """
-    if how == "slurm":
+    if launcher == "slurm":
         number, count = (_slurm_number(name) for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
         return Worker(number, count)
-    addresses, number = _of_tf_config(os.environ.get(TF_CONFIG, ""))
+    addresses, number = _parse_tf_config(os.environ.get(TF_CONFIG, ""))
     return Worker(number, len(addresses)) if len(addresses) > 1 else Worker()
 
 
-def worker_addresses(worker: Worker, how: str) -> list[str]:
-    """Return each worker's address, "HOST:PORT", in the order of their numbers.
+def worker_addresses(worker: Worker, launcher: str) -> list[str]:
+    """Return the address of each worker, "HOST:PORT", by number; none if there is only one.
 
     Args:
-        worker: this one, of several.
-        how: "tf-config" or "slurm".
+        worker: this one.
+        launcher: "tf-config" or "slurm".
+
+    Raises:
+        UserError: the environment is not as the launcher would set it.
     """
-    if how == "slurm":
+    if worker.count == 1:
+        return []
+    if launcher == "slurm":
         return _slurm_addresses(worker)
-    return _of_tf_config(os.environ.get(TF_CONFIG, ""))[0]
+    return _parse_tf_config(os.environ.get(TF_CONFIG, ""))[0]
 
 
 def require_supported(settings: Settings, worker: Worker) -> None:
-    """Raise `UserError` for a flag that several workers cannot serve."""
+    """Raise `UserError` for a flag that a run with several workers does not support."""
     if worker.count == 1:
         return
     for name, value in settings.by_name().items():
@@ -65,32 +75,29 @@ def require_supported(settings: Settings, worker: Worker) -> None:
             )
 
 
-def _of_tf_config(text: str) -> tuple[list[str], int]:
-    """Return the addresses of all workers, the chief's first, and which of them this one is."""
+def _parse_tf_config(text: str) -> tuple[list[str], int]:
+    """Return the addresses of all workers, the chief's first, and the index of this one."""
     if not text.strip():
         return [], 0
-    way_out = (
-        '{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}} is what '
-        "it should be like"
+    example = (
+        'expected {"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}'
     )
     try:
         config = json.loads(text)
         jobs, task = config.get("cluster", {}), config.get("task", {})
-        places = [(job, at) for job in ("chief", JOB) for at in range(len(jobs.get(job, [])))]
-        addresses = [str(jobs[job][at]) for job, at in places]
-        here = (str(task.get("type", JOB)), int(task.get("index", 0)))
+        tasks = [(job, index) for job in ("chief", JOB) for index in range(len(jobs.get(job, [])))]
+        addresses = [str(jobs[job][index]) for job, index in tasks]
+        own = (str(task.get("type", JOB)), int(task.get("index", 0)))
     except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{TF_CONFIG} is not understood ({error}): {way_out}") from error
+        raise UserError(f"{TF_CONFIG} cannot be parsed ({error}): {example}") from error
     if others := sorted(set(jobs) - {"chief", JOB}):
         raise UserError(
-            f"{TF_CONFIG} names tasks of the kind {others[0]!r}: all that train are workers (or a "
-            "chief and workers)"
+            f"{TF_CONFIG} has tasks of type {others[0]!r}: only workers, or a chief and workers, "
+            "can train"
         )
-    if addresses and here not in places:
-        raise UserError(
-            f"{TF_CONFIG}: this task is {here[0]} {here[1]}, which is not in its cluster: {way_out}"
-        )
-    return addresses, places.index(here) if addresses else 0
+    if addresses and own not in tasks:
+        raise UserError(f"{TF_CONFIG}: its cluster has no {own[0]} {own[1]}, this task: {example}")
+    return addresses, tasks.index(own) if addresses else 0
 
 
 def _slurm_number(name: str) -> int:
@@ -114,8 +121,8 @@ def _slurm_addresses(worker: Worker) -> list[str]:
     try:
         hosts = expand_hostlist(os.environ["SLURM_STEP_NODELIST"])
         tasks = max(expand_tasks_per_node(os.environ["SLURM_STEP_TASKS_PER_NODE"]))
-        # Of it only the addresses are wanted: Slurm itself gives each task its GPUs, and without
-        # any, the resolver would divide by their number.
+        # Only the addresses are used: Slurm itself assigns the GPUs. The resolver divides by the
+        # number of GPUs, so that it must be told some.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
         )
@@ -124,12 +131,12 @@ def _slurm_addresses(worker: Worker) -> list[str]:
         raise UserError(
             f"--cluster slurm: {error}: start the command with srun, in a job step"
         ) from error
-    # It sorts hosts by name, n10 before n9; Slurm numbers the tasks in the order of its own list.
+    # The resolver sorts hosts by name, n10 before n9; Slurm numbers tasks in the list's order.
     addresses.sort(key=lambda address: hosts.index(address.rpartition(":")[0]))
-    host, here = addresses[worker.number].rpartition(":")[0], os.environ.get("SLURMD_NODENAME")
-    if here is not None and here != host:
+    host, own = addresses[worker.number].rpartition(":")[0], os.environ.get("SLURMD_NODENAME")
+    if own is not None and own != host:
         raise UserError(
-            f"--cluster slurm: task {worker.number} should be on {host} and is on {here}: start it "
-            "with srun --ntasks-per-node=1, or --distribution=block"
+            f"--cluster slurm: task {worker.number} runs on {own}, but its address is on {host}: "
+            "start it with srun --ntasks-per-node=1, or --distribution=block"
         )
     return addresses

@@ -305,7 +305,7 @@ class EarlyStopping(keras.callbacks.Callback):
     def due(self) -> bool:
         """Return whether the finished epochs are enough."""
         due = 0 < self.patience <= self.run.epochs_since_lowest_loss()
-        return self.cluster.from_chief("whether to train on", due)
+        return self.cluster.broadcast("whether to train on", due)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """End the training if it is due."""

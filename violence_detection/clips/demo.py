@@ -1,7 +1,7 @@
-"""A small dataset that the program draws itself: two figures who fight, or who walk and stand.
+"""A small synthetic dataset for --demo: two figures who fight, or who walk and stand.
 
-Real video files on disk, in layout 1. Both classes have the same colours, sizes and places; what
-tells them apart is how the figures move.
+Real video files on disk, in split folders. Both classes have the same colours, sizes and
+positions; they differ only in how the figures move.
 """
 
 from collections.abc import Callable
@@ -16,28 +16,32 @@ from violence_detection.storage.locks import locked
 
 CLIPS_PER_CLASS = {"train": 90, "val": 20, "test": 20}
 WIDTH, HEIGHT, FRAMES_PER_SECOND, SECONDS = 256, 192, 12, 2
-FLOOR = HEIGHT - 24  # where the feet are, pixels from the top
+FLOOR = HEIGHT - 24  # y of the feet in pixels, from the top
 SEED = 7
 
-# A moment of one figure: where it stands, how it leans, its arms and its legs. Angles in degrees
-# from hanging down, forwards positive; a reach is how far an arm is stretched, 0 to 1.
+# One figure at one moment: position, lean, arms and legs. Angles in degrees from hanging down,
+# forwards positive; a reach is how far an arm is stretched, from 0 to 1.
 Pose = dict[str, float]
-Story = Callable[[float], tuple[Pose, Pose]]  # of the time in seconds
+Story = Callable[[float], tuple[Pose, Pose]]  # the poses of both figures at a time in seconds
 
 
 def draw_demo_clips(folder: Path) -> None:
-    """Draw the dataset into `folder`, unless it is there already.
+    """Draw the dataset into `folder`, unless it is complete already.
+
+    Args:
+        folder: made if need be.
 
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder contains something else.
+        RunError: OpenCV cannot write mp4 files.
     """
     begun, complete = folder / ".demo_begun", folder / ".demo_complete"
     if complete.exists():
         return
     if folder.exists() and any(folder.iterdir()) and not begun.exists():
         raise UserError(
-            f"--demo draws its clips into {folder}, which is not empty: leave --dataset-path out, "
-            "or leave --demo out to train on what is there"
+            f"--demo draws its clips into {folder}, which is not empty: omit --dataset-path, or "
+            "omit --demo to train on the clips there"
         )
     folder.mkdir(parents=True, exist_ok=True)
     begun.touch()
@@ -58,7 +62,16 @@ def _draw_all(folder: Path) -> None:
 
 
 def draw_clip(path: Path, violent: bool, random: np.random.Generator) -> None:
-    """Draw one clip of two seconds to `path`; raises `RunError` if OpenCV cannot write it."""
+    """Draw one clip of two seconds.
+
+    Args:
+        path: of the mp4 file.
+        violent: whether the figures fight.
+        random: decides everything else.
+
+    Raises:
+        RunError: OpenCV cannot write mp4 files.
+    """
     story = _fight(random) if violent else _peace(random)
     background = _background(random)
     colours = random.integers(0, 100, (2, 3))
@@ -68,7 +81,7 @@ def draw_clip(path: Path, violent: bool, random: np.random.Generator) -> None:
         str(partial), cv2.VideoWriter.fourcc(*"mp4v"), FRAMES_PER_SECOND, (WIDTH, HEIGHT)
     )
     if not writer.isOpened():
-        raise RunError(f"{path}: OpenCV cannot write mp4 video here")
+        raise RunError(f"{path}: this build of OpenCV cannot write mp4 files")
     for number in range(FRAMES_PER_SECOND * SECONDS):
         image = background.copy()
         for pose, facing, colour in zip(
@@ -89,7 +102,7 @@ def _fight(random: np.random.Generator) -> Story:
 
     def story(time: float) -> tuple[Pose, Pose]:
         blow, phase = divmod(time * rate + start, 1)
-        strike = float(np.sin(np.pi * min(phase / 0.5, 1)) ** 2)  # out and back in half a beat
+        strike = float(np.sin(np.pi * min(phase / 0.5, 1)) ** 2)  # out and back in half a period
         hit = float(np.sin(np.pi * np.clip((phase - 0.2) / 0.7, 0, 1)))
         attacker = (int(blow) + left_begins) % 2
         shoving = shove[int(blow) % len(shove)]
@@ -113,7 +126,7 @@ def _fight(random: np.random.Generator) -> Story:
 
 
 def _peace(random: np.random.Generator) -> Story:
-    """Two figures who each walk past or stand, arms swinging or hanging."""
+    """Two figures who each walk or stand, their arms swinging or hanging."""
     walks = random.random(2) < 0.6
     begin = random.uniform(0.2, 0.8, 2) * WIDTH
     speed = random.uniform(12, 30, 2) * random.choice([-1, 1], 2) * walks  # pixels a second
@@ -172,7 +185,7 @@ def _draw_figure(
     limb(hip, -pose["stride"], 42)
     shoulder = limb(hip, 180 - pose["lean"], 40)
     for arm in ("back", "front"):
-        # The elbow bends by what the arm lacks of its full reach.
+        # The less an arm reaches, the more its elbow bends.
         bend = np.rad2deg(np.arccos(np.clip(pose[f"{arm}_reach"], 0, 1)))
         angle = pose[f"{arm}_arm"] + pose["lean"]
         elbow = limb(shoulder, angle - bend, 17)

@@ -106,12 +106,11 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
     pairs = {(leak.clip, leak.repeated) for leak in find_leaks(rows, survey)}
     found = [copy for copy, source in copies.items() if (source, copy) in pairs]
     tried = Counter(copy.group for copy in copies)
-    sources = sorted({clip.group or clip.name for clip in clips})
+    sources = sorted({clip.group_key for clip in clips})
     alarms: set[Clip] = set()
     for source in sources:  # each against all others
         sides = {
-            replace(c, split="train" if (c.group or c.name) == source else "test"): rows[c]
-            for c in clips
+            replace(c, split="train" if c.group_key == source else "test"): rows[c] for c in clips
         }
         alarms |= {leak.clip for leak in find_leaks(sides, survey) if leak.reason == NEAR_DUPLICATE}
     return {

@@ -27,7 +27,7 @@ from violence_detection.settings.constants import HEADS
 from violence_detection.settings.schema import CHANGES_ON_RESUME, Settings
 from violence_detection.settings.setting import flag
 from violence_detection.settings.values import format_value
-from violence_detection.storage.files import replace_file
+from violence_detection.storage.files import write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -243,4 +243,4 @@ def write_config(values: dict[str, Any], path: Path) -> None:
     text = json.dumps(values, indent=2, ensure_ascii=False, default=os.fspath)
     # A file name that is not UTF-8 becomes JSON's own escape for it.
     data = (text + "\n").encode(errors="backslashreplace")
-    replace_file(path, lambda partial: partial.write_bytes(data))
+    write_bytes(path, data)

@@ -20,7 +20,7 @@ from violence_detection.errors import RunError, UserError
 from violence_detection.features.cache.folder import shard_name, shard_number, shards_in
 from violence_detection.features.cache.remote import CacheCopy, CacheLock, names_in
 from violence_detection.runtime.worker import Worker
-from violence_detection.storage.files import replace_file
+from violence_detection.storage.files import write_text
 from violence_detection.storage.locks import locked
 from violence_detection.storage.object_store import RemoteStore
 
@@ -118,7 +118,7 @@ class LocalCache:
         """Return a name for this folder: whoever holds its lock is the only one with that name."""
         path = self.folder / OWNER
         if not path.exists():
-            replace_file(path, lambda partial: partial.write_text(uuid.uuid4().hex))
+            write_text(path, uuid.uuid4().hex)
         return path.read_text()
 
     def _copy_of(self, shard: str) -> CacheCopy:

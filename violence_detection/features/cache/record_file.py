@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from violence_detection.errors import UserError, failing_as
-from violence_detection.storage.files import replace_file
+from violence_detection.storage.files import replace_file, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class RecordFile:
         self._swapping = threading.Lock()
         self._file = -1
         if writable and not path.exists():
-            replace_file(path, lambda partial: partial.write_bytes(_head(description)))
+            write_bytes(path, _head(description))
         if not path.exists():
             return
         self._file = os.open(path, os.O_RDWR if writable else os.O_RDONLY)

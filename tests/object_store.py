@@ -20,11 +20,11 @@ Fault = Callable[[str, str], int | str | None]  # of method and path: a status, 
 
 class _QuietHandler(MotoRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:
-        """Say nothing: the tests ask what was requested."""
+        """Print nothing."""
 
 
 class ObjectStore:
-    """moto's S3 behind a door that counts requests, and fails those that `fault` says."""
+    """moto's S3 behind a proxy that records requests, and fails those for which `fault` asks."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str]] = []  # method and path

@@ -47,7 +47,7 @@ def test_demo_that_was_interrupted_is_drawn_to_the_end(tmp_path: Path) -> None:
 
 def test_demo_is_not_drawn_among_other_files(tmp_path: Path) -> None:
     (tmp_path / "holiday.mp4").touch()
-    with pytest.raises(UserError, match="not empty.*--dataset-path.*--demo"):
+    with pytest.raises(UserError, match=r"not empty.*--dataset-path.*--demo"):
         draw_demo_clips(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.mp4"]
 

@@ -228,7 +228,8 @@ def test_only_a_few_clips_are_decoded_in_advance(
 ) -> None:
     decoded: list[Path] = []
     monkeypatch.setattr(
-        "feature_extraction.DecoderProcesses.checksum",
+        DecoderProcesses,
+        "checksum",
         lambda decoders, path: decoded.append(path) or file_checksum(path),
     )
     waiting: list[int] = []
@@ -262,7 +263,7 @@ def test_folder_of_clips_that_is_gone_ends_the_run(clips: list[Clip], tmp_path: 
     gone = Clip(tmp_path / "unmounted", "a.mp4", 1, "train")
     with (
         opened_cache(tmp_path / "cache", RECIPE) as cache,
-        pytest.raises(RunError, match=r"unmounted.*Is its disk there"),
+        pytest.raises(RunError, match=r"unmounted.*Is its disk mounted"),
     ):
         extract_features([*clips[:8], gone], [cache], CountingNetwork(), 1, TIMEOUT)
     with opened_cache(tmp_path / "cache", RECIPE) as again:

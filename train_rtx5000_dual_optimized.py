@@ -65,7 +65,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         groups_in_several_splits,
         require_both_classes,
     )
-    from violence_detection.reporting.trackers import Trackers, require_trackers
+    from violence_detection.reporting.trackers import Trackers, make_trackers, require_trackers
     from violence_detection.runs.directory import Row, RunDirectory
     from violence_detection.runs.files import (
         BEST_MODEL,
@@ -117,7 +117,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
         if run.writes and not (run / REPORT).exists():
             from violence_detection.reporting.page import write_report
 
-            write_report([run.folder], run / REPORT)
+            write_report(run.folder, run / REPORT)
         log.info(
             "this run is finished; its results are in %s. "
             "To train anew: --fresh, or another --checkpoint-dir",
@@ -582,7 +582,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     watched = (
         (settings.monitoring.mlflow, settings.monitoring.wandb) if run.writes else (None, None)
     )
-    trackers = held.enter_context(Trackers(*watched, run))
+    trackers = held.enter_context(Trackers(make_trackers(*watched, run.folder), run))
 
     def train_member(member_run: RunDirectory, of_member: Settings, trainer: Trainer) -> None:
         """Train to the end, from the last finished epoch on; the best model is there afterwards."""
@@ -852,7 +852,7 @@ def train(settings: Settings, held: contextlib.ExitStack) -> int:
     # What there is to look at.
     from violence_detection.reporting.page import write_report
 
-    write_report([run.folder], run / REPORT)
+    write_report(run.folder, run / REPORT)
     metrics = {f"test_{name}": figures[name] for name in FIGURES}
     best_row = run.history[run.best_epoch() - 1]
     metrics |= {f"best_{name}": best_row[name] for name in ("val_accuracy", "val_loss", "val_auc")}

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.reporting.test_page import (
+from tests.reporting.made_up_runs import (
     HOSTILE_NAMES,
     LEAK,
+    escaped,
     hostile_results,
     make_hostile,
-    spelt_out,
     write_run,
 )
 from violence_detection.commands.report import main
@@ -41,7 +41,7 @@ def test_page_of_one_run_is_in_its_folder_and_of_several_where_they_are_asked_fo
     monkeypatch.chdir(tmp_path)
     assert main(["--checkpoint-dir", "first"]) == 0
     assert capsys.readouterr().out == f"the report is {first / 'report.html'}\n"
-    assert "Finds 75 of 100" in (first / "report.html").read_text().replace("<b>", "")
+    assert "Detects 75 of 100" in (first / "report.html").read_text().replace("<b>", "")
     assert main(["--checkpoint-dir", str(first), str(second)]) == 0
     assert "2 runs compared" in (tmp_path / "comparison.html").read_text()
     assert main(["--checkpoint-dir", str(second), "--output", "page.html"]) == 0
@@ -53,7 +53,7 @@ def test_page_of_one_run_is_in_its_folder_and_of_several_where_they_are_asked_fo
     ("arguments", "message"),
     [
         (["--checkpoint-dir", "nothing"], "no such folder"),
-        (["--checkpoint-dir", "run", "empty"], "empty holds no run"),
+        (["--checkpoint-dir", "run", "empty"], "empty contains no run"),
         (["--checkpoint-dir", "run", "--output", "nowhere/page.html"], "in a folder that is there"),
         (["--checkpoint-dir", "run", "--output", "empty"], "name a file"),
     ],
@@ -200,7 +200,7 @@ def test_hostile_names_do_nothing_in_a_browser_and_are_shown_literally(
     faults, text = look_at(browser, hostile_page, SIZES[size], scheme)
     assert not faults
     for name in HOSTILE_NAMES:
-        assert text.count(spelt_out(name)) >= 5, name
+        assert text.count(escaped(name)) >= 5, name
 
 
 @needs_browser
@@ -237,4 +237,4 @@ def test_runs_side_by_side_are_sound_in_a_browser(
     assert main(["--checkpoint-dir", *map(str, runs), "--output", str(page)]) == 0
     faults, text = look_at(browser, page, SIZES[size], "light")
     assert not faults
-    assert '"><b>three is 50.0 points worse than plain.' in text
+    assert '"><b>three is 50.0 points less accurate than plain.' in text

@@ -288,7 +288,7 @@ def test_damaged_index_is_told_of_and_made_anew(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("resume/epoch_006.weights.npz", "going back an epoch"),
+        ("resume/epoch_006.weights.npz", "going back one epoch"),
         ("resume/state.json", "state.json"),
         ("best_model.keras", "written again from"),
         ("resume/models.json", "models.json"),

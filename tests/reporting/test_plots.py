@@ -45,8 +45,8 @@ def drawn_scores(clips: int, violent: float) -> tuple[np.ndarray, np.ndarray]:
 SCORES = {
     "ten clips": (LABELS, PROBABILITIES),
     "two clips": (np.array([0, 1]), np.array([0.2, 0.9])),
-    "violent ones only": (np.ones(5, int), np.linspace(0, 1, 5)),
-    "nonviolent ones only": (np.zeros(5, int), np.linspace(0, 1, 5)),
+    "violent only": (np.ones(5, int), np.linspace(0, 1, 5)),
+    "nonviolent only": (np.zeros(5, int), np.linspace(0, 1, 5)),
     "one clip": (np.ones(1, int), np.array([0.7])),
     "all the same": (np.array([0, 1, 1]), np.full(3, 0.3, np.float32)),
     "100,000 clips": drawn_scores(100_000, 0.78),
@@ -68,15 +68,15 @@ def rows(epochs: int) -> list[dict[str, str]]:
 
 
 def words(figure: Figure) -> list[str]:
-    """Return what is written in a figure, the numbers at the axes left out."""
+    """Return the texts of a figure, without the tick labels."""
     parts = list(figure.texts)
     for axes in figure.axes:
         parts += [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
     return [part.get_text() for part in parts if part.get_text().strip()]
 
 
-def assert_all_can_be_read(figure: Figure) -> None:
-    """No letters are beyond the figure's edge, or on others."""
+def assert_legible(figure: Figure) -> None:
+    """No text is beyond the edge of the figure, or overlaps another."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -108,16 +108,16 @@ def contrast(one: tuple[float, ...] | str, other: tuple[float, ...] | str) -> fl
 @THEMES
 @pytest.mark.parametrize("draw", OF_SCORES, ids=[draw.__name__ for draw in OF_SCORES])
 @pytest.mark.parametrize("scores", SCORES.values(), ids=SCORES)
-def test_figures_of_any_scores_can_be_read(
+def test_figures_of_any_scores_are_legible(
     draw: Callable[..., Figure], scores: tuple[np.ndarray, np.ndarray], theme: Theme
 ) -> None:
-    assert_all_can_be_read(draw(*scores, 0.55, theme))
+    assert_legible(draw(*scores, 0.55, theme))
 
 
 @pytest.mark.parametrize("scores", SCORES.values(), ids=SCORES)
-def test_four_panels_can_be_read(scores: tuple[np.ndarray, np.ndarray]) -> None:
+def test_four_panels_are_legible(scores: tuple[np.ndarray, np.ndarray]) -> None:
     figure = four_panels(*scores)
-    assert_all_can_be_read(figure)
+    assert_legible(figure)
     image = as_image(figure)
     assert image.shape == (800, 900, 4) and image.dtype == np.uint8
     assert (image[..., 3] == 255).all()  # TensorBoard's page may be dark
@@ -125,15 +125,15 @@ def test_four_panels_can_be_read(scores: tuple[np.ndarray, np.ndarray]) -> None:
 
 @THEMES
 @pytest.mark.parametrize("matrix", [[[5, 1], [1, 3]], [[0, 0], [0, 7]], [[43210, 65432]] * 2])
-def test_confusion_matrix_can_be_read(matrix: list[list[int]], theme: Theme) -> None:
-    assert_all_can_be_read(confusion(matrix, theme))
+def test_confusion_matrix_is_legible(matrix: list[list[int]], theme: Theme) -> None:
+    assert_legible(confusion(matrix, theme))
 
 
 @THEMES
 @pytest.mark.parametrize(("epochs", "best"), [(1, 1), (2, 1), (30, 24), (300, 3), (300, 150)])
-def test_curves_can_be_read_and_name_the_best_epoch(epochs: int, best: int, theme: Theme) -> None:
+def test_curves_are_legible_and_name_the_best_epoch(epochs: int, best: int, theme: Theme) -> None:
     figure = curves(rows(epochs), best, theme)
-    assert_all_can_be_read(figure)
+    assert_legible(figure)
     loss, accuracy, rate = figure.axes
     assert [text.get_text() for text in (*loss.texts, *accuracy.texts, *rate.texts)] == [
         f"best epoch {best}: validation {2.5 / best:.3g}",
@@ -144,7 +144,7 @@ def test_curves_can_be_read_and_name_the_best_epoch(epochs: int, best: int, them
         assert [best, best] in [list(line.get_xdata()) for line in axes.lines]
 
 
-def test_curves_leave_out_what_is_not_known() -> None:
+def test_curves_leave_out_unknown_values() -> None:
     history = rows(3)
     history[1]["val_loss"] = ""
     del history[2]["learning_rate"]
@@ -153,7 +153,7 @@ def test_curves_leave_out_what_is_not_known() -> None:
     np.testing.assert_array_equal(loss.lines[1].get_ydata(), [2.5, np.nan, 0.8333])
     assert np.isnan(rate.lines[0].get_ydata()[2])
     assert loss.texts[0].get_text() == "best epoch 2"
-    assert_all_can_be_read(figure)
+    assert_legible(figure)
 
 
 def test_ticks_of_epochs_are_whole() -> None:
@@ -164,29 +164,29 @@ def test_ticks_of_epochs_are_whole() -> None:
         assert ticks and all(tick == int(tick) for tick in ticks)
 
 
-def test_roc_and_precision_mark_the_threshold_and_tell_the_area() -> None:
+def test_roc_and_precision_recall_have_the_point_of_the_threshold_and_the_area() -> None:
     found = evaluate(LABELS, PROBABILITIES, 0.5, list("abcdefghij"), 0)
     figure = roc(LABELS, PROBABILITIES, 0.5)
     assert figure.axes[0].lines[-1].get_xydata() == pytest.approx(np.array([[1 / 6, 3 / 4]]))
-    assert words(figure)[0] == f"ROC curve, area {found['roc_auc']:.3f}"
-    assert "threshold 0.50: 75% found, 17% false alarms" in words(figure)[-1]
+    assert words(figure)[0] == f"ROC curve, AUC {found['roc_auc']:.3f}"
+    assert "threshold 0.50: recall 75%, false positives 17%" in words(figure)[-1]
     figure = precision_recall(LABELS, PROBABILITIES, 0.5)
     assert figure.axes[0].lines[-1].get_xydata() == pytest.approx(np.array([[3 / 4, 3 / 4]]))
-    assert words(figure)[0] == f"Precision and recall, area {found['pr_auc']:.3f}"
+    assert words(figure)[0] == f"Precision-recall curve, AUC {found['pr_auc']:.3f}"
 
 
 def test_threshold_that_no_clip_reaches_has_no_precision() -> None:
     figure = precision_recall(LABELS, PROBABILITIES, 0.95)
-    assert "no clip called violent" in words(figure)[-1]
+    assert "nothing predicted violent" in words(figure)[-1]
 
 
 @pytest.mark.parametrize("draw", [roc, precision_recall])
-def test_one_class_is_told_in_words(draw: Callable[..., Figure]) -> None:
+def test_curve_of_one_class_is_undefined(draw: Callable[..., Figure]) -> None:
     figure = draw(np.zeros(5, int), np.linspace(0, 1, 5), 0.5)
     assert "all 5 clips are nonviolent:\nboth classes are needed" in words(figure)
 
 
-def test_reliability_shows_each_bin_and_how_many_clips_it_holds() -> None:
+def test_reliability_has_each_bin_and_its_number_of_clips() -> None:
     labels = np.array([0, 0, 1, 1, 1, 0])
     figure = reliability(labels, np.array([0.02, 0.04, 0.06, 0.95, 1.0, 0.55]), 0.5)
     points = figure.axes[0].lines[1].get_xydata()
@@ -196,21 +196,21 @@ def test_reliability_shows_each_bin_and_how_many_clips_it_holds() -> None:
     assert "up to 3" in words(figure)[-1]
 
 
-def test_scores_count_every_clip_of_each_class() -> None:
+def test_histogram_counts_every_clip_of_each_class() -> None:
     figure = score_histogram(LABELS, PROBABILITIES, 0.5)
     names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert names == ["nonviolent: 6", "violent: 4"]
     counts = [step.get_data().values.sum() for step in figure.axes[0].patches]
-    assert sorted(counts) == [4, 4, 6, 6]  # outline and filling
+    assert sorted(counts) == [4, 4, 6, 6]  # outline and fill
 
 
-def test_many_clips_take_no_more_points() -> None:
+def test_many_clips_do_not_add_points() -> None:
     for axes in four_panels(*SCORES["100,000 clips"]).axes:
         assert all(len(line.get_xdata()) <= POINTS for line in axes.lines)
 
 
 @THEMES
-def test_colours_stand_out_from_the_page_and_each_other(theme: Theme) -> None:
+def test_colours_have_contrast_with_the_page_and_differ(theme: Theme) -> None:
     page = "white" if theme is LIGHT else DARK_PAGE
     colours = [theme.violent, theme.nonviolent, theme.train, theme.validation]
     assert len(set(colours)) == 4
@@ -219,7 +219,7 @@ def test_colours_stand_out_from_the_page_and_each_other(theme: Theme) -> None:
 
 
 @THEMES
-def test_counts_stand_out_from_their_cells(theme: Theme) -> None:
+def test_counts_have_contrast_with_their_cells(theme: Theme) -> None:
     for share in range(0, 101, 5):
         axes = confusion([[share, 100 - share], [1, 1]], theme).axes[0]
         cells = axes.images[0].get_array()
@@ -232,7 +232,7 @@ def test_confusion_matrix_has_counts_and_shares_of_the_row() -> None:
     axes = confusion([[3, 1], [0, 0]]).axes[0]
     cells = {text.get_position(): text.get_text() for text in axes.texts}
     assert cells[0, 0] == "3\n75%" and cells[1, 0] == "1\n25%"
-    assert cells[0, 1] == cells[1, 1] == "0\nno such clip"
+    assert cells[0, 1] == cells[1, 1] == "0\nno clips"
 
 
 def test_png_has_the_themes_background() -> None:

@@ -1,4 +1,4 @@
-"""What a real TensorBoard, asked over HTTP, has of a run; and that no epoch is lost or doubled."""
+"""What a real TensorBoard shows of a run over HTTP; and that no epoch is lost or doubled."""
 
 import json
 import os
@@ -22,11 +22,12 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 
 from violence_detection.errors import RunError
 from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.reporting.event_files import event_files
 from violence_detection.reporting.tensorboard import (
+    PREDICTED_CLIPS,
     SIDES,
     Profile,
     TensorBoardLog,
-    event_files,
     scalars_of,
     write_hparams,
 )
@@ -55,7 +56,7 @@ SETTINGS = Settings().replace(
 
 
 class AddRow(keras.callbacks.Callback):
-    """Stands for what finishes an epoch: its row is in the history."""
+    """Stands in for what finishes an epoch: adds its row to the history."""
 
     def __init__(self, run: RunDirectory):
         super().__init__()
@@ -82,6 +83,7 @@ def train(
     *others: keras.callbacks.Callback,
     replicas: int = 1,
     steps_at_once: int = 16,
+    most_clips: int = PREDICTED_CLIPS,
 ) -> Trainer:
     """Train from the last epoch of the history to the sixth, and log it."""
     steps, first = steps_per_epoch(len(clips), 8), len(run.history)
@@ -95,7 +97,7 @@ def train(
         steps_per_epoch=steps,
         validation_data=evaluation_batches(clips, 8),
         validation_steps=steps,
-        callbacks=[AddRow(run), *others, TensorBoardLog(run, clips, 8)],
+        callbacks=[AddRow(run), *others, TensorBoardLog(run, clips, 8, most_clips)],
         shuffle=False,
         verbose=0,
     )
@@ -116,24 +118,24 @@ def log_files(run: RunDirectory) -> list[Path]:
 
 
 def tear_all(run: RunDirectory) -> None:
-    """Leave the last record of each file incomplete, as a process does that is killed."""
+    """Truncate the last record of each file, as a killed process does."""
     for path in log_files(run):
         os.truncate(path, path.stat().st_size - 5)
 
 
 @contextmanager
 def tensorboard(folder: Path) -> Iterator[Callable[..., Any]]:
-    """Run TensorBoard; give a function that asks it and returns what it answers."""
+    """Run TensorBoard; yield a function that makes a request and returns the answer."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0"]
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with subprocess.Popen(
         [*command, "--host", "127.0.0.1"], stderr=subprocess.PIPE, text=True
     ) as process:
-        said = ""
-        while not (address := re.search(r"at (http://[\d.:]+/)", said)):
+        output = ""
+        while not (address := re.search(r"at (http://[\d.:]+/)", output)):
             line = process.stderr.readline()
-            assert line, said
-            said += line
+            assert line, output
+            output += line
 
         def ask(route: str, post: dict[str, Any] | None = None, **query: str) -> Any:
             request = urllib.request.Request(
@@ -160,8 +162,8 @@ def wait_until(loaded: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
-def test_tensorboard_shows_two_runs_and_compares_them(clips: ClipFeatures, tmp_path: Path) -> None:
-    """One of them was killed twice: its last record torn, and set back by two epochs."""
+def test_tensorboard_shows_and_compares_two_runs(clips: ClipFeatures, tmp_path: Path) -> None:
+    """One of them was killed twice: its last record is torn, and it went back two epochs."""
     runs = {name: RunDirectory(tmp_path / name) for name in ("whole", "killed")}
     trainer = train(runs["whole"], clips)
     killed = runs["killed"]
@@ -258,12 +260,12 @@ def logged(run: RunDirectory, kind: str = "scalars") -> dict[str, list[int]]:
 
 
 def lose_last_rows(run: RunDirectory) -> None:
-    """Leave the log ahead of the history: the weights of two epochs were damaged."""
+    """Leave the log ahead of the history, as if the weights of two epochs were damaged."""
     del run.history[2:]
 
 
 def lose_last_record(run: RunDirectory) -> None:
-    """Leave an epoch that only one side has, torn on the other."""
+    """Leave an epoch on one side only, torn on the other."""
     path = log_files(run)[0]
     os.truncate(path, path.stat().st_size - 5)
 
@@ -274,7 +276,7 @@ def lose_log(run: RunDirectory) -> None:
 
 
 def log_as_keras_does(run: RunDirectory) -> None:
-    """Put Keras's own log of the same epochs in the place of ours."""
+    """Replace our log by Keras's own log of the same epochs."""
     lose_log(run)
     for side, values in scalars_of(run.history[0]).items():
         writer = tf.summary.create_file_writer(str(run / "tensorboard" / side))
@@ -289,12 +291,12 @@ def log_as_keras_does(run: RunDirectory) -> None:
 @pytest.mark.parametrize(
     "happened", [lose_last_rows, tear_all, lose_last_record, lose_log, log_as_keras_does]
 )
-def test_continued_run_has_every_epoch_once(
+def test_resumed_run_has_every_epoch_once(
     clips: ClipFeatures, tmp_path: Path, happened: Callable[[RunDirectory], None]
 ) -> None:
     run = RunDirectory(tmp_path / "run")
     train(run, clips, StopAfter(4))
-    for path in log_files(run):  # without what is drawn at the end
+    for path in log_files(run):  # without what was drawn at the end
         records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
         drawn = 1 if path.parent.name == "train" else 2
         with tf.io.TFRecordWriter(str(path)) as file:
@@ -322,7 +324,7 @@ def test_run_that_was_killed_after_its_last_epoch_gets_its_images(
         assert logged(run, "images") == {"validation/curves": [5]}
 
 
-def test_epochs_have_the_time_of_the_history(clips: ClipFeatures, tmp_path: Path) -> None:
+def test_epochs_have_the_times_of_the_history(clips: ClipFeatures, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     train(run, clips, StopAfter(2))
     events = EventAccumulator(str(run / "tensorboard" / "train")).Reload()
@@ -330,19 +332,18 @@ def test_epochs_have_the_time_of_the_history(clips: ClipFeatures, tmp_path: Path
     assert times == [1767319440.0, 1767319441.0]
 
 
-def test_two_replicas_draw_what_the_model_says(clips: ClipFeatures, tmp_path: Path) -> None:
+def test_two_replicas_draw_predictions_too(clips: ClipFeatures, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     train(run, clips, StopAfter(1), replicas=2)
     assert logged(run, "images") == {"validation/curves": [0]}
     assert logged(run, "histograms")["validation/attention"] == [0]
 
 
-def test_of_many_validation_clips_some_are_judged_and_it_says_so(
-    clips: ClipFeatures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_of_many_validation_clips_a_sample_is_predicted(
+    clips: ClipFeatures, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("violence_detection.reporting.tensorboard.PREDICTED_CLIPS", 10)
     run = RunDirectory(tmp_path / "run")
-    train(run, clips, StopAfter(1))
+    train(run, clips, StopAfter(1), most_clips=10)
     events = EventAccumulator(str(run / "tensorboard" / "validation")).Reload()
     (drawn,) = events.Tensors("attention")
     assert tf.make_ndarray(drawn.tensor_proto)[:, 2].sum() == 10 * 4
@@ -358,7 +359,7 @@ def test_log_that_cannot_be_written_is_named(clips: ClipFeatures, tmp_path: Path
 
 
 def test_full_disk_is_named(tmp_path: Path) -> None:
-    """A limit of the process on the size of a file stands for a disk that is full."""
+    """A limit on the size of the process's files stands in for a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     settings = {"streams": "x" * 2_000_000}
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
@@ -373,28 +374,27 @@ def test_full_disk_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("steps_at_once", [1, 16])
-def test_profile_of_a_few_steps_is_recorded(
+def test_some_steps_are_profiled(
     clips: ClipFeatures, tmp_path: Path, steps_at_once: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Three steps an epoch: with 16 at once, the second epoch is the second call."""
-
+    """Three steps per epoch: with 16 at once, the second epoch is the second call."""
     run = RunDirectory(tmp_path / "run")
     profile = Profile(run / "tensorboard")
     caplog.set_level("INFO", "violence_detection")
     train(run, clips, StopAfter(2), profile, steps_at_once=steps_at_once)
     (recorded,) = (run / "tensorboard").rglob("*.xplane.pb")
     assert recorded.stat().st_size > 1000
-    assert f"profile of {min(3, steps_at_once)} steps" in caplog.text
+    assert f"profiled {min(3, steps_at_once)} step" in caplog.text
     assert f"tensorboard --logdir {run / 'tensorboard'}" in caplog.text
 
 
-def test_profile_of_a_training_that_fails_is_ended(clips: ClipFeatures, tmp_path: Path) -> None:
+def test_profiler_of_a_failed_training_is_stopped(clips: ClipFeatures, tmp_path: Path) -> None:
     class Fail(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
             if self.model.optimizer.iterations > 3:
                 raise OSError("the disk is gone")
 
-    for number in range(2):  # a second one could not begin while the first goes on
+    for number in range(2):  # the second could not start while the first runs
         run = RunDirectory(tmp_path / str(number))
         profile = Profile(run / "tensorboard")
         with pytest.raises(OSError, match="the disk is gone"):
@@ -403,10 +403,10 @@ def test_profile_of_a_training_that_fails_is_ended(clips: ClipFeatures, tmp_path
         assert list((run / "tensorboard").rglob("*.xplane.pb"))
 
 
-def test_profile_that_found_nothing_to_record_says_so(
+def test_profile_without_steps_to_record_is_a_warning(
     clips: ClipFeatures, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = RunDirectory(tmp_path)
     train(run, clips, StopAfter(1), Profile(run / "tensorboard"))
-    assert "nothing was recorded. Give more --epochs" in caplog.text
+    assert "nothing was profiled" in caplog.text and "--epochs" in caplog.text
     assert not list(tmp_path.rglob("*.xplane.pb"))

@@ -1,4 +1,4 @@
-"""Runs in MLflow and Weights & Biases, read back; and what happens where those cannot be used."""
+"""Runs in MLflow and Weights & Biases, read back; and what happens if these cannot be used."""
 
 import importlib.util
 import json
@@ -20,7 +20,10 @@ from violence_detection.errors import UserError
 from violence_detection.reporting.trackers import (
     EXPERIMENT,
     MLFLOW_BOUNDS,
+    MlflowTracker,
     Trackers,
+    WandbTracker,
+    make_trackers,
     require_trackers,
 )
 from violence_detection.runs.directory import RunDirectory
@@ -44,7 +47,7 @@ def run(tmp_path: Path) -> RunDirectory:
 def train(
     trackers: Trackers, run: RunDirectory, epochs: int, fail: BaseException | None = None
 ) -> None:
-    """Do what a training does, up to an epoch; it is tested then, unless it fails."""
+    """Do what a training does up to an epoch; then finish, unless it fails."""
     with trackers:
         trackers.start(SETTINGS)
         for epoch in range(len(run.history) + 1, epochs + 1):
@@ -70,7 +73,7 @@ needs_wandb = pytest.mark.skipif(
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a database of MLflow's that nothing is in: making one takes it seconds."""
+    """Return an empty database of MLflow: making one takes seconds."""
     path = tmp_path_factory.mktemp("mlflow") / "empty.db"
     mlflow_client(f"sqlite:///{path}").search_experiments()
     return path
@@ -78,9 +81,13 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def database(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return the address of an MLflow database of its own."""
-    monkeypatch.chdir(tmp_path)  # where MLflow puts files if it is not told
+    """Return the address of an MLflow database."""
+    monkeypatch.chdir(tmp_path)  # where MLflow puts files by default
     return f"sqlite:///{shutil.copy(empty_database, tmp_path / 'mlflow.db')}"
+
+
+def mlflow_trackers(where: str, run: RunDirectory) -> Trackers:
+    return Trackers([MlflowTracker(where)], run)
 
 
 def mlflow_client(uri: str) -> Any:
@@ -117,7 +124,7 @@ def assert_mlflow_has_everything(uri: str) -> None:
 @needs_mlflow
 def test_mlflow_has_settings_epochs_figures_and_files(run: RunDirectory, database: str) -> None:
     require_trackers(database, None)
-    train(Trackers(database, None, run), run, 3)
+    train(mlflow_trackers(database, run), run, 3)
     assert_mlflow_has_everything(database)
 
 
@@ -125,7 +132,7 @@ def test_mlflow_has_settings_epochs_figures_and_files(run: RunDirectory, databas
 def test_folder_gets_an_mlflow_database_and_its_files(run: RunDirectory, tmp_path: Path) -> None:
     folder = tmp_path / "here"
     require_trackers(str(folder), None)
-    train(Trackers(str(folder), None, run), run, 3)
+    train(mlflow_trackers(str(folder), run), run, 3)
     assert_mlflow_has_everything(f"sqlite:///{folder}/mlflow.db")
     assert list(folder.rglob("report.html"))
 
@@ -135,41 +142,41 @@ def test_folder_gets_an_mlflow_database_and_its_files(run: RunDirectory, tmp_pat
     ("error", "status"),
     [(OSError("the disk is gone"), "FAILED"), (Interrupted(signal.SIGTERM), "KILLED")],
 )
-def test_run_that_is_continued_goes_on_in_the_same_mlflow_run(
+def test_resumed_run_continues_the_same_mlflow_run(
     run: RunDirectory, database: str, error: BaseException, status: str
 ) -> None:
     with pytest.raises(type(error)):
-        train(Trackers(database, None, run), run, 3, error)
+        train(mlflow_trackers(database, run), run, 3, error)
     (found,) = mlflow_runs(database)
     assert found.info.status == status
     continued = RunDirectory(run.folder)
-    continued.history = run.history[:2]  # the last epoch has to be done again
-    train(Trackers(database, None, continued), continued, 5)
+    continued.history = run.history[:2]  # the last epoch is trained again
+    train(mlflow_trackers(database, continued), continued, 5)
     assert mlflow_steps(database) == [1, 2, 3, 4, 5]
     (found,) = mlflow_runs(database)
     assert found.info.status == "FINISHED"
 
 
 @needs_mlflow
-def test_epochs_before_a_tracker_was_asked_for_are_logged_too(
+def test_epochs_before_a_tracker_was_added_are_logged_too(
     run: RunDirectory, database: str, tmp_path: Path
 ) -> None:
     second = shutil.copy(tmp_path / "mlflow.db", tmp_path / "second.db")
     run.history = [row(1), row(2)]
     for where, epochs in ((database, 3), (f"sqlite:///{second}", 4)):
-        train(Trackers(where, None, run), run, epochs)
+        train(mlflow_trackers(where, run), run, epochs)
         assert mlflow_steps(where) == list(range(1, epochs + 1))
 
 
 @needs_mlflow
 @pytest.mark.parametrize("answers", [False, True])
-def test_mlflow_server_that_is_gone_does_not_hold_the_training_up(
+def test_mlflow_server_that_does_not_answer_does_not_delay_the_training(
     run: RunDirectory,
     answers: bool,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A server that refuses connections, and one that takes them and says nothing."""
+    """A server that refuses connections, and one that accepts them and does not answer."""
     monkeypatch.setitem(MLFLOW_BOUNDS, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with socket.create_server(("127.0.0.1", 0)) as server:
         where = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -178,30 +185,30 @@ def test_mlflow_server_that_is_gone_does_not_hold_the_training_up(
         began = time.monotonic()
         with pytest.raises(UserError, match=f"--mlflow {where}: "):
             require_trackers(where, None)
-        train(Trackers(where, None, run), run, 4)
+        train(mlflow_trackers(where, run), run, 4)
         assert time.monotonic() - began < 20
     assert len(run.history) == 4
     records = [r for r in caplog.records if r.name.startswith("violence_detection")]
-    said = [record.getMessage() for record in records]
-    assert len(said) == 2
-    assert "the training goes on without it" in said[0]
-    assert "lacks what the run's CSV and JSON files have" in said[1]
+    messages = [record.getMessage() for record in records]
+    assert len(messages) == 2
+    assert "training continues without it" in messages[0]
+    assert "lacks what the run's CSV and JSON files have" in messages[1]
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
 
 
 @needs_mlflow
-def test_tracker_that_is_back_at_the_end_gets_everything(
+def test_tracker_that_works_again_at_the_end_gets_everything(
     run: RunDirectory, database: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "mlflow.db").rename(tmp_path / "away")
     (tmp_path / "mlflow.db").mkdir()
     run.history = [row(1), row(2)]
-    with Trackers(database, None, run) as trackers:
+    with mlflow_trackers(database, run) as trackers:
         trackers.start(SETTINGS)
         (tmp_path / "mlflow.db").rmdir()
         (tmp_path / "away").rename(tmp_path / "mlflow.db")
         trackers.log_epochs()
-        assert not mlflow_runs(database)  # it is not tried again in the middle of a training
+        assert not mlflow_runs(database)  # it is not tried again during training
         trackers.finish(FIGURES, [])
     assert mlflow_steps(database) == [1, 2]
     assert mlflow_runs(database)[0].info.status == "FINISHED"
@@ -214,10 +221,10 @@ def test_damaged_state_costs_a_new_run_not_the_training(
     run: RunDirectory, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
-        train(Trackers(database, None, run), run, 2)
+        train(mlflow_trackers(database, run), run, 2)
         (run / "resume" / "trackers.json").write_text("{")
     assert len(mlflow_runs(database)) == 2
-    assert "the trackers begin new runs" in caplog.text
+    assert "the trackers start new runs" in caplog.text
 
 
 @needs_mlflow
@@ -245,12 +252,14 @@ def wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(
-        "violence_detection.reporting.trackers.WANDB_START", 100.0
-    )  # of a machine that does much else
     wandb.teardown()  # it reads the environment once
     yield
     wandb.teardown()
+
+
+def wandb_trackers(run: RunDirectory) -> Trackers:
+    """Return trackers that wait long enough for a busy machine."""
+    return Trackers([WandbTracker("detector", run.folder, start_timeout=100)], run)
 
 
 def wandb_records(path: Path) -> list[Any]:
@@ -309,8 +318,8 @@ def test_wandb_has_settings_epochs_figures_and_files_of_one_run(
 ) -> None:
     require_trackers(None, "detector")
     with pytest.raises(Interrupted):
-        train(Trackers(None, "detector", run), run, 2, Interrupted(signal.SIGTERM))
-    train(Trackers(None, "detector", run), run, 4)
+        train(wandb_trackers(run), run, 2, Interrupted(signal.SIGTERM))
+    train(wandb_trackers(run), run, 4)
     first, second = wandb_runs(run)
     assert first["id"] == second["id"]
     assert (first["name"], first["project"]) == ("run", "detector")
@@ -324,15 +333,15 @@ def test_wandb_has_settings_epochs_figures_and_files_of_one_run(
 
 @needs_wandb
 def test_wandb_that_dies_does_not_end_the_training(run: RunDirectory, tmp_path: Path) -> None:
-    """In a process of its own: the library is of no use in it afterwards."""
+    """In a process of its own: the library cannot be used in it afterwards."""
     program = """if True:
         import sys; from pathlib import Path; import psutil
         from violence_detection.runs.directory import RunDirectory
         from violence_detection.runtime.logs import start_log
-        from violence_detection.reporting.trackers import Trackers
+        from violence_detection.reporting.trackers import Trackers, WandbTracker
         run = RunDirectory(Path(sys.argv[1]))
         start_log(run / "training.log")
-        with Trackers(None, "detector", run) as trackers:
+        with Trackers([WandbTracker("detector", run.folder)], run) as trackers:
             trackers.start({})
             for process in psutil.Process().children(recursive=True):
                 process.kill()
@@ -360,7 +369,7 @@ def test_wandb_that_dies_does_not_end_the_training(run: RunDirectory, tmp_path: 
 @needs_wandb
 def test_wandb_without_a_login_and_a_terminal_asks_nobody(tmp_path: Path) -> None:
     program = (
-        "from violence_detection.errors import run_or_explain\n"
+        "from violence_detection.runtime.interrupts import run_or_explain\n"
         "from violence_detection.reporting.trackers import require_trackers\n"
         "raise SystemExit(run_or_explain(lambda: require_trackers(None, 'detector'), False))"
     )
@@ -387,7 +396,7 @@ def test_wandb_without_a_login_and_a_terminal_asks_nobody(tmp_path: Path) -> Non
         ("wandb", (None, "detector"), "--wandb detector: .*: pip install wandb"),
     ],
 )
-def test_library_that_is_not_there_is_named_with_its_command(
+def test_missing_library_is_named_with_the_command_to_install_it(
     library: str, asked: tuple[str | None, str | None], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == library]:
@@ -397,14 +406,14 @@ def test_library_that_is_not_there_is_named_with_its_command(
         require_trackers(*asked)
 
 
-def test_nothing_is_loaded_or_written_unless_asked_for(run: RunDirectory) -> None:
+def test_nothing_is_loaded_or_written_without_trackers(run: RunDirectory) -> None:
     program = (
         "import sys; from violence_detection.reporting.trackers import require_trackers\n"
         "require_trackers(None, None)\n"
         "print({'mlflow', 'wandb', 'tensorflow', 'keras'} & set(sys.modules))"
     )
     command = [sys.executable, "-c", program]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert said == "set()\n"
-    train(Trackers(None, None, run), run, 1)
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert output == "set()\n"
+    train(Trackers(make_trackers(None, None, run.folder), run), run, 1)
     assert {path.name for path in run.folder.rglob("*")} == {"resume", "report.html"}

@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> int:
         # What computes the figures takes seconds to load, and TensorFlow has its say meanwhile.
-        from violence_detection.reporting.page import COMPARISON, write_report
+        from violence_detection.reporting.comparison_page import COMPARISON, write_comparison
+        from violence_detection.reporting.page import write_report
         from violence_detection.runs.files import REPORT
 
         folders = flags.checkpoint_dir
@@ -48,7 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = (flags.output or usual).expanduser().absolute()
         if page.is_dir() or (flags.output and not page.parent.is_dir()):
             raise UserError(f"--output {page}: name a file in a folder that is there")
-        write_report(folders, page)
+        if len(folders) == 1:
+            write_report(folders[0], page)
+        else:
+            write_comparison(folders, page)
         # A folder's name need not be valid in the terminal's encoding.
         print(f"the report is {page}".encode(errors="backslashreplace").decode())
         return 0

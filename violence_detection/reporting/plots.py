@@ -1,4 +1,4 @@
-"""The figures of a run, drawn for a file, for a page that is light or dark, and for TensorBoard."""
+"""Plots of a run: for files, for light and dark pages, and for TensorBoard."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +13,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from sklearn import metrics
 
-from violence_detection.evaluation.metrics import CALIBRATION_BINS, classification_figures
+from violence_detection.evaluation.metrics import (
+    CALIBRATION_BINS,
+    calibration_bins,
+    classification_figures,
+)
 from violence_detection.settings.constants import CLASS_NAMES
 
-WIDTH = 4.4  # inches: the letters can be read where the page's column is 340 or 560 pixels wide
+WIDTH = 4.4  # inches: the text is legible in the page's columns, 340 to 560 pixels wide
 DPI = 100
 POINTS = 500  # of a curve that are drawn
 SCORE_BINS = 20
-# The panels of the curves: their columns, and of what they tell. The last one's value is written.
+# The panels of the training curves, with their columns and labels. The best epoch is annotated with
+# the value of the last column.
 CURVES = {
     "loss": {"loss": "train", "val_loss": "validation"},
     "accuracy": {"accuracy": "train", "val_accuracy": "validation"},
@@ -30,18 +35,19 @@ CURVES = {
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of a figure, which colour-blind eyes tell apart, too.
+    """The colours of a figure, distinguishable with colour vision deficiencies, too.
 
     The hues are those of Okabe and Ito, Color Universal Design, https://jfly.uni-koeln.de/color/,
-    as light or dark as the page asks for.
+    lighter or darker to suit the page.
 
     Args:
-        background: a colour, or "none": that of the page shows through.
-        text: of letters, axes and thresholds.
-        muted: of what is only there to compare with.
-        grid: of the lines behind.
-        violent, nonviolent, train, validation: of what is told of them.
-        cells: of the share 0 and of the share 1 in a confusion matrix.
+        background: a colour, or "none" for a transparent one.
+        text: of text, thresholds and their points.
+        muted: of axes and baselines.
+        grid: of the grid lines.
+        violent, nonviolent: of the classes.
+        train, validation: of the splits.
+        cells: of a cell of a confusion matrix with the share 0, and with the share 1.
     """
 
     background: str
@@ -60,7 +66,7 @@ class Theme:
 
 
 LIGHT = Theme(
-    background="white",  # a file is shown on anything
+    background="white",  # a file may be shown on any background
     text="#1f2328",
     muted="#6e7781",
     grid="#dfe3e8",
@@ -84,67 +90,73 @@ DARK = Theme(
 
 
 def curves(history: Sequence[Mapping[str, Any]], best_epoch: int, theme: Theme = LIGHT) -> Figure:
-    """Return loss, accuracy and learning rate by epoch, the best epoch marked in each.
+    """Return loss, accuracy and learning rate by epoch, with the best epoch marked.
 
     Args:
-        history: a row per epoch, as in `training_history.csv`: text or numbers. What is empty is
-            not drawn.
-        best_epoch: as it is in the column `epoch`.
+        history: a row per epoch, as in `training_history.csv`: text or numbers. Empty cells are
+            left out.
+        best_epoch: its number in the column `epoch`.
         theme: the colours.
     """
     figure = _figure(theme, 6.2)
     panels = figure.subplots(3, 1, sharex=True)
     epochs = _column(history, "epoch")
+    first, last = min(epochs, default=1), max(epochs, default=1)
+    margin = max(0.5, 0.02 * (last - first))
     for axes, (title, lines) in zip(panels, CURVES.items(), strict=True):
         _prepare(axes, theme, ylabel=title)
-        for name, part in lines.items():
+        for name, label in lines.items():
             values = _column(history, name)
-            validation = part == "validation"
+            validation = label == "validation"
             axes.plot(
                 epochs,
                 values,
-                color=getattr(theme, part, theme.text),
+                color=getattr(theme, label, theme.text),
                 linewidth=2 if validation else 1.4,
                 marker="os"[validation] if len(epochs) < 3 else "",
-                label=part,
+                label=label,
             )
-        best = [value for value in values[epochs == best_epoch] if not np.isnan(value)]
-        axes.axvline(best_epoch, color=theme.muted, linestyle="--", linewidth=1)
         axes.margins(y=0.1)
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # without an offset above
-        first, last = min(epochs, default=1), max(epochs, default=1)
-        margin = max(0.5, 0.02 * (last - first))
         axes.set_xlim(first - margin, last + margin)
-        place = (best_epoch - first + margin) / (last - first + 2 * margin)
-        axes.text(
-            best_epoch,
-            1.02,
-            f"best epoch {best_epoch}" + "".join(f": {part} {value:.3g}" for value in best),
-            transform=axes.get_xaxis_transform(),
-            ha="left" if place < 0.33 else "right" if place > 0.67 else "center",
-            va="bottom",
-            color=theme.text,
-            fontsize=8.5,
-        )
+        best = [value for value in values[epochs == best_epoch] if not np.isnan(value)]
+        words = f"best epoch {best_epoch}" + "".join(f": {label} {value:.3g}" for value in best)
+        _mark_best_epoch(axes, best_epoch, words, theme)
     panels[-1].set_xlabel("epoch", color=theme.text, fontsize=9.5)
     panels[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    lines_and_names = panels[0].get_legend_handles_labels()
-    figure.legend(*lines_and_names, loc="outside upper center", ncols=2, **_legend(theme))
+    handles_and_labels = panels[0].get_legend_handles_labels()
+    figure.legend(*handles_and_labels, loc="outside upper center", ncols=2, **_legend(theme))
     return figure
 
 
+def _mark_best_epoch(axes: Axes, best_epoch: int, words: str, theme: Theme) -> None:
+    """Draw a line at the best epoch, with a text above it that stays within the axes."""
+    axes.axvline(best_epoch, color=theme.muted, linestyle="--", linewidth=1)
+    left, right = axes.get_xlim()
+    position = (best_epoch - left) / (right - left)
+    axes.text(
+        best_epoch,
+        1.02,
+        words,
+        transform=axes.get_xaxis_transform(),
+        ha="left" if position < 0.33 else "right" if position > 0.67 else "center",
+        va="bottom",
+        color=theme.text,
+        fontsize=8.5,
+    )
+
+
 def _column(history: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """Return `(epochs,)` float64, nan where a cell is empty or not there."""
+    """Return `(epochs,)` float64, nan where a cell is empty or missing."""
     cells = [row.get(name) for row in history]
     return np.array([np.nan if cell in ("", None) else float(cell) for cell in cells])
 
 
 def confusion(matrix: Sequence[Sequence[int]] | np.ndarray, theme: Theme = LIGHT) -> Figure:
-    """Return the counts and the share of its row for each cell.
+    """Return a confusion matrix: in each cell the number of clips, and its share of the row.
 
     Args:
-        matrix: 2 x 2 counts: the true classes are the rows, the verdicts the columns, nonviolent
-            first.
+        matrix: 2 x 2 counts: true classes in rows, predicted classes in columns, nonviolent first.
         theme: the colours.
     """
     figure = _figure(theme, 3.8)
@@ -155,11 +167,12 @@ def confusion(matrix: Sequence[Sequence[int]] | np.ndarray, theme: Theme = LIGHT
 def roc(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme = LIGHT
 ) -> Figure:
-    """Return the ROC curve, its area, and the point of a threshold on it.
+    """Return the ROC curve with its area and the point of the threshold.
 
     Args:
-        labels, probabilities: `(clips,)`.
-        threshold: a clip of at least this probability is called violent.
+        labels: `(clips,)` 0 or 1.
+        probabilities: `(clips,)`, of violence.
+        threshold: a clip of at least this probability is predicted violent.
         theme: the colours.
     """
     return _single(_draw_roc, labels, probabilities, threshold, theme, 4.4)
@@ -168,7 +181,7 @@ def roc(
 def precision_recall(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme = LIGHT
 ) -> Figure:
-    """Return precision by recall of the violent class, average precision, a threshold's point.
+    """Return the precision-recall curve with its average precision and the threshold's point.
 
     The arguments are those of `roc`.
     """
@@ -178,7 +191,7 @@ def precision_recall(
 def reliability(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme = LIGHT
 ) -> Figure:
-    """Return the share of violent clips by mean probability, in ten equal bins, and their sizes.
+    """Return the share of violent clips by predicted probability, in ten equal bins, with counts.
 
     The arguments are those of `roc`; the threshold is a line.
     """
@@ -188,7 +201,7 @@ def reliability(
 def score_histogram(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme = LIGHT
 ) -> Figure:
-    """Return how many clips of each class have which probability, and the threshold.
+    """Return a histogram of the probabilities of each class, with the threshold.
 
     The arguments are those of `roc`.
     """
@@ -196,7 +209,7 @@ def score_histogram(
 
 
 def four_panels(labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> Figure:
-    """Return precision by recall, ROC, confusion matrix and calibration, 900 x 800 pixels.
+    """Return precision-recall and ROC curves, confusion matrix and calibration, 900 x 800 pixels.
 
     The arguments are those of `roc`.
     """
@@ -213,7 +226,7 @@ def four_panels(labels: np.ndarray, probabilities: np.ndarray, threshold: float 
 
 
 def as_png(figure: Figure, dpi: float = 2 * DPI) -> bytes:
-    """Return a figure as a PNG file; by default for screens with two pixels in each direction."""
+    """Return a figure as a PNG file; by default at twice its size, for high-density screens."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
@@ -253,11 +266,11 @@ def _prepare(
     ylabel: str = "",
     title_pad: float = 6,
 ) -> None:
-    """Give axes their colours and words; `under` is a smaller line below the title."""
+    """Style axes and label them; `under` is a smaller line below the title."""
     if under:
         title_pad = 20  # points
-        place = axes.transAxes
-        axes.text(0, 1.02, under, color=theme.text, fontsize=8.5, transform=place, va="bottom")
+        words: dict[str, Any] = {"color": theme.text, "fontsize": 8.5, "transform": axes.transAxes}
+        axes.text(0, 1.02, under, va="bottom", **words)
     axes.set_facecolor("none")
     axes.set_title(title, color=theme.text, fontsize=11, loc="left", pad=title_pad)
     axes.set_xlabel(xlabel, color=theme.text, fontsize=9.5)
@@ -278,11 +291,18 @@ def _draw_confusion(axes: Axes, matrix: np.ndarray, theme: Theme) -> None:
     shares = matrix / np.maximum(totals, 1)
     low, high = (np.array(to_rgb(cell)) for cell in theme.cells)
     colours = low + shares[..., None] * (high - low)
-    _prepare(axes, theme, "Confusion matrix", "clips, and their share of the row")
+    _prepare(
+        axes,
+        theme,
+        "Confusion matrix",
+        "clips, and share of the true class",
+        xlabel="predicted class",
+        ylabel="true class",
+    )
     axes.imshow(colours, aspect="auto")
     for row, column in np.ndindex(2, 2):
-        share = f"{shares[row, column]:.0%}" if totals[row] else "no such clip"
-        dark = _luminance(colours[row, column]) < 0.18  # white letters stand out more
+        share = f"{shares[row, column]:.0%}" if totals[row] else "no clips"
+        dark = _luminance(colours[row, column]) < 0.18  # so that white has more contrast than black
         axes.text(
             column,
             row,
@@ -292,8 +312,8 @@ def _draw_confusion(axes: Axes, matrix: np.ndarray, theme: Theme) -> None:
             va="center",
             fontsize=13,
         )
-    axes.set_xticks([0, 1], [f"called {name}" for name in CLASS_NAMES])
-    axes.set_yticks([0, 1], [f"really {name}" for name in CLASS_NAMES], rotation=90, va="center")
+    axes.set_xticks([0, 1], CLASS_NAMES)
+    axes.set_yticks([0, 1], CLASS_NAMES, rotation=90, va="center")
     axes.tick_params(length=0, labelsize=9.5)
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -308,55 +328,52 @@ def _luminance(colour: np.ndarray) -> float:
 def _draw_roc(
     axes: Axes, labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme
 ) -> None:
-    names: dict[str, Any] = {
-        "xlabel": "nonviolent clips called violent",
-        "ylabel": "violent clips found",
-    }
+    names: dict[str, Any] = {"xlabel": "false positive rate", "ylabel": "recall"}
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     if len(set(labels)) < 2:
-        _prepare(axes, theme, "ROC curve: not defined", **names)
-        _say_one_class(axes, labels, theme)
+        _prepare(axes, theme, "ROC curve: undefined", **names)
+        _write_single_class(axes, labels, theme)
         return
     figures = _figures(labels, probabilities, threshold)
-    found, alarms = figures["recall"], 1 - figures[f"{CLASS_NAMES[0]}_accuracy"]
-    under = f"●  threshold {threshold:.2f}: {found:.0%} found, {alarms:.0%} false alarms"
-    _prepare(axes, theme, f"ROC curve, area {figures['roc_auc']:.3f}", under, **names)
+    recall, false_rate = figures["recall"], 1 - figures[f"{CLASS_NAMES[0]}_accuracy"]
+    under = f"●  threshold {threshold:.2f}: recall {recall:.0%}, false positives {false_rate:.0%}"
+    _prepare(axes, theme, f"ROC curve, AUC {figures['roc_auc']:.3f}", under, **names)
     axes.plot([0, 1], [0, 1], color=theme.muted, linestyle=":", linewidth=1.2)
-    false_rate, true_rate, _ = metrics.roc_curve(labels, probabilities)
-    kept = _some(len(false_rate))
-    axes.plot(false_rate[kept], true_rate[kept], color=theme.violent, linewidth=2)
-    axes.plot([alarms], [found], "o", color=theme.text, markersize=7, clip_on=False)
+    false_rates, recalls, _ = metrics.roc_curve(labels, probabilities)
+    shown = _evenly_spaced(len(false_rates))
+    axes.plot(false_rates[shown], recalls[shown], color=theme.violent, linewidth=2)
+    axes.plot([false_rate], [recall], "o", color=theme.text, markersize=7, clip_on=False)
 
 
 def _draw_precision_recall(
     axes: Axes, labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme
 ) -> None:
-    names: dict[str, Any] = {"xlabel": "recall: violent clips found", "ylabel": "precision"}
+    names: dict[str, Any] = {"xlabel": "recall", "ylabel": "precision"}
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     if len(set(labels)) < 2:
-        _prepare(axes, theme, "Precision and recall: not defined", **names)
-        _say_one_class(axes, labels, theme)
+        _prepare(axes, theme, "Precision-recall curve: undefined", **names)
+        _write_single_class(axes, labels, theme)
         return
     figures = _figures(labels, probabilities, threshold)
     recall, precision = figures["recall"], figures["precision"]
-    nothing = np.isnan(precision)
-    point = "no clip called violent" if nothing else f"precision {precision:.0%}"
+    undefined = np.isnan(precision)
+    point = "nothing predicted violent" if undefined else f"precision {precision:.0%}"
     under = f"●  threshold {threshold:.2f}: {point}, recall {recall:.0%}"
-    _prepare(axes, theme, f"Precision and recall, area {figures['pr_auc']:.3f}", under, **names)
+    _prepare(axes, theme, f"Precision-recall curve, AUC {figures['pr_auc']:.3f}", under, **names)
     axes.axhline(np.mean(labels), color=theme.muted, linestyle=":", linewidth=1.2)
     precisions, recalls, _ = metrics.precision_recall_curve(
         labels, probabilities, drop_intermediate=True
     )
-    kept = _some(len(recalls))
-    axes.step(recalls[kept], precisions[kept], where="post", color=theme.violent, linewidth=2)
-    if not nothing:
+    shown = _evenly_spaced(len(recalls))
+    axes.step(recalls[shown], precisions[shown], where="post", color=theme.violent, linewidth=2)
+    if not undefined:
         axes.plot([recall], [precision], "o", color=theme.text, markersize=7, clip_on=False)
 
 
 def _draw_reliability(
     axes: Axes, labels: np.ndarray, probabilities: np.ndarray, threshold: float, theme: Theme
 ) -> None:
-    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    bins = calibration_bins(probabilities)
     sums = {"minlength": CALIBRATION_BINS}
     counts = np.bincount(bins, **sums)
     filled = counts > 0
@@ -366,9 +383,9 @@ def _draw_reliability(
     _prepare(
         axes,
         theme,
-        f"Calibration, error {error:.3f}",
-        f"bars: clips, up to {counts.max():,}; dashed: threshold {threshold:.2f}",
-        xlabel="mean probability of violence",
+        f"Calibration, ECE {error:.3f}",
+        f"bars: up to {counts.max():,} clips per bin; dashed: threshold {threshold:.2f}",
+        xlabel="predicted probability of violence",
         ylabel="share of violent clips",
     )
     bottom, height = -0.26, 0.2
@@ -387,9 +404,9 @@ def _draw_scores(
     _prepare(
         axes,
         theme,
-        "Scores of each class",
-        title_pad=20,  # the legend is between
-        xlabel=f"probability of violence (dashed: threshold {threshold:.2f})",
+        "Predicted probabilities",
+        title_pad=20,  # room for the legend
+        xlabel=f"predicted probability of violence (dashed: threshold {threshold:.2f})",
         ylabel="clips",
     )
     edges = np.linspace(0, 1, SCORE_BINS + 1)
@@ -403,8 +420,8 @@ def _draw_scores(
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.97), "ncols": 2}
-    axes.legend(**place, **_legend(theme))
+    position = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.97), "ncols": 2}
+    axes.legend(**position, **_legend(theme))
 
 
 def _figures(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, float]:
@@ -413,12 +430,12 @@ def _figures(labels: np.ndarray, probabilities: np.ndarray, threshold: float) ->
     return {name: float(value[0]) for name, value in figures.items()}
 
 
-def _some(count: int) -> np.ndarray:
-    """Return the places of at most POINTS of `count` points, evenly spaced, with both ends."""
+def _evenly_spaced(count: int) -> np.ndarray:
+    """Return the indices of at most POINTS of `count` points, the first and the last included."""
     return np.unique(np.linspace(0, count - 1, min(count, POINTS)).astype(int))
 
 
-def _say_one_class(axes: Axes, labels: np.ndarray, theme: Theme) -> None:
+def _write_single_class(axes: Axes, labels: np.ndarray, theme: Theme) -> None:
     name = CLASS_NAMES[int(labels[0])]
     text = f"all {len(labels):,} clips are {name}:\nboth classes are needed"
     axes.text(0.5, 0.5, text, color=theme.text, fontsize=10, ha="center", va="center")

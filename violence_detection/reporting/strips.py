@@ -1,8 +1,9 @@
-"""Clips of a test as strips of pictures: which to look at, and their frames in time order."""
+"""Clips of a test as strips of pictures: which ones to look at, and their frames in time order."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -10,54 +11,36 @@ from violence_detection.clips.decoders import DecoderProcesses, decoder_count
 from violence_detection.clips.frames import even_positions
 from violence_detection.clips.pictures import as_jpeg, shrink
 from violence_detection.clips.video import UnreadableClip
-from violence_detection.errors import RunError
+from violence_detection.errors import RunError, UserError
+from violence_detection.reporting.finished_run import FinishedRun, PredictedClip
 from violence_detection.runtime.interrupts import raise_if_interrupted
-from violence_detection.storage.remote_paths import AnyPath, local_copy
+from violence_detection.settings.constants import CLIP_TIMEOUT
+from violence_detection.settings.schema import Settings
+from violence_detection.settings.values import folder_or_url
+from violence_detection.storage.remote_paths import AnyPath, clips_folder, local_copy
 
 WORST, LEAST_CERTAIN, CERTAIN = 8, 4, 4  # clips that are shown, at most
 SIDE = 144  # pixels of a picture's longer side
-STRIP = 16 * SIDE  # pixels of a strip of more pictures: they are smaller
+STRIP = 16 * SIDE  # pixels of a strip: with more pictures, they are smaller
 SMALLEST_SIDE = 48  # pixels
 JPEG_QUALITY = 70
 
 
 @dataclass(frozen=True)
-class ReportedClip:
-    """A clip of the test, and what the detector says of it."""
-
-    name: str  # below the dataset folder, with slashes
-    label: int  # 1 is violent
-    probability: float  # of violence
-    verdict: int
-    group: str | None = None
-    attention: tuple[float, ...] | None = None  # of each frame, sums to 1; None: not known
-
-    @property
-    def is_right(self) -> bool:
-        """Whether the verdict is the label."""
-        return self.verdict == self.label
-
-    @property
-    def error(self) -> float:
-        """How far the probability is from the label, 0 to 1."""
-        return abs(self.probability - self.label)
-
-
-@dataclass(frozen=True)
 class ChosenClips:
-    """The clips of a test that tell most; none is there twice."""
+    """The most telling clips of a test, each of them once."""
 
-    worst: Sequence[ReportedClip]  # wrong verdicts, the farthest from the label first
-    least_certain: Sequence[ReportedClip]  # the nearest to the threshold first
-    certain: Sequence[ReportedClip]  # right, of both classes, the nearest to the label first
+    worst: Sequence[PredictedClip]  # misclassified, the furthest from the label first
+    least_certain: Sequence[PredictedClip]  # the nearest to the threshold first
+    certain: Sequence[PredictedClip]  # correct, of both classes, the nearest to the label first
 
-    def __iter__(self) -> Iterator[ReportedClip]:
+    def __iter__(self) -> Iterator[PredictedClip]:
         yield from (*self.worst, *self.least_certain, *self.certain)
 
 
 @dataclass(frozen=True)
 class Strip:
-    """What is to be seen of a clip."""
+    """The frames of a clip as pictures."""
 
     frames: tuple[bytes, ...] = ()  # JPEG files of one size, in time order
     width: int = 0  # pixels
@@ -65,53 +48,79 @@ class Strip:
     trouble: str | None = None  # why there are no frames
 
 
-def choose_clips(clips: Sequence[ReportedClip], threshold: float) -> ChosenClips:
+def choose_clips(clips: Sequence[PredictedClip], threshold: float) -> ChosenClips:
     """Return the clips of a test to look at.
 
     Args:
-        threshold: of the probability; from it on a clip is called violent.
+        clips: that were tested.
+        threshold: a clip of at least this probability is predicted violent.
     """
-    by_name = sorted(clips, key=lambda clip: clip.name)  # equals are in one order
-    wrong = [clip for clip in by_name if not clip.is_right]
+    by_name = sorted(clips, key=lambda clip: clip.name)  # a stable order of equals
+    wrong = [clip for clip in by_name if not clip.is_correct]
     worst = sorted(wrong, key=lambda clip: -clip.error)[:WORST]
     rest = [clip for clip in by_name if clip not in worst]
     rest.sort(key=lambda clip: abs(clip.probability - threshold))
     least_certain, rest = rest[:LEAST_CERTAIN], rest[LEAST_CERTAIN:]
-    right = sorted((clip for clip in rest if clip.is_right), key=lambda clip: clip.error)
-    of_class = [[clip for clip in right if clip.label == label] for label in (0, 1)]
-    other = [CERTAIN - len(of_class[1 - label]) for label in (0, 1)]  # places that it leaves
+    correct = sorted((clip for clip in rest if clip.is_correct), key=lambda clip: clip.error)
+    by_class = [[clip for clip in correct if clip.label == label] for label in (0, 1)]
+    # Half of each class; a class with fewer clips leaves its share to the other.
     certain = [
-        clip for label in (1, 0) for clip in of_class[label][: max(CERTAIN // 2, other[label])]
+        clip
+        for label in (1, 0)
+        for clip in by_class[label][: max(CERTAIN // 2, CERTAIN - len(by_class[1 - label]))]
     ]
     return ChosenClips(worst, least_certain, certain)
+
+
+def strips_of(run: FinishedRun, names: Iterable[str]) -> dict[str, Strip]:
+    """Return the strips of a run's clips by name, read from where its dataset is, or was."""
+    wanted = list(dict.fromkeys(names))
+    where, frames = folder_or_url(run.settings["dataset_path"]), run.settings["frames"]
+    spool_dir = Path(run.settings.get("spool_dir", Settings().data.spool_dir))
+    spool_size = run.settings.get("spool_size", Settings().data.spool_size)
+    try:
+        with clips_folder(where, spool_dir, spool_size) as folder:
+            paths = [folder / name for name in wanted]
+            strips = read_strips(
+                paths,
+                frames,
+                run.settings.get("cached_frames") or frames,
+                run.settings.get("clip_timeout", CLIP_TIMEOUT),
+            )
+            return {name: strips[path] for name, path in zip(wanted, paths, strict=True)}
+    except (UserError, RunError) as error:
+        if isinstance(where, Path):
+            raise
+        return {name: Strip(trouble=str(error)) for name in wanted}
 
 
 def read_strips(
     paths: Iterable[AnyPath], frames: int, cached_frames: int, timeout: float
 ) -> dict[AnyPath, Strip]:
-    """Return the strips of clips; one that cannot be read now has none, and says why.
+    """Return the strips of clips; that of a clip that cannot be read has no frames, but the reason.
 
     Args:
-        frames: that the classifier is given of a clip.
-        cached_frames: that are read of a clip, of which those are evenly spread.
+        paths: of the clips.
+        frames: that the classifier uses of a clip.
+        cached_frames: that are read of a clip; the classifier's are evenly spread over them.
         timeout: seconds that reading a clip may take.
     """
     wanted = list(dict.fromkeys(paths))
     if not wanted:
         return {}
     side = min(SIDE, max(SMALLEST_SIDE, STRIP // frames))
-    shown = even_positions(cached_frames, frames)
+    used = even_positions(cached_frames, frames)
     count = min(decoder_count(), len(wanted))
     decoders = DecoderProcesses(count, count, cached_frames, timeout)
 
     def read(path: AnyPath) -> Strip:
         try:
             with local_copy(path) as copy:
-                images = decoders.read_images(copy)[0][shown]
+                images = decoders.read_images(copy)[0][used]
                 return _as_strip(images, decoders.aspect_ratio(copy), side)
         except FileNotFoundError:
-            return Strip(trouble="it is not there any more")
-        except (UnreadableClip, RunError) as error:  # or nothing can be had from its store
+            return Strip(trouble="the file is missing")
+        except (UnreadableClip, RunError) as error:  # the latter: its store does not answer
             return Strip(trouble=str(error))
         except OSError as error:
             return Strip(trouble=error.strerror or str(error))
@@ -125,7 +134,7 @@ def read_strips(
 
 
 def _as_strip(images: np.ndarray, aspect_ratio: float, side: int) -> Strip:
-    """Return `(frames, 224, 224, 3)` uint8 RGB as small JPEG files of the clip's own shape."""
+    """Return `(frames, 224, 224, 3)` uint8 RGB as small JPEG files in the clip's aspect ratio."""
     pictures = [shrink(image, aspect_ratio, side) for image in images]
     height, width = pictures[0].shape[:2]
     return Strip(tuple(as_jpeg(picture, JPEG_QUALITY) for picture in pictures), width, height)

@@ -1,8 +1,8 @@
-"""A run in MLflow or Weights & Biases, through their own libraries, only when asked for.
+"""Logging a run to MLflow or Weights & Biases, through their own libraries, if asked for.
 
-A tracker never ends a training: one that fails is left alone until the end, and then brought up to
-date from the history. What it has already is kept in the run's folder, so that a run that is
-continued goes on in the same place and no epoch is there twice.
+A tracker never ends a training: one that fails is not used until the end, and then brought up to
+date from the history. The run's folder records what each tracker has, so that a resumed run
+continues in the same place and no epoch is logged twice.
 """
 
 import contextlib
@@ -23,75 +23,84 @@ from violence_detection.storage.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
-STATE = "trackers.json"  # in `resume/`: by flag, the tracker's run and how many epochs it has
-EXPERIMENT = "violence detection"  # the name that MLflow puts the runs under
+STATE = "trackers.json"  # in `resume/`: by flag, the tracker's run and its number of epochs
+EXPERIMENT = "violence detection"  # in MLflow
 
-# MLflow waits four minutes for a server that is gone, and can be told otherwise by environment
-# variables alone. What the user has set counts more.
+# MLflow waits four minutes for a server that does not answer; only environment variables change
+# that. The user's own values have precedence.
 MLFLOW_BOUNDS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-WANDB_START = 20.0  # seconds that Weights & Biases may take to begin a run
-WANDB_UPLOAD = 120.0  # seconds that it may take at the end; its files are on the disk anyway
-LOGIN_WAIT = 60  # seconds for an answer, where it takes for a terminal what is none
+WANDB_START = 20.0  # seconds that Weights & Biases may take to start a run
+WANDB_UPLOAD = 120.0  # seconds that it may take at the end; its files are on disk anyway
+LOGIN_WAIT = 60  # seconds for an answer, if it mistakes standard input for a terminal
 
 
 def require_trackers(mlflow: str | None, wandb: str | None) -> None:
-    """Find out whether the trackers can be used, before anything costs time.
+    """Raise unless the trackers can be used; called before anything takes time.
 
     Args:
-        mlflow: the address of a server, a folder, or a database; None: not asked for.
-        wandb: the name of a project; None: not asked for.
+        mlflow: the address of a server or a database, or a folder; None if not wanted.
+        wandb: the name of a project; None if not wanted.
 
     Raises:
-        UserError: a library is missing, nothing answers, or nobody is logged in.
+        UserError: a library is missing, the server does not answer, or nobody is logged in.
     """
     if mlflow is not None:
         try:
-            MlflowTracker(mlflow).look()
+            MlflowTracker(mlflow).connect()
         except ImportError as error:
             raise UserError(
-                f"--mlflow {mlflow}: {error}: pip install mlflow-skinny (a database other than "
-                "SQLite needs its driver, too), or leave --mlflow out"
+                f"--mlflow {mlflow}: {error}: pip install mlflow-skinny (and the driver of a "
+                "database other than SQLite), or omit --mlflow"
             ) from error
         except MlflowTracker.failures() as error:
             raise UserError(
-                f"--mlflow {mlflow}: {_reason(error)}\nGive the address of a running server "
-                "(http://…), a folder, or sqlite:///FILE, or leave --mlflow out"
+                f"--mlflow {mlflow}: {_reason(error)}\nUse the address of a running server "
+                "(http://…), a folder or sqlite:///FILE, or omit --mlflow"
             ) from error
     if wandb is not None:
         try:
             import wandb as library
         except ImportError as error:
             raise UserError(
-                f"--wandb {wandb}: {error}: pip install wandb, or leave --wandb out"
+                f"--wandb {wandb}: {error}: pip install wandb, or omit --wandb"
             ) from error
         try:
             if library.setup().settings.mode in ("online", "run", "shared"):
                 library.login(timeout=LOGIN_WAIT)
         except (library.Error, OSError) as error:
             raise UserError(
-                f"--wandb {wandb}: {_reason(error)}\nRun `wandb login`, or `wandb offline` to keep "
-                "it on the disk, or leave --wandb out"
+                f"--wandb {wandb}: {_reason(error)}\nRun `wandb login`, or `wandb offline` to log "
+                "to the disk only, or omit --wandb"
             ) from error
 
 
 class Tracker(Protocol):
-    """Where a run is logged to; its methods may raise one of its `failures()`."""
+    """A service that a run is logged to; its methods may raise one of its `failures()`."""
 
     flag: str
     where: str  # as the user gave it
 
     @staticmethod
     def failures() -> tuple[type[Exception], ...]:
-        """Return what its library raises if it cannot be reached or cannot write."""
+        """Return what its library raises if the service cannot be reached or it cannot write."""
 
     def begin(self, name: str, settings: Mapping[str, Any], run: str | None) -> str:
-        """Begin a run, or go on with `run`; return the tracker's name of it."""
+        """Start a run, or resume one.
+
+        Args:
+            name: of the run.
+            settings: by name.
+            run: the tracker's id of the run to resume; None for a new one.
+
+        Returns:
+            The tracker's id of the run.
+        """
 
     def log(self, row: Row) -> None:
         """Log an epoch."""
 
     def add(self, figures: Mapping[str, float], files: Sequence[Path]) -> None:
-        """Log what comes at the end."""
+        """Log final figures, and upload files."""
 
     def end(self, status: str) -> None:
         """End the run: "FINISHED", "FAILED" or "KILLED"."""
@@ -101,8 +110,8 @@ class MlflowTracker:
     """A run in MLflow.
 
     Args:
-        where: a server's or a database's address. A folder gets an SQLite database and artifacts:
-            MLflow itself has given up writing plain files.
+        where: the address of a server or a database, or a folder, in which an SQLite database and
+            the artifacts are kept: MLflow's plain files are deprecated.
     """
 
     flag = "--mlflow"
@@ -117,14 +126,14 @@ class MlflowTracker:
 
     @staticmethod
     def failures() -> tuple[type[Exception], ...]:
-        """Return what MLflow raises, and below it the database."""
+        """Return what MLflow and the database below it raise."""
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
         return MlflowException, SQLAlchemyError, OSError
 
-    def look(self) -> None:
-        """Ask for anything."""
+    def connect(self) -> None:
+        """Connect, and make a request to see whether it is answered."""
         self._connect()
         with _bounded():
             self.client.search_experiments(max_results=1)
@@ -134,10 +143,10 @@ class MlflowTracker:
         from mlflow.tracking import MlflowClient
         from sqlalchemy import create_engine, make_url
 
-        # It would print tracebacks of what it raises, too, and how it makes a database.
+        # It would log tracebacks of what it raises, and how it makes a database.
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)
         if self.uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES:
-            # One that cannot be opened is tried for a minute and a half by MLflow.
+            # MLflow itself would try for a minute and a half to open a database.
             url = make_url(self.uri)
             if url.drivername == "sqlite" and url.database:
                 Path(url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +156,7 @@ class MlflowTracker:
         self.client = MlflowClient(tracking_uri=self.uri)
 
     def begin(self, name: str, settings: Mapping[str, Any], run: str | None) -> str:
-        """Begin a run, or go on with `run`; return its id."""
+        """Start a run, or resume `run`; return its id."""
         from mlflow.entities import Param
 
         self._connect()
@@ -169,11 +178,11 @@ class MlflowTracker:
             log.info("MLflow run %s on %s", run, self.uri)
         else:
             command = f"mlflow ui --backend-store-uri {self.uri}"
-            log.info("MLflow run %s; to see it: pip install mlflow, then %s", run, command)
+            log.info("MLflow run %s; to view it: pip install mlflow, then %s", run, command)
         return run
 
     def log(self, row: Row) -> None:
-        """Log an epoch, with its own time."""
+        """Log an epoch, at the time at which it ended."""
         from mlflow.entities import Metric
 
         milliseconds = int(1000 * datetime.fromisoformat(row["time"]).timestamp())
@@ -184,7 +193,7 @@ class MlflowTracker:
             self.client.log_batch(self.run, metrics)
 
     def add(self, figures: Mapping[str, float], files: Sequence[Path]) -> None:
-        """Log final figures, and files as artifacts."""
+        """Log final figures, and upload files as artifacts."""
         with _bounded():
             for name, value in figures.items():
                 self.client.log_metric(self.run, name, value)
@@ -199,7 +208,7 @@ class MlflowTracker:
 
 @contextlib.contextmanager
 def _bounded() -> Iterator[None]:
-    """Let MLflow give up on a server that does not answer."""
+    """Limit how long MLflow waits for a server that does not answer."""
     set_here = {name: value for name, value in MLFLOW_BOUNDS.items() if name not in os.environ}
     os.environ.update(set_here)
     try:
@@ -214,25 +223,27 @@ class WandbTracker:
 
     Args:
         where: the project.
-        folder: its files are kept in `wandb/` there.
+        folder: in which its files are kept, in `wandb/`.
+        start_timeout: seconds that starting a run may take.
     """
 
     flag = "--wandb"
 
-    def __init__(self, where: str, folder: Path):
+    def __init__(self, where: str, folder: Path, start_timeout: float = WANDB_START):
         self.where = where
         self.folder = folder
+        self.start_timeout = start_timeout
 
     @staticmethod
     def failures() -> tuple[type[Exception], ...]:
-        """Return what the library raises, also if its own process has died."""
+        """Return what the library raises, including when its own process has died."""
         from wandb import Error
         from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
         return Error, HandleAbandonedError, MailboxClosedError, OSError
 
     def begin(self, name: str, settings: Mapping[str, Any], run: str | None) -> str:
-        """Begin a run, or go on with `run`; return its id."""
+        """Start a run, or resume `run`; return its id."""
         import wandb
 
         self.run = wandb.init(
@@ -247,14 +258,14 @@ class WandbTracker:
                 silent=True,
                 console="off",
                 disable_git=True,
-                init_timeout=WANDB_START,
+                init_timeout=self.start_timeout,
                 finish_timeout=WANDB_UPLOAD,
                 finish_timeout_raises=True,
             ),
         )
         folders = self.folder / "wandb" / f"*{self.run.id}*"
-        place = f"to upload it: wandb sync {folders}" if self.run.offline else self.run.url
-        log.info("Weights & Biases run %s: %s", self.run.id, place)
+        hint = f"to upload it: wandb sync {folders}" if self.run.offline else self.run.url
+        log.info("Weights & Biases run %s: %s", self.run.id, hint)
         return self.run.id
 
     def log(self, row: Row) -> None:
@@ -262,34 +273,45 @@ class WandbTracker:
         self.run.log({"epoch": row["epoch"], **_figures(row)}, step=row["epoch"])
 
     def add(self, figures: Mapping[str, float], files: Sequence[Path]) -> None:
-        """Log final figures, and files."""
+        """Log final figures, and upload files."""
         self.run.summary.update(dict(figures))
         for file in files:
             self.run.save(str(file), base_path=str(file.parent), policy="now")
 
     def end(self, status: str) -> None:
-        """End the run, once it is uploaded."""
+        """End the run after uploading it."""
         self.run.finish(exit_code=0 if status == "FINISHED" else 1)
 
 
-class Trackers:
-    """The trackers of a run; to be entered. If the block fails, so has the run.
+def make_trackers(mlflow: str | None, wandb: str | None, folder: Path) -> list[Tracker]:
+    """Return the trackers that are wanted.
 
     Args:
         mlflow, wandb: as for `require_trackers`.
+        folder: of the run, in which Weights & Biases keeps its files.
+    """
+    trackers: list[Tracker] = []
+    if mlflow is not None:
+        trackers.append(MlflowTracker(mlflow))
+    if wandb is not None:
+        trackers.append(WandbTracker(wandb, folder))
+    return trackers
+
+
+class Trackers:
+    """The trackers of a run, as a context: if its block fails, the run is marked as failed.
+
+    Args:
+        trackers: where the run is logged to.
         run: whose history is logged.
     """
 
-    def __init__(self, mlflow: str | None, wandb: str | None, run: RunDirectory):
+    def __init__(self, trackers: Sequence[Tracker], run: RunDirectory):
         self.run = run
-        self.trackers: list[Tracker] = []
-        if mlflow is not None:
-            self.trackers.append(MlflowTracker(mlflow))
-        if wandb is not None:
-            self.trackers.append(WandbTracker(wandb, run.folder))
+        self.trackers = trackers
         self._settings: Mapping[str, Any] = {}
         self._state: dict[str, Any] = {}
-        self._begun: list[Tracker] = []
+        self._started: list[Tracker] = []
         self._failed: list[Tracker] = []
 
     def __enter__(self) -> Self:
@@ -299,13 +321,13 @@ class Trackers:
         status = "FINISHED"
         if kind is not None:
             status = "KILLED" if issubclass(kind, Interrupted) else "FAILED"
-        for tracker in self._begun:
+        for tracker in self._started:
             if tracker not in self._failed:
-                with self._tolerated(tracker, "it is not told how the run ended"):
+                with self._tolerated(tracker, "it does not record how the run ended"):
                     tracker.end(status)
 
     def start(self, settings: Mapping[str, Any]) -> None:
-        """Begin the runs, or go on with those of this run directory.
+        """Start a run in each tracker, or resume the one of this run directory.
 
         Args:
             settings: by name, as JSON values.
@@ -317,43 +339,43 @@ class Trackers:
         self.log_epochs()
 
     def log_epochs(self) -> None:
-        """Log the epochs of the history that were not logged yet."""
+        """Log the epochs of the history that are not logged yet."""
         for tracker in self.trackers:
             if tracker not in self._failed:
-                with self._tolerated(tracker, "the training goes on without it until its end"):
-                    self._bring_up(tracker)
+                with self._tolerated(tracker, "training continues without it until the end"):
+                    self._catch_up(tracker)
 
     def finish(self, figures: Mapping[str, float | None], files: Sequence[Path]) -> None:
-        """Log what comes at the end. A tracker that failed gets what it lacks, if it can now.
+        """Log final figures and upload files. A tracker that failed is tried again.
 
         Args:
-            figures: by name; None: not defined, left out.
-            files: those that are there are uploaded.
+            figures: by name; None for undefined ones, which are left out.
+            files: to upload, as far as they exist.
         """
         known = {name: value for name, value in figures.items() if value is not None}
         for tracker in self.trackers:
             with self._tolerated(tracker, "it lacks what the run's CSV and JSON files have"):
-                self._bring_up(tracker)
+                self._catch_up(tracker)
                 tracker.add(known, [file for file in files if file.is_file()])
                 if tracker in self._failed:
                     self._failed.remove(tracker)
 
-    def _bring_up(self, tracker: Tracker) -> None:
-        """Begin a tracker's run if that was not done, and log the epochs that it lacks."""
+    def _catch_up(self, tracker: Tracker) -> None:
+        """Start a tracker's run if it is not started, and log the epochs that it lacks."""
         state = self._state.get(tracker.flag, {})
         if state.get("where") != tracker.where:
             state = {"where": tracker.where, "run": None, "epochs": 0}
-        if tracker not in self._begun:
+        if tracker not in self._started:
             state["run"] = tracker.begin(self.run.folder.name, self._settings, state["run"])
-            self._begun.append(tracker)
-            self._keep(tracker, state)
+            self._started.append(tracker)
+            self._save(tracker, state)
         for row in self.run.history[state["epochs"] :]:
             tracker.log(row)
-            self._keep(tracker, state | {"epochs": row["epoch"]})
+            self._save(tracker, state | {"epochs": row["epoch"]})
 
     @contextlib.contextmanager
     def _tolerated(self, tracker: Tracker, consequence: str) -> Iterator[None]:
-        """Warn of a tracker that fails, and go on."""
+        """Log a warning if the tracker fails in the block, and continue."""
         run_error = sys.exception()
         try:
             yield
@@ -369,16 +391,16 @@ class Trackers:
         try:
             return read_json(path) if path.exists() else {}
         except UserError as error:
-            log.warning("%s; the trackers begin new runs", error)
+            log.warning("%s: the trackers start new runs", error)
             return {}
 
-    def _keep(self, tracker: Tracker, state: dict[str, Any]) -> None:
+    def _save(self, tracker: Tracker, state: dict[str, Any]) -> None:
         self._state[tracker.flag] = state
         write_json(self.run / RESUME / STATE, self._state)
 
 
 def _figures(row: Row) -> dict[str, float]:
-    """Return what is known of an epoch, but its number and time."""
+    """Return the known figures of an epoch, without its number and time."""
     return {
         name: value
         for name, value in row.items()
@@ -387,10 +409,11 @@ def _figures(row: Row) -> dict[str, float]:
 
 
 def _reason(error: BaseException, run_error: BaseException | None = None) -> str:
-    """Return what an error comes from, if the network or a disk, else the first line of its own.
+    """Return the failure of network or disk that caused an error, or else its own first line.
 
     Args:
-        run_error: what ends the run while the error happens: it is not where that comes from.
+        error: of a tracker.
+        run_error: what is ending the run at the same time: it is not the cause.
     """
     first = error
     while (cause := first.__cause__ or first.__context__) and cause is not run_error:

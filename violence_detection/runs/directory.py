@@ -1,10 +1,10 @@
-"""The checkpoint directory: what a run leaves behind, and how an interrupted one goes on.
+"""The checkpoint directory: the files of a run, and how an interrupted run is resumed.
 
-`resume/state.json` is the one place that says which epochs are finished; it is replaced in one
-step, after the weights that it names are on disk. The CSV, the best model and the periodic
-checkpoints follow from it, and are made good on the next start if a run was killed in between.
-Whatever a later start relies on has a checksum; of state and weights, those of the epoch before are
-kept, too, so that damage to the last ones costs one epoch.
+`resume/state.json` alone records which epochs are finished. It is replaced in one step, after the
+weights that it names are on disk. The CSV, the best model and the periodic checkpoints follow from
+it, and are restored on the next start if a run was killed in between. Files that a later start
+relies on have checksums. State and weights of the last but one epoch are kept, too, so that damage
+to the last ones costs one epoch.
 """
 
 import csv
@@ -43,11 +43,11 @@ from violence_detection.runs.files import (
     TENSORBOARD,
     WORKER_LOG,
 )
-from violence_detection.runs.values import format_value
 from violence_detection.runs.versions import git_commit, versions
 from violence_detection.runtime.worker import Worker
 from violence_detection.settings.schema import CHANGES_ON_RESUME, Settings
 from violence_detection.settings.setting import flag
+from violence_detection.settings.values import format_value
 from violence_detection.storage.files import (
     file_checksum,
     read_json,
@@ -60,29 +60,30 @@ from violence_detection.storage.locks import locked
 
 log = logging.getLogger(__name__)
 
-LEFT_BEHIND = (  # all that a run writes beside its config
+RUN_FILES = (  # patterns of everything that a run writes beside its config
     *(RESUME, RESULTS, HISTORY, BEST_MODEL, "checkpoint_epoch_*.keras", LOG),
     *(TENSORBOARD, SPLITS_FILE, PREDICTIONS, DETECTOR, LEAKAGE, REPORT, PLOTS),
     WORKER_LOG.format("*"),
     *(ENSEMBLE_MODEL, f"{MEMBER}*", f"{TEACHER}*", PSEUDO_LABELS, "wandb"),
 )
-ALONE = Worker()
+SINGLE_WORKER = Worker()
 Row = dict[str, Any]  # one epoch's figures
-Inputs = dict[str, str]  # what a run's epochs are computed from, by name
+Inputs = dict[str, str]  # fingerprints of what the epochs are computed from, by name
 
 
 class RunDirectory:
-    """The files of one run, and which of its epochs are finished; held by one process at a time.
+    """The files of a run, and its finished epochs. As a context, it locks the folder.
 
     Args:
-        worker: of several, the chief holds the folder and writes; for the others, what writes does
-            nothing, and the history is what they have counted themselves.
+        folder: the checkpoint directory; entering the context makes it.
+        worker: of several workers, only the chief locks the folder and writes. For the others,
+            methods that write do nothing, and the history is what they have recorded themselves.
 
     Raises:
-        UserError: on entering, if the folder cannot be written or another process holds it.
+        UserError: on entering, if the folder cannot be written or another process has locked it.
     """
 
-    def __init__(self, folder: Path, worker: Worker = ALONE):
+    def __init__(self, folder: Path, worker: Worker = SINGLE_WORKER):
         self.folder = folder.expanduser().absolute()
         self.writes = worker.is_chief
         self.history: list[Row] = []  # of the finished epochs
@@ -114,7 +115,7 @@ class RunDirectory:
 
     def _refuse(self, holder: str) -> NoReturn:
         raise UserError(
-            f"--checkpoint-dir {self.folder} is in use by {holder}: wait for its end, or give "
+            f"--checkpoint-dir {self.folder} is in use by {holder}: wait for it to end, or use "
             "another --checkpoint-dir"
         )
 
@@ -123,51 +124,55 @@ class RunDirectory:
         return (self / CONFIG).exists()
 
     def is_finished(self, threshold_for: str) -> bool:
-        """Return whether the run here has been trained and tested, its threshold for that goal."""
+        """Return whether the run is trained and tested, with intact files.
+
+        Args:
+            threshold_for: what the threshold must have been chosen for (--threshold-for).
+        """
         if not (self / RESULTS).exists():
             return False
         try:
             goals = {read_json(self / name)["chosen_for"] for name in (RESULTS, DETECTOR)}
         except UserError as error:
-            log.warning("%s; the test is done again", error)
+            log.warning("%s: testing again", error)
             return False
         for name in {BEST_MODEL, read_json(self / DETECTOR)["model"]}:
             if not self.is_intact(name):
-                log.warning("%s is damaged or gone; the test is done again", self / name)
+                log.warning("%s is damaged or missing: testing again", self / name)
                 return False
         return goals == {threshold_for}
 
     def set_aside(self) -> Path:
-        """Move an earlier run's files into a folder of their own beside them; return that."""
+        """Move the files of an earlier run into a folder `earlier_run_…` here; return that."""
         stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
         earlier = self / f"earlier_run_{stamp}"
         earlier.mkdir()
         # The config last: until then this is still a run.
-        for pattern in (*LEFT_BEHIND, CONFIG):
+        for pattern in (*RUN_FILES, CONFIG):
             for path in self.folder.glob(pattern):
                 path.rename(earlier / path.name)
         return earlier
 
     def require_same(self, settings: Settings, clips: Sequence[Clip]) -> None:
-        """Raise `UserError` naming what differs from the run that was started here."""
+        """Raise `UserError` that names what differs from the run that was started here."""
         config = read_json(self / CONFIG)
         ours, theirs = settings.as_json(), config.get("settings", {})
         kind = "a finished" if (self / RESULTS).exists() else "an interrupted"
-        way_out = "or --fresh to set that run aside (renamed, not deleted) and start anew"
+        fresh = "or use --fresh to set that run aside (renamed, not deleted)"
         names = [name for name in ours if name not in CHANGES_ON_RESUME]
         different = [name for name in names if ours[name] != theirs.get(name)]
         if different:
-            was = ", ".join(f"{flag(name)} {format_value(theirs.get(name))}" for name in different)
-            now = ", ".join(format_value(ours[name]) for name in different)
+            old = ", ".join(f"{flag(name)} {format_value(theirs.get(name))}" for name in different)
+            new = ", ".join(f"{flag(name)} {format_value(ours[name])}" for name in different)
             raise UserError(
-                f"{self.folder} holds {kind} run with other settings: it has {was}, this command "
-                f"{now}.\nGive the same settings to continue, another --checkpoint-dir, {way_out}"
+                f"{self.folder} contains {kind} run with other settings: {old}; now {new}.\n"
+                f"Use the same settings to resume it, another --checkpoint-dir, {fresh}"
             )
         if config.get("dataset") != fingerprint(clips):
             raise UserError(
-                f"{self.folder} holds {kind} run on other clips than are in "
-                f"{settings.data.dataset_path} now ({self._clips_changed(clips)}).\n"
-                f"Restore them to continue, give another --checkpoint-dir, {way_out}"
+                f"{self.folder} contains {kind} run on other clips than "
+                f"{settings.data.dataset_path} has now: {self._clips_changed(clips)}.\n"
+                f"Restore them to resume it, use another --checkpoint-dir, {fresh}"
             )
 
     def _clips_changed(self, clips: Sequence[Clip]) -> str:
@@ -175,13 +180,13 @@ class RunDirectory:
             with (self / SPLITS_FILE).open(encoding="utf-8", errors="surrogateescape") as file:
                 before = {(row["clip"], row["split"]) for row in csv.DictReader(file)}
         except (OSError, KeyError):
-            return f"{SPLITS_FILE} would name them, but cannot be read"
+            return f"{SPLITS_FILE}, which lists them, cannot be read"
         now = {(clip.name, clip.split) for clip in clips}
         changed = sorted(now ^ before)
-        return f"{len(now - before)} new, {len(before - now)} gone; the first is {changed[0][0]}"
+        return f"{len(now - before)} new, {len(before - now)} missing, first {changed[0][0]}"
 
     def bad_clips(self) -> dict[str, str]:
-        """Return the clips that could not be read when the run was started, and why, by name."""
+        """Return the clips that could not be read when the run was started: reasons by name."""
         return read_json(self / CONFIG)["bad_clips"]
 
     def write_config(
@@ -192,7 +197,15 @@ class RunDirectory:
         devices: list[str],
         precision: str,
     ) -> None:
-        """Write `splits.csv`, then `training_config.json`, which makes this a run."""
+        """Write `splits.csv`, then `training_config.json`, which makes this a run.
+
+        Args:
+            settings: of the run.
+            clips: of the dataset.
+            bad_clips: reasons by name, of the clips that cannot be read.
+            devices: a description of each.
+            precision: of the computation.
+        """
         if not self.writes:
             return
         write_splits(clips, self / SPLITS_FILE)
@@ -209,17 +222,22 @@ class RunDirectory:
         write_json(self / CONFIG, config)
 
     def update_config(self, settings: Settings) -> None:
-        """Write the settings anew that a continued run may have changed."""
+        """Write the settings of a resumed run, some of which may have changed."""
         config = read_json(self / CONFIG)
         if self.writes and config["settings"] != settings.as_json():
             write_json(self / CONFIG, config | {"settings": settings.as_json()})
 
     def restore(self, inputs: Inputs) -> Path | None:
-        """Take up the finished epochs; return the weights after the last, None if there is none.
+        """Read the finished epochs into `history`; return the weights after the last one.
+
+        Args:
+            inputs: what the next epochs will be computed from.
+
+        Returns:
+            The file of the weights; None if no epoch is finished.
 
         Raises:
-            UserError: what the epochs were computed from is not what it was, or nothing whole is
-                left of them.
+            UserError: the inputs have changed since, or all copies of the weights are damaged.
         """
         with failing_as(self / RESUME):
             (self / RESUME).mkdir(exist_ok=True)
@@ -237,18 +255,16 @@ class RunDirectory:
             history = state["history"]
             for finished in range(len(history), max(0, len(history) - 2), -1):
                 weights = self.weights_after(finished)
-                if self._is_whole(weights):
+                if self._is_intact_weights(weights):
                     self.history = history[:finished]
-                    # Or the damaged one would take the place of this.
+                    # Else the next epoch would keep the damaged one as the state before.
                     if self.writes and path != paths[0]:
                         write_json(paths[0], state)
                     return weights
-                log.warning(
-                    "%s is damaged or gone (its checksum differs): going back an epoch", weights
-                )
+                log.warning("%s is damaged or missing: going back one epoch", weights)
         raise UserError(
-            f"{self / RESUME} is damaged: the interrupted run cannot go on from it. Restore it, or "
-            "--fresh to set that run aside and start anew"
+            f"{self / RESUME} is damaged: the interrupted run cannot be resumed. Restore it, or "
+            "use --fresh to set that run aside"
         )
 
     def _require_same_inputs(self, inputs: Inputs, before: Inputs) -> None:
@@ -256,34 +272,39 @@ class RunDirectory:
         changed = [name for name in names if inputs.get(name) != before.get(name)]
         if changed:
             raise UserError(
-                f"{self.folder}: the interrupted run cannot go on as it was, since "
-                f"{' and '.join(changed)} changed (training.log says what was found).\n"
-                "Restore it, or --fresh to set that run aside and start anew"
+                f"{self.folder}: the interrupted run cannot be resumed, because "
+                f"{' and '.join(changed)} changed (details are in {LOG}).\n"
+                "Restore what changed, or use --fresh to set that run aside"
             )
 
-    def _is_whole(self, weights: Path) -> bool:
+    def _is_intact_weights(self, weights: Path) -> bool:
         return weights.exists() and file_checksum(weights).hex() == self._checksums.get(
             weights.name
         )
 
     def weights_after(self, epoch: int) -> Path:
-        """Return where the weights after an epoch (from 1) are, if they are kept."""
+        """Return the path of the weights after an epoch (from 1), whether they are kept or not."""
         return self / RESUME / f"epoch_{epoch:03d}.weights.npz"
 
-    def whole_weights_after(self, epoch: int) -> Path:
-        """Return the file of an epoch's weights; raises `RunError` if it is damaged or gone."""
+    def intact_weights_after(self, epoch: int) -> Path:
+        """Return the path of an epoch's weights; raise `RunError` if they are not intact."""
         weights = self.weights_after(epoch)
-        if not self._is_whole(weights):
+        if not self._is_intact_weights(weights):
             raise RunError(
-                f"{self / BEST_MODEL} and {weights}, from which it would be written again, are "
-                "both damaged or gone: restore one of them, or --fresh to start anew"
+                f"{self / BEST_MODEL} and the weights to restore it from, {weights}, are damaged "
+                "or missing: restore one of them, or use --fresh to start again"
             )
         return weights
 
     def finish_epoch(self, row: Row, inputs: Inputs, save_state: Callable[[Path], None]) -> None:
-        """Make an epoch's end durable: its weights, then the state that names them.
+        """Record an epoch as finished: write its weights, then the state that names them.
 
-        The weights after this epoch and the one before are kept, and those of the best of them.
+        Kept are the weights after this epoch, after the one before, and after the best ones.
+
+        Args:
+            row: the epoch's figures, for the history.
+            inputs: what the epoch was computed from.
+            save_state: writes model and optimizer to a path.
         """
         if not self.writes:
             self.history.append(row)
@@ -307,24 +328,24 @@ class RunDirectory:
                 old.unlink()
 
     def record_checksum(self, name: str, epoch: int) -> None:
-        """Keep the checksum of a model that was written, and the epoch that it is of."""
+        """Record the checksum of a model that was written, and its epoch (from 1)."""
         models = self._models() | {
             name: {"epoch": epoch, "checksum": file_checksum(self / name).hex()}
         }
         write_json(self / RESUME / MODELS, models)
 
     def is_intact(self, name: str, epoch: int | None = None) -> bool:
-        """Return whether a model is as it was written, and of `epoch` if that is given."""
+        """Return whether a model is as it was written, and from `epoch` if that is given."""
         model = self._models().get(name)
         return (
             model is not None
-            and epoch in (None, model["epoch"])  # first: it costs nothing
+            and epoch in (None, model["epoch"])  # cheaper than the checksum
             and (self / name).exists()
             and model["checksum"] == file_checksum(self / name).hex()
         )
 
     def damaged_checkpoints(self) -> list[Path]:
-        """Return the periodic checkpoints that are gone or not as they were written."""
+        """Return the models beside the best one that are missing or not as they were written."""
         names = [name for name in self._models() if name != BEST_MODEL]
         return [self / name for name in names if not self.is_intact(name)]
 
@@ -333,15 +354,15 @@ class RunDirectory:
         try:
             return read_json(path) if path.exists() else {}
         except UserError as error:
-            log.warning("%s; the models are checked against nothing", error)
+            log.warning("%s: the models cannot be checked", error)
             return {}
 
     def write_history(self) -> None:
-        """Bring `training_history.csv` up to the finished epochs: append, or mend it."""
+        """Write the finished epochs to `training_history.csv`: append, or repair it."""
         if not self.writes:
             return
         path = self / HISTORY
-        # A run that goes on with other devices has other columns.
+        # A run that is resumed on other devices has other columns.
         columns = list(dict.fromkeys(name for row in self.history for name in row))
         lines = [",".join(columns), *(_csv_line(row, columns) for row in self.history)]
         try:
@@ -350,14 +371,14 @@ class RunDirectory:
             present = []
         if not self.history:
             path.unlink(missing_ok=True)
-        elif present == lines[:-1]:  # as after every epoch: what tails the file goes on
+        elif present == lines[:-1]:  # as after every epoch; appending keeps `tail -f` working
             with failing_as(path), path.open("a") as file:
                 file.write(("\n".join(lines[len(present) :])) + "\n")
         elif present != lines:
             write_text(path, "\n".join(lines) + "\n")
 
     def best_epoch(self) -> int:
-        """Return the epoch (from 1) of highest validation accuracy; of equals, of lowest loss."""
+        """Return the epoch (from 1) of highest validation accuracy; of equals, the lowest loss."""
         best = max(self.history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
         return best["epoch"]
 
@@ -370,7 +391,7 @@ class RunDirectory:
 
 
 def _csv_line(row: Row, columns: Sequence[str]) -> str:
-    """Return a row as CSV: a figure that is not known is an empty cell."""
+    """Return a row as CSV; unknown figures are empty cells."""
     values = [row.get(name) for name in columns]
     return ",".join(
         f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)

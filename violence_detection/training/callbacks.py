@@ -283,7 +283,7 @@ def make_good_best_model(run: RunDirectory, trainer: Trainer) -> None:
     epoch = run.best_epoch()
     if not run.writes or run.is_intact(BEST_MODEL, epoch):
         return
-    weights = run.whole_weights_after(epoch)
+    weights = run.intact_weights_after(epoch)
     log.warning(WRITTEN_AGAIN, run / BEST_MODEL, weights)
     trainer.load_state(weights)
     write_models(run, trainer, [BEST_MODEL], epoch)

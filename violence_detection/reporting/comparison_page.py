@@ -1,0 +1,144 @@
+"""The report of several finished runs side by side, each compared with the first."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from violence_detection.evaluation.comparison import (
+    Comparison,
+    RunPredictions,
+    compare,
+    setting_differences,
+)
+from violence_detection.reporting.finished_run import FinishedRun, read_run
+from violence_detection.reporting.page import (
+    CALIBRATION_NAMES,
+    FIGURE_NAMES,
+    GRAVE,
+    SPLIT_NAMES,
+    cell,
+    describe_run,
+    draw_plots,
+    setting_text,
+)
+from violence_detection.reporting.rendering import write_page
+from violence_detection.settings.setting import flag
+
+COMPARISON = "comparison.html"
+TEMPLATE = "comparison.html.j2"
+
+
+def write_comparison(folders: Sequence[Path], path: Path) -> None:
+    """Write the page of several finished runs side by side.
+
+    Args:
+        folders: the runs' checkpoint directories; the first one is what others are compared with.
+        path: of the page.
+
+    Raises:
+        UserError: there is no finished run in a folder, or two runs differ in a clip's label.
+        RunError: the page cannot be written.
+    """
+    runs = [read_run(folder) for folder in folders]
+    described = [
+        describe_run(run, draw_plots(run), name, with_plots=False)
+        for run, name in zip(runs, _short_names(runs), strict=True)
+    ]
+    write_page(TEMPLATE, path, runs=described, compared=_describe_comparison(runs, described))
+
+
+def _short_names(runs: Sequence[FinishedRun]) -> list[str]:
+    """Return the ends of the runs' paths, as long as they must be to differ."""
+    names = [run.folder.name for run in runs]
+    for length in range(2, max(len(run.folder.parts) for run in runs) + 1):
+        if len(set(names)) == len(names):
+            break
+        names = ["/".join(run.folder.parts[-length:]) for run in runs]
+    return names
+
+
+def _describe_comparison(
+    runs: Sequence[FinishedRun], described: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what the runs have in common and in which they differ, a cell per run."""
+    first, *others = [
+        _predictions(run, of_run["name"]) for run, of_run in zip(runs, described, strict=True)
+    ]
+    figures = [run.results["evaluation"] for run in runs]
+    return {
+        "warnings": _common_warnings(described),
+        "pairs": [
+            _describe_pair(compare(first, other, runs[0].settings["seed"])) for other in others
+        ],
+        "figures": [
+            (title, [cell(of_run, name) for of_run in figures])
+            for name, title in (FIGURE_NAMES | CALIBRATION_NAMES).items()
+        ],
+        "tested": [
+            ("tested on", [_tested_on(run) for run in runs]),
+            ("groups", [f"{of_run['groups']:,}" for of_run in figures]),
+            ("threshold", [f"{of_run['threshold']:.3f}" for of_run in figures]),
+            (
+                "best epoch",
+                [f"{run.results['best_epoch']} of {run.results['epochs_trained']}" for run in runs],
+            ),
+            ("time, energy and cost", [of_run["usage"] or "not recorded" for of_run in described]),
+        ],
+        "settings": [
+            (flag(name), [setting_text(value) for value in values])
+            for name, values in setting_differences([run.settings for run in runs]).items()
+        ],
+    }
+
+
+def _tested_on(run: FinishedRun) -> str:
+    clips = run.results["evaluation"]["clips"]
+    split = SPLIT_NAMES[run.results["evaluated_split"]]
+    return f"{clips:,} {split} clip{'' if clips == 1 else 's'}"
+
+
+def _predictions(run: FinishedRun, name: str) -> RunPredictions:
+    return RunPredictions(
+        name,
+        [clip.name for clip in run.clips],
+        [clip.group or "" for clip in run.clips],
+        run.labels,
+        run.predicted,
+    )
+
+
+def _common_warnings(described: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each warning once, with the names of its runs, the gravest first."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for run in described:
+        for warning in run["warnings"]:
+            found.setdefault(tuple(warning.values()), []).append(run["name"])
+    order = sorted(found, key=lambda warning: warning[0] != GRAVE)
+    return [
+        dict(zip(("kind", "title", "text"), warning, strict=True)) | {"runs": found[warning]}
+        for warning in order
+    ]
+
+
+def _describe_pair(pair: Comparison) -> dict[str, Any]:
+    """Return a comparison as the template takes it: differences in percentage points."""
+    difference, interval = pair.difference, pair.interval
+    better = None
+    if difference:
+        direction = "more" if difference > 0 else "less"
+        better = f"{abs(100 * difference):.1f} points {direction} accurate"
+    return {
+        "pair": pair,
+        "better": better,
+        "interval": interval and " to ".join(_points(end) for end in interval),
+        "mcnemar": None if pair.mcnemar_p is None else f"{pair.mcnemar_p:.2g}",
+        "accuracies": [
+            None if value is None else f"{value:.3f}"
+            for value in (pair.first_accuracy, pair.second_accuracy)
+        ],
+    }
+
+
+def _points(difference: float) -> str:
+    """Return a difference of shares in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}".replace("-", "−").replace("+0.0", "0.0")

@@ -16,7 +16,12 @@ import numpy as np
 
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe, row_checksum
 from violence_detection.features.cache.folder import CacheFolder, file_stamp
-from violence_detection.features.cache.record_file import ROW, as_keys, row_index, write_records
+from violence_detection.features.cache.record_file import (
+    ROW_FIELDS,
+    as_keys,
+    row_index,
+    write_records,
+)
 from violence_detection.models.classifier import feature_size, identify_weights
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.settings.schema import Settings
@@ -113,7 +118,7 @@ def cached_dataset(folder: Path, clips: int) -> Path:
         file.truncate(clips * cache.row_bytes)
     index = row_index(dataset / "cache", cache.recipe.key)
     parts = [(np.arange(clips), as_keys(contents), [checksums])]
-    write_records(index, cache.recipe.description, ROW, parts)
+    write_records(index, cache.recipe.description, ROW_FIELDS, parts)
     return dataset
 
 

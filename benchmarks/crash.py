@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import make_parser, print_report
-from violence_detection.features.cache.record_file import FILES_INDEX, ROW, RecordFile
+from violence_detection.features.cache.record_file import FILES_INDEX, ROW_FIELDS, RecordFile
 
 SCRIPT = Path(__file__).parent.parent / "train_rtx5000_dual_optimized.py"
 TIMES = (  # columns that differ from run to run
@@ -232,7 +232,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     results = json.loads((run / "training_results.json").read_text())
     figures = [name for name in results if name.startswith("evaluation")]
     (index,) = set(cache.glob("*.index")) - {cache / FILES_INDEX}
-    rows = RecordFile(index, "", ROW, writable=False).entries()
+    rows = RecordFile(index, "", ROW_FIELDS, writable=False).entries()
     (path,) = cache.glob("*.features")
     data = path.read_bytes()
     size = len(data) // len(rows) if rows else 0

@@ -24,11 +24,11 @@ from benchmarks.command import make_parser, write_report
 from benchmarks.tables import Table
 from violence_detection.clips.dataset import find_clips
 from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
-from violence_detection.features.cache.folder import SHARD, CacheFolder
+from violence_detection.features.cache.folder import SHARD_PREFIX, CacheFolder
 from violence_detection.features.cache.record_file import (
-    FILE,
+    FILE_FIELDS,
     FILES_INDEX,
-    ROW,
+    ROW_FIELDS,
     row_index,
     write_records,
 )
@@ -104,7 +104,7 @@ def contents_of(part: int, count: int) -> np.ndarray:
 def draw_cache(cache: Path, clips: int, shards: int) -> None:
     """Write the index of a cache of that many clips, evenly over the shards."""
     for shard in range(shards):
-        folder = cache if shards == 1 else cache / f"{SHARD}{shard + 1}"
+        folder = cache if shards == 1 else cache / f"{SHARD_PREFIX}{shard + 1}"
         folder.mkdir(exist_ok=True)
         first, end = shard * clips // shards, (shard + 1) * clips // shards
 
@@ -115,7 +115,7 @@ def draw_cache(cache: Path, clips: int, shards: int) -> None:
 
         for recipe in RECIPES:
             rows = ((places, keys, [keys[:, 1]]) for places, keys in parts())
-            write_records(row_index(folder, recipe.key), recipe.description, ROW, rows)
+            write_records(row_index(folder, recipe.key), recipe.description, ROW_FIELDS, rows)
             row_bytes = recipe.frames * recipe.features * 2
             with (folder / f"{recipe.key}.features").open("wb") as file:
                 file.truncate((end - first) * row_bytes)
@@ -123,7 +123,7 @@ def draw_cache(cache: Path, clips: int, shards: int) -> None:
             (places, keys, [np.zeros((len(keys), 3)), keys.view("V16")[:, 0], np.zeros(len(keys))])
             for places, keys in parts()
         )
-        write_records(folder / FILES_INDEX, "files", FILE, files)
+        write_records(folder / FILES_INDEX, "files", FILE_FIELDS, files)
 
 
 def opened(cache: Path) -> list[FeatureCache]:

@@ -22,7 +22,7 @@ import tensorflow as tf
 from violence_detection.clips.demo import draw_clip
 from violence_detection.features.cache.feature_cache import FeatureCache, FeatureRows, Recipe
 from violence_detection.features.cache.folder import CacheFolder
-from violence_detection.features.cache.record_file import FILES_INDEX, ROW, RecordFile
+from violence_detection.features.cache.record_file import FILES_INDEX, ROW_FIELDS, RecordFile
 from violence_detection.runtime import interrupts
 from violence_detection.storage import object_store as object_store_module
 
@@ -91,7 +91,7 @@ def stored_features(tmp_path: Path) -> Callable[..., FeatureRows]:
 def stored_rows(cache: Path) -> dict[bytes, int]:
     """Return the rows that a cache of one recipe knows, by the contents of their clips."""
     for path in set(cache.glob("*.index")) - {cache / FILES_INDEX}:
-        return RecordFile(path, "", ROW, writable=False).entries()
+        return RecordFile(path, "", ROW_FIELDS, writable=False).entries()
     return {}
 
 

@@ -13,10 +13,11 @@ import pytest
 from tests.conftest import ROOT, figures_of, held_by_another, results_of
 from train_rtx5000_dual_optimized import main
 from violence_detection.clips.dataset import find_clips
+from violence_detection.features.cache import transfer
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.cache.record_file import (
-    ROW,
+    ROW_FIELDS,
     RecordFile,
     row_index,
 )
@@ -145,7 +146,7 @@ def test_killed_worker_is_made_up_for_by_another_number_of_workers(
     said, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL, said
     before = rows.read_bytes()
-    stored = RecordFile(row_index(shard, recipe.key), "", ROW, writable=False).count
+    stored = RecordFile(row_index(shard, recipe.key), "", ROW_FIELDS, writable=False).count
     for share in range(1, others + 1):
         assert extract(dataset, cache, "--share", f"{share}/{others}") == 0
     assert features_in(dataset, cache) == expected
@@ -197,8 +198,8 @@ def test_own_disk_then_the_shared_one(
 def test_own_disk_is_handed_over_while_more_is_computed(
     drawn_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("violence_detection.features.cache.transfer.UPLOAD_INTERVAL", 0.0)
-    monkeypatch.setattr("violence_detection.features.cache.transfer.UPLOAD_TIME_SHARE", 1e9)
+    monkeypatch.setattr(transfer, "UPLOAD_INTERVAL", 0.0)
+    monkeypatch.setattr(transfer, "UPLOAD_TIME_SHARE", 1e9)
     dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
     (dataset / "val" / "violent" / "zzz.mp4").write_bytes(b"no video")
     cache, local = tmp_path / "cache", tmp_path / "disk"

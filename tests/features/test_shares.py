@@ -7,7 +7,6 @@ from violence_detection.errors import UserError
 from violence_detection.features.shares import find_share, share_of
 from violence_detection.runtime.worker import Worker
 from violence_detection.settings.parser import parse_settings
-from violence_detection.settings.schema import Settings
 
 
 def clip(name: str) -> Clip:
@@ -15,7 +14,7 @@ def clip(name: str) -> Clip:
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 7])
-def test_every_clip_falls_to_one_worker_whatever_the_order_and_the_path(count: int) -> None:
+def test_every_clip_belongs_to_one_worker_whatever_its_order_and_path(count: int) -> None:
     clips = [clip(f"train/violent/{number}.mp4") for number in range(2000)]
     shares = [share_of(clips, Worker(number, count)) for number in range(count)]
     assert sorted(c.name for share in shares for c in share) == sorted(c.name for c in clips)
@@ -31,54 +30,49 @@ def test_division_is_the_same_on_every_machine_and_in_every_version() -> None:
     assert shares == [False, True, True, True, True, False, False, False, True]
 
 
-def settings(tmp_path: Path, *flags: str) -> Settings:
-    folders = ("--dataset-path", str(tmp_path), "--vgg19-weights", "random")
-    return parse_settings([*folders, "--extract-only", *flags])
-
-
 def slurm(**numbers: int) -> dict[str, str]:
     return {f"SLURM_ARRAY_TASK_{name.upper()}": str(value) for name, value in numbers.items()}
 
 
 @pytest.mark.parametrize(
-    ("flags", "environment", "worker"),
+    ("share", "environment", "worker"),
     [
-        ((), {}, (0, 1)),
-        (("--share", "2/4"), {}, (1, 4)),
-        (("--share", "2/4"), slurm(id=7, min=1, max=9, count=9), (1, 4)),
-        ((), slurm(id=3, min=1, max=4, step=1, count=4), (2, 4)),
-        ((), slurm(id=0, min=0, max=3, count=4), (0, 4)),
-        ((), slurm(id=20, min=10, max=30, step=10, count=3), (1, 3)),
-        (("--share", "/4"), slurm(id=3, min=3, max=4, count=2), (2, 4)),
-        (("--share", "/8"), {"JOB_COMPLETION_INDEX": "0"}, (0, 8)),
-        (("--share", "/8"), {"JOB_COMPLETION_INDEX": "7"}, (7, 8)),
+        (None, {}, (0, 1)),
+        ("2/4", {}, (1, 4)),
+        ("2/4", slurm(id=7, min=1, max=9, count=9), (1, 4)),
+        (None, slurm(id=3, min=1, max=4, step=1, count=4), (2, 4)),
+        (None, slurm(id=0, min=0, max=3, count=4), (0, 4)),
+        (None, slurm(id=20, min=10, max=30, step=10, count=3), (1, 3)),
+        ("/4", slurm(id=3, min=3, max=4, count=2), (2, 4)),
+        ("/8", {"JOB_COMPLETION_INDEX": "0"}, (0, 8)),
+        ("/8", {"JOB_COMPLETION_INDEX": "7"}, (7, 8)),
     ],
 )
 def test_share_by_flag_slurm_array_and_kubernetes_job(
-    tmp_path: Path, flags: tuple[str, ...], environment: dict[str, str], worker: tuple[int, int]
+    share: str | None, environment: dict[str, str], worker: tuple[int, int]
 ) -> None:
-    assert find_share(settings(tmp_path, *flags), environment) == Worker(*worker)
+    assert find_share(share, "tf-config", environment) == Worker(*worker)
 
 
 @pytest.mark.parametrize(
-    ("flags", "environment", "words"),
+    ("share", "environment", "words"),
     [
-        (("--share", "/4"), {}, "--share I/4"),
-        ((), {"JOB_COMPLETION_INDEX": "3"}, "--share /N"),
-        (("--share", "/3"), {"JOB_COMPLETION_INDEX": "3"}, "completions"),
-        (("--share", "/4"), slurm(id=0, min=0, max=3, count=4), "--array=1-4"),
-        ((), slurm(id=7, min=3, max=7, step=1, count=2), "gaps"),
-        ((), {"JOB_COMPLETION_INDEX": "x"}, "not a number"),
+        ("/4", {}, "--share I/4"),
+        (None, {"JOB_COMPLETION_INDEX": "3"}, "--share /N"),
+        ("/3", {"JOB_COMPLETION_INDEX": "3"}, "completions"),
+        ("/4", slurm(id=0, min=0, max=3, count=4), "--array=1-4"),
+        (None, slurm(id=7, min=3, max=7, step=1, count=2), "gaps"),
+        (None, {"JOB_COMPLETION_INDEX": "x"}, "not a number"),
     ],
 )
-def test_share_that_cannot_be_told(
-    tmp_path: Path, flags: tuple[str, ...], environment: dict[str, str], words: str
+def test_share_that_cannot_be_determined(
+    share: str | None, environment: dict[str, str], words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
-        find_share(settings(tmp_path, *flags), environment)
+        find_share(share, "tf-config", environment)
 
 
 @pytest.mark.parametrize("share", ["0/4", "5/4", "4", "/", "a/4", "1/0"])
-def test_share_that_there_is_not(tmp_path: Path, share: str) -> None:
+def test_impossible_share_is_refused(tmp_path: Path, share: str) -> None:
     with pytest.raises(UserError, match="--share"):
-        settings(tmp_path, "--share", share)
+        parse_settings(["--dataset-path", str(tmp_path), "--extract-only", "--share", share])

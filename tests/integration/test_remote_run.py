@@ -43,14 +43,14 @@ def results(run: Path) -> dict[str, Any]:
 
 @contextmanager
 def most_bytes_in(folder: Path) -> Iterator[list[int]]:
-    """Fill a list with how many bytes of clips were in a folder, until the end of the block."""
+    """Yield a list that is filled with the bytes of clips in a folder, until the block ends."""
     seen, ended = [0], threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.002):
             try:
                 seen.append(sum(path.stat().st_size for path in folder.rglob("*.mp4")))
-            except FileNotFoundError:  # removed while it was looked at
+            except FileNotFoundError:  # removed meanwhile
                 continue
 
     watcher = threading.Thread(target=watch)
@@ -60,18 +60,18 @@ def most_bytes_in(folder: Path) -> Iterator[list[int]]:
     watcher.join()
 
 
-def clips_fetched(store: ObjectStore) -> int:
+def clips_downloaded(store: ObjectStore) -> int:
     return store.count("GET", ".mp4")
 
 
-def test_a_run_on_buckets_is_the_run_on_folders(
+def test_run_on_buckets_equals_the_run_on_folders(
     bucket: ObjectStore,
     drawn_clips: Path,
+    finished: Path,
     tmp_path: Path,
     train_process: Callable[..., Any],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path / "local")]) == 0
     sizes = [path.stat().st_size for path in drawn_clips.rglob("*.mp4")]
     bound = 3 * max(sizes)
     size = ("--spool-size", repr(bound / GIGABYTE))
@@ -100,14 +100,14 @@ def test_a_run_on_buckets_is_the_run_on_folders(
         assert main(remote_flags(tmp_path / "remote", *size)) == 0
     assert 0 < max(seen) <= bound
     assert not list(spool.rglob("*.mp4"))
-    run, local = tmp_path / "remote" / "run", tmp_path / "local" / "run"
+    run, local = tmp_path / "remote" / "run", finished / "run"
     assert figures_of(run) == figures_of(local)
     assert results(run) == results(local)
     assert (run / "predictions.csv").read_text() == (local / "predictions.csv").read_text()
     with LocalCache(CACHE, tmp_path / "other", write=False) as copy:
         features = {path.name: path.read_bytes() for path in copy.path.glob("*.features")}
     assert features == {
-        path.name: path.read_bytes() for path in (tmp_path / "local" / "cache").glob("*.features")
+        path.name: path.read_bytes() for path in (finished / "cache").glob("*.features")
     }
     page = (run / "report.html").read_text()
     assert page.count("data:image/jpeg") == (local / "report.html").read_text().count(
@@ -119,27 +119,27 @@ def test_a_run_on_buckets_is_the_run_on_folders(
     flags = remote_flags(tmp_path / "second", "--epochs", "2")
     assert main(flags) == 0
     shown_in_report = len(set(probabilities_of(tmp_path / "second" / "run")))
-    assert clips_fetched(bucket) <= shown_in_report
+    assert clips_downloaded(bucket) <= shown_in_report
 
-    # And judged where they are.
+    # Predictions for clips in the bucket.
     predictions = tmp_path / "predictions.json"
     command = ["--checkpoint-dir", str(run), "--spool-dir", str(spool), "--json", "--quiet"]
     assert predict.main([*command, "--output", str(predictions), f"{DATASET}/test/violent"]) == 0
-    judged = {
+    probabilities = {
         clip["clip"].removeprefix(f"{DATASET}/"): clip["probability"]
         for clip in json.loads(predictions.read_text())["clips"]
     }
-    assert len(judged) == 4
+    assert len(probabilities) == 4
     expected = probabilities_of(local)
     np.testing.assert_allclose(
-        list(judged.values()), [expected[name] for name in judged], atol=1e-5
+        list(probabilities.values()), [expected[name] for name in probabilities], atol=1e-5
     )
 
     url = f"{DATASET}/test/violent/violent0.mp4"
     assert predict.main([*command[:4], "--explain", url]) == 2
     assert f"{url}: --explain and --window are for files of this machine" in capsys.readouterr().err
 
-    # A page of it can be made when the store is away.
+    # Its report can be written again without the store.
     bucket.fault = lambda method, path: CUT
     page = tmp_path / "page.html"
     assert report.main(["--checkpoint-dir", str(run), "--output", str(page)]) == 0
@@ -153,30 +153,30 @@ def probabilities_of(run: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("urls", "said"),
+    ("urls", "words"),
     [
         (("--dataset-path", "s3://nowhere/clips"), "s3://nowhere/clips cannot be read"),
-        (("--cache-dir", "s3://nowhere/cache"), "there is no bucket nowhere"),
-        (("--cache-dir", DATASET), "no cache of this program's making"),
+        (("--cache-dir", "s3://nowhere/cache"), "bucket nowhere does not exist"),
+        (("--cache-dir", DATASET), "not a feature cache"),
     ],
 )
-def test_a_wrong_bucket_is_one_line_and_status_2(
+def test_wrong_bucket_is_one_line_and_status_2(
     bucket: ObjectStore,
     tmp_path: Path,
     urls: tuple[str, str],
-    said: str,
+    words: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(remote_flags(tmp_path, *urls)) == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error"))
-    assert said in line
+    assert words in line
 
 
-def test_a_store_that_goes_away_ends_the_run_and_the_next_one_goes_on(
+def test_store_that_goes_away_ends_the_run_and_the_next_one_resumes(
     bucket: ObjectStore, drawn_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def away(method: str, path: str) -> str | None:
-        return CUT if path.startswith("/clips") and clips_fetched(bucket) > 20 else None
+        return CUT if path.startswith("/clips") and clips_downloaded(bucket) > 20 else None
 
     bucket.fault = away
     few = max(path.stat().st_size for path in drawn_clips.rglob("*.mp4")) * 3 / GIGABYTE
@@ -186,5 +186,5 @@ def test_a_store_that_goes_away_ends_the_run_and_the_next_one_goes_on(
     bucket.fault = lambda method, path: None
     bucket.requests.clear()
     assert main(remote_flags(tmp_path, "--epochs", "2")) == 0
-    # Of 20, a batch at least was computed; three may be in the spool, twelve are decoded ahead.
-    assert clips_fetched(bucket) <= 28 - 4 + len(probabilities_of(tmp_path / "run"))
+    # Of 20, at least a batch was computed; three may be in the spool, twelve are decoded ahead.
+    assert clips_downloaded(bucket) <= 28 - 4 + len(probabilities_of(tmp_path / "run"))

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import quick_flags_in
-from tests.features.cache.test_remote import RECIPE, add, found
 from tests.features.test_extract_only import CLIPS, Features, extract, features_in, rows_in, start
 from tests.integration.test_cluster import HARDER, Workers, assert_same_losses
 from tests.object_store import CUT, ObjectStore
+from tests.remote_cache import RECIPE, add, found
 from train_rtx5000_dual_optimized import main
 from violence_detection.errors import RunError, UserError
+from violence_detection.features.cache import remote_lock, transfer
 from violence_detection.features.cache.feature_cache import FeatureCache
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.cache.local import LocalCache
@@ -41,7 +42,7 @@ def bucket(features: ObjectStore, drawn_clips: Path) -> ObjectStore:
 
 @pytest.fixture(scope="module")
 def expected(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Features:
-    """Return what one process computes of the clips on a disk."""
+    """Return what one process computes from the clips on a disk."""
     cache = tmp_path_factory.mktemp("by_one") / "cache"
     assert extract(drawn_clips, cache) == 0
     return features_in(drawn_clips, cache)
@@ -53,13 +54,13 @@ def extract_on(machine: Path, *flags: str) -> int:
 
 
 def features_there(dataset: Path, machine: Path) -> Features:
-    """Return what is in the bucket of each clip, as a machine reads it that has computed none."""
+    """Return the features in the bucket, as a machine reads them that has computed none."""
     with LocalCache(CACHE, machine, write=False) as cache:
         return features_in(dataset, cache.path)
 
 
 def requested(store: ObjectStore, method: str, *parts: str) -> list[str]:
-    """Return the paths of the requests that have all these parts in them."""
+    """Return the paths of the requests that contain all these parts."""
     return [p for m, p in store.requests if m == method and all(part in p for part in parts)]
 
 
@@ -74,23 +75,23 @@ def test_two_machines_extract_and_a_third_computes_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert extract_on(tmp_path / "a", "--share", "1/2") == 0
-    said = capsys.readouterr().out
-    assert f"of {CLIPS} clips have features in {CACHE}\n" in said
-    assert "clips are missing, of share 2/2" in said
+    output = capsys.readouterr().out
+    assert f"of {CLIPS} clips have features in {CACHE}\n" in output
+    assert "clips are missing, of share 2/2" in output
     assert extract_on(tmp_path / "b", "--share", "2/2") == 0
-    said = capsys.readouterr().out
-    assert f"{CLIPS} of {CLIPS} clips have features in {CACHE}\n" in said
-    assert "nothing is missing" in said
+    output = capsys.readouterr().out
+    assert f"{CLIPS} of {CLIPS} clips have features in {CACHE}\n" in output
+    assert "nothing is missing" in output
     assert len(set(requested(bucket, "GET", ".mp4"))) == CLIPS
     assert len(requested(bucket, "GET", ".mp4")) == CLIPS  # each once, on one of the machines
-    # The second machine knows what the first has stored, and has not fetched it.
+    # The second machine knows what the first has stored, and has not downloaded it.
     assert requested(bucket, "GET", "/shard_1/data/", ".index/")
     assert not requested(bucket, "GET", "/shard_1/data/", ".features/")
     folders = {name.split("/")[1] for name in bucket.names("features")}
     assert folders == {"shard_1", "shard_2"}
     assert not [name for name in bucket.names("features") if name.endswith("lock.json")]
     assert features_there(drawn_clips, tmp_path / "c") == expected
-    with LocalCache(CACHE, tmp_path / "b", SECOND) as cache:  # now it wants them
+    with LocalCache(CACHE, tmp_path / "b", SECOND) as cache:  # which needs them now
         assert features_in(drawn_clips, cache.path) == expected
 
     before = bucket.names("features")
@@ -98,7 +99,7 @@ def test_two_machines_extract_and_a_third_computes_nothing(
     assert extract_on(tmp_path / "c") == 0
     assert not requested(bucket, "GET", ".mp4")
     assert "nothing is missing" in capsys.readouterr().out
-    # Once more where it was computed: nothing is fetched and nothing put.
+    # Once more where it was computed: nothing is transferred.
     bucket.requests.clear()
     assert extract_on(tmp_path / "a", "--share", "1/2") == 0
     assert not requested(bucket, "GET", "/shard_1/data/")
@@ -106,7 +107,7 @@ def test_two_machines_extract_and_a_third_computes_nothing(
     assert [name for name in bucket.names("features") if "/shard_" in name] == before
 
 
-def test_what_shards_lack_one_process_computes_into_the_cache_itself(
+def test_one_process_computes_what_shards_lack_into_the_cache_itself(
     bucket: ObjectStore, drawn_clips: Path, tmp_path: Path, expected: Features
 ) -> None:
     assert extract_on(tmp_path / "a", "--share", "2/3") == 0
@@ -117,14 +118,14 @@ def test_what_shards_lack_one_process_computes_into_the_cache_itself(
         assert rows_in(cache.path) == [CLIPS - share, share]
         assert features_in(drawn_clips, cache.path) == expected
     assert not [n for n in bucket.names("features") if n.startswith("cache/data/") and "shard" in n]
-    # And a worker of others finds it there.
+    # And one worker of several finds it there.
     bucket.requests.clear()
     assert extract_on(tmp_path / "d", "--share", "1/2") == 0
     assert not requested(bucket, "GET", ".mp4")
 
 
 @pytest.mark.parametrize("others", [1, 3])
-def test_killed_share_is_made_up_for(
+def test_other_workers_compute_what_a_killed_one_lacks(
     bucket: ObjectStore,
     drawn_clips: Path,
     tmp_path: Path,
@@ -153,26 +154,26 @@ def test_killed_share_is_made_up_for(
     released.set()
     bucket.fault = lambda method, path: None
     assert "cache/shard_2/lock.json" in bucket.names("features")
-    monkeypatch.setattr("violence_detection.features.cache.remote.LOCK_AGE", 0.2)
+    monkeypatch.setattr(remote_lock, "LOCK_TIMEOUT", 0.2)
     for share in range(1, others + 1):
         assert extract_on(tmp_path / f"b{share}", "--share", f"{share}/{others}") == 0
     assert features_there(drawn_clips, tmp_path / "c") == expected
-    # The machine itself, started again: all is there already.
+    # The machine itself, started again: everything is there already.
     bucket.requests.clear()
     assert extract_on(tmp_path / "a", "--share", "2/2") == 0
     assert not requested(bucket, "GET", ".mp4")
     assert features_there(drawn_clips, tmp_path / "c") == expected
 
 
-def test_what_a_lost_machine_has_handed_over_is_not_computed_again(
+def test_what_a_lost_machine_has_uploaded_is_not_computed_again(
     bucket: ObjectStore,
     drawn_clips: Path,
     tmp_path: Path,
     expected: Features,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("violence_detection.features.cache.transfer.UPLOAD_INTERVAL", 0.0)
-    monkeypatch.setattr("violence_detection.features.cache.transfer.UPLOAD_TIME_SHARE", 1e9)
+    monkeypatch.setattr(transfer, "UPLOAD_INTERVAL", 0.0)
+    monkeypatch.setattr(transfer, "UPLOAD_TIME_SHARE", 1e9)
     own = share_of(clips_of(drawn_clips), SECOND)
     last = own[-1].name
     bucket.fault = lambda method, path: 403 if path.endswith(last) and method == "GET" else None
@@ -200,23 +201,23 @@ def test_second_machine_of_a_share_waits_for_the_first_and_others_do_not(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("violence_detection.features.cache.remote.LOOK_EVERY", 0.05)
-    said = []
+    monkeypatch.setattr(remote_lock, "POLL_INTERVAL", 0.05)
+    messages = []
     with LocalCache(CACHE, tmp_path / "a", SECOND) as first, ThreadPoolExecutor(1) as thread:
         assert extract_on(tmp_path / "b", "--share", "1/2") == 0
 
-        def let_go_once_it_waits() -> None:
+        def release_once_it_waits() -> None:
             while not (output := capsys.readouterr().out):
                 time.sleep(0.05)
-            said.append(output)
+            messages.append(output)
             first.release()
 
         capsys.readouterr()
-        waiting = thread.submit(let_go_once_it_waits)
+        waiting = thread.submit(release_once_it_waits)
         assert extract_on(tmp_path / "c", "--share", "2/2") == 0
         waiting.result(60)
-    assert f"process {os.getpid()} on " in said[0]
-    assert "extracts this share, 2/2: waiting for it" in said[0]
+    assert f"process {os.getpid()} on " in messages[0]
+    assert "extracts this share, 2/2: waiting for it" in messages[0]
 
 
 def test_two_workers_of_one_host_have_copies_of_their_own(
@@ -242,24 +243,24 @@ def test_own_disk_is_refused_with_a_bucket(
     assert f"--cache-local is of no use with --cache-dir {CACHE}" in capsys.readouterr().err
 
 
-# What is in the store, and what is not as it should be.
+# Changes and damage in the store.
 
 
-def test_shard_that_is_removed_from_the_store_is_not_in_a_copy_any_more(
+def test_shard_that_is_removed_from_the_store_is_removed_from_copies(
     features: ObjectStore, tmp_path: Path
 ) -> None:
     for first, worker in ((0, FIRST), (5, SECOND)):
         with LocalCache(CACHE, tmp_path / "a", worker) as cache:
             add(cache, first, 5, worker)
             cache.upload()
-    for rows in (True, False):
-        with LocalCache(CACHE, tmp_path / f"{rows}", rows=rows):
+    for with_rows in (True, False):
+        with LocalCache(CACHE, tmp_path / f"{with_rows}", with_rows=with_rows):
             pass
     for name in features.names("features"):
         if "/shard_1/" in name:
             features.client.delete_object(Bucket="features", Key=name)
-    for rows in (True, False):
-        with LocalCache(CACHE, tmp_path / f"{rows}") as cache:
+    for with_rows in (True, False):
+        with LocalCache(CACHE, tmp_path / f"{with_rows}") as cache:
             assert found(cache) == list(range(5, 10))
     with LocalCache(CACHE, tmp_path / "a", FIRST) as cache:  # whose own it is
         assert found(cache) == list(range(10))
@@ -268,21 +269,21 @@ def test_shard_that_is_removed_from_the_store_is_not_in_a_copy_any_more(
         assert found(cache) == list(range(10))
 
 
-def test_worker_whose_shard_another_has_changed_does_not_go_on(
+def test_worker_whose_shard_another_has_changed_fails(
     features: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("violence_detection.features.cache.remote.LOCK_AGE", 0.2)
-    monkeypatch.setattr("violence_detection.features.cache.remote.LOOK_EVERY", 0.05)
+    monkeypatch.setattr(remote_lock, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(remote_lock, "POLL_INTERVAL", 0.05)
     with LocalCache(CACHE, tmp_path / "slow", FIRST) as slow:
         add(slow, 0, 5, FIRST)
         with LocalCache(CACHE, tmp_path / "a", FIRST) as other:
             add(other, 5, 5, FIRST)
             other.upload()
-        with pytest.raises(RunError, match=r"shard_1 was changed by another run.*the same share"):
+        with pytest.raises(RunError, match=r"another run has changed \S*shard_1 .*the same share"):
             slow.upload()
 
 
-def test_what_is_put_back_twice_is_read_twice(features: ObjectStore, tmp_path: Path) -> None:
+def test_reader_sees_each_upload(features: ObjectStore, tmp_path: Path) -> None:
     with LocalCache(CACHE, tmp_path, FIRST) as one, LocalCache(CACHE, tmp_path) as reader:
         for first in (0, 5, 10):
             add(one, first, 5, FIRST)
@@ -304,7 +305,7 @@ def test_row_that_was_damaged_in_a_copy_is_fetched_again(
         with CacheFolder(cache.path, worker=SECOND) as folder:
             rows = FeatureCache(folder, RECIPE)
             rows.drop([rows.row_of((3).to_bytes(16))])
-        cache.refresh()  # what this run has struck out, it does not see again
+        cache.refresh()  # what this run has dropped, it does not see again
         assert 3 not in found(cache)
     with LocalCache(CACHE, tmp_path, SECOND) as cache:
         assert found(cache) == list(range(5))
@@ -332,12 +333,12 @@ def lost(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "kind", "said"),
+    ("make", "kind", "words"),
     [
-        (foreign, UserError, r"cache/shard_3 is not empty and no cache .*\(report.pdf is in it\)"),
+        (foreign, UserError, r"cache/shard_3 is not empty and not a feature cache .*report\.pdf"),
         (forbidden, UserError, r"cache/shard_1 cannot be read: permission denied"),
         (damaged, RunError, r"cache/shard_1/data/\S*files\.index/000000 is damaged"),
-        (lost, RunError, r"cache/shard_1 has lost a part of its data"),
+        (lost, RunError, r"cache/shard_1 is incomplete or changing"),
     ],
 )
 def test_shard_that_cannot_be_read_is_named(
@@ -345,14 +346,14 @@ def test_shard_that_cannot_be_read_is_named(
     tmp_path: Path,
     make: Callable[[ObjectStore], None],
     kind: type[Exception],
-    said: str,
+    words: str,
 ) -> None:
     with LocalCache(CACHE, tmp_path / "a", FIRST) as cache:
         add(cache, 0, 5, FIRST)
         cache.upload()
     make(features)
-    for _ in range(2):  # and nothing is held
-        with pytest.raises(kind, match=said):
+    for _ in range(2):  # and no lock is left
+        with pytest.raises(kind, match=words):
             LocalCache(CACHE, tmp_path / "b", SECOND).__enter__()
     assert "cache/shard_2/lock.json" not in features.names("features")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -279,8 +280,7 @@ def test_damaged_index_is_told_of_and_made_anew(
         data[200:] = os.urandom(len(data) - 200)
         index.write_bytes(data)
     assert main(flags) == 0
-    assert "28 entries of" in (said := capsys.readouterr().out)
-    assert "are damaged" in said
+    assert re.search(r"damaged entries of .*\.index: 28;", capsys.readouterr().out)
     assert outcome_of(run) == whole
 
 

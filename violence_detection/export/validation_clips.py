@@ -190,7 +190,7 @@ def _content_hash(folder: CacheFolder, path: AnyPath) -> bytes | None:
         with local_copy(path) as copy:
             return file_checksum(copy)
     except OSError:
-        return folder.known_contents([path], unchanged=True)[0]
+        return folder.known_contents([path], assume_unchanged=True)[0]
 
 
 def _intact_row(cache: FeatureCache, content: bytes | None) -> np.ndarray | None:

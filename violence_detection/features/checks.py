@@ -1,4 +1,4 @@
-"""What is wrong with clips and labels though every file can be read."""
+"""What can be wrong with clips and labels even though every file is readable."""
 
 import math
 from collections import defaultdict
@@ -11,16 +11,16 @@ from violence_detection.errors import UserError
 from violence_detection.features.survey import Survey
 from violence_detection.settings.constants import CLASS_NAMES
 
-STATIC_SHARE = 0.03  # of the median change from frame to frame: below it, nothing moves
-SURE_ENOUGH = 0.05  # half an interval of the validation accuracy that is not told of
-SUPPOSED_ACCURACY = 0.9  # for which that interval is computed
+STATIC_SHARE = 0.03  # of the median change from frame to frame; below it, nothing moves
+TOLERATED_UNCERTAINTY = 0.05  # half an interval of the validation accuracy that needs no warning
+ASSUMED_ACCURACY = 0.9  # that the interval is computed for
 
 
 def contradicting_labels(clips: Mapping[Clip, int]) -> list[list[Clip]]:
-    """Return the sets of clips that are one file, by content, under both labels.
+    """Return the sets of clips with the same content and different labels.
 
     Args:
-        clips: with the row of each one's features: one file, one row.
+        clips: each with the row of its features; clips with the same content share a row.
     """
     same: dict[int, list[Clip]] = defaultdict(list)
     for clip, row in clips.items():
@@ -29,39 +29,52 @@ def contradicting_labels(clips: Mapping[Clip, int]) -> list[list[Clip]]:
 
 
 def require_varied_features(survey: Survey) -> None:
-    """Raise `UserError` if all clips have the same features: nothing can be learned from them."""
+    """Require that the clips' features differ: else nothing can be learned from them.
+
+    Raises:
+        UserError: all clips have the same features.
+    """
     summaries = survey.summaries
     spread = (summaries.max(axis=0) - summaries.min(axis=0)).max()
     size = max(summaries.max(), -summaries.min())
     if len(summaries) > 1 and spread <= 1e-6 * size:
         raise UserError(
-            f"the features of all {len(summaries)} clips are the same: the --vgg19-weights are not "
-            "those of a trained VGG19 (or all clips show the same)"
+            f"the features of all {len(summaries)} clips are the same: --vgg19-weights is not a "
+            "trained VGG19, or all clips show the same"
         )
 
 
 def static_clips(clips: Mapping[Clip, int], survey: Survey) -> list[Clip]:
-    """Return the clips whose features hardly change from frame to frame: a still, a test card."""
-    changes = survey.changes[survey.places(list(clips.values()))]
-    least = STATIC_SHARE * np.median(changes)  # nan, and so below nothing, at one frame a clip
+    """Return the clips whose features hardly change from frame to frame: stills, test cards.
+
+    Args:
+        clips: each with the row of its features.
+        survey: of those rows.
+    """
+    changes = survey.changes[survey.indices(list(clips.values()))]
+    least = STATIC_SHARE * np.median(changes)  # nan with one frame per clip, so none is below
     return [clip for clip, change in zip(clips, changes, strict=True) if change < least]
 
 
 def uncertain_validation(clips: Sequence[Clip]) -> str | None:
-    """Return what to tell the user of a validation split that is too small; None: it is not.
+    """Return a warning if the validation split is too small to choose by, else None.
 
-    Wilson's interval (1927), as if the clips were independent; those of one group are less.
+    By Wilson's score interval (1927) of 95 %, as if the clips were independent; the clips of a
+    group are less so.
+
+    Args:
+        clips: of the validation split.
     """
     count = len(clips)
-    z, share = 1.96, SUPPOSED_ACCURACY
+    z, share = 1.96, ASSUMED_ACCURACY
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + (z / count) ** 2 / 4)
-    if half <= SURE_ENOUGH:
+    if half <= TOLERATED_UNCERTAINTY:
         return None
     counts = [sum(clip.label == label for clip in clips) for label in (0, 1)]
-    of_class = ", ".join(f"{n} {name}" for n, name in zip(counts, CLASS_NAMES, strict=True))
+    by_class = ", ".join(f"{n} {name}" for n, name in zip(counts, CLASS_NAMES, strict=True))
     return (
-        f"the validation split is small ({of_class}): an accuracy of {share:.2f} on it may be "
-        f"anything from {middle - half:.2f} to {middle + half:.2f}, and it chooses the best epoch "
-        "and the threshold; give it more clips"
+        f"the validation split is small ({by_class}): an accuracy of {share:.2f} could be "
+        f"{middle - half:.2f} to {middle + half:.2f}, and it decides the best epoch and the "
+        "threshold; add clips to it"
     )

@@ -31,7 +31,7 @@ SHOWN = 5  # of what may be thousands of clips
 
 def extract_only(settings: Settings) -> int:
     """Compute the features of this process's share; say what is there and what is missing."""
-    worker = find_share(settings)
+    worker = find_share(settings.data.share, settings.devices.cluster)
 
     def busy(holder: str) -> None:
         print(f"{holder} extracts this share, {_named(worker)}: waiting for it", flush=True)
@@ -42,7 +42,7 @@ def extract_only(settings: Settings) -> int:
         ) as dataset,
         # Of what others have computed it is enough to know that it is there.
         LocalCache(
-            settings.data.cache_dir, settings.data.spool_dir, worker, busy, rows=False
+            settings.data.cache_dir, settings.data.spool_dir, worker, busy, with_rows=False
         ) as cache,
     ):
         _extract_share(settings, worker, dataset, cache, busy)

@@ -1,8 +1,8 @@
-"""Clips that are all but the same in two splits: a test on them says nothing.
+"""Clips that are nearly identical in two splits, which makes a test on them meaningless.
 
-Compared are the clips' mean features (`feature_survey`), every one of a later split with every one
-of the earlier splits, block by block, by scikit-learn's neighbour search. A pair counts if the
-cosine of the two, standardized over all clips, is at least `SIMILAR`.
+The mean features of clips (`survey`) are compared, each of a later split with each of the earlier
+splits, block by block, by scikit-learn's nearest-neighbour search. Two clips are near duplicates if
+the cosine similarity of their means, standardized over all clips, is at least `SIMILAR`.
 """
 
 from collections import defaultdict
@@ -20,20 +20,20 @@ from violence_detection.features.survey import Survey
 from violence_detection.settings.constants import SPLITS
 from violence_detection.storage.files import write_csv
 
-SIMILAR = 0.99  # `benchmarks/leakage.py` measures what it finds and what it does not
+SIMILAR = 0.99  # `benchmarks/leakage.py` measures what this finds and misses
 BLOCK = 2048  # clips compared at once, on each side
-PAIRS_PER_CLIP = 10  # listed; that there are more changes nothing
+PAIRS_PER_CLIP = 10  # that are listed; more would change nothing
 NEAR_DUPLICATE, SAME_GROUP = "near duplicate", "same group"
 
 
 @dataclass(frozen=True)
 class Leak:
-    """A clip that a later split's clip repeats."""
+    """A clip that a clip of a later split repeats."""
 
     clip: Clip  # of the earlier split: train before val before test
     repeated: Clip  # of the later one
-    similarity: float | None
-    reason: str
+    similarity: float | None  # cosine; None for clips of one group
+    reason: str  # NEAR_DUPLICATE or SAME_GROUP
 
     def __str__(self) -> str:
         near = "" if self.similarity is None else f" {self.similarity:.3f}"
@@ -45,11 +45,16 @@ class Leak:
         return names | {"similarity": self.similarity, "reason": self.reason}
 
 
-def find_leaks(clips: Mapping[Clip, int], survey: Survey) -> list[Leak]:
-    """Return the pairs of clips that are nearly the same, or of one group, in different splits.
+def find_leaks(clips: Mapping[Clip, int], survey: Survey, block: int = BLOCK) -> list[Leak]:
+    """Return the pairs of clips in different splits that are near duplicates, or of one group.
 
     Args:
-        clips: with the row of each one's features.
+        clips: each with the row of its features.
+        survey: of those rows.
+        block: how many clips are compared at once, on each side; bounds memory.
+
+    Returns:
+        The near duplicates, the most similar first, then the clips of one group.
     """
     by_split = {split: [clip for clip in clips if clip.split == split] for split in SPLITS}
     mean = survey.summaries.mean(axis=0, dtype=np.float64)
@@ -58,44 +63,45 @@ def find_leaks(clips: Mapping[Clip, int], survey: Survey) -> list[Leak]:
 
     def directions(chosen: Sequence[Clip]) -> np.ndarray:
         """Return `(clips, values)` float32: standardized summaries of length 1."""
-        summaries = survey.summaries[survey.places([clips[clip] for clip in chosen])]
+        summaries = survey.summaries[survey.indices([clips[clip] for clip in chosen])]
         standardized = (summaries - mean) / scale
         lengths = np.linalg.norm(standardized, axis=1, keepdims=True)
         return (standardized / np.maximum(lengths, 1e-12)).astype(np.float32)
 
     leaks: list[Leak] = []
-    for place, later in enumerate(SPLITS):
-        earlier = [clip for split in SPLITS[:place] for clip in by_split[split]]
-        for clip, repeated, similarity in _similar_pairs(earlier, by_split[later], directions):
-            leaks.append(Leak(clip, repeated, similarity, NEAR_DUPLICATE))
+    for index, split in enumerate(SPLITS):
+        earlier = [clip for other in SPLITS[:index] for clip in by_split[other]]
+        pairs = _similar_pairs(earlier, by_split[split], directions, block)
+        leaks += [Leak(clip, repeated, near, NEAR_DUPLICATE) for clip, repeated, near in pairs]
     leaks.sort(key=lambda leak: (-(leak.similarity or 0), leak.clip.name, leak.repeated.name))
-    return leaks + list(_groups_on_two_sides(clips))
+    return leaks + list(_groups_in_several_splits(clips))
 
 
 def _similar_pairs(
     earlier: Sequence[Clip],
     later: Sequence[Clip],
     directions: Callable[[Sequence[Clip]], np.ndarray],
+    block: int,
 ) -> Iterator[tuple[Clip, Clip, float]]:
-    """Yield every earlier clip that is similar to a later one, with its nearest such ones."""
-    for block in _blocks(later):
-        search = NearestNeighbors(metric="cosine", algorithm="brute").fit(directions(block))
-        for queries in _blocks(earlier):
+    """Yield each earlier clip that is similar to later ones, with the nearest of those."""
+    for targets in _blocks(later, block):
+        search = NearestNeighbors(metric="cosine", algorithm="brute").fit(directions(targets))
+        for queries in _blocks(earlier, block):
             with config_context(working_memory=64):  # MB
-                nearest = search.kneighbors(directions(queries), min(PAIRS_PER_CLIP, len(block)))
-            for clip, distances, places in zip(queries, *nearest, strict=True):
-                for distance, place in zip(distances, places, strict=True):
+                nearest = search.kneighbors(directions(queries), min(PAIRS_PER_CLIP, len(targets)))
+            for clip, distances, indices in zip(queries, *nearest, strict=True):
+                for distance, index in zip(distances, indices, strict=True):
                     if 1 - distance >= SIMILAR:
-                        yield clip, block[place], float(1 - distance)
+                        yield clip, targets[index], float(1 - distance)
 
 
-def _blocks(clips: Sequence[Clip]) -> Iterator[Sequence[Clip]]:
-    for start in range(0, len(clips), BLOCK):
-        yield clips[start : start + BLOCK]
+def _blocks(clips: Sequence[Clip], size: int) -> Iterator[Sequence[Clip]]:
+    for start in range(0, len(clips), size):
+        yield clips[start : start + size]
 
 
-def _groups_on_two_sides(clips: Mapping[Clip, int]) -> Iterator[Leak]:
-    """Yield the clips of a group that has others in a later split, each with one of those."""
+def _groups_in_several_splits(clips: Mapping[Clip, int]) -> Iterator[Leak]:
+    """Yield the clips whose group has others in a later split, each with one of those."""
     groups: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
         if clip.group:
@@ -108,9 +114,12 @@ def _groups_on_two_sides(clips: Mapping[Clip, int]) -> Iterator[Leak]:
 
 
 def write_leaks(leaks: Sequence[Leak], path: Path) -> None:
-    """Write a row per pair: both clips, with their paths, splits, and what is the same.
+    """Write a CSV row per pair: splits and paths of both clips, similarity and reason.
 
-    Without pairs there is no file: what an earlier start wrote there is removed.
+    Without pairs there is no file: an earlier one is removed.
+
+    Raises:
+        RunError: the disk is full, gone or read-only.
     """
     if not leaks:
         path.unlink(missing_ok=True)

@@ -1,18 +1,15 @@
 import dataclasses
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import opened_cache
-from violence_detection.errors import RunError, UserError
+from violence_detection.errors import RunError
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
-from violence_detection.features.cache.folder import FORMAT, CacheFolder, file_stamp
-from violence_detection.features.cache.record_file import FILES_INDEX
-from violence_detection.storage.files import file_checksum
+from violence_detection.features.cache.folder import FORMAT, CacheFolder
 
 RECIPE = Recipe(frames=4, layer="fc2", weights="md5-0", features=8, dtype="float16")
 
@@ -47,7 +44,7 @@ def test_stored_features_are_found_again(tmp_path: Path) -> None:
         {"flipped": True},
     ],
 )
-def test_whatever_decides_the_features_is_in_the_key(tmp_path: Path, change: dict) -> None:
+def test_every_field_of_the_recipe_counts(tmp_path: Path, change: dict) -> None:
     filled(tmp_path, b"one")
     with opened_cache(tmp_path, dataclasses.replace(RECIPE, **change)) as other:
         assert other.row_of(b"one") is None
@@ -55,10 +52,10 @@ def test_whatever_decides_the_features_is_in_the_key(tmp_path: Path, change: dic
         assert cache.row_of(b"one") is not None
 
 
-def test_rgb_features_of_before_there_were_streams_are_found() -> None:
-    decides = {"frames": 4, "layer": "fc2", "weights": "md5-0", "features": 8, "dtype": "float16"}
-    decides |= {"frame_size": 224, "format": FORMAT}
-    assert RECIPE.description == json.dumps(decides, sort_keys=True)
+def test_description_leaves_out_the_default_stream() -> None:
+    fields = {"frames": 4, "layer": "fc2", "weights": "md5-0", "features": 8, "dtype": "float16"}
+    fields |= {"frame_size": 224, "format": FORMAT}
+    assert RECIPE.description == json.dumps(fields, sort_keys=True)
 
 
 def test_recipes_share_a_folder(tmp_path: Path) -> None:
@@ -74,18 +71,6 @@ def test_recipes_share_a_folder(tmp_path: Path) -> None:
         assert [flow.row_of(clip) for clip in (b"one", b"two")] == [None, 0]
         np.testing.assert_array_equal(rgb.rows().read([rgb.row_of(b"two")]), features(2))
         np.testing.assert_array_equal(flow.rows().read([0]), features(3))
-
-
-def test_file_is_known_by_its_content(tmp_path: Path) -> None:
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(b"first")
-    with CacheFolder(tmp_path / "cache") as folder:
-        assert folder.known_contents([path]) == [None]
-        folder.remember_file(path, file_stamp(path), file_checksum(path))
-        assert folder.known_contents([path]) == [file_checksum(path)]
-        path.write_bytes(b"other")
-        assert folder.known_contents([path]) == [None]
-    assert file_checksum(shutil.copy(path, tmp_path / "moved.avi")) == file_checksum(path)
 
 
 @pytest.mark.parametrize("lost", [0, 1, 64, 100])
@@ -104,7 +89,7 @@ def test_unfinished_tail_is_dropped(tmp_path: Path, lost: int) -> None:
         np.testing.assert_array_equal(again.rows().read([again.row_of(b"one")]), features(0))
 
 
-def test_row_that_is_lost_while_it_is_needed(tmp_path: Path) -> None:
+def test_row_that_is_lost_while_it_is_needed_is_named(tmp_path: Path) -> None:
     filled(tmp_path, b"one", b"two")
     with opened_cache(tmp_path, RECIPE) as cache:
         rows = cache.rows()
@@ -123,7 +108,7 @@ def test_rows_that_are_read_do_not_stay_in_memory(tmp_path: Path) -> None:
         assert str(cache.path) not in Path("/proc/self/maps").read_text()
 
 
-def test_rows_without_an_entry_are_written_over(tmp_path: Path) -> None:
+def test_rows_without_a_record_are_overwritten(tmp_path: Path) -> None:
     filled(tmp_path, b"one")
     (rows_file,) = tmp_path.glob("*.features")
     with rows_file.open("ab") as file:
@@ -134,32 +119,8 @@ def test_rows_without_an_entry_are_written_over(tmp_path: Path) -> None:
         np.testing.assert_array_equal(again.rows().read([again.row_of(b"two")]), features(5))
 
 
-def test_folder_of_another_program_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "train_features.npy").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"train_features\.npy"):
-        CacheFolder(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["train_features.npy"]
-
-
-def test_index_of_another_version_is_refused(tmp_path: Path) -> None:
-    filled(tmp_path, b"one")
-    with (tmp_path / FILES_INDEX).open("r+b") as file:
-        file.seek(4)
-        file.write((99).to_bytes(4))
-    with pytest.raises(UserError, match="another"):
-        CacheFolder(tmp_path)
-
-
-def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
-        CacheFolder(tmp_path / "file" / "cache")
-
-
-def test_rows_whose_index_is_gone_are_ours_and_stay_readable_for_who_has_them(
-    tmp_path: Path,
-) -> None:
-    """A run trains on them while another, which found the index damaged, starts anew."""
+def test_rows_whose_index_is_gone_stay_readable_for_a_run_that_has_them(tmp_path: Path) -> None:
+    """One run trains on them while another, which found no index, computes them again."""
     filled(tmp_path, b"one", b"two")
     with opened_cache(tmp_path, RECIPE) as training:
         rows = training.rows()

@@ -6,9 +6,9 @@ import pytest
 
 from violence_detection.errors import UserError
 from violence_detection.features.cache.record_file import (
-    HEADER,
+    HEADER_BYTES,
     KEY_BYTES,
-    ROW,
+    ROW_FIELDS,
     RecordFile,
     as_keys,
     write_records,
@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def opened(path: Path, writable: bool = False, limit: int | None = None) -> RecordFile:
-    return RecordFile(path, "of a test", ROW, writable, limit)
+    return RecordFile(path, "of a test", ROW_FIELDS, writable, limit)
 
 
 def filled(path: Path, *keys: bytes) -> RecordFile:
@@ -34,8 +34,8 @@ def filled(path: Path, *keys: bytes) -> RecordFile:
     return records
 
 
-def places(records: RecordFile, *keys: bytes) -> list[int]:
-    """Return where records are, asked for together, having checked that one by one agrees."""
+def positions(records: RecordFile, *keys: bytes) -> list[int]:
+    """Return the positions of keys found together, which must be those found one by one."""
     found = records.find(as_keys(keys)).tolist()
     assert [records.find_one(key) for key in keys] == [None if p < 0 else p for p in found]
     return found
@@ -44,39 +44,39 @@ def places(records: RecordFile, *keys: bytes) -> list[int]:
 def test_records_are_found_again(path: Path) -> None:
     records = filled(path, b"one", b"two")
     for each in (records, opened(path), opened(path, writable=True)):
-        assert places(each, b"two", b"three", b"one") == [1, -1, 0]
+        assert positions(each, b"two", b"three", b"one") == [1, -1, 0]
         assert each.records(np.array([1, 0]))["checksum"].tolist() == [1, 0]
 
 
-def test_no_file_is_no_records(path: Path) -> None:
+def test_missing_file_has_no_records(path: Path) -> None:
     records = opened(path)
-    assert places(records, b"one") == [-1]
+    assert positions(records, b"one") == [-1]
     assert not path.exists()
 
 
-def test_record_is_for_others_once_it_is_durable(path: Path) -> None:
+def test_record_is_visible_to_others_once_it_is_durable(path: Path) -> None:
     records = filled(path, b"one")
     records.add(b"two", 7)
-    assert places(records, b"two") == [1]
+    assert positions(records, b"two") == [1]
     assert records.records(np.array([1]))["checksum"] == 7
-    assert places(opened(path), b"two") == [-1]
+    assert positions(opened(path), b"two") == [-1]
     reader = opened(path)
     records.flush()
-    assert places(reader, b"one", b"two") == [0, -1]
-    assert places(opened(path), b"one", b"two") == [0, 1]
+    assert positions(reader, b"one", b"two") == [0, -1]
+    assert positions(opened(path), b"one", b"two") == [0, 1]
 
 
-def test_of_two_records_of_a_key_the_later_counts(path: Path) -> None:
+def test_last_record_of_a_key_counts(path: Path) -> None:
     records = filled(path, b"one", b"two", b"one")
-    assert places(records, b"one") == places(opened(path), b"one") == [2]
+    assert positions(records, b"one") == positions(opened(path), b"one") == [2]
 
 
 @pytest.mark.parametrize("count", [1, 5_000, 70_000])
 def test_many_records(path: Path, count: int) -> None:
-    """More than a block of them, of which some share the half of their keys that is sorted."""
+    """More than a block, some of which share the half of their key that is sorted."""
     keys = np.random.default_rng(0).integers(0, 2**64, (count, 2), np.uint64).astype(">u8")
     keys[: count // 100, 0] = keys[0, 0]
-    write_records(path, "", ROW, [(np.arange(count), keys, [np.arange(count)])])
+    write_records(path, "", ROW_FIELDS, [(np.arange(count), keys, [np.arange(count)])])
     order = np.random.default_rng(1).permutation(count)
     unknown = np.array([[keys[0, 0], 1], [3, 4]], ">u8")
     records = opened(path, writable=True)
@@ -92,57 +92,57 @@ def test_many_records(path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("lost", range(1, SIZE + 2))
-def test_unfinished_tail_is_not_there(path: Path, lost: int) -> None:
+def test_unfinished_tail_is_ignored(path: Path, lost: int) -> None:
     filled(path, b"one", b"two", b"three")
-    os.truncate(path, HEADER + 3 * SIZE - lost)
+    os.truncate(path, HEADER_BYTES + 3 * SIZE - lost)
     kept = 3 - -(-lost // SIZE)
     records = opened(path, writable=True)
-    assert places(records, b"one", b"two", b"three") == [n if n < kept else -1 for n in range(3)]
+    assert positions(records, b"one", b"two", b"three") == [n if n < kept else -1 for n in range(3)]
     assert records.add(b"four", 4) == kept
     records.flush()
-    assert places(opened(path), b"four", b"one") == [kept, 0]
+    assert positions(opened(path), b"four", b"one") == [kept, 0]
 
 
 @pytest.mark.parametrize("at", range(SIZE))
-def test_damaged_record_is_not_there(path: Path, at: int) -> None:
+def test_damaged_record_is_ignored(path: Path, at: int) -> None:
     filled(path, b"one", b"two", b"three")
     data = bytearray(path.read_bytes())
-    data[HEADER + SIZE + at] ^= 0x10
+    data[HEADER_BYTES + SIZE + at] ^= 0x10
     path.write_bytes(data)
-    assert places(opened(path), b"one", b"two", b"three") == [0, -1, 2]
+    assert positions(opened(path), b"one", b"two", b"three") == [0, -1, 2]
     records = opened(path, writable=True)
     records.add(b"two", 3)
-    assert places(records, b"one", b"two", b"three") == [0, 3, 2]
+    assert positions(records, b"one", b"two", b"three") == [0, 3, 2]
 
 
-def test_power_cut_may_leave_zeros_or_the_records_of_others_behind(path: Path) -> None:
+def test_zeros_and_misplaced_records_after_a_power_cut_are_ignored(path: Path) -> None:
     filled(path, b"one", b"two")
     data = path.read_bytes()
-    path.write_bytes(data + data[-SIZE:] + bytes(5 * SIZE))  # a record, but not of that place
-    assert places(opened(path), b"one", b"two") == [0, 1]
+    path.write_bytes(data + data[-SIZE:] + bytes(5 * SIZE))  # a record, but of another position
+    assert positions(opened(path), b"one", b"two") == [0, 1]
     assert opened(path, writable=True).add(b"three", 0) == 2
 
 
-def test_record_that_is_struck_out(path: Path) -> None:
+def test_removed_record_is_not_found(path: Path) -> None:
     records, other = filled(path, b"one", b"two", b"three"), opened(path)
-    records.strike(np.array([1]))
-    other.strike(np.array([2]), in_file=False)
-    assert places(records, b"one", b"two", b"three") == [0, -1, 2]
-    assert places(other, b"one", b"two", b"three") == [0, -1, -1]
-    assert places(opened(path), b"one", b"two", b"three") == [0, -1, 2]
+    records.remove(np.array([1]))
+    other.remove(np.array([2]), in_file=False)
+    assert positions(records, b"one", b"two", b"three") == [0, -1, 2]
+    assert positions(other, b"one", b"two", b"three") == [0, -1, -1]
+    assert positions(opened(path), b"one", b"two", b"three") == [0, -1, 2]
 
 
-def test_records_beyond_what_they_are_of_do_not_come_back(path: Path) -> None:
+def test_records_beyond_the_limit_do_not_come_back(path: Path) -> None:
     filled(path, b"one", b"two", b"three")
-    assert places(opened(path, limit=1), b"one", b"two") == [0, -1]
+    assert positions(opened(path, limit=1), b"one", b"two") == [0, -1]
     records = opened(path, writable=True, limit=1)
     assert records.add(b"four", 0) == 1
     records.flush()
-    assert places(opened(path), b"one", b"two", b"three", b"four") == [0, -1, -1, 1]
+    assert positions(opened(path), b"one", b"two", b"three", b"four") == [0, -1, -1, 1]
 
 
 @pytest.mark.parametrize("head", [b"SQLite format 3\0", b"VDFC\0\0\0\x63", b""])
 def test_file_of_another_program_or_version_is_refused(path: Path, head: bytes) -> None:
-    path.write_bytes(head.ljust(HEADER, b"\0") if head else b"")
+    path.write_bytes(head.ljust(HEADER_BYTES, b"\0") if head else b"")
     with pytest.raises(UserError, match="another"):
         opened(path)

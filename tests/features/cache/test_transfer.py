@@ -1,5 +1,4 @@
 import shutil
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 from tests.conftest import opened_cache
 from violence_detection.clips.clip import Clip
 from violence_detection.errors import RunError
-from violence_detection.features.cache import transfer
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder, file_stamp
 from violence_detection.features.cache.local import LocalCache
@@ -44,25 +42,25 @@ def store(folder: CacheFolder, *clips: Clip) -> None:
     cache.commit()
 
 
-def test_features_that_others_store_are_waited_for(tmp_path: Path, clips: list[Clip]) -> None:
+def test_features_of_other_workers_are_waited_for(tmp_path: Path, clips: list[Clip]) -> None:
     cache, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
     with CacheFolder(elsewhere, worker=Worker(1, 2)) as folder:
         store(folder, *clips[3:5])
     with CacheFolder(cache, worker=Worker(0, 2)) as folder:
         store(folder, *clips[:3])
-        coming = threading.Timer(
-            0.5, lambda: shutil.copytree(elsewhere / "shard_2", cache / "shard_2")
-        )
-        coming.start()
         (found,), rows = wait_for_all_shares(
-            clips, {clips[5].name}, LocalCache(cache, tmp_path), folder, [RECIPE]
+            clips,
+            {clips[5].name},
+            LocalCache(cache, tmp_path),
+            folder,
+            [RECIPE],
+            sleep=lambda seconds: shutil.copytree(elsewhere / "shard_2", cache / "shard_2"),
         )
     assert list(rows) == clips[:5]
-    read = found.rows().read([row for (row,) in rows.values()])
-    np.testing.assert_array_equal(read, np.concatenate([features_of(clip) for clip in rows]))
-    assert found.fingerprint([row for (row,) in rows.values()]) == fingerprint_of_one(
-        tmp_path / "one", clips[:5]
-    )
+    numbers = [row for (row,) in rows.values()]
+    expected = np.concatenate([features_of(clip) for clip in rows])
+    np.testing.assert_array_equal(found.rows().read(numbers), expected)
+    assert found.fingerprint(numbers) == fingerprint_of_one(tmp_path / "one", clips[:5])
 
 
 def fingerprint_of_one(cache: Path, clips: list[Clip]) -> str:
@@ -73,18 +71,25 @@ def fingerprint_of_one(cache: Path, clips: list[Clip]) -> str:
         return one.fingerprint(one.rows_of([file_checksum(c.path) for c in clips]).tolist())
 
 
-def test_features_that_do_not_come_are_told_of(
-    tmp_path: Path, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+def test_features_that_do_not_become_visible_are_an_error(
+    tmp_path: Path, clips: list[Clip]
 ) -> None:
-    monkeypatch.setattr(transfer, "SEEN_WITHIN", 0.1)
     cache = tmp_path / "cache"
     with CacheFolder(cache, worker=Worker(0, 2)) as folder:
         store(folder, *clips[:3])
-        with pytest.raises(RunError, match=r"3 clips .*/3\.mp4: .*on a disk that all hosts share"):
-            wait_for_all_shares(clips, (), LocalCache(cache, tmp_path), folder, [RECIPE])
+        with pytest.raises(RunError, match=r"3 missing.*/3\.mp4.*on a disk that all hosts share"):
+            wait_for_all_shares(
+                clips,
+                (),
+                LocalCache(cache, tmp_path),
+                folder,
+                [RECIPE],
+                timeout=0.1,
+                sleep=lambda seconds: None,
+            )
 
 
-def test_own_disk_gives_and_takes_what_is_missing(tmp_path: Path, clips: list[Clip]) -> None:
+def test_own_disk_and_shared_cache_copy_what_they_lack(tmp_path: Path, clips: list[Clip]) -> None:
     cache, local = tmp_path / "cache", tmp_path / "local"
     with CacheFolder(cache, worker=Worker(1, 2)) as folder:
         store(folder, *clips[:3])
@@ -98,7 +103,7 @@ def test_own_disk_gives_and_takes_what_is_missing(tmp_path: Path, clips: list[Cl
     sizes = {path.parent.name: path.stat().st_size // 64 for path in tmp_path.rglob("*.features")}
     assert sizes == {"local": 6, "shard_1": 3, "shard_2": 3}
     shutil.rmtree(local)
-    with CacheFolder(cache) as folder:  # files are known, too, without the copy
+    with CacheFolder(cache) as folder:  # files are known without the copy, too
         assert None not in folder.known_contents([clip.path for clip in clips])
         cached = FeatureCache(folder, RECIPE)
         found = cached.rows_of([file_checksum(clip.path) for clip in clips]).tolist()
@@ -107,8 +112,10 @@ def test_own_disk_gives_and_takes_what_is_missing(tmp_path: Path, clips: list[Cl
         )
 
 
-def test_row_of_another_worker_that_is_damaged(tmp_path: Path, clips: list[Clip]) -> None:
-    """It is struck out where it is, unless its worker is at it: then for this process only."""
+def test_damaged_row_is_dropped_from_its_shard_unless_that_is_being_written(
+    tmp_path: Path, clips: list[Clip]
+) -> None:
+    """If it is, the row is dropped for this process only."""
     with CacheFolder(tmp_path / "cache", worker=Worker(0, 2)) as theirs:
         store(theirs, *clips)
         with CacheFolder(tmp_path / "cache", worker=Worker(1, 2)) as folder:

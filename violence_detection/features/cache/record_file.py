@@ -1,11 +1,11 @@
-"""A file of records of one size that only grows, and in which they are found by their keys.
+"""An append-only file of records of one size, found by their keys.
 
-An index that any number of processes may read while one writes it, on a shared file system too:
-there is nothing in it that a reader could find half changed. A record is a key (a hash of 16
-bytes), a value, and a check of both and of its place; what a power cut or a killed process left
-unfinished, or a disk damaged, fails its check and is as if it were not there.
+Any number of processes may read an index while one writes it, on a shared file system too: a reader
+never sees a record half changed. A record is a key (a 16-byte hash), a value, and a checksum over
+both and over its position. Whatever a power cut, a killed process or a damaged disk leaves behind
+fails that checksum and is ignored.
 
-Memory holds eight bytes a record, sorted; the rest is read when asked for.
+Memory holds eight bytes per record, sorted; the rest is read on demand.
 """
 
 import hashlib
@@ -23,146 +23,151 @@ from violence_detection.storage.files import replace_file, write_bytes
 
 log = logging.getLogger(__name__)
 
-MAGIC = b"VDFC"  # this program's own
+MAGIC = b"VDFC"  # identifies this program's files
 FORMAT = 3  # of the records
-HEADER = 4096  # bytes, before the first record: magic, format, what the records are of
-BLOCK = 2**16  # records that are read at once
-ASKED = 2**20  # keys that are looked up at once: what that takes of memory
-MERGE = 2**18  # new records, above which they are sorted in with the others
-FEW = 64  # records that are read one by one
+HEADER_BYTES = 4096  # before the first record: magic, format, description
+BLOCK = 2**16  # records read at once
+KEYS_AT_ONCE = 2**20  # keys looked up at once; bounds memory
+MERGE_ABOVE = 2**18  # new records, beyond which they are merged into the sorted ones
+FEW = 64  # up to so many records are read one by one
 KEY_BYTES = 16
 
-# What there are records of in a cache: which clip a row is of, and the row's checksum; which clip
-# (its content) a file is, and the stamp that the file had then.
-ROW = (("checksum", "<u4"),)
-FILE = (("stamp", "<i8", 3), ("clip", "V16"), ("unused", "<u4"))
+# What a cache keeps records of, by the fields of a record's value: for each row, the checksum of
+# its features (the key is its clip's content hash); for each file, its stamp and content hash (the
+# key is the hash of its path).
+ROW_FIELDS = (("checksum", "<u4"),)
+FILE_FIELDS = (("stamp", "<i8", 3), ("clip", "V16"), ("unused", "<u4"))
 FILES_INDEX = "files.index"
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads every bit upwards
 
 
 def row_index(folder: Path, recipe: str) -> Path:
-    """Return where the records of a recipe's rows are."""
+    """Return the path of the index of a recipe's rows.
+
+    Args:
+        folder: of the cache or a shard.
+        recipe: the recipe's key.
+    """
     return folder / f"{recipe}.index"
 
 
 def file_key(path: bytes) -> bytes:
-    """Return the key of a file's record."""
+    """Return the 16-byte key of a file's record."""
     return hashlib.blake2b(path, digest_size=KEY_BYTES).digest()
 
 
-def record_type(value: Sequence[tuple]) -> np.dtype:
-    """Return the layout of a record with such a value."""
-    return np.dtype([("key", ">u8", 2), *value, ("check", "<u4")])
+def record_type(fields: Sequence[tuple]) -> np.dtype:
+    """Return the layout of a record whose value has these fields."""
+    return np.dtype([("key", ">u8", 2), *fields, ("check", "<u4")])
 
 
-def _head(description: str) -> bytes:
-    return (MAGIC + FORMAT.to_bytes(4) + description.encode()).ljust(HEADER - 1) + b"\n"
+def _header(description: str) -> bytes:
+    return (MAGIC + FORMAT.to_bytes(4) + description.encode()).ljust(HEADER_BYTES - 1) + b"\n"
 
 
 def as_keys(keys: Iterable[bytes]) -> np.ndarray:
-    """Return `(keys, 2)` uint64, to look them up; shorter ones are filled up with zeros."""
+    """Return keys as `(keys, 2)` big-endian uint64; shorter ones are padded with zeros."""
     return np.array(list(keys), f"S{KEY_BYTES}").view(">u8").reshape(-1, 2)
 
 
 class RecordFile:
-    """The records of a file, in the order in which they were added: a record's place is its number.
+    """The records of a file, each known by its position, counted from 0.
 
-    Of two records of one key, the later counts.
+    If a key has several records, the last one counts.
 
     Args:
-        path: is made, if it is not there and `writable`.
-        description: of what the records are; for people who look into the file.
-        value: the fields of a record's value, as NumPy names them; a multiple of 8 bytes, less 4.
-        writable: by this process, which has seen to it that it is the only one.
-        limit: places from there on do not count; None: all do.
+        path: created if it does not exist and `writable`.
+        description: what the records are about, for people who look into the file.
+        fields: of a record's value, as NumPy names them; 4 bytes short of a multiple of 8.
+        writable: whether this process writes the file; it must be the only one.
+        limit: records at this position and beyond are ignored; None: none are.
 
     Raises:
-        UserError: another program, or another version of this one, made the file.
+        UserError: the file is another program's, or another version's.
     """
 
     def __init__(
         self,
         path: Path,
         description: str,
-        value: Sequence[tuple],
+        fields: Sequence[tuple],
         writable: bool,
         limit: int | None = None,
     ):
         self.path = path
-        self.dtype = record_type(value)
-        self._fields = [name for name, *_ in value]
-        self.count = 0  # places in use; new records come behind them
+        self.dtype = record_type(fields)
+        self._fields = [name for name, *_ in fields]
+        self.count = 0  # positions in use; new records follow
         self._written = 0
-        self._sorted = np.empty(0, np.uint64)  # the upper bits of a key, and its place in the lower
-        self._place_bits = 1
-        self._new: dict[bytes, int] = {}  # keys that are not in `_sorted`, and their places
-        self._pending: list[np.ndarray] = []  # records that are not in the file
-        self._struck: set[int] = set()
+        self._sorted = np.empty(0, np.uint64)  # a key's upper bits, its position in the lower ones
+        self._position_bits = 1
+        self._new: dict[bytes, int] = {}  # positions of keys that are not in `_sorted`
+        self._pending: list[np.ndarray] = []  # records that are not in the file yet
+        self._removed: set[int] = set()
         self._swapping = threading.Lock()
         self._file = -1
         if writable and not path.exists():
-            write_bytes(path, _head(description))
+            write_bytes(path, _header(description))
         if not path.exists():
             return
         self._file = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
-        head = os.pread(self._file, 8, 0)
-        if head != MAGIC + FORMAT.to_bytes(4):
+        if os.pread(self._file, 8, 0) != MAGIC + FORMAT.to_bytes(4):
             raise UserError(
-                f"{path} is of another program's making or of another version of this one: name "
-                "another --cache-dir"
+                f"{path} was written by another program or version: give another --cache-dir"
             )
-        in_file = max(0, os.fstat(self._file).st_size - HEADER) // self.dtype.itemsize
-        damaged = self._sort(in_file if limit is None else min(in_file, limit))
+        in_file = max(0, os.fstat(self._file).st_size - HEADER_BYTES) // self.dtype.itemsize
+        damaged = self._load(in_file if limit is None else min(in_file, limit))
         self._written = self.count
         if writable:
             if damaged:
                 log.warning(
-                    "%d entries of %s are damaged: what they stood for is looked at anew",
-                    damaged,
+                    "ignoring damaged entries of %s: %d; what they describe is computed again",
                     path,
+                    damaged,
                 )
-            # What does not count must not come to count when the file has grown again.
-            os.ftruncate(self._file, HEADER + self.count * self.dtype.itemsize)
+            # What is ignored now must not be taken for a record once the file has grown again.
+            os.ftruncate(self._file, HEADER_BYTES + self.count * self.dtype.itemsize)
 
-    def _sort(self, in_file: int) -> int:
-        """Take in the whole records of the file, and return how many are damaged."""
-        place_bits = max(1, in_file.bit_length())
+    def _load(self, in_file: int) -> int:
+        """Sort the keys of the file's first `in_file` records; return how many are damaged."""
+        position_bits = max(1, in_file.bit_length())
         words = np.empty(in_file, np.uint64)
-        taken = damaged = count = 0
+        loaded = damaged = count = 0
         for first in range(0, in_file, BLOCK):
             records = self._read_block(first, min(BLOCK, in_file - first))
-            whole = _checks(records, first) == records["check"]
-            places = first + np.flatnonzero(whole)
-            struck = (records[~whole]["key"] == 0).all(axis=1)
-            damaged += int((~struck).sum())
-            if len(places):
-                count = int(places[-1]) + 1
-            keys = records["key"][whole, 0].astype(np.uint64)
-            words[taken : taken + len(places)] = _packed(keys, places, place_bits)
-            taken += len(places)
-        words = words[:taken]
+            valid = _checks(records, first) == records["check"]
+            positions = first + np.flatnonzero(valid)
+            removed = (records[~valid]["key"] == 0).all(axis=1)
+            damaged += int((~removed).sum())
+            if len(positions):
+                count = int(positions[-1]) + 1
+            keys = records["key"][valid, 0].astype(np.uint64)
+            words[loaded : loaded + len(positions)] = _packed(keys, positions, position_bits)
+            loaded += len(positions)
+        words = words[:loaded]
         words.sort()
         with self._swapping:
-            self._sorted, self._place_bits, self.count = words, place_bits, max(count, self.count)
-            self._new = {key: place for key, place in self._new.items() if place >= in_file}
+            self._sorted, self._position_bits = words, position_bits
+            self.count = max(count, self.count)
+            self._new = {key: at for key, at in self._new.items() if at >= in_file}
         return damaged
 
     def _read_block(self, first: int, count: int) -> np.ndarray:
         records = np.empty(count, self.dtype)
-        bytes_of = records.view(np.uint8)
-        read = os.preadv(self._file, [bytes_of.data], HEADER + first * self.dtype.itemsize)
-        bytes_of[read:] = 0  # of a file that has been cut since
+        buffer = records.view(np.uint8)
+        read = os.preadv(self._file, [buffer.data], HEADER_BYTES + first * self.dtype.itemsize)
+        buffer[read:] = 0  # the file may have been cut since
         return records
 
-    def records(self, places: np.ndarray) -> np.ndarray:
-        """Return the records at some places, in their order."""
-        if len(places) <= FEW:
-            return self._one_by_one(places.tolist())
-        found = np.empty(len(places), self.dtype)
-        order = np.argsort(places)
-        ordered = places[order]
+    def records(self, positions: np.ndarray) -> np.ndarray:
+        """Return the records at `positions`, in that order."""
+        if len(positions) <= FEW:
+            return self._read_one_by_one(positions.tolist())
+        found = np.empty(len(positions), self.dtype)
+        order = np.argsort(positions)
+        ordered = positions[order]
         blocks = range(0, int(ordered[-1]) + 1, BLOCK)
         ends = np.searchsorted(ordered, [first + BLOCK for first in blocks])
         begin = 0
@@ -171,25 +176,32 @@ class RecordFile:
                 in_file = begin + int(np.searchsorted(ordered[begin:end], self._written))
                 block = self._read_block(first, min(BLOCK, self.count - first))
                 found[order[begin:in_file]] = block[ordered[begin:in_file] - first]
-                found[order[in_file:end]] = self._one_by_one(ordered[in_file:end].tolist())
+                found[order[in_file:end]] = self._read_one_by_one(ordered[in_file:end].tolist())
             begin = end
         return found
 
-    def _one_by_one(self, places: Sequence[int]) -> np.ndarray:
-        found = np.empty(len(places), self.dtype)
-        for number, place in enumerate(places):
-            pending = place >= self._written
-            found[number] = (
-                self._pending[place - self._written] if pending else self._read_block(place, 1)
-            )[0]
+    def _read_one_by_one(self, positions: Sequence[int]) -> np.ndarray:
+        found = np.empty(len(positions), self.dtype)
+        for number, position in enumerate(positions):
+            if position >= self._written:
+                found[number] = self._pending[position - self._written][0]
+            else:
+                found[number] = self._read_block(position, 1)[0]
         return found
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Return `(keys,)` int64: the place of each of `as_keys`; -1: there is none."""
-        keys = keys.astype(">u8", copy=False)  # NumPy's own functions change the order of bytes
+        """Return the positions of keys.
+
+        Args:
+            keys: `(keys, 2)` uint64, see `as_keys`.
+
+        Returns:
+            `(keys,)` int64; -1 where a key has no record.
+        """
+        keys = keys.astype(">u8", copy=False)  # NumPy's own functions change the byte order
         if len(keys) > FEW and self._new and not self._pending:
-            self._sort(self._written)
-        parts = [keys[first : first + ASKED] for first in range(0, len(keys), ASKED)]
+            self._load(self._written)
+        parts = [keys[first : first + KEYS_AT_ONCE] for first in range(0, len(keys), KEYS_AT_ONCE)]
         found = np.concatenate([np.empty(0, np.int64), *map(self._find_sorted, parts)])
         if self._new:
             new = as_keys(self._new)[:, 0].astype(np.uint64)
@@ -202,54 +214,62 @@ class RecordFile:
         upper = keys[:, 0].astype(np.uint64)
         order = np.argsort(upper)
         with self._swapping:
-            words, bits = self._sorted, np.uint64(self._place_bits)
+            words, bits = self._sorted, np.uint64(self._position_bits)
         upper = upper[order] >> bits
-        # Keys whose upper bits are the same stand side by side: mostly one.
+        # Keys with the same upper bits are neighbours; mostly there is one.
         at = np.searchsorted(words, upper << bits)
-        asked = np.arange(len(keys))
-        while len(asked):
+        open_keys = np.arange(len(keys))
+        while len(open_keys):
             inside = at < len(words)
-            asked, at = asked[inside], at[inside]
-            same = words[at] >> bits == upper[asked]
-            asked, at = asked[same], at[same]
-            places = (words[at] & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
-            equal = (self.records(places)["key"] == keys[order[asked]]).all(axis=1)
-            if self._struck:
-                equal &= ~np.isin(places, list(self._struck))
-            found[order[asked[equal]]] = places[equal]  # a later place counts more
+            open_keys, at = open_keys[inside], at[inside]
+            same = words[at] >> bits == upper[open_keys]
+            open_keys, at = open_keys[same], at[same]
+            positions = (words[at] & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
+            equal = (self.records(positions)["key"] == keys[order[open_keys]]).all(axis=1)
+            if self._removed:
+                equal &= ~np.isin(positions, list(self._removed))
+            found[order[open_keys[equal]]] = positions[equal]  # the last position wins
             at = at + 1
         return found
 
     def find_one(self, key: bytes) -> int | None:
-        """Return the place of a key; None if there is none. From any thread."""
+        """Return the position of a key, or None. Any thread may call this."""
         key = key.ljust(KEY_BYTES, b"\0")
-        place = self._new.get(key)
-        if place is None:
-            place = int(self._find_sorted(as_keys([key]))[0])
-        return None if place < 0 else place
+        position = self._new.get(key)
+        if position is None:
+            position = int(self._find_sorted(as_keys([key]))[0])
+        return None if position < 0 else position
 
-    def places(self) -> np.ndarray:
-        """Return `(records,)` int64: the places that were in use when the file was opened."""
-        return np.sort(self._sorted & np.uint64(2**self._place_bits - 1)).astype(np.int64)
+    def positions(self) -> np.ndarray:
+        """Return `(records,)` int64, ascending: the positions in use when the file was opened."""
+        return np.sort(self._sorted & np.uint64(2**self._position_bits - 1)).astype(np.int64)
 
     def entries(self) -> dict[bytes, int]:
-        """Return the place of every key that is in the file; not for millions."""
-        places = self.places()
-        keys = self.records(places)["key"]
-        return {key.tobytes(): place for key, place in zip(keys, places.tolist(), strict=True)}
+        """Return the position of every key in the file; not for millions of them."""
+        positions = self.positions()
+        keys = self.records(positions)["key"]
+        return {key.tobytes(): at for key, at in zip(keys, positions.tolist(), strict=True)}
 
     def add(self, key: bytes, *value: object) -> int:
-        """Add a record and return its place; it is durable after the next `flush`."""
+        """Append a record, which is durable after the next `flush`.
+
+        Args:
+            key: at most 16 bytes.
+            value: one argument per field.
+
+        Returns:
+            The record's position.
+        """
         record = np.zeros(1, self.dtype)
         record["key"] = as_keys([key])
         for name, given in zip(self._fields, value, strict=True):
             record[name] = given
-        place = self.count
-        record["check"] = _checks(record, place)
+        position = self.count
+        record["check"] = _checks(record, position)
         self._pending.append(record)
         self.count += 1
-        self._new[record["key"].tobytes()] = place
-        return place
+        self._new[record["key"].tobytes()] = position
+        return position
 
     def flush(self) -> None:
         """Make the records that were added durable.
@@ -261,42 +281,46 @@ class RecordFile:
             return
         data = b"".join(record.tobytes() for record in self._pending)
         with failing_as(self.path):
-            at = HEADER + self._written * self.dtype.itemsize
+            at = HEADER_BYTES + self._written * self.dtype.itemsize
             while data:
                 written = os.pwrite(self._file, data, at)
                 data, at = data[written:], at + written
             os.fsync(self._file)
         self._written += len(self._pending)
         self._pending.clear()
-        if len(self._new) > MERGE:
-            self._sort(self._written)
+        if len(self._new) > MERGE_ABOVE:
+            self._load(self._written)
 
-    def strike(self, places: np.ndarray, in_file: bool = True) -> None:
-        """Strike records out, for this process only if not `in_file`.
+    def remove(self, positions: np.ndarray, in_file: bool = True) -> None:
+        """Remove records.
+
+        Args:
+            positions: of the records.
+            in_file: if False, they are removed for this process only.
 
         Raises:
             RunError: the disk is full, gone or read-only.
         """
         if in_file:
             self.flush()
-        self._struck.update(places.tolist())
-        self._new = {key: place for key, place in self._new.items() if place not in self._struck}
+        self._removed.update(positions.tolist())
+        self._new = {key: at for key, at in self._new.items() if at not in self._removed}
         if in_file:
             with failing_as(self.path):
-                for place in places.tolist():
-                    at = HEADER + place * self.dtype.itemsize
+                for position in positions.tolist():
+                    at = HEADER_BYTES + position * self.dtype.itemsize
                     os.pwrite(self._file, bytes(self.dtype.itemsize), at)
                 os.fsync(self._file)
 
 
-def _packed(keys: np.ndarray, places: np.ndarray, place_bits: int) -> np.ndarray:
-    """Return words that sort by the upper bits of the keys, and hold the places."""
-    bits = np.uint64(place_bits)
-    return keys >> bits << bits | places.astype(np.uint64)
+def _packed(keys: np.ndarray, positions: np.ndarray, position_bits: int) -> np.ndarray:
+    """Return words that sort by the keys' upper bits and carry the positions in the lower ones."""
+    bits = np.uint64(position_bits)
+    return keys >> bits << bits | positions.astype(np.uint64)
 
 
 def _checks(records: np.ndarray, first: int) -> np.ndarray:
-    """Return the checks of records from place `first` on: they tell damage, not malice."""
+    """Return the checksums of records from position `first` on: against damage, not malice."""
     words = records.view("<u8").reshape(len(records), -1)
     mixed = np.arange(first, first + len(records), dtype=np.uint64) + np.uint64(FORMAT)
     for number, column in enumerate(words.T):
@@ -310,35 +334,38 @@ def _checks(records: np.ndarray, first: int) -> np.ndarray:
 def write_records(
     path: Path,
     description: str,
-    value: Sequence[tuple],
+    fields: Sequence[tuple],
     parts: Iterable[tuple[np.ndarray, np.ndarray, Sequence[np.ndarray]]],
 ) -> None:
-    """Write a whole file of records in one step.
+    """Write a complete file of records in one step.
 
     Args:
-        parts: places, `as_keys`, and a column for each field of the value; the places of all parts
-            ascend, those that are left out are struck.
+        path: of the file.
+        description: what the records are about.
+        fields: of a record's value.
+        parts: positions, keys (see `as_keys`), and an array per field; positions ascend over all
+            parts, and those left out hold no record.
 
     Raises:
         RunError: the disk is full, gone or read-only.
     """
-    dtype = record_type(value)
+    dtype = record_type(fields)
 
     def write(partial: Path) -> None:
         with partial.open("wb") as file:
-            file.write(_head(description))
+            file.write(_header(description))
             written = 0
-            for places, keys, columns in parts:
-                count = int(places[-1]) + 1 - written
+            for positions, keys, columns in parts:
+                count = int(positions[-1]) + 1 - written
                 records = np.zeros(count, dtype)
-                at = np.asarray(places) - written
+                at = np.asarray(positions) - written
                 records["key"][at] = keys
-                for (name, *_), column in zip(value, columns, strict=True):
+                for (name, *_), column in zip(fields, columns, strict=True):
                     records[name][at] = column
-                struck = np.ones(count, bool)
-                struck[at] = False
+                empty = np.ones(count, bool)
+                empty[at] = False
                 records["check"] = _checks(records, written)
-                records[struck] = np.zeros(1, dtype)
+                records[empty] = np.zeros(1, dtype)
                 file.write(records.tobytes())
                 written += count
 

@@ -1,4 +1,4 @@
-"""What several workers have computed, read as one cache; and copies on a machine's own disk."""
+"""Features on their way between this machine's own disk, the shared cache and other workers."""
 
 import logging
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 from violence_detection.clips.clip import Clip
 from violence_detection.errors import RunError
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
-from violence_detection.features.cache.folder import LOCAL, CacheFolder
+from violence_detection.features.cache.folder import LOCAL_SHARD, CacheFolder
 from violence_detection.features.cache.local import LocalCache
 from violence_detection.features.cache.lookup import ClipRows, known_rows
 from violence_detection.runtime.interrupts import raise_if_interrupted
@@ -16,10 +16,10 @@ from violence_detection.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
 
-SEEN_WITHIN = 120.0  # seconds: what one host writes, others see once their own memory of it is old
-LOOK_EVERY = 1.0  # seconds
+VISIBLE_WITHIN = 120.0  # seconds until a host sees what another wrote: file systems cache
+POLL_INTERVAL = 1.0  # seconds
 UPLOAD_INTERVAL = 300.0  # seconds of extraction that may be lost with a machine
-UPLOAD_TIME_SHARE = 0.05  # of the time, at most: the interval grows with what handing over takes
+UPLOAD_TIME_SHARE = 0.05  # of the time, at most: slow uploads make the interval longer
 
 
 def copy_to_shared_cache(
@@ -27,30 +27,63 @@ def copy_to_shared_cache(
     local: Path,
     recipes: Sequence[Recipe],
     worker: Worker,
-    busy: Callable[[str], None],
+    on_wait: Callable[[str], None],
 ) -> None:
-    """Copy what is in the cache on this machine's own disk, and in no other, into the shared one.
+    """Copy the features that only the cache on this machine's own disk has to the shared cache.
+
+    Args:
+        cache_dir: the shared cache.
+        local: the cache on this machine's own disk.
+        recipes: of the features.
+        worker: this process, whose shard they are copied to.
+        on_wait: called with "process 123" if another process is writing that shard.
 
     Raises:
         RunError: a disk is full, gone or read-only.
     """
-    with CacheFolder(cache_dir, busy, worker, extra=local) as folder:
+    with CacheFolder(cache_dir, on_wait, worker, extra=local) as folder:
         copied = 0
         for recipe in recipes:
             cache = FeatureCache(folder, recipe)
-            copied += cache.copy_rows(cache.rows_only_in(LOCAL))
-        folder.copy_file_records(LOCAL)
-        log.info("%d features were copied from %s to %s", copied, local, folder.own_path)
+            copied += cache.copy_rows(cache.rows_only_in(LOCAL_SHARD))
+        folder.copy_file_records(LOCAL_SHARD)
+        log.info("copied features from %s to %s: %d", local, folder.own_path, copied)
+
+
+def copy_to_local_disk(rows: ClipRows, caches: Sequence[FeatureCache]) -> ClipRows:
+    """Copy features to this machine's own disk.
+
+    Args:
+        rows: of the clips, in any shard.
+        caches: one per view of a clip, of a `CacheFolder` that writes on the own disk.
+
+    Returns:
+        The rows of the clips there.
+
+    Raises:
+        RunError: the disk is full, gone or read-only; a row cannot be read.
+    """
+    local_rows, copied = [], 0
+    for view, cache in enumerate(caches):
+        view_rows = [clip_rows[view] for clip_rows in rows.values()]
+        copied += cache.copy_rows(view_rows)
+        contents = [content.tobytes() for content in cache.contents(view_rows)]
+        local_rows.append(cache.rows_of(contents).tolist())
+    log.info("copied features to %s: %d", caches[0].folder.own_path, copied)
+    return dict(zip(rows, zip(*local_rows, strict=True), strict=True))
 
 
 class PeriodicUpload:
-    """Hands what is computed on this machine's own disk over to the cache that others read.
+    """Uploads what is computed on this machine's own disk to the cache that others read.
 
-    Where the cache itself is written, nothing is done.
+    If the cache itself is written, there is nothing to do.
 
     Args:
-        cache: of which a copy may be on the own disk.
+        cache: to upload to; its copy may be on the own disk.
         own_disk: a folder there that features are computed into, see `copy_to_shared_cache`.
+        recipes: of the features.
+        worker: this process.
+        on_wait: called with "process 123" if another process is writing this worker's shard.
     """
 
     def __init__(
@@ -59,14 +92,14 @@ class PeriodicUpload:
         own_disk: Path | None,
         recipes: Sequence[Recipe],
         worker: Worker,
-        busy: Callable[[str], None],
+        on_wait: Callable[[str], None],
     ):
         self.cache, self.own_disk, self.recipes = cache, own_disk, recipes
-        self.worker, self.busy = worker, busy
+        self.worker, self.on_wait = worker, on_wait
         self._due = time.monotonic() + UPLOAD_INTERVAL
 
     def upload_now(self) -> None:
-        """Hand over all that is durable.
+        """Upload everything that is durable.
 
         Raises:
             UserError: a store refuses.
@@ -74,14 +107,20 @@ class PeriodicUpload:
         """
         if self.own_disk:
             copy_to_shared_cache(
-                self.cache.path, self.own_disk, self.recipes, self.worker, self.busy
+                self.cache.path, self.own_disk, self.recipes, self.worker, self.on_wait
             )
         self.cache.upload()
 
     def upload_if_due(self, caches: Sequence[FeatureCache]) -> None:
-        """Hand over what has been computed, now and then: a machine that is lost keeps the rest.
+        """Upload if the last upload is long ago, so that little is lost with the machine.
 
-        If it cannot be done, that is told, and tried again later.
+        A failure is logged, and the next upload tries again.
+
+        Args:
+            caches: that features are being stored in.
+
+        Raises:
+            UserError: a store refuses.
         """
         started = time.monotonic()
         if started < self._due or not (self.own_disk or self.cache.is_remote):
@@ -91,7 +130,7 @@ class PeriodicUpload:
         try:
             self.upload_now()
         except RunError as error:
-            log.warning("%s (extraction goes on, and this is tried again)", error)
+            log.warning("%s Extraction continues; the next upload tries again.", error)
         now = time.monotonic()
         self._due = now + max(UPLOAD_INTERVAL, (now - started) / UPLOAD_TIME_SHARE)
 
@@ -102,18 +141,28 @@ def wait_for_all_shares(
     cache: LocalCache,
     folder: CacheFolder,
     recipes: Sequence[Recipe],
+    timeout: float = VISIBLE_WITHIN,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[list[FeatureCache], ClipRows]:
-    """Return the caches, opened anew, and the rows of all clips, once all workers have stored them.
+    """Wait until the features that the other workers have stored are visible here.
 
     Args:
-        bad: names of clips that have none.
-        cache: is looked into again, and is where `folder` is.
+        clips: of all shares.
+        bad: the names of clips that have no features.
+        cache: refreshed while waiting.
+        folder: the folder of `cache`.
+        recipes: of the features.
+        timeout: seconds to wait.
+        sleep: called with the seconds between two looks.
+
+    Returns:
+        The caches, one per recipe, opened again, and the rows of all clips.
 
     Raises:
         UserError: a store refuses.
-        RunError: features do not come to be seen here; a store does not answer.
+        RunError: features do not become visible; a store does not answer.
     """
-    deadline = time.monotonic() + SEEN_WITHIN
+    deadline = time.monotonic() + timeout
     while True:
         cache.refresh()
         folder.refresh()
@@ -124,25 +173,9 @@ def wait_for_all_shares(
             return caches, rows
         if time.monotonic() > deadline:
             raise RunError(
-                f"this host finds no features in {cache.location} for {len(missing)} "
-                f"clips of other workers, first {missing[0].path}: is --cache-dir a URL or "
-                "on a disk that all hosts share, and the dataset at the same path on all?"
+                f"features of other workers are not visible in {cache.location} ({len(missing)} "
+                f"missing, the first of {missing[0].path}): is --cache-dir a URL or on a disk that "
+                "all hosts share, and the dataset at the same path on all of them?"
             )
         raise_if_interrupted()
-        time.sleep(LOOK_EVERY)
-
-
-def copy_to_local_disk(rows: ClipRows, caches: Sequence[FeatureCache]) -> ClipRows:
-    """Copy the features of all clips to this machine's own disk, and return their rows there.
-
-    Raises:
-        RunError: the disk is full, gone or read-only; a row cannot be read.
-    """
-    of_views, copied = [], 0
-    for view, cache in enumerate(caches):
-        of_view = [of_clip[view] for of_clip in rows.values()]
-        copied += cache.copy_rows(of_view)
-        contents = [content.tobytes() for content in cache.contents(of_view)]
-        of_views.append(cache.rows_of(contents).tolist())
-    log.info("%d features were copied to %s", copied, caches[0].folder.own_path)
-    return dict(zip(rows, zip(*of_views, strict=True), strict=True))
+        sleep(POLL_INTERVAL)

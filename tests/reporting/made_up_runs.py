@@ -51,7 +51,7 @@ def write_run(
     """
     folder.mkdir(parents=True)
     given = Settings().replace(dataset_path=dataset, checkpoint_dir=folder, frames=frames)
-    clips = find_clips(dataset, given.seed)
+    clips = find_clips(dataset, given.devices.seed)
     write_splits(clips, folder / "splits.csv")
     tested = [clip for clip in clips if clip.split == split]
     probabilities = made_up_probabilities(tested, wrong)

@@ -172,11 +172,11 @@ def test_tensorboard_shows_and_compares_two_runs(clips: ClipFeatures, tmp_path: 
     del killed.history[2:]
     train(killed, clips)
 
-    write_hparams(runs["whole"] / "tensorboard", vars(SETTINGS), {"test/accuracy": 0.1})
+    write_hparams(runs["whole"] / "tensorboard", SETTINGS.by_name(), {"test/accuracy": 0.1})
     other = SETTINGS.replace(streams=("rgb",), focal_alpha=0.6)
     for run, settings, accuracy in ((runs["whole"], SETTINGS, 0.75), (killed, other, 0.5)):
         figures = {"test/accuracy": accuracy, "test/f1": accuracy / 2, "test/roc_auc": None}
-        write_hparams(run / "tensorboard", vars(settings), figures)
+        write_hparams(run / "tensorboard", settings.by_name(), figures)
 
     asked = {"startIndex": 0, "sliceSize": 10, "allowedStatuses": ["STATUS_SUCCESS"]}
     last_written = [

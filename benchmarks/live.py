@@ -134,15 +134,15 @@ def watch(
                 "windows_judged": figures.windows,
                 "windows_skipped": figures.skipped,
                 "events": figures.events,
-                "mean_lag": figures.total_lag / figures.windows if figures.windows else None,
-                "largest_lag": figures.max_lag if figures.windows else None,
-                "within_a_window": bool(figures.windows) and figures.max_lag <= window,
+                "mean_lag": figures.total_delay / figures.windows if figures.windows else None,
+                "largest_lag": figures.max_delay if figures.windows else None,
+                "within_a_window": bool(figures.windows) and figures.max_delay <= window,
                 "windows_per_second": {
-                    "that_come": figures.windows_coming,
-                    "that_can_be_judged": figures.windows_per_second,
+                    "that_come": figures.windows_due_per_second,
+                    "that_can_be_judged": figures.windows_possible_per_second,
                 },
                 # Times as fast as it was played, it could be played without a window skipped.
-                "speed": figures.windows_per_second / figures.windows_coming,
+                "speed": figures.speed,
             }
         },
     }

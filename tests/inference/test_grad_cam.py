@@ -70,9 +70,8 @@ def test_layer_without_a_map_is_explained_by_the_last_convolution(
     detector: Detector, predicted: Sequence[PredictedClip]
 ) -> None:
     images = predicted[0].clip.images[1:]
-    for layer, values in {"block5_pool": 512, "flatten": 25088}.items():
-        deep = with_classifier(detector, layer, values)
-        features = deep.clip_features(images[np.newaxis])[0]
-        heat = GradCam(deep).heat_maps(features, images, [1, 3])
-        assert heat.shape == (2, 1, FRAME_SIZE, FRAME_SIZE)
-        assert heat.max() > 0
+    deep = with_classifier(detector, "flatten", 25088)
+    features = deep.clip_features(images[np.newaxis])[0]
+    heat = GradCam(deep).heat_maps(features, images, [1, 3])
+    assert heat.shape == (2, 1, FRAME_SIZE, FRAME_SIZE)
+    assert heat.max() > 0

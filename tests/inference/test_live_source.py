@@ -10,20 +10,20 @@ import cv2
 import numpy as np
 import pytest
 
-from violence_detection.clips.demo import draw_clip
+from tests.inference.conftest import Clock
 from violence_detection.clips.sampling import Sample, Sampling, sample_video
 from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import UserError
 from violence_detection.inference.live_source import (
     Arrival,
-    Begun,
+    Ended,
+    FrameCount,
     Item,
     Lost,
     NotLive,
-    Over,
     Source,
     SourceReader,
-    Tally,
+    Started,
     parse_source,
     sample_source,
 )
@@ -32,57 +32,40 @@ SILENCE = 2.0  # seconds
 PATIENCE = 60.0  # seconds
 
 
-class Clock:
-    """Time that passes only when someone sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 def sampling(window: float = 1.0, frames: int = 4) -> Sampling:
     return Sampling(window, window / 2, ("difference",), frames, tuple(range(frames)))
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a clip of two seconds, 12 frames a second."""
-    path = tmp_path_factory.mktemp("live") / "clip.mp4"
-    draw_clip(path, True, np.random.default_rng(0))
-    return path
+@pytest.fixture
+def played_file(short_video: Path) -> Source:
+    return Source(str(short_video), "file")
 
 
-def test_file_is_played_at_its_own_rate(clip: Path) -> None:
-    clock = Clock()
+def test_file_is_played_at_its_own_rate(played_file: Source, clock: Clock) -> None:
     shown = []
-    for item in sample_source(Source(str(clip), "file"), sampling(), 1.0, clock, clock.sleep):
+    for item in sample_source(played_file, sampling(), 1.0, clock, clock.sleep):
         if isinstance(item, Arrival):
             assert -1e-6 < clock.now - item.arrived < 1 / 12 + 1e-6  # known with the next frame
             shown.append((item.arrived - 1000, item.sample))
     assert [seconds for seconds, _ in shown] == pytest.approx([s.time for _, s in shown])
     assert clock.now - 1000 == pytest.approx(23 / 12)  # its last frame
-    _, *samples = sample_video(clip, sampling())
+    _, *samples = sample_video(Path(played_file.name), sampling())
     for (_, live), sample in zip(shown, samples, strict=True):
         assert live[:2] == pytest.approx(sample[:2])
         np.testing.assert_array_equal(live.images, sample.images)
 
 
-def test_all_frames_are_counted(clip: Path) -> None:
-    clock = Clock()
-    items = list(sample_source(Source(str(clip), "file"), sampling(), 1.0, clock, clock.sleep))
-    assert sum(item.frames for item in items if isinstance(item, Tally)) == 24
-    assert [type(item) for item in items].count(Begun) == 1
+def test_all_frames_are_counted(played_file: Source, clock: Clock) -> None:
+    items = list(sample_source(played_file, sampling(), 1.0, clock, clock.sleep))
+    assert sum(item.frames for item in items if isinstance(item, FrameCount)) == 24
+    assert [type(item) for item in items].count(Started) == 1
 
 
-def test_frames_that_are_read_late_keep_the_time_when_they_were_due(clip: Path) -> None:
-    clock = Clock()
+def test_frames_that_are_read_late_arrive_when_they_were_due(
+    played_file: Source, clock: Clock
+) -> None:
     late = []
-    for item in sample_source(Source(str(clip), "file"), sampling(), 1.0, clock, clock.sleep):
+    for item in sample_source(played_file, sampling(), 1.0, clock, clock.sleep):
         if isinstance(item, Arrival):
             late.append(clock.now - item.arrived)
             clock.sleep(0.5)
@@ -122,11 +105,11 @@ def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 def received(reader: SourceReader, enough: Callable[[Sequence[Item]], bool]) -> list[Item]:
-    """Return what a reader brings until it is enough."""
+    """Return what a reader delivers until it is enough."""
     items: list[Item] = []
     while not enough(items):
         taken = reader.take(PATIENCE)
-        assert taken, "nothing has come"
+        assert taken, "nothing has arrived"
         items += taken
     return items
 
@@ -135,23 +118,23 @@ def count(kind: type, items: Sequence[Item]) -> int:
     return sum(isinstance(item, kind) for item in items)
 
 
-def test_stream_that_breaks_off_is_connected_to_again() -> None:
+def test_stream_that_breaks_off_is_reconnected() -> None:
     with (
         serving(Mjpeg) as address,
         SourceReader(Source(address, "network"), sampling(), SILENCE, first_pause=0.05) as reader,
     ):
         items = received(reader, lambda items: count(Lost, items) == 2)
-    told = [type(item) for item in items if not isinstance(item, Tally | Arrival)]
-    assert told == [Begun, Lost, Begun, Lost]
+    kinds = [type(item) for item in items if not isinstance(item, FrameCount | Arrival)]
+    assert kinds == [Started, Lost, Started, Lost]
     losses = [item for item in items if isinstance(item, Lost)]
-    assert losses[0].reason == "it has ended"
-    assert sum(item.frames for item in items if isinstance(item, Tally)) == 24
+    assert losses[0].reason == "the stream has ended"
+    assert sum(item.frames for item in items if isinstance(item, FrameCount)) == 24
     starts = [item for item in items if isinstance(item, Arrival) and item.sample.number == 0]
     assert len(starts) == 2
     assert starts[1].arrived > starts[0].arrived
 
 
-def test_stream_that_falls_silent_is_lost_and_tried_less_and_less_often() -> None:
+def test_silent_stream_is_reconnected_at_growing_intervals() -> None:
     woken = threading.Event()
     silent = type("Silent", (Mjpeg,), {"pictures": 0, "then_silent": woken})
     with (
@@ -161,10 +144,10 @@ def test_stream_that_falls_silent_is_lost_and_tried_less_and_less_often() -> Non
         items = received(reader, lambda items: count(Lost, items) == 3)
         woken.set()
     assert [item.pause for item in items if isinstance(item, Lost)] == [0.05, 0.1, 0.2]
-    assert count(Begun, items) == 0
+    assert count(Started, items) == 0
 
 
-def test_reader_that_dies_is_replaced(clip: Path) -> None:
+def test_reader_that_dies_is_replaced(short_video: Path) -> None:
     woken = threading.Event()
     camera = type("Camera", (Mjpeg,), {"then_silent": woken})
     with (
@@ -174,33 +157,33 @@ def test_reader_that_dies_is_replaced(clip: Path) -> None:
         received(reader, lambda items: count(Arrival, items) > 0)
         for process in multiprocessing.active_children():
             process.kill()
-        items = received(reader, lambda items: count(Begun, items) == 1)
+        items = received(reader, lambda items: count(Started, items) == 1)
         woken.set()
     (lost,) = (item for item in items if isinstance(item, Lost))
     assert "decoder died (SIGKILL)" in lost.reason
 
 
-def test_camera_that_is_not_there_is_tried_again() -> None:
+def test_missing_camera_is_tried_again() -> None:
     with SourceReader(Source("97", "camera"), sampling(), SILENCE, first_pause=0.05) as reader:
         (lost,) = received(reader, lambda items: count(Lost, items) == 1)
-    assert lost.reason == "it cannot be opened"
+    assert lost.reason == "cannot be opened"
 
 
-def test_file_of_a_server_is_no_live_stream(clip: Path) -> None:
+def test_file_on_a_web_server_is_not_live(short_video: Path) -> None:
     class Files(SimpleHTTPRequestHandler):
         def log_message(self, *arguments: object) -> None:
             """Keep the screen clean."""
 
     with (
-        serving(partial(Files, directory=str(clip.parent))) as address,
+        serving(partial(Files, directory=str(short_video.parent))) as address,
         SourceReader(Source(f"{address}/clip.mp4", "network"), sampling(), SILENCE) as reader,
     ):
-        (over,) = received(reader, lambda items: count(Over, items) == 1)
-    assert isinstance(over.error, NotLive)
+        (ended,) = received(reader, lambda items: count(Ended, items) == 1)
+    assert isinstance(ended.error, NotLive)
 
 
 def played(*items: Item | Exception) -> Callable[..., Iterator[Item]]:
-    """Return what stands in for the process: it gives these."""
+    """Return a substitute for the process that yields these."""
 
     def stream(*arguments: object, **keywords: object) -> Iterator[Item]:
         for item in items:
@@ -215,41 +198,35 @@ def arrivals(numbers: range) -> list[Arrival]:
     return [Arrival(Sample(number, float(number), None), float(number)) for number in numbers]
 
 
-def test_newest_samples_are_kept_if_nobody_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    all_put = threading.Event()
+def test_newest_samples_are_kept_if_nobody_takes_them() -> None:
+    all_queued = threading.Event()
 
     def stream(*arguments: object, **keywords: object) -> Iterator[Item]:
-        yield Begun(25.0)
+        yield Started(25.0)
         yield from arrivals(range(100))
-        yield Tally(100)  # asked for when all before it have been put
-        all_put.set()
+        yield FrameCount(100)  # requested when all before it have been queued
+        all_queued.set()
 
-    monkeypatch.setattr("violence_detection.inference.live_source.stream_from_process", stream)
-    with SourceReader(Source("0", "file"), sampling(frames=4), SILENCE) as reader:
-        assert all_put.wait(PATIENCE)
-        items = received(reader, lambda items: count(Over, items) == 1)
+    source = Source("0", "file")
+    with SourceReader(source, sampling(frames=4), SILENCE, stream=stream) as reader:
+        assert all_queued.wait(PATIENCE)
+        items = received(reader, lambda items: count(Ended, items) == 1)
     numbers = [item.sample.number for item in items if isinstance(item, Arrival)]
     assert numbers == list(range(92, 100))  # of two windows
-    assert isinstance(items[0], Begun)
+    assert isinstance(items[0], Started)
 
 
-def test_file_that_cannot_be_read_to_its_end_is_not_begun_anew(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_file_that_cannot_be_read_to_its_end_is_not_restarted() -> None:
     error = UnreadableClip("its decoder died (SIGSEGV)")
-    monkeypatch.setattr(
-        "violence_detection.inference.live_source.stream_from_process", played(Begun(None), error)
-    )
-    with SourceReader(Source("clip.mp4", "file"), sampling(), SILENCE) as reader:
-        items = received(reader, lambda items: count(Over, items) == 1)
-    assert items == [Begun(None), Over(error)]
+    source, stream = Source("clip.mp4", "file"), played(Started(None), error)
+    with SourceReader(source, sampling(), SILENCE, stream=stream) as reader:
+        items = received(reader, lambda items: count(Ended, items) == 1)
+    assert items == [Started(None), Ended(error)]
 
 
-def test_picture_that_stood_still_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-
+def test_source_starts_anew_after_a_pause(clock: Clock) -> None:
     class Camera:
-        """It gives a picture every 0.1 s, but none for a while after the tenth."""
+        """Gives a picture every 0.1 s, but none for a while after the tenth."""
 
         pictures = 0
 
@@ -265,22 +242,22 @@ def test_picture_that_stood_still_begins_anew(monkeypatch: pytest.MonkeyPatch) -
             return 0.0
 
         def release(self) -> None:
-            """Nothing is held."""
+            """There is nothing to release."""
 
-    monkeypatch.setattr("violence_detection.inference.live_source._open", lambda *_: Camera())
+    source = Source("0", "camera")
     items: list[Item] = []
 
     def watch() -> None:
-        for item in sample_source(Source("0", "camera"), sampling(), 10.0, clock, clock.sleep):
+        for item in sample_source(source, sampling(), 10.0, clock, clock.sleep, Camera()):
             items.append(item)
 
-    with pytest.raises(UnreadableClip, match="it has ended"):
+    with pytest.raises(UnreadableClip, match="the stream has ended"):
         watch()
-    assert count(Begun, items) == 2
-    assert sum(item.frames for item in items if isinstance(item, Tally)) == 20
+    assert count(Started, items) == 2
+    assert sum(item.frames for item in items if isinstance(item, FrameCount)) == 20
     times = [item.sample.time for item in items if isinstance(item, Arrival)]
     assert times == sorted(times)
-    assert len(times) < 10  # no sample is made of what was not seen
+    assert len(times) < 10  # none during the pause
 
 
 @pytest.mark.parametrize(
@@ -304,16 +281,16 @@ def test_sources_are_shown_without_secrets(name: str, kind: str, shown: str) -> 
     [
         ("gone.mp4", "--source gone.mp4: no such file"),
         ("-1", "--source -1: no such file"),
-        ("ftp://me:secret@server/1", "--source ftp://…: must begin with rtsp://, "),
-        ("rtsp:///secret", "there is no server's name in it"),
-        ("rtsp://camera:secret/1", "there is no server's name in it, or a wrong port"),
+        ("ftp://me:secret@server/1", "--source ftp://…: must start with rtsp://, "),
+        ("rtsp:///secret", "no host name"),
+        ("rtsp://camera:secret/1", "or an invalid port"),
     ],
 )
-def test_what_is_no_source_is_told(name: str, message: str) -> None:
-    with pytest.raises(UserError, match=message) as told:
+def test_invalid_source_is_refused_without_its_secrets(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
         parse_source(name)
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(raised.value)
 
 
-def test_file_is_a_source(clip: Path) -> None:
-    assert parse_source(str(clip)) == Source(str(clip), "file")
+def test_file_is_a_source(short_video: Path) -> None:
+    assert parse_source(str(short_video)) == Source(str(short_video), "file")

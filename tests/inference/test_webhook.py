@@ -8,20 +8,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from violence_detection.errors import UserError
-from violence_detection.inference.webhook import ROOM, Webhook
+from violence_detection.inference.webhook import QUEUE_SIZE, Webhook
 
 PATIENCE = 30.0  # seconds
 NO_PAUSES = (0.0, 0.0, 0.0)
 
 
 class Posts(ThreadingHTTPServer):
-    """A server that keeps what is posted, and answers with one status after the other."""
+    """A server that records what is posted, and answers with one status after the other."""
 
     def __init__(self, statuses: Iterator[int]):
         super().__init__(("127.0.0.1", 0), Handler)
         self.statuses = statuses
-        self.notices: list[object] = []  # that were taken
-        self.asked: list[tuple[str, str | None]] = []  # method, authorization
+        self.notices: list[object] = []  # that were accepted
+        self.requests: list[tuple[str, str | None]] = []  # method, authorization
         self.answers = threading.Event()  # not before it is set
         self.answers.set()
 
@@ -35,7 +35,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.answers.wait(PATIENCE)
         body = self.rfile.read(int(self.headers["Content-Length"]))
         status = next(self.server.statuses)
-        self.server.asked.append((self.command, self.headers["Authorization"]))
+        self.server.requests.append((self.command, self.headers["Authorization"]))
         if status == 200:
             assert self.headers["Content-Type"] == "application/json"
             self.server.notices.append(json.loads(body))
@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self) -> None:
-        self.server.asked.append((self.command, None))
+        self.server.requests.append((self.command, None))
         self.send_error(404)
 
     def log_message(self, *arguments: object) -> None:
@@ -54,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def server(*statuses: int) -> Iterator[Posts]:
-    """Answer with these, and from then on with the last of them."""
+    """Answer with these statuses, and then always with the last of them."""
 
     def answers() -> Iterator[int]:
         yield from statuses
@@ -71,58 +71,58 @@ def server(*statuses: int) -> Iterator[Posts]:
 
 
 @pytest.mark.parametrize("refusals", [(), (503,), (500, 429, 503)])
-def test_notices_arrive_in_order_also_if_they_are_refused_at_first(
+def test_notices_arrive_in_order_even_if_refused_at_first(
     refusals: tuple[int, ...],
 ) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     with server(*refusals, 200) as posts:
-        webhook = Webhook(f"http://{posts.address}/hook", said.append, NO_PAUSES)
+        webhook = Webhook(f"http://{posts.address}/hook", lines.append, NO_PAUSES)
         for number in range(3):
             webhook.post({"event": number})
         webhook.close(PATIENCE)
         assert posts.notices == [{"event": number} for number in range(3)]
-    assert said == []
+    assert lines == []
 
 
 @pytest.mark.parametrize(
     ("status", "tries"),
-    [(404, 1), (401, 1), (302, 1), (500, 4)],  # what will not change is not tried again
+    [(404, 1), (401, 1), (302, 1), (500, 4)],  # permanent refusals are not retried
 )
-def test_what_is_not_taken_is_told(status: int, tries: int) -> None:
-    said: list[str] = []
+def test_notice_that_is_refused_is_reported(status: int, tries: int) -> None:
+    lines: list[str] = []
     with server(status) as posts:
-        webhook = Webhook(f"http://{posts.address}/token-1", said.append, NO_PAUSES)
+        webhook = Webhook(f"http://{posts.address}/token-1", lines.append, NO_PAUSES)
         webhook.post({"event": 1})
         webhook.close(PATIENCE)
-        assert [method for method, _ in posts.asked] == ["POST"] * tries
-    (line,) = said
-    assert f"not delivered: the answer is HTTP {status}" in line
+        assert [method for method, _ in posts.requests] == ["POST"] * tries
+    (line,) = lines
+    assert f"not delivered: HTTP status {status}" in line
     assert posts.address in line
     assert "token-1" not in line
 
 
-def test_nobody_listens() -> None:
-    said: list[str] = []
+def test_server_that_does_not_listen_is_reported() -> None:
+    lines: list[str] = []
     with server(200) as posts:
         address = posts.address
-    webhook = Webhook(f"http://{address}/", said.append, NO_PAUSES)
+    webhook = Webhook(f"http://{address}/", lines.append, NO_PAUSES)
     webhook.post({"event": 1})
     webhook.close(PATIENCE)
-    (line,) = said
+    (line,) = lines
     assert "refused" in line
 
 
-def test_server_that_does_not_answer_keeps_nobody_waiting() -> None:
-    said: list[str] = []
+def test_server_that_does_not_respond_blocks_nobody() -> None:
+    lines: list[str] = []
     with server(200) as posts:
         posts.answers.clear()
-        webhook = Webhook(f"http://{posts.address}/", said.append, NO_PAUSES)
-        for number in range(ROOM + 10):
+        webhook = Webhook(f"http://{posts.address}/", lines.append, NO_PAUSES)
+        for number in range(QUEUE_SIZE + 10):
             webhook.post({"event": number})
-        assert 9 <= len(said) <= 10  # one is on its way
-        assert "one is dropped" in said[0]
+        assert 9 <= len(lines) <= 10  # one is being sent
+        assert "a notice is dropped" in lines[0]
         webhook.close(0.0)
-        assert "notices are not delivered" in said[-1]
+        assert "notices not delivered" in lines[-1]
 
 
 def test_user_and_password_are_sent_and_not_shown() -> None:
@@ -130,7 +130,7 @@ def test_user_and_password_are_sent_and_not_shown() -> None:
         webhook = Webhook(f"http://me:pass%20word@{posts.address}/hook", pytest.fail, NO_PAUSES)
         webhook.post({})
         webhook.close(PATIENCE)
-        ((_, authorization),) = posts.asked
+        ((_, authorization),) = posts.requests
         assert webhook.display_name == f"http://{posts.address}"
     assert base64.b64decode(authorization.removeprefix("Basic ")) == b"me:pass word"
 
@@ -148,7 +148,7 @@ def test_user_and_password_are_sent_and_not_shown() -> None:
         "http://[secret",
     ],
 )
-def test_other_addresses_are_refused(url: str) -> None:
-    with pytest.raises(UserError, match="must be an address as https://") as told:
+def test_invalid_url_is_refused_without_its_secrets(url: str) -> None:
+    with pytest.raises(UserError, match="must be a URL such as https://") as raised:
         Webhook(url, pytest.fail)
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(raised.value)

@@ -1,7 +1,7 @@
-"""A camera, a stream of the network, or a file played at its own rate: samples as they arrive.
+"""A camera, a network stream, or a file played at its own rate: samples as they arrive.
 
-It is read in a process of its own, which may hang or die: a source that is lost is connected to
-again, and the program goes on. Imports nothing heavy.
+A source is read in a process of its own, which may hang or die; a lost source is reconnected. That
+process loads this module: it imports no heavy library.
 """
 
 import contextlib
@@ -9,10 +9,10 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import cv2
@@ -25,21 +25,21 @@ from violence_detection.errors import UserError
 from violence_detection.runtime.interrupts import Interrupted
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp")
-TALLY_EVERY = 1.0  # seconds
-AHEAD = 8  # items between the two processes: they are taken at once
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a lost source is connected to again
+COUNT_EVERY = 1.0  # seconds
+AHEAD = 8  # items between the two processes; few, since they are taken as they arrive
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before reconnecting
 
 
 @dataclass(frozen=True)
 class Source:
     """Where frames come from."""
 
-    name: str  # as the user gave it: it may hold a password
+    name: str  # as given by the user; it may contain a password
     kind: str  # "camera", "network" or "file"
 
     @property
     def display_name(self) -> str:
-        """The name without what may be secret: user, password, and parts of the form a=b."""
+        """The name without possible secrets: user, password, query, and path parts like `a=b`."""
         if self.kind == "camera":
             return f"camera {self.name}"
         if self.kind == "file":
@@ -50,70 +50,70 @@ class Source:
 
 
 def parse_source(name: str) -> Source:
-    """Return the source that is named: an address, a camera's number, or a file.
+    """Return the source of a name: an address, a camera's number, or a file's path.
 
     Raises:
-        UserError: it is none of these.
+        UserError: it is none of these; the message contains no secrets.
     """
     if name.isascii() and name.isdigit():
         return Source(name, "camera")
     if "://" not in name:
         if not Path(name).is_file():
             raise UserError(
-                f"--source {name}: no such file (or a camera's number, 0 is the first, or an "
-                "address as rtsp://…)"
+                f"--source {name}: no such file. Name a file, a camera's number (0 is the first) "
+                "or an address such as rtsp://…"
             )
         return Source(name, "file")
     scheme = name.partition("://")[0].lower()
     if scheme not in SCHEMES:
-        raise UserError(f"--source {scheme}://…: must begin with {'://, '.join(SCHEMES)}://")
+        raise UserError(f"--source {scheme}://…: must start with {'://, '.join(SCHEMES)}://")
     try:
         address = urlsplit(name)
-        is_known = bool(address.hostname) and (address.port is None or address.port > 0)
+        is_valid = bool(address.hostname) and (address.port is None or address.port > 0)
     except ValueError:
-        is_known = False
-    if not is_known:  # what it is, is not shown: it may hold a password
-        raise UserError(f"--source {scheme}://…: there is no server's name in it, or a wrong port")
+        is_valid = False
+    if not is_valid:  # the message leaves the address out: it may contain a password
+        raise UserError(f"--source {scheme}://…: no host name, or an invalid port")
     return Source(name, "network")
 
 
 class NotLive(UnreadableClip):
-    """An address of a file, which comes as fast as it can be sent."""
+    """The address is that of a file, which is sent as fast as the network allows."""
 
 
-class Begun(NamedTuple):
-    """Frames begin to come; what came before does not belong to them."""
+class Started(NamedTuple):
+    """Frames start to arrive, unrelated to those before."""
 
-    frames_per_second: float | None  # as the source tells it
+    frames_per_second: float | None  # as the source states it
 
 
 class Arrival(NamedTuple):
-    """A sample, and when its frame was there."""
+    """A sample and the time of its arrival."""
 
-    sample: Sample  # its time: of a file, the file's; else the same as `arrived`
-    arrived: float  # seconds, of `time.monotonic`; of a file, when it was due
+    sample: Sample  # its time is that in the file; of other sources, `arrived`
+    arrived: float  # in the clock's seconds; of a file, when the frame was due
 
 
-class Tally(NamedTuple):
-    """How many frames have come since the last tally."""
+class FrameCount(NamedTuple):
+    """How many frames have arrived since the last count."""
 
     frames: int
 
 
 class Lost(NamedTuple):
-    """The source is gone."""
+    """The connection to the source is lost."""
 
     reason: str
-    pause: float  # seconds, after which it is connected to again
+    pause: float  # seconds before reconnecting
 
 
-class Over(NamedTuple):
-    """There will be no more."""
+class Ended(NamedTuple):
+    """The source has ended for good."""
 
-    error: UnreadableClip | None  # why it cannot be read; None: the file has ended
+    error: UnreadableClip | None  # why it cannot be read; None: the end of a file
 
 
-Item = Begun | Arrival | Tally | Lost | Over
+Item = Started | Arrival | FrameCount | Lost | Ended
 
 
 def sample_source(
@@ -122,54 +122,66 @@ def sample_source(
     silence: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Begun | Arrival | Tally]:
-    """Yield samples of a source as they arrive, until it ends.
+    video: cv2.VideoCapture | None = None,
+) -> Iterator[Started | Arrival | FrameCount]:
+    """Yield the samples of a source as they arrive, until it ends.
 
-    A camera and a stream of the network go by the time at which their frames arrive: what they tell
-    is often wrong. A file goes by its own times, and is played at its own rate.
+    Cameras and network streams are timed by the arrival of their frames: the times that they state
+    are often wrong. A file is timed by its own times, and played at its own rate.
 
     Args:
-        silence: seconds without a frame, after which it is lost.
-        clock, sleep: seconds that pass.
+        source: to be read.
+        sampling: of its windows.
+        silence: seconds without a frame after which the source counts as lost.
+        clock: returns seconds.
+        sleep: waits for some seconds of the clock.
+        video: the source, if it has been opened.
 
     Raises:
-        UnreadableClip: it cannot be read, or is lost.
+        UnreadableClip: the source cannot be read, or is lost.
     """
-    video = _open(source, silence)
+    video = video or open_source(source, silence)
     rate = video_info(video).frames_per_second
     if source.kind == "file":
         frames = _played(frames_of(video, rate), clock)
     else:
         frames = _arriving(video, silence, clock)
     sampler: Sampler | None = None
-    before, tallied, count = math.nan, clock(), 0
+    previous, counted, count = math.nan, clock(), 0
     try:
         for frame, arrived in frames:
-            while (early := arrived - clock()) > 0:
-                sleep(min(early, TALLY_EVERY))
-                if early > TALLY_EVERY:
-                    yield Tally(0)
-            # A picture that stands still for longer than a window is no movement.
-            stood_still = source.kind != "file" and arrived - before > sampling.window
-            if sampler is None or stood_still:
+            yield from _wait_until(arrived, clock, sleep)
+            # The change over a pause longer than a window is not movement.
+            has_paused = source.kind != "file" and arrived - previous > sampling.window
+            if sampler is None or has_paused:
                 sampler = Sampler(sampling, rate)
-                yield Begun(rate)
-            before = arrived
+                yield Started(rate)
+            previous = arrived
             for sample in sampler.take(frame):
                 yield Arrival(sample, arrived - (frame.time - sample.time))
             count += 1
-            if clock() - tallied >= TALLY_EVERY:
-                yield Tally(count)
-                tallied, count = clock(), 0
+            if clock() - counted >= COUNT_EVERY:
+                yield FrameCount(count)
+                counted, count = clock(), 0
     except UnreadableClip:
-        yield Tally(count)
+        yield FrameCount(count)
         raise
-    yield Tally(count)
+    yield FrameCount(count)
     if sampler is None:
         raise UnreadableClip("no frame can be decoded")
 
 
-def _open(source: Source, silence: float) -> cv2.VideoCapture:
+def open_source(source: Source, silence: float) -> cv2.VideoCapture:
+    """Open a source.
+
+    Args:
+        source: to be opened.
+        silence: seconds that connecting, or a frame, may take.
+
+    Raises:
+        NotLive: it is a file on a web server.
+        UnreadableClip: it cannot be opened.
+    """
     if source.kind == "file":
         return open_video(Path(source.name))
     if source.kind == "camera":
@@ -179,30 +191,40 @@ def _open(source: Source, silence: float) -> cv2.VideoCapture:
         limits = [
             *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds),
             *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds),
-            *(cv2.CAP_PROP_N_THREADS, 1),  # more threads hold frames back
+            *(cv2.CAP_PROP_N_THREADS, 1),  # further threads would each delay the frames by one
         ]
         video = cv2.VideoCapture(source.name, cv2.CAP_FFMPEG, limits)
     if not video.isOpened():
-        raise UnreadableClip("it cannot be opened")
-    of_known_length = video_info(video).duration is not None
-    if source.kind == "network" and source.name.lower().startswith("http") and of_known_length:
-        raise NotLive("it is a file, not a live stream: download it, and name the file")
+        raise UnreadableClip("cannot be opened")
+    has_end = video_info(video).duration is not None
+    if source.kind == "network" and source.name.lower().startswith("http") and has_end:
+        raise NotLive("a file, not a live stream: download it and name the local file")
     return video
 
 
+def _wait_until(
+    due: float, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> Iterator[FrameCount]:
+    """Wait for a time of the clock, with a sign of life now and then."""
+    while (seconds := due - clock()) > 0:
+        sleep(min(seconds, COUNT_EVERY))
+        if seconds > COUNT_EVERY:
+            yield FrameCount(0)
+
+
 def _played(frames: Iterator[Frame], clock: Callable[[], float]) -> Iterator[tuple[Frame, float]]:
-    """Yield the frames of a file, and when each is due."""
-    begin: float | None = None
+    """Yield the frames of a file, each with the time when it is due."""
+    start: float | None = None
     for frame in frames:
-        if begin is None:
-            begin = clock() - frame.time
-        yield frame, begin + frame.time
+        if start is None:
+            start = clock() - frame.time
+        yield frame, start + frame.time
 
 
 def _arriving(
     video: cv2.VideoCapture, silence: float, clock: Callable[[], float]
 ) -> Iterator[tuple[Frame, float]]:
-    """Yield frames as they arrive, and when; raises `UnreadableClip` when there are no more."""
+    """Yield frames with their times of arrival; raise `UnreadableClip` when there are no more."""
 
     def retrieve() -> np.ndarray | None:
         decoded, image = video.retrieve()
@@ -216,17 +238,22 @@ def _arriving(
     waited = clock() - asked
     video.release()
     raise UnreadableClip(
-        f"no frame has come for {silence:g} s" if waited > 0.9 * silence else "it has ended"
+        f"no frame for {silence:g} s" if waited > 0.9 * silence else "the stream has ended"
     )
 
 
 class SourceReader:
-    """Reads a source in the background, keeps the newest, connects again when it is lost.
+    """Reads a source in the background, keeps the newest samples, reconnects when it is lost.
+
+    A context manager, which ends the reading.
 
     Args:
-        silence: seconds without a frame, after which it is lost.
-        first_pause: seconds before it is connected to again; each further time twice as many, until
-            it has given frames for longer than that.
+        source: to be read.
+        sampling: of its windows.
+        silence: seconds without a frame after which the source counts as lost.
+        first_pause: seconds before reconnecting; doubled each time, until the source has
+            delivered frames for longer than the pause.
+        stream: runs `sample_source` and yields its items, as `stream_from_process` does.
     """
 
     def __init__(
@@ -235,16 +262,18 @@ class SourceReader:
         sampling: Sampling,
         silence: float,
         first_pause: float = FIRST_PAUSE,
+        stream: Callable[..., Generator[Any, None, None]] = stream_from_process,
     ):
         self.source = source
         self._sampling = sampling
         self._silence = silence
-        self._room = 2 * sampling.frames  # samples that are kept, if nobody takes them
+        self._capacity = 2 * sampling.frames  # samples that are kept until they are taken
         self._first_pause = first_pause
+        self._stream = stream
         self._items: deque[Item] = deque()
-        self._samples = 0  # of these
+        self._samples = 0  # among the items
         self._changed = threading.Condition()
-        self._began = math.inf  # when this time's first frames came
+        self._started = math.inf  # when the first frame of this connection arrived
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
 
@@ -254,10 +283,10 @@ class SourceReader:
 
     def __exit__(self, *error: object) -> None:
         self._stopped.set()
-        self._thread.join(2 * TALLY_EVERY)  # a source that hangs is left behind
+        self._thread.join(2 * COUNT_EVERY)  # a source that hangs is abandoned
 
     def take(self, wait: float) -> Sequence[Item]:
-        """Return what has come since the last time; if nothing has, wait so many seconds for it."""
+        """Return the items since the last call; if there are none, wait so many seconds for one."""
         with self._changed:
             if not self._items and wait:
                 self._changed.wait(wait)
@@ -270,7 +299,7 @@ class SourceReader:
         with self._changed:
             self._items.append(item)
             self._samples += isinstance(item, Arrival)
-            if self._samples > self._room:
+            if self._samples > self._capacity:
                 oldest = next(n for n, old in enumerate(self._items) if isinstance(old, Arrival))
                 del self._items[oldest]
                 self._samples -= 1
@@ -278,22 +307,22 @@ class SourceReader:
 
     def _run(self) -> None:
         pause = self._first_pause
-        with contextlib.suppress(Interrupted):  # told to the main thread, too
+        with contextlib.suppress(Interrupted):  # the main thread handles it
             while not self._stopped.is_set():
-                self._began = math.inf
+                self._started = math.inf
                 error = self._read()
                 if error is None or isinstance(error, NotLive) or self.source.kind == "file":
-                    self._put(Over(error))
+                    self._put(Ended(error))
                     return
-                if time.monotonic() - self._began > pause:
+                if time.monotonic() - self._started > pause:
                     pause = self._first_pause
                 self._put(Lost(str(error), pause))
                 self._stopped.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
     def _read(self) -> UnreadableClip | None:
-        """Read until the source ends; return why, unless it is the end of a file."""
-        items = stream_from_process(
+        """Read until the source ends; return the reason, or None at the end of a file."""
+        items = self._stream(
             *(sample_source, self.source, self._sampling, self._silence),
             timeout=self._silence,
             ahead=AHEAD,
@@ -303,8 +332,8 @@ class SourceReader:
                 for item in items:
                     if self._stopped.is_set():
                         break
-                    if isinstance(item, Begun):
-                        self._began = min(self._began, time.monotonic())
+                    if isinstance(item, Started):
+                        self._started = min(self._started, time.monotonic())
                     self._put(item)
         except UnreadableClip as error:
             return error

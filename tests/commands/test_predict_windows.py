@@ -1,0 +1,93 @@
+import csv
+import io
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from violence_detection.commands.predict import main
+
+
+@pytest.fixture
+def clip(drawn_clips: Path) -> Path:
+    return drawn_clips / "test" / "violent" / "violent0.mp4"
+
+
+def in_windows(trained: Path, *flags: object) -> list[str]:
+    run = ["--checkpoint-dir", str(trained / "run")]
+    return [*run, "--window", "1.0", "--stride", "0.5", *map(str, flags)]
+
+
+def size_of(video: Path) -> tuple[float, ...]:
+    """Return a video's number of frames, width and height."""
+    capture = cv2.VideoCapture(str(video))
+    properties = cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
+    return tuple(map(capture.get, properties))
+
+
+def test_timeline_as_table_csv_json_plot_and_video(
+    clip: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot, video = tmp_path / "plot.png", tmp_path / "out.mp4"
+    command = in_windows(trained, clip, "--plot", plot, "--annotate", video, "--threshold", "0")
+    assert main(command) == 0
+    header, *events = capsys.readouterr().out.splitlines()
+    assert header.split() == ["video", "start", "end", "peak", "probability"]
+    assert len(events) == 1
+    assert events[0].split()[1] == "0:00:00.0"
+    assert cv2.imread(str(plot)).shape == (320, 1000, 3)
+    assert size_of(video) == size_of(clip)
+    assert main(in_windows(trained, clip, "--json")) == 0
+    (of_clip,) = json.loads(capsys.readouterr().out)["clips"]
+    assert len(of_clip["windows"]) >= 3
+    assert main(in_windows(trained, clip, "--csv")) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [float(row["probability"]) for row in rows] == pytest.approx(
+        [window["probability"] for window in of_clip["windows"]], abs=1e-6
+    )
+    assert main(in_windows(trained, clip, "--threshold", "1")) == 0
+    assert "no event" in capsys.readouterr().out
+
+
+def test_unreadable_video_is_a_row(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.mp4").touch()
+    assert main(in_windows(trained, tmp_path / "bad.mp4")) == 3
+    assert "bad: the file is empty" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--stride", "3"], "--stride 3: must be above 0 and at most --window"),
+        (["--window", "0"], "--window 0: must be"),
+        (["--annotate", "out.avi"], "must end in .mp4"),
+        (["--plot", "out.xyz"], "must end in one of"),
+        (["--explain"], "--explain is for clips"),
+        (["--annotate", "CLIP"], "is one of the clips: it would be lost"),
+        (["--output", "CLIP"], "is one of the clips: it would be lost"),
+    ],
+)
+def test_conflicting_flags_are_refused_before_anything_is_read(
+    clip: Path,
+    trained: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+) -> None:
+    before = clip.read_bytes()
+    named = [str(clip) if flag == "CLIP" else flag for flag in flags]
+    assert main(in_windows(trained, clip, *named)) == 2
+    assert message in capsys.readouterr().err
+    assert clip.read_bytes() == before
+
+
+def test_plot_and_video_are_of_one_video(
+    clip: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(in_windows(trained, clip.parent, "--plot", "p.png")) == 2
+    assert "--plot is for one video, and 4 are named" in capsys.readouterr().err
+    assert main(["--checkpoint-dir", str(trained / "run"), str(clip), "--plot", "p.png"]) == 2
+    assert "--plot is of use with --window only" in capsys.readouterr().err

@@ -1,0 +1,194 @@
+"""Predictions for windows of a live source, on a machine that may be too slow for all of them.
+
+Frames arrive at their own pace. Windows that could only be predicted late are skipped, so that
+the predictions never lag far behind the source.
+"""
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from violence_detection.clips.sampling import Sampling
+from violence_detection.inference.detector import Detector
+from violence_detection.inference.events import Window
+from violence_detection.inference.live_source import Arrival
+from violence_detection.inference.windows import WindowPredictor
+
+MAX_DELAY = 0.8  # windows; an expected delay below 1 leaves room for passes slower than the mean
+SIMILAR = 0.125  # windows; expected delays that differ by less count as equal
+
+
+class LiveWindow(NamedTuple):
+    """A window that was predicted."""
+
+    window: Window  # in the source's times
+    arrived: float  # when its first frame arrived, in the clock's seconds
+    delay: float  # seconds from the arrival of its last frame to its prediction
+
+
+class LivePredictor:
+    """Takes samples as they arrive and predicts the windows for which there is time.
+
+    A sample's features are computed once, as soon as it arrives: when the last sample of a window
+    arrives, the others are done. The next window to be predicted is the first one with a small
+    enough expected delay; the windows before it are skipped. Memory holds the samples of about two
+    windows.
+
+    Args:
+        detector: makes the predictions.
+        sampling: of the windows.
+        interval: seconds from sample to sample.
+        pass_seconds: durations of the last passes of VGG19 over a sample, at least one; new ones
+            are appended.
+        clock: returns seconds; the one by which arrivals are timed.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        sampling: Sampling,
+        interval: float,
+        pass_seconds: deque[float],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.computed = 0  # samples that VGG19 was run on
+        self.skipped = 0  # windows
+        self._windows = WindowPredictor(detector, sampling, interval, samples_per_batch=1)
+        self._sampling = sampling
+        self._interval = interval
+        self._pass_seconds = pass_seconds
+        self._clock = clock
+        self._ended = False  # no more samples will arrive
+        self._finished = False  # the last window has been predicted
+        self._newest = -1  # the last sample that arrived
+        self._added = -1  # the last sample that was passed on to the windows
+        self._current = -1  # start of the window for which that was done
+        self._pending: dict[int, Arrival] = {}
+        self._arrived: dict[int, float] = {}  # by sample, in the clock's seconds
+
+    @property
+    def windows_due_per_second(self) -> float:
+        """How many windows the source yields per second."""
+        return 1 / (self._windows.step * self._interval)
+
+    @property
+    def windows_possible_per_second(self) -> float:
+        """How many windows this machine can predict per second."""
+        samples = self._windows.step // self._sampling.unit
+        return 1 / (samples * self._mean_pass)
+
+    @property
+    def seconds_per_window(self) -> float:
+        """How long it takes to compute all samples of a window."""
+        return self._sampling.frames // self._sampling.unit * self._mean_pass
+
+    @property
+    def _mean_pass(self) -> float:
+        return statistics.fmean(self._pass_seconds)
+
+    def add(self, arrival: Arrival) -> None:
+        """Take the next sample."""
+        number = arrival.sample.number
+        self._newest = number
+        self._pending[number] = arrival
+        self._arrived[number] = arrival.arrived
+        if len(self._pending) > 2 * self._sampling.frames + self._windows.step:
+            # Far too slow a machine: drop the oldest sample that the current window can spare.
+            after = self._windows.next_start + self._sampling.frames
+            del self._pending[min(number for number in self._pending if number >= after)]
+
+    def end(self) -> None:
+        """Expect no more samples: a last window is added that ends at the last one."""
+        self._ended = True
+
+    def step(self) -> list[LiveWindow] | None:
+        """Process one sample.
+
+        Returns:
+            The windows that have become complete; None if no sample was waiting.
+        """
+        self._skip_late_windows()
+        start = self._windows.next_start
+        number = max(self._added + 1, start)
+        if number in self._pending:
+            windows = self._process(number, start)
+        elif self._ended and not self._finished:
+            self._finished = True
+            start = self._sampling.last_start(self._newest + 1)
+            windows = self._windows.predict(ended=True)
+        else:
+            return None
+        last, now = start + self._sampling.frames - 1, self._clock()
+        predicted = [
+            LiveWindow(window, self._arrived[start], now - self._arrived[last])
+            for window in windows
+        ]
+        self._forget(self._windows.next_start - self._windows.step)
+        return predicted
+
+    def _process(self, number: int, start: int) -> list[Window]:
+        began = self._clock()
+        sample = self._pending.pop(number).sample
+        self._windows.add(sample)
+        windows = self._windows.predict()
+        self._added, self._current = number, start
+        if sample.images is not None:
+            self.computed += 1
+            self._pass_seconds.append(self._clock() - began)
+        return windows
+
+    def _skip_late_windows(self) -> None:
+        """Skip the windows whose predictions would come too late."""
+        next_start, length = self._windows.next_start, self._sampling.window
+        delays = self._expected_delays()
+        is_in_progress = self._current == next_start and next_start in delays
+        if not delays or (is_in_progress and delays[next_start] <= length):
+            return
+        in_time = (start for start, delay in delays.items() if delay <= MAX_DELAY * length)
+        chosen = next(in_time, None)
+        if chosen is None:
+            # None is in time: take the one in progress, else the first of the least late.
+            enough = min(delays.values()) + SIMILAR * length
+            chosen = next(s for s, delay in delays.items() if delay <= enough or is_in_progress)
+        if chosen > next_start:
+            self.skipped += (chosen - next_start) // self._windows.step
+            self._windows.skip_to(chosen)
+            self._forget(chosen)
+
+    def _expected_delays(self) -> dict[int, float]:
+        """Return the expected delays of the windows that may be next, by their starts, in order."""
+        step, next_start = self._windows.step, self._windows.next_start
+        newest = self._newest - self._sampling.frames + 1 if self._ended else self._newest + step
+        starts = range(next_start, max(next_start, newest) + 1, step)
+        return {start: self._expected_delay(start) for start in starts if self._is_possible(start)}
+
+    def _is_possible(self, start: int) -> bool:
+        """Return whether all samples of a window are available or have yet to arrive."""
+        missing = range(max(start, self._added + 1), start + self._sampling.frames)
+        return all(number in self._pending or number > self._newest for number in missing)
+
+    def _expected_delay(self, start: int) -> float:
+        """Return the seconds from a window's end to its prediction, if it is the next one."""
+        last = start + self._sampling.frames - 1
+        missing = range(max(start, self._added + 1), last + 1)
+        done = self._arrival(last)
+        if missing:
+            work = self._mean_pass * sum(map(self._sampling.is_used, missing))
+            began = max(self._clock(), self._arrival(missing[0]))
+            done = max(done + self._mean_pass, began + work)
+        return done - self._arrival(last)
+
+    def _arrival(self, number: int) -> float:
+        """Return when a sample arrived, or is expected to."""
+        if number in self._arrived:
+            return self._arrived[number]
+        now = self._clock()
+        newest = self._arrived.get(self._newest, now)
+        return max(now, newest + (number - self._newest) * self._interval)
+
+    def _forget(self, before: int) -> None:
+        for number in [number for number in self._arrived if number < before]:
+            del self._arrived[number]
+            self._pending.pop(number, None)

@@ -8,6 +8,7 @@ import cv2
 import httpx
 import pytest
 
+from tests.serving.detectors import ScriptedDetector, scripted
 from tests.serving.http import LIMITS, ready
 from tests.waiting import wait_until
 from violence_detection.inference.detector import Detector, load_detector
@@ -17,6 +18,12 @@ from violence_detection.serving.service import Service
 @pytest.fixture(scope="package")
 def detector(trained: Path) -> Detector:
     return load_detector(trained / "run")
+
+
+@pytest.fixture(scope="package")
+def scripted_detector(detector: Detector) -> ScriptedDetector:
+    """Return a copy of the detector that waits and fails when a test wants it to."""
+    return scripted(detector)
 
 
 @pytest.fixture(scope="package")

@@ -20,11 +20,6 @@ CROSS_SITE = {"Origin": ORIGIN, "Sec-Fetch-Site": "cross-site"}
 
 
 @pytest.fixture(scope="module")
-def scripted_detector(detector: Detector) -> ScriptedDetector:
-    return scripted(detector)
-
-
-@pytest.fixture(scope="module")
 def strict_service(scripted_detector: ScriptedDetector, uploads: Path) -> Service:
     limits = dataclasses.replace(LIMITS, max_seconds=5, max_requests=2)
     return Service(scripted_detector, uploads, limits, TOKEN, [ORIGIN])

@@ -1,1 +1,1 @@
-"""Measurements that the README quotes; each is run as a module."""
+"""The measurements behind the README's figures; each is run as a module."""

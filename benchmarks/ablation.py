@@ -1,17 +1,18 @@
-"""What each part of the recipe is worth: added one after the other, measured on held-out clips.
+"""What each part of the recipe gains: added one after the other, measured on held-out clips.
 
     python -m benchmarks.ablation --dataset-path DIR --seeds 5 --json FILE --markdown FILE …
 
-takes the training command's flags beside its own. Every row is a cross-validation by group, once
-per seed; of the clips to train on, groups of nonviolent ones are left out until 78 % are violent.
-Nothing is chosen on the held-out clips: the models are of the last epoch, the threshold is 0.5.
-A step's gain is real if a paired t-test over seeds and folds, corrected for folds that share their
-training clips (Nadeau and Bengio, https://doi.org/10.1023/A:1024068626366), says so at 5 %.
+accepts the training command's flags, too. Every row is a cross-validation by group, repeated for
+each seed. Groups of nonviolent clips are removed from the training side until 78 % of it is
+violent. Nothing is selected on the held-out clips: the models are those of the last epoch, the
+threshold is 0.5. The gain of a step is called real if a paired t-test over seeds and folds is
+significant at 5 %, corrected for folds that share training clips (Nadeau and Bengio,
+https://doi.org/10.1023/A:1024068626366).
 
-With `--compare heads` the rows are the heads, at the training command's defaults or the flags that
-are given, on all clips as they are. Beside them stand a logistic regression and a support vector
-machine on mean and deviation over the frames, and three LSTMs of plain Keras on RGB: the way that
-this replaces.
+With `--compare heads` the rows are the heads, with the training command's defaults or the given
+flags, on all clips. The baselines are a logistic regression and a support vector machine on mean
+and deviation over the frames, and three LSTMs of plain Keras on RGB: the method that this package
+replaces.
 """
 
 import time
@@ -84,7 +85,7 @@ Predict = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 
 def main() -> None:
-    """Print the table, and write it as JSON and Markdown."""
+    """Measure, print the table, and write it as JSON and Markdown."""
     tf.get_logger().setLevel("ERROR")  # it warns of a new graph for every fold's model
     parser = make_parser(__doc__)
     parser.add_argument("--markdown", type=Path, help="where to write the table")
@@ -92,22 +93,22 @@ def main() -> None:
         "--compare", choices=("recipe", "heads"), default="recipe", help="what the rows are"
     )
     parser.add_argument("--seeds", type=int, default=5, help="repetitions (default: 5)")
-    own, flags = parser.parse_known_args()
-    settings = parse_settings([*flags, "--streams", ",".join(STREAMS)])
+    flags, training_flags = parser.parse_known_args()
+    settings = parse_settings([*training_flags, "--streams", ",".join(STREAMS)])
     devices = find_devices(settings.devices.replicas)
     precision = choose_precision(settings.devices.mixed_precision, devices[0].device_type)
     clips, features = all_features(settings, precision.computation)
-    rows, share = (RECIPE, VIOLENT_SHARE) if own.compare == "recipe" else (heads(), None)
-    report = ablate(settings, clips, features, range(own.seeds), precision.policy, rows, share)
-    write_report(report, own.json)
+    rows, share = (RECIPE, VIOLENT_SHARE) if flags.compare == "recipe" else (heads(), None)
+    report = ablate(settings, clips, features, range(flags.seeds), precision.policy, rows, share)
+    write_report(report, flags.json)
     text = as_markdown(report)
-    if own.markdown:
-        own.markdown.write_text(text)
+    if flags.markdown:
+        flags.markdown.write_text(text)
     print(text)
 
 
 def all_features(settings: Settings, dtype: str) -> tuple[list[Clip], ClipFeatures]:
-    """Return the clips that can be read and their features in every stream, computed if need be."""
+    """Return the readable clips and their features in all streams, computed if missing."""
     clips = find_clips(Path(settings.data.dataset_path), settings.devices.seed)
     layer, weights = settings.features.feature_layer, settings.features.vgg19_weights
     strategy = make_strategy(find_devices(settings.devices.replicas), settings.training.batch_size)
@@ -131,9 +132,9 @@ def all_features(settings: Settings, dtype: str) -> tuple[list[Clip], ClipFeatur
 
 
 def streams_of(features: ClipFeatures, streams: Sequence[str]) -> ClipFeatures:
-    """Return the same clips with some of the streams only."""
+    """Return the same clips with these streams only."""
     chosen = [STREAMS.index(stream) for stream in streams]
-    stored = [features.stored[place] for place in chosen]
+    stored = [features.stored[index] for index in chosen]
     return ClipFeatures(stored, features.rows[:, chosen], features.labels, frames=features.frames)
 
 
@@ -146,17 +147,22 @@ def ablate(
     steps: Sequence[tuple[str, dict[str, Any]]],
     violent_share: float | None,
 ) -> dict[str, Any]:
-    """Return the figures of every row, and what it gains over the one before, a head over `mean`.
+    """Return the figures of every row, and its gain over the row before; of a head, over `mean`.
 
     Args:
+        settings: of the training, before the first step.
+        clips: to cross-validate on.
+        features: of the clips, in all streams.
+        seeds: one cross-validation each.
+        policy: Keras's dtype policy.
         steps: the rows' names and what each changes in the settings of the row before.
         violent_share: of the clips that are trained on; None: as they are.
     """
     rows: list[dict[str, Any]] = []
     for name, streams, predict in baselines(features, settings):
-        rows.append(measured(name, clips, seeds, predict, violent_share))
+        rows.append(cross_validate(name, clips, seeds, predict, violent_share))
         rows[-1]["streams"] = streams
-        say(rows[-1])
+        print_row(rows[-1])
     changed = settings
     compared: dict[str, Any] | None = None
     for name, change in steps:
@@ -185,14 +191,14 @@ def ablate(
                 axis=0,
             )
 
-        row = measured(name, clips, seeds, predict, violent_share)
+        row = cross_validate(name, clips, seeds, predict, violent_share)
         row["streams"] = list(changed.features.streams)
         if compared:
             row["gain"] = paired_gain(compared["fold_roc_auc"], row["fold_roc_auc"])
         rows.append(row)
         if compared is None or not changes_head:
-            compared = row  # heads are compared with the first of them, steps with the one before
-        say(row)
+            compared = row  # a head is compared with the first one, a step with the one before
+        print_row(row)
     return {
         "clips": len(clips),
         "groups": len({clip.group_key for clip in clips}),
@@ -214,23 +220,23 @@ def heads() -> list[tuple[str, dict[str, Any]]]:
     return [*rows, (f"+ ensemble of {ENSEMBLE}", {"ensemble": ENSEMBLE})]
 
 
-def made_imbalanced(
+def make_imbalanced(
     clips: Sequence[Clip], train: np.ndarray, seed: int, violent_share: float
 ) -> np.ndarray:
-    """Return the places of `train` without as many nonviolent clips as are too many.
+    """Return the indices `train` with so few nonviolent clips that `violent_share` are violent.
 
-    Group by group, in an order drawn by `seed`; of the last group, what is too much.
+    Nonviolent clips are removed by groups, in an order drawn with `seed`; one group may be split.
     """
-    violent = train[[clips[place].label == 1 for place in train]]
-    others = train[[clips[place].label == 0 for place in train]]
+    violent = train[[clips[index].label == 1 for index in train]]
+    nonviolent = train[[clips[index].label == 0 for index in train]]
     kept = max(1, round(len(violent) * (1 - violent_share) / violent_share))
-    groups = np.array([clips[place].group_key for place in others])
+    groups = np.array([clips[index].group_key for index in nonviolent])
     order = np.random.default_rng(seed).permutation(np.unique(groups))
-    by_group = np.concatenate([others[groups == group] for group in order])
+    by_group = np.concatenate([nonviolent[groups == group] for group in order])
     return np.sort(np.concatenate([violent, by_group[:kept]]))
 
 
-def measured(
+def cross_validate(
     name: str,
     clips: Sequence[Clip],
     seeds: Sequence[int],
@@ -241,20 +247,20 @@ def measured(
     started = time.perf_counter()
     labels = np.array([clip.label for clip in clips])
     by_fold: list[float] = []
-    judged = []
+    predictions = []
     for seed in seeds:
         probabilities = np.zeros(len(clips))
         for train, held_out in folds(clips, FOLDS, seed):
             if violent_share:
-                train = made_imbalanced(clips, train, seed, violent_share)
+                train = make_imbalanced(clips, train, seed, violent_share)
             probabilities[held_out] = predict(train, held_out, seed)
             by_fold.append(float(roc_auc_score(labels[held_out], probabilities[held_out])))
-        judged.append(probabilities)
-    figures = mean_figures(labels, judged, np.ones((1, len(clips))))
+        predictions.append(probabilities)
+    figures = mean_figures(labels, predictions, np.ones((1, len(clips))))
     _, group_of = np.unique([clip.group_key for clip in clips], return_inverse=True)
     count = group_of.max() + 1
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    resampled = mean_figures(labels, judged, drawn[:, group_of].astype(float))
+    resampled = mean_figures(labels, predictions, drawn[:, group_of].astype(float))
     tail = 100 * (1 - CONFIDENCE) / 2
     return {
         "name": name,
@@ -269,10 +275,10 @@ def measured(
 
 
 def mean_figures(
-    labels: np.ndarray, judged: Sequence[np.ndarray], weights: np.ndarray
+    labels: np.ndarray, predictions: Sequence[np.ndarray], weights: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return `(resamples,)` of each figure, the mean over the seeds."""
-    of_seeds = [classification_figures(labels, p, 0.5, weights) for p in judged]
+    of_seeds = [classification_figures(labels, p, 0.5, weights) for p in predictions]
     for figures in of_seeds:
         recalls = figures["nonviolent_accuracy"], figures["violent_accuracy"]
         figures["balanced_accuracy"] = (recalls[0] + recalls[1]) / 2
@@ -290,7 +296,7 @@ def paired_gain(before: Sequence[float], after: Sequence[float]) -> dict[str, An
 
 
 def baselines(features: ClipFeatures, settings: Settings) -> list[tuple[str, list[str], Predict]]:
-    """Return the names, the streams and the predictors that stand beside the recipe."""
+    """Return the names, streams and functions of what the recipe is compared with."""
 
     def pooled(streams: Sequence[str]) -> np.ndarray:
         values = read_all(streams_of(features, streams))
@@ -313,13 +319,13 @@ def baselines(features: ClipFeatures, settings: Settings) -> list[tuple[str, lis
     def vector_machine() -> SVC:
         return SVC(class_weight="balanced")
 
-    both, every = ["difference", "flow"], list(STREAMS)
+    both, all_streams = ["difference", "flow"], list(STREAMS)
     return [
         ("logistic regression", ["rgb"], on_pooled(logistic, ["rgb"])),
         ("logistic regression", both, on_pooled(logistic, both)),
-        ("logistic regression", every, on_pooled(logistic, every)),
+        ("logistic regression", all_streams, on_pooled(logistic, all_streams)),
         ("support vectors", both, on_pooled(vector_machine, both)),
-        ("support vectors", every, on_pooled(vector_machine, every)),
+        ("support vectors", all_streams, on_pooled(vector_machine, all_streams)),
         ("three LSTMs", ["rgb"], three_lstms(streams_of(features, ["rgb"]), settings)),
     ]
 
@@ -330,7 +336,7 @@ def read_all(features: ClipFeatures) -> np.ndarray:
 
 
 def three_lstms(features: ClipFeatures, settings: Settings) -> Predict:
-    """Return the way that this program replaces: 3 x LSTM(128), batch normalization, attention."""
+    """Return the replaced method: 3 x LSTM(128), batch normalization, attention."""
     values = read_all(features)
 
     def predict(train: np.ndarray, held_out: np.ndarray, seed: int) -> np.ndarray:
@@ -356,8 +362,8 @@ def three_lstms(features: ClipFeatures, settings: Settings) -> Predict:
     return predict
 
 
-def say(row: dict[str, Any]) -> None:
-    """Print a row as it comes."""
+def print_row(row: dict[str, Any]) -> None:
+    """Print a row as soon as it is measured."""
     gain = row.get("gain")
     shown = f"  gain {gain['roc_auc']:+.3f} (p {gain['p']:.2f})" if gain else ""
     print(

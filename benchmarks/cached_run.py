@@ -1,7 +1,7 @@
 """The training command on a large cache: seconds to the first step, and its peak of memory.
 
-The clips are files of a few bytes that are never decoded, since their features are in the cache:
-a page of random ones each, and zeros, in a sparse file that is read like any other.
+The clips are files of a few bytes that are never decoded, since their features are in the cache: a
+page of random values each, followed by zeros, in a sparse file.
 """
 
 import os
@@ -33,7 +33,7 @@ STARTUP_CLIPS = 10_000
 SMALL, LARGE = 2_000, 100_000  # clips
 PAGE = 2048  # values of a row that are not zero
 STREAM = "rgb"  # one, as the sizes of the report are of one
-FIRST_STEP = "first step after"  # what the command says
+FIRST_STEP = "first step after"  # in the command's output
 
 
 def measure_startup(folder: Path) -> dict[str, Any]:
@@ -47,11 +47,11 @@ def measure_startup(folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     process = start_training(dataset, folder)
     assert process.stdout is not None
-    said = next((line for line in process.stdout if FIRST_STEP in line), None)
+    first_step = next((line for line in process.stdout if FIRST_STEP in line), None)
     seconds = time.perf_counter() - started
     process.kill()
     process.communicate()
-    if said is None:
+    if first_step is None:
         raise RuntimeError("the training command ended before its first step")
     return {
         "help_seconds": sorted(help_seconds)[HELP_ROUNDS // 2],
@@ -61,16 +61,16 @@ def measure_startup(folder: Path) -> dict[str, Any]:
 
 
 def measure_memory(folder: Path) -> dict[str, Any]:
-    """Return the peak resident bytes of an epoch of the training command, small and large."""
+    """Return the peak resident memory of an epoch of the training command, small and large."""
     peaks, sizes = {}, {}
     for clips in (SMALL, LARGE):
         dataset = cached_dataset(folder, clips)
-        with (folder / "said").open("w+") as said:
-            process = start_training(dataset, folder, said)
+        with (folder / "output").open("w+") as output:
+            process = start_training(dataset, folder, output)
             _, status, used = os.wait4(process.pid, 0)
             if status:
-                said.seek(0)
-                raise RuntimeError(f"the training command failed: {said.read()}")
+                output.seek(0)
+                raise RuntimeError(f"the training command failed: {output.read()}")
         # A process inherits the peak of the one that started it.
         if used.ru_maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
             raise RuntimeError("the peak may be that of this process")
@@ -84,7 +84,7 @@ def measure_memory(folder: Path) -> dict[str, Any]:
 
 
 def recipe() -> Recipe:
-    """Return the features of one stream that the command's defaults ask for, of random weights."""
+    """Return the recipe of one stream with the command's defaults and random weights."""
     settings = Settings().replace(dataset_path=Path())
     layer = settings.features.feature_layer
     weights = identify_weights("random", layer)
@@ -93,7 +93,7 @@ def recipe() -> Recipe:
 
 
 def cached_dataset(folder: Path, clips: int) -> Path:
-    """Return a folder of clips whose features are in its `cache`: 80 % to train on."""
+    """Return a folder of clips, 80 % to train on, whose features are in its `cache`."""
     dataset = folder / f"{clips}_clips"
     splits = {"train": clips * 8 // 10, "val": clips // 10, "test": clips // 10}
     contents = []

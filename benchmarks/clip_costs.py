@@ -1,4 +1,4 @@
-"""What a clip costs, each piece alone: decoding, VGG19, its place in clip list and index."""
+"""What a clip costs in each stage: decoding, VGG19, clip list and index."""
 
 import tempfile
 import time
@@ -15,13 +15,13 @@ WARM_UP = 1  # clips, before the clock starts
 
 
 def measure_clips(paths: list[Path], layer: str) -> dict[str, Any]:
-    """Return the machine, and seconds and CPU seconds of a clip: decoded, and through VGG19.
+    """Return the machine, and seconds and CPU seconds of a clip: decoding, and VGG19.
 
-    Decoding is of one clip at a time with its streams, by one core. VGG19 is of one stream of a
-    clip at a time, on all cores, as precise as training would have it. Checksums are left out.
+    One core decodes one clip at a time and draws its streams. VGG19 gets one stream of a clip at a
+    time, on all cores, in training's precision. Checksums are not included.
 
     Args:
-        paths: one more than are counted.
+        paths: of the clips; the first `WARM_UP` are not timed.
         layer: of VGG19.
     """
     from benchmarks.extraction import make_extractor
@@ -70,7 +70,7 @@ def measure_clips(paths: list[Path], layer: str) -> dict[str, Any]:
 
 
 def _timed(function: Callable[[Path], None], paths: list[Path]) -> dict[str, float]:
-    """Return what a call takes; the first one is not counted."""
+    """Return the seconds of a call; the first `WARM_UP` calls are not timed."""
     for path in paths[:WARM_UP]:
         function(path)
     started, used = time.perf_counter(), time.process_time()
@@ -86,8 +86,8 @@ def _timed(function: Callable[[Path], None], paths: list[Path]) -> dict[str, flo
 def measure_lists(entries: int) -> dict[str, Any]:
     """Return seconds and bytes of memory per clip of the clip list, and of finding all rows.
 
-    From a list of `entries` clips and one of a fifth of that: what a process takes in any case
-    cancels out.
+    The memory is the difference between `entries` clips and a fifth of that, so that what a process
+    needs in any case cancels out.
     """
     report: dict[str, Any] = {"clips": entries}
     for name, measure in {"clip_list": list_clips, "index": look_up}.items():
@@ -96,9 +96,9 @@ def measure_lists(entries: int) -> dict[str, Any]:
             with tempfile.TemporaryDirectory() as folder:
                 if measure is look_up:
                     draw_cache(Path(folder), count, 1)
-                told = in_fresh_process(measure, Path(folder), count)
-            peaks.append(1e6 * told["peak_megabytes"])
-            seconds.append(told["seconds"])
+                figures = in_fresh_process(measure, Path(folder), count)
+            peaks.append(1e6 * figures["peak_megabytes"])
+            seconds.append(figures["seconds"])
         report[name] = {
             "seconds": seconds[1] / entries,
             "bytes": max(0.0, (peaks[1] - peaks[0]) / (entries - entries // 5)),

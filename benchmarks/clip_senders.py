@@ -1,9 +1,9 @@
-"""Clients of the service as Locust runs them: each sends a clip, waits for the verdict, and again.
+"""Clients of the service for Locust: each sends a clip, waits for the prediction, and repeats.
 
     locust --headless -f benchmarks/clip_senders.py --users 32 --host http://127.0.0.1:8000 \\
         --clips DIR --report FILE
 
-Imports none of this project's modules: Locust replaces what Python does with sockets and threads.
+It imports nothing of this package, since Locust patches Python's sockets and threads.
 """
 
 import json
@@ -21,21 +21,21 @@ MOST_CLIPS = 64  # that are kept in memory
 
 @events.init_command_line_parser.add_listener
 def add_flags(parser: Any) -> None:
-    """Add what is sent and where the figures go to Locust's own flags."""
+    """Add flags for the clips and the figures to Locust's own."""
     parser.add_argument("--clips", help="folder of video files")
     parser.add_argument("--report", help="file for the figures")
 
 
 class ClipSender(FastHttpUser):
-    """Sends clips one after the other; told to come back, it waits as long as it is told."""
+    """Sends clips one after the other, and waits as long as a Retry-After asks for."""
 
     network_timeout = connection_timeout = 300.0
     bodies: ClassVar[list[bytes]] = []
-    answers: ClassVar[list[tuple[float, float, int]]] = []  # when it was sent, seconds, status
+    answers: ClassVar[list[tuple[float, float, int]]] = []  # time sent, seconds, status
 
     @task
     def send(self) -> None:
-        """Send a clip; 503 with Retry-After counts as answered, as it is meant."""
+        """Send a clip; 503 with Retry-After is a valid answer."""
         began = time.time()
         headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
         body = random.choice(self.bodies)
@@ -60,13 +60,13 @@ def read_clips(environment: Any, **_: Any) -> None:
 
 @events.quitting.add_listener
 def write_figures(environment: Any, **_: Any) -> None:
-    """Write how many were answered how, and how fast."""
+    """Write how many answers had which status, and how long they took."""
     answers = ClipSender.answers
-    judged = [(began, took) for began, took, status in answers if status == 200]
-    ends = sorted(began + took for began, took in judged)
+    predicted = [(began, took) for began, took, status in answers if status == 200]
+    ends = sorted(began + took for began, took in predicted)
     report = {
         "answers_by_status": dict(Counter(status for *_, status in answers)),
-        "seconds": sorted(took for _, took in judged),
-        "ends": ends,  # when each verdict came
+        "seconds": sorted(took for _, took in predicted),
+        "ends": ends,  # when each prediction arrived
     }
     Path(environment.parsed_options.report).write_text(json.dumps(report))

@@ -1,11 +1,11 @@
-"""Kill the training command at random moments, start it again, and compare with one left alone.
+"""Kill the training command at random moments, resume it, and compare with an undisturbed run.
 
     python -m benchmarks.crash --kills 50
 
-Each kill is SIGKILL, in a stage whose turn it is, at a moment drawn at random. When a run has ended
-in spite of its kills, its weights, CSV rows, test figures and features must be bit for bit those of
-a run that was never interrupted; then the next run begins, in new folders, until all kills are
-spent. Exit status 1 if anything differs.
+Each kill is a SIGKILL at a random moment of the stage whose turn it is. Once a run has finished in
+spite of its kills, its weights, CSV rows, test figures and features must be bit for bit those of a
+run that was never interrupted. Then the next run starts, in new folders, until all kills are done.
+Exit status 1 if anything differs.
 """
 
 import csv
@@ -34,7 +34,7 @@ TIMES = (  # columns that differ from run to run
 )
 EPOCHS = 6
 POLL = 0.0005  # seconds
-LIMIT = 600.0  # seconds for one start of the command
+TIMEOUT = 600.0  # seconds for one start of the command
 STAGES = (  # of a run, in this order: the later ones need the earlier
     *("start-up", "decoding", "cache write", "training", "checkpoint write"),
     *("training", "checkpoint write", "report"),
@@ -43,7 +43,7 @@ STAGES = (  # of a run, in this order: the later ones need the earlier
 
 @dataclass
 class Attempt:
-    """One start of the training command, and what it has said so far."""
+    """One start of the training command, and its output so far."""
 
     flags: Sequence[str]
     folder: Path
@@ -63,31 +63,31 @@ class Attempt:
         assert self.process.stdout is not None
         self.lines.extend(self.process.stdout)
 
-    def said(self, words: str) -> bool:
-        """Return whether a line with `words` has come."""
+    def has_printed(self, words: str) -> bool:
+        """Return whether there is a line with `words` in the output."""
         return any(words in line for line in self.lines)
 
     def wait_until(self, reached: Callable[[], bool]) -> bool:
-        """Return True once `reached()` does, False if the command ends before."""
-        deadline = time.monotonic() + LIMIT
+        """Return True as soon as `reached()` does, False if the command ends before."""
+        deadline = time.monotonic() + TIMEOUT
         while not reached():
             if self.process.poll() is not None:
                 return False
             if time.monotonic() > deadline:
                 self.kill()
-                raise SystemExit(f"error: no progress in {LIMIT:g} s: {''.join(self.lines)}")
+                raise SystemExit(f"error: no progress in {TIMEOUT:g} s: {''.join(self.lines)}")
             time.sleep(POLL)
         return True
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """Kill the process, as a power failure would."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self._reader.join()
 
     def finish(self) -> int:
-        """Wait for its end; return the exit status."""
-        status = self.process.wait(LIMIT)
+        """Wait for the end of the process; return its exit status."""
+        status = self.process.wait(TIMEOUT)
         self._reader.join()
         return status
 
@@ -95,9 +95,11 @@ class Attempt:
 def main() -> int:
     """Kill, compare, print; return the exit status."""
     parser = make_parser(__doc__)
-    parser.add_argument("--kills", type=int, default=50, metavar="N", help="(default: 50)")
+    parser.add_argument(
+        "--kills", type=int, default=50, metavar="N", help="number of kills (default: 50)"
+    )
     parser.add_argument("--dataset-path", type=Path, help="real clips (default: drawn ones)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: 0)")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = crash(flags.kills, flags.dataset_path, flags.seed, Path(folder))
@@ -106,43 +108,45 @@ def main() -> int:
 
 
 def crash(kills: int, dataset_path: Path | None, seed: int, folder: Path) -> dict[str, Any]:
-    """Return how many kills were survived, in which stages, and what differs at the end."""
+    """Return how many kills there were, in which stages, and what differs at the end."""
     dataset = dataset_path or drawn_dataset(folder)
     moments = random.Random(seed)
-    whole = Attempt(run_flags(dataset, folder / "whole"), folder / "whole")
+    undisturbed = Attempt(run_flags(dataset, folder / "whole"), folder / "whole")
     began = time.monotonic()
-    whole.wait_until(lambda: whole.said("XLA "))
+    undisturbed.wait_until(lambda: undisturbed.has_printed("XLA "))
     extraction = time.monotonic()
-    whole.wait_until(lambda: whole.said("features of"))
+    undisturbed.wait_until(lambda: undisturbed.has_printed("features of"))
     extraction_seconds = time.monotonic() - extraction
-    if whole.finish():
-        raise SystemExit(f"error: the command fails by itself: {''.join(whole.lines)}")
+    if undisturbed.finish():
+        raise SystemExit(f"error: the command fails undisturbed, too: {''.join(undisturbed.lines)}")
     expected = outcome(folder / "whole")
-    print(f"a run left alone takes {time.monotonic() - began:.1f} s", file=sys.stderr)
+    print(f"an undisturbed run takes {time.monotonic() - began:.1f} s", file=sys.stderr)
 
     killed: Counter[str] = Counter()
     differences: list[str] = []
     runs, missed = 0, 0
     while sum(killed.values()) < kills:
-        own = folder / f"run_{runs}"
+        run_folder = folder / f"run_{runs}"
         for stage in STAGES:
             if sum(killed.values()) == kills:
                 break
-            attempt = Attempt(run_flags(dataset, own), own)
+            attempt = Attempt(run_flags(dataset, run_folder), run_folder)
             if attempt.wait_until(moment_in(stage, attempt, moments, extraction_seconds)):
                 attempt.kill()
                 killed[stage] += 1
                 print(f"kill {sum(killed.values())} in {stage}", file=sys.stderr, flush=True)
             else:
-                missed += 1  # it was done before its moment came
+                missed += 1  # the run ended before the moment
                 break
-        last = Attempt(run_flags(dataset, own), own)
+        last = Attempt(run_flags(dataset, run_folder), run_folder)
         if last.finish():
             differences.append(f"run {runs} failed: {''.join(last.lines)[-2000:]}")
         else:
-            differences += [f"run {runs}: {text}" for text in compare(expected, outcome(own))]
+            differences += [
+                f"run {runs}: {text}" for text in compare(expected, outcome(run_folder))
+            ]
         runs += 1
-        shutil.rmtree(own)
+        shutil.rmtree(run_folder)
     return {
         "kills": sum(killed.values()),
         "kills_by_stage": dict(killed),
@@ -156,13 +160,13 @@ def crash(kills: int, dataset_path: Path | None, seed: int, folder: Path) -> dic
 def moment_in(
     stage: str, attempt: Attempt, moments: random.Random, extraction_seconds: float
 ) -> Callable[[], bool]:
-    """Return what tells whether a moment in `stage`, drawn from `moments`, has come."""
+    """Return a function that returns whether a moment drawn within `stage` has been reached."""
     cache, run = attempt.folder / "cache", attempt.folder / "run"
     if stage == "cache write":
         size = rows_size(cache)
         return lambda: rows_size(cache) > size
     if stage == "checkpoint write":
-        # One poll in a hundred that sees a file half written: in any of them, at any point.
+        # One in a hundred polls that find a partial file: any of these files, at any point.
         return lambda: (
             any(path for folder in (run, run / "resume") for path in folder.glob(".partial-*"))
             and moments.random() < 0.01
@@ -174,14 +178,14 @@ def moment_in(
         "report": ("best model", 0.4),
     }[stage]
     delay = moments.uniform(0, longest)
-    reached: list[float] = []
+    began: list[float] = []
 
-    def come() -> bool:
-        if not reached and attempt.said(after):
-            reached.append(time.monotonic())
-        return bool(reached) and time.monotonic() >= reached[0] + delay
+    def reached() -> bool:
+        if not began and attempt.has_printed(after):
+            began.append(time.monotonic())
+        return bool(began) and time.monotonic() >= began[0] + delay
 
-    return come
+    return reached
 
 
 def rows_size(cache: Path) -> int:
@@ -206,7 +210,7 @@ def drawn_dataset(folder: Path) -> Path:
 
 
 def run_flags(dataset: Path, folder: Path) -> list[str]:
-    """Return the flags of a short repeatable run, everything below `folder`."""
+    """Return the flags of a short deterministic run whose files are below `folder`."""
     return [
         *("--dataset-path", str(dataset), "--cache-dir", str(folder / "cache")),
         *("--checkpoint-dir", str(folder / "run"), "--deterministic", "--no-mixed-precision"),
@@ -227,7 +231,7 @@ def epochs_of(run: Path) -> list[dict[str, str]]:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """Return what a finished run computed: features, CSV rows, weights, test figures, verdicts."""
+    """Return what a finished run computed: features, CSV rows, weights, figures, predictions."""
     run, cache = folder / "run", folder / "cache"
     results = json.loads((run / "training_results.json").read_text())
     figures = [name for name in results if name.startswith("evaluation")]
@@ -246,13 +250,13 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def weights_in(model: Path) -> bytes:
-    """Return the bytes of a model's weights; the archive around them has a date."""
+    """Return the bytes of a model's weights, without the archive, which contains dates."""
     with zipfile.ZipFile(model) as archive:
         return archive.read("model.weights.h5")
 
 
 def compare(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Return what differs."""
+    """Return which results differ."""
     names = sorted(expected.keys() | found.keys())
     return [f"{name} differ" for name in names if expected.get(name) != found.get(name)]
 

@@ -1,4 +1,4 @@
-"""Clips per second of decoding: seeking to each frame, ours, and the decoder's own limit."""
+"""Clips per second of decoding: seeking to each frame, this package, and the decoder's limit."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.timing import Way, side_by_side
+from benchmarks.timing import Workload, side_by_side
 from violence_detection.clips.frames import read_frames, sample_positions
 from violence_detection.settings.constants import FRAME_SIZE
 
@@ -18,10 +18,10 @@ ROUNDS = 3
 
 
 def seek_frames(path: Path, frames: int, threads: int = 0) -> np.ndarray:
-    """Return a clip's frames the plain way: seek to each, read it, resize it.
+    """Return a clip's frames by the usual method: seek to each, read it, resize it.
 
     Args:
-        threads: of FFmpeg's decoder; 0: as many as it chooses itself.
+        threads: of FFmpeg's decoder; 0: its own choice.
     """
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
     images = []
@@ -36,10 +36,10 @@ def seek_frames(path: Path, frames: int, threads: int = 0) -> np.ndarray:
 
 
 def grab_all(path: Path, retrieved: int = 0) -> int:
-    """Decode a clip and look at nothing: what no reader of all frames can be faster than.
+    """Decode a clip without using its frames: the limit for any reader of all frames.
 
     Args:
-        retrieved: evenly spaced frames to convert to BGR and copy, at full size, as OpenCV does.
+        retrieved: number of evenly spaced frames to convert to BGR at full size, as OpenCV does.
     """
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -54,24 +54,24 @@ def grab_all(path: Path, retrieved: int = 0) -> int:
 
 
 def measure_decoding(paths: Sequence[Path], frames: int) -> dict[str, Any]:
-    """Return clips per second per core of each way, and ours over 1, 2, … all cores."""
+    """Return clips per second on one core of each method, and of ours on 1, 2, … all cores."""
     cv2.setNumThreads(1)
 
-    def each(read: Callable[[Path], object], clips: Sequence[Path]) -> Way:
-        def one(path: Path) -> None:
+    def workload(read: Callable[[Path], object]) -> Workload:
+        def read_clip(path: Path) -> None:
             read(path)
 
-        return Way([partial(one, path) for path in clips], len(clips))
+        return Workload([partial(read_clip, path) for path in paths], len(paths))
 
-    ways = {
-        "seeking": each(lambda path: seek_frames(path, frames, threads=1), paths),
-        "ours": each(lambda path: read_frames(path, frames), paths),
-        "retrieved": each(lambda path: grab_all(path, frames), paths),
-        "limit": each(grab_all, paths),
+    workloads = {
+        "seeking": workload(lambda path: seek_frames(path, frames, threads=1)),
+        "ours": workload(lambda path: read_frames(path, frames)),
+        "retrieved": workload(lambda path: grab_all(path, frames)),
+        "limit": workload(grab_all),
     }
     for path in paths:
-        read_frames(path, frames)  # the files are in memory from here on
-    alone = side_by_side(ways, ROUNDS)
+        read_frames(path, frames)  # the files are in the page cache from here on
+    rates = side_by_side(workloads, ROUNDS)
 
     cores = len(os.sched_getaffinity(0))
     counts = sorted({1, min(2, cores), *(2**n for n in range(cores.bit_length())), cores})
@@ -81,15 +81,16 @@ def measure_decoding(paths: Sequence[Path], frames: int) -> dict[str, Any]:
             for _ in decoders.map(lambda path: read_frames(path, frames), [*paths, *paths]):
                 pass
 
-    together = side_by_side(
-        {str(count): Way([partial(decode_on, count)], 2 * len(paths)) for count in counts}, ROUNDS
-    )
+    by_cores = {
+        str(count): Workload([partial(decode_on, count)], 2 * len(paths)) for count in counts
+    }
+    rates_by_cores = side_by_side(by_cores, ROUNDS)
     return {
         "clips": len(paths),
-        "clips_per_second": {name: alone.median(name) for name in ways},
-        "clips_per_second_by_cores": {name: together.median(name) for name in map(str, counts)},
-        "ours_over_limit": alone.ratio("ours", "limit"),
-        "ours_over_retrieved": alone.ratio("ours", "retrieved"),
-        "ours_over_plain": alone.ratio("ours", "seeking"),
-        "two_cores_over_one": together.ratio("2", "1") if cores > 1 else None,
+        "clips_per_second": {name: rates.median(name) for name in workloads},
+        "clips_per_second_by_cores": {name: rates_by_cores.median(name) for name in by_cores},
+        "ours_over_limit": rates.ratio("ours", "limit"),
+        "ours_over_retrieved": rates.ratio("ours", "retrieved"),
+        "ours_over_plain": rates.ratio("ours", "seeking"),
+        "two_cores_over_one": rates_by_cores.ratio("2", "1") if cores > 1 else None,
     }

@@ -1,4 +1,4 @@
-"""Clips per second of extraction: clip by clip, ours, and the forward pass alone."""
+"""Clips per second of extraction: clip by clip, this package, and the forward pass alone."""
 
 import tempfile
 import time
@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.decoding import seek_frames
-from benchmarks.timing import Way, side_by_side
+from benchmarks.timing import Workload, side_by_side
 from violence_detection.clips.clip import Clip
 from violence_detection.clips.decoders import decoder_count
 from violence_detection.clips.frames import read_frames
@@ -25,8 +25,8 @@ from violence_detection.runtime.devices import Precision, make_strategy
 from violence_detection.settings.constants import CLIP_TIMEOUT
 
 ROUNDS = 2
-OURS_SECONDS, LIMIT_SECONDS = 36.0, 12.0  # what each should take in a round; at least two batches
-PLAIN_CLIPS = 2  # of middling size: each takes seconds
+OURS_SECONDS, LIMIT_SECONDS = 36.0, 12.0  # per round; at least two batches
+PLAIN_CLIPS = 2  # of medium file size: each takes seconds
 
 Network = Callable[[np.ndarray], np.ndarray]
 
@@ -38,13 +38,17 @@ def measure_extraction(
     frames: int,
     precision: Precision,
 ) -> dict[str, Any]:
-    """Return clips per second of the plain way, of ours and of its limits.
+    """Return clips per second of the plain method, of ours, and of its limits.
 
-    Where network and decoders share the CPU, no overlap can save the decoders' work: then
-    `shared_limit` is what both one after the other would take, each on all cores.
+    Where the network and the decoders share the CPU, overlapping them saves no work: the shared
+    limit is then the rate of one after the other, each on all cores.
 
     Args:
-        clips: what to take from; as many are extracted as fill whole batches for some seconds.
+        clips: to choose from; as many are extracted as fill full batches for `OURS_SECONDS`.
+        devices: of the network, one replica each.
+        layer: of VGG19.
+        frames: per clip.
+        precision: of the network.
     """
     replicas = len(devices)
     batch_clips = replicas * CLIPS_PER_REPLICA
@@ -59,15 +63,15 @@ def measure_extraction(
     limit_batches = max(2, round(LIMIT_SECONDS / seconds))
     batches = min(max(2, round(OURS_SECONDS / seconds)), len(clips) // batch_clips)
     if not batches:
-        raise SystemExit(f"error: {len(clips)} clips are too few: {batch_clips} fill a batch")
+        raise SystemExit(f"error: {len(clips)} clips are too few: a batch needs {batch_clips}")
     chosen = clips[: batches * batch_clips]
     by_size = sorted(chosen, key=lambda clip: Path(clip.path).stat().st_size)
-    middling = by_size[len(chosen) // 2 :][:PLAIN_CLIPS]
+    medium = by_size[len(chosen) // 2 :][:PLAIN_CLIPS]
     plain_model = make_extractor(layer, "float32")
     plain_model.predict(batch[0], verbose=0)
 
     def plain() -> None:
-        for clip in middling:
+        for clip in medium:
             plain_model.predict(seek_frames(Path(clip.path), frames), verbose=0)
 
     def limit() -> None:
@@ -85,13 +89,13 @@ def measure_extraction(
             for _ in decoders.map(lambda clip: read_frames(clip.path, frames), chosen):
                 pass
 
-    ways = {
-        "plain": Way([plain], len(middling)),
-        "ours": Way([ours], len(chosen)),
-        "limit": Way([limit], limit_batches * batch_clips),
-        "decoding": Way([decode], len(chosen)),
+    workloads = {
+        "plain": Workload([plain], len(medium)),
+        "ours": Workload([ours], len(chosen)),
+        "limit": Workload([limit], limit_batches * batch_clips),
+        "decoding": Workload([decode], len(chosen)),
     }
-    rates = side_by_side(ways, ROUNDS)
+    rates = side_by_side(workloads, ROUNDS)
     network_rate, decoding_rate = rates.median("limit"), rates.median("decoding")
     on_cpu = devices[0].device_type == "CPU"
     shared = 1 / (1 / network_rate + 1 / decoding_rate)
@@ -100,7 +104,7 @@ def measure_extraction(
         "dtype": precision.computation,
         "devices": replicas,
         "clips": len(chosen),
-        "clips_per_second": {name: rates.median(name) for name in ways},
+        "clips_per_second": {name: rates.median(name) for name in workloads},
         "shared_limit_clips_per_second": shared_limit,
         "slower": "network" if network_rate < decoding_rate else "decoding",
         "ours_over_plain": rates.ratio("ours", "plain"),
@@ -110,5 +114,5 @@ def measure_extraction(
 
 
 def make_extractor(layer: str, dtype: str) -> keras.Model:
-    """Return VGG19 with random weights, which take as long as trained ones."""
+    """Return VGG19 with random weights, which are as fast as trained ones."""
     return build_extractor(layer, "random", dtype)

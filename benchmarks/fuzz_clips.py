@@ -1,10 +1,10 @@
-"""Feed extraction with damaged and hostile clips: each must give features or a reason.
+"""Run extraction on damaged and hostile clips: each must yield features or a reason.
 
     python -m benchmarks.fuzz_clips --count 1000 --dataset-path DIR
 
-Clips are copied and mutated, one way or several, then extracted as in training: decoded in the
-decoder processes, run through a small part of VGG19, stored. Exit status 1 if a clip is not
-accounted for, the run itself hangs or dies, or a decoder takes more than 2 GB.
+Copies of clips are mutated once or several times, then extracted as in training: decoded in the
+decoder processes, run through a small part of VGG19, and stored. Exit status 1 if a clip is not
+accounted for, the run itself hangs or crashes, or a decoder uses more than 2 GB.
 """
 
 import multiprocessing
@@ -32,85 +32,87 @@ SAMPLE_ENTRIES = (b"avc1", b"mp4v", b"hev1", b"av01")
 Mutation = Callable[[bytearray, random.Random], bytearray]
 
 
-def flip_bits(data: bytearray, moments: random.Random) -> bytearray:
+def flip_bits(data: bytearray, rng: random.Random) -> bytearray:
     """Flip 1 to 1000 bits anywhere."""
-    for _ in range(int(10 ** moments.uniform(0, 3))):
-        data[moments.randrange(len(data))] ^= 1 << moments.randrange(8)
+    for _ in range(int(10 ** rng.uniform(0, 3))):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
     return data
 
 
-def truncate(data: bytearray, moments: random.Random) -> bytearray:
-    """Cut the end off."""
-    return data[: moments.randrange(1, len(data))]
+def truncate(data: bytearray, rng: random.Random) -> bytearray:
+    """Truncate the file."""
+    return data[: rng.randrange(1, len(data))]
 
 
-def cut_out(data: bytearray, moments: random.Random) -> bytearray:
+def cut_out(data: bytearray, rng: random.Random) -> bytearray:
     """Cut a piece out of the middle."""
-    begin = moments.randrange(len(data))
-    return data[:begin] + data[begin + int(10 ** moments.uniform(0, 5)) :]
+    begin = rng.randrange(len(data))
+    return data[:begin] + data[begin + int(10 ** rng.uniform(0, 5)) :]
 
 
-def swap_boxes(data: bytearray, moments: random.Random) -> bytearray:
-    """Put the file's outermost boxes in another order."""
-    boxes, place = [], 0
-    while place + 8 <= len(data):
-        size = max(8, int.from_bytes(data[place : place + 4]))
-        boxes.append(data[place : place + size])
-        place += size
-    moments.shuffle(boxes)
+def swap_boxes(data: bytearray, rng: random.Random) -> bytearray:
+    """Shuffle the file's top-level boxes."""
+    boxes, offset = [], 0
+    while offset + 8 <= len(data):
+        size = max(8, int.from_bytes(data[offset : offset + 4]))
+        boxes.append(data[offset : offset + size])
+        offset += size
+    rng.shuffle(boxes)
     return bytearray(b"".join(boxes))
 
 
-def lie_in_header(data: bytearray, moments: random.Random) -> bytearray:
+def lie_in_header(data: bytearray, rng: random.Random) -> bytearray:
     """Write an absurd or random number into one of the tables that describe the frames."""
-    place = data.find(moments.choice(TABLES))
-    if place < 0:
-        return flip_bits(data, moments)
-    value = moments.choice([*ABSURD, moments.getrandbits(32)])
-    return put(data, place + 4 + 4 * moments.randrange(8), ">I", value)
+    offset = data.find(rng.choice(TABLES))
+    if offset < 0:
+        return flip_bits(data, rng)
+    value = rng.choice([*ABSURD, rng.getrandbits(32)])
+    return write_at(data, offset + 4 + 4 * rng.randrange(8), ">I", value)
 
 
-def lie_about_box_size(data: bytearray, moments: random.Random) -> bytearray:
-    """Give a box another size than it has."""
-    place = data.find(moments.choice((b"moov", b"mdat", b"trak", b"stbl", *TABLES)))
-    return put(data, place - 4, ">I", moments.choice([*ABSURD, moments.getrandbits(16)]))
+def lie_about_box_size(data: bytearray, rng: random.Random) -> bytearray:
+    """Declare a wrong size of a box."""
+    offset = data.find(rng.choice((b"moov", b"mdat", b"trak", b"stbl", *TABLES)))
+    return write_at(data, offset - 4, ">I", rng.choice([*ABSURD, rng.getrandbits(16)]))
 
 
-def absurd_dimensions(data: bytearray, moments: random.Random) -> bytearray:
-    """Say that frames are 0, 1 or 65535 pixels wide or high."""
-    places = [place for entry in SAMPLE_ENTRIES if (place := data.find(entry)) >= 0]
-    sides = [moments.choice((0, 1, 65535, 16384)) for _ in range(2)]
-    if places:  # 24 bytes into the sample entry
-        data = put(data, places[0] + 28, ">HH", *sides)
+def absurd_dimensions(data: bytearray, rng: random.Random) -> bytearray:
+    """Declare a width and height of 0, 1, 16384 or 65535 pixels."""
+    offsets = [offset for entry in SAMPLE_ENTRIES if (offset := data.find(entry)) >= 0]
+    sides = [rng.choice((0, 1, 65535, 16384)) for _ in range(2)]
+    if offsets:  # 24 bytes into the sample entry
+        data = write_at(data, offsets[0] + 28, ">HH", *sides)
     track = data.find(b"tkhd")
-    return put(data, track + 80, ">II", *(side << 16 for side in sides)) if track >= 0 else data
+    return (
+        write_at(data, track + 80, ">II", *(side << 16 for side in sides)) if track >= 0 else data
+    )
 
 
-def absurd_frame_count(data: bytearray, moments: random.Random) -> bytearray:
-    """Say that there are 0 or 10^9 frames."""
-    count = moments.choice((0, 1_000_000_000))
+def absurd_frame_count(data: bytearray, rng: random.Random) -> bytearray:
+    """Declare 0 or 10^9 frames."""
+    count = rng.choice((0, 1_000_000_000))
     for table, offset in ((b"stts", 12), (b"stsz", 12), (b"mdhd", 20), (b"mvhd", 20)):
-        place = data.find(table)
-        if place >= 0 and moments.random() < 0.7:
-            data = put(data, place + offset, ">I", count)
+        offset = data.find(table)
+        if offset >= 0 and rng.random() < 0.7:
+            data = write_at(data, offset + offset, ">I", count)
     return data
 
 
-def absurd_coded_dimensions(data: bytearray, moments: random.Random) -> bytearray:
-    """Overwrite the decoder's own parameters, in which the coded dimensions are."""
-    places = [place for entry in (b"avcC", b"esds") if (place := data.find(entry)) >= 0]
-    if not places:
-        return flip_bits(data, moments)
-    begin = places[0] + 8
-    for offset in range(moments.randrange(1, 24)):
-        data[min(begin + offset + moments.randrange(8), len(data) - 1)] = moments.randrange(256)
+def absurd_coded_dimensions(data: bytearray, rng: random.Random) -> bytearray:
+    """Overwrite the decoder's parameters, which contain the coded dimensions."""
+    offsets = [offset for entry in (b"avcC", b"esds") if (offset := data.find(entry)) >= 0]
+    if not offsets:
+        return flip_bits(data, rng)
+    begin = offsets[0] + 8
+    for offset in range(rng.randrange(1, 24)):
+        data[min(begin + offset + rng.randrange(8), len(data) - 1)] = rng.randrange(256)
     return data
 
 
-def put(data: bytearray, place: int, kind: str, *values: int) -> bytearray:
-    """Write numbers at a place, if the data reaches that far."""
-    if 0 <= place <= len(data) - struct.calcsize(kind):
-        struct.pack_into(kind, data, place, *values)
+def write_at(data: bytearray, offset: int, kind: str, *values: int) -> bytearray:
+    """Write numbers at an offset, if the data is long enough."""
+    if 0 <= offset <= len(data) - struct.calcsize(kind):
+        struct.pack_into(kind, data, offset, *values)
     return data
 
 
@@ -123,9 +125,13 @@ MUTATIONS: tuple[Mutation, ...] = (
 def main() -> int:
     """Mutate, extract, print; return the exit status."""
     parser = make_parser(__doc__)
-    parser.add_argument("--count", type=int, default=1000, metavar="N", help="(default: 1000)")
+    parser.add_argument(
+        "--count", type=int, default=1000, metavar="N", help="mutated clips (default: 1000)"
+    )
     parser.add_argument("--dataset-path", type=Path, help="real clips (default: drawn ones)")
-    parser.add_argument("--clip-timeout", type=float, default=20, metavar="SECONDS")
+    parser.add_argument(
+        "--clip-timeout", type=float, default=20, metavar="SECONDS", help="(default: 20)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the mutations (default: 0)")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -139,7 +145,7 @@ def main() -> int:
 
 
 def originals(dataset_path: Path | None, folder: Path) -> list[Path]:
-    """Return the clips of a dataset, or some that are drawn."""
+    """Return the clips of a dataset; without one, drawn ones."""
     if dataset_path is not None:
         return sorted(dataset_path.rglob("*.mp4"))
     import numpy as np
@@ -154,25 +160,25 @@ def originals(dataset_path: Path | None, folder: Path) -> list[Path]:
 
 
 def mutate(paths: Sequence[Path], count: int, seed: int, folder: Path) -> list[Path]:
-    """Write `count` mutated copies; the file name says how, in what order."""
+    """Write `count` mutated copies; the file name has the mutations in their order."""
     folder.mkdir()
-    moments = random.Random(seed)
+    rng = random.Random(seed)
     mutated = []
     for number in range(count):
-        data = bytearray(moments.choice(paths).read_bytes())
-        ways = [MUTATIONS[number % len(MUTATIONS)]]
-        ways += moments.choices(MUTATIONS, k=moments.choice((0, 0, 0, 0, 1, 2)))
-        for way in ways:
+        data = bytearray(rng.choice(paths).read_bytes())
+        mutations = [MUTATIONS[number % len(MUTATIONS)]]
+        mutations += rng.choices(MUTATIONS, k=rng.choice((0, 0, 0, 0, 1, 2)))
+        for mutation in mutations:
             if data:
-                data = way(data, moments)
-        names = "+".join(way.__name__ for way in ways)
+                data = mutation(data, rng)
+        names = "+".join(mutation.__name__ for mutation in mutations)
         mutated.append(folder / f"{number:05d}_{names}.mp4")
         mutated[-1].write_bytes(data)
     return mutated
 
 
 def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[str, Any]:
-    """Extract features as training does; return what became of the clips."""
+    """Extract features as training does; return what happened to the clips."""
     from violence_detection.clips.clip import Clip
     from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
     from violence_detection.features.cache.folder import CacheFolder
@@ -193,7 +199,7 @@ def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[st
             clip_timeout,
         )
     seconds = time.perf_counter() - started
-    # The file that decoding was about is in some of the messages; what is counted is the kind.
+    # Some messages name the file; what is counted is the kind of reason.
     reasons = Counter(item.reason.split(" (")[0].split(" of ")[0] for item in bad)
     return {
         "clips": len(clips),
@@ -218,7 +224,7 @@ def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[st
 
 
 class DecoderPeaks:
-    """Looks after the decoders while they live, at the peak of resident memory of each."""
+    """Records the peak resident memory of the decoders until the end of the block."""
 
     def __enter__(self) -> Self:
         self.decoders = 0  # MB
@@ -239,7 +245,7 @@ class DecoderPeaks:
 
 
 def peak_mb(process: int) -> int:
-    """Return the peak resident memory of a process since it began; 0 once it has ended."""
+    """Return the peak resident memory of a process in MB; 0 if the process has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:

@@ -1,11 +1,11 @@
-"""What the cache's index, an epoch's order and the clip list cost at ten million clips.
+"""The cost of the cache's index, an epoch's order and the clip list at ten million clips.
 
     python -m benchmarks.index_scale --clips 10000000 --shards 4 --json FILE
 
-Index files of that many clips are drawn, of both default streams and the thumbnails, without
-features: a hole of their size stands in for them. The clips that are listed are empty files. Each
-measurement runs in a process of its own, whose peak of resident memory is told. What is read has
-just been written: the disk is not measured.
+Index files for so many clips are generated, for both default streams and the thumbnails; the
+features are a sparse file of the right size. The clips that are listed are empty files. Each
+measurement runs in a process of its own, whose peak of resident memory is reported. The files that
+are read have just been written, so that the disk is not measured.
 """
 
 import os
@@ -37,7 +37,7 @@ from violence_detection.training.order import ClipOrder
 
 CLIPS = 10_000_000
 CLIPS_PER_FOLDER = 1000  # of the dataset whose clips are listed
-AT_ONCE = 1_000_000
+CHUNK = 1_000_000  # clips
 STREAM = Recipe(16, "fc2", "weights", 4096, "float16", "difference")
 RECIPES = (STREAM, replace(STREAM, stream="flow"), Recipe(16, THUMBNAIL, "", 64, "float16"))
 
@@ -45,10 +45,10 @@ Seconds = dict[str, float]
 
 
 def main() -> None:
-    """Draw, measure, print, and write the file that is asked for."""
+    """Generate, measure, print, and write the file that is asked for."""
     parser = make_parser(__doc__)
-    parser.add_argument("--clips", type=int, default=CLIPS, help="in the cache")
-    parser.add_argument("--shards", type=int, default=1, help="of the cache")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="in the cache (default: 10000000)")
+    parser.add_argument("--shards", type=int, default=1, help="of the cache (default: 1)")
     flags = parser.parse_args()
     report: dict[str, Any] = {"clips": flags.clips, "shards": flags.shards}
     with tempfile.TemporaryDirectory() as name:
@@ -64,7 +64,8 @@ def main() -> None:
 
 def index_table(report: dict[str, Any]) -> Table:
     """Return the table of what was measured."""
-    title = f"{report['clips']:,} clips in {report['shards']} shards"
+    shards = report["shards"]
+    title = f"{report['clips']:,} clips in {shards} shard{'s' * (shards != 1)}"
     stages = {
         "open": "open_cache",
         "find the rows of all clips, in an epoch's order": "look_up",
@@ -82,7 +83,7 @@ def index_table(report: dict[str, Any]) -> Table:
 
 
 def in_fresh_process(measure: Callable[..., Seconds], *arguments: object) -> dict[str, float]:
-    """Return the seconds that `measure` tells, and its process's peak of resident memory in MB."""
+    """Return the seconds that `measure` returns, and its process's peak resident memory in MB."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         seconds = process.submit(measure, *arguments).result()
         figures = {name: round(value, 3) for name, value in seconds.items()}
@@ -90,44 +91,44 @@ def in_fresh_process(measure: Callable[..., Seconds], *arguments: object) -> dic
 
 
 def _peak() -> int:
-    # Not getrusage's: that begins with what the parent had.
+    # `getrusage` would start from the peak of the parent.
     status = Path("/proc/self/status").read_text().splitlines()
     (line,) = (line for line in status if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024 // 10**6
 
 
 def contents_of(part: int, count: int) -> np.ndarray:
-    """Return `(count, 2)` content hashes, the same for the same part."""
+    """Return `(count, 2)` random content hashes, the same ones for the same part."""
     return np.random.default_rng(part).integers(0, 2**64, (count, 2), np.uint64).astype(">u8")
 
 
 def draw_cache(cache: Path, clips: int, shards: int) -> None:
-    """Write the index of a cache of that many clips, evenly over the shards."""
+    """Write the index of a cache of so many clips, evenly over the shards."""
     for shard in range(shards):
         folder = cache if shards == 1 else cache / f"{SHARD_PREFIX}{shard + 1}"
         folder.mkdir(exist_ok=True)
         first, end = shard * clips // shards, (shard + 1) * clips // shards
 
         def parts(first: int = first, end: int = end) -> Iterator[tuple]:
-            for start in range(first, end, AT_ONCE):
-                count = min(AT_ONCE, end - start)
+            for start in range(first, end, CHUNK):
+                count = min(CHUNK, end - start)
                 yield np.arange(start - first, start - first + count), contents_of(start, count)
 
         for recipe in RECIPES:
-            rows = ((places, keys, [keys[:, 1]]) for places, keys in parts())
+            rows = ((numbers, keys, [keys[:, 1]]) for numbers, keys in parts())
             write_records(row_index(folder, recipe.key), recipe.description, ROW_FIELDS, rows)
             row_bytes = recipe.frames * recipe.features * 2
             with (folder / f"{recipe.key}.features").open("wb") as file:
                 file.truncate((end - first) * row_bytes)
         files = (
-            (places, keys, [np.zeros((len(keys), 3)), keys.view("V16")[:, 0], np.zeros(len(keys))])
-            for places, keys in parts()
+            (numbers, keys, [np.zeros((len(keys), 3)), keys.view("V16")[:, 0], np.zeros(len(keys))])
+            for numbers, keys in parts()
         )
         write_records(folder / FILES_INDEX, "files", FILE_FIELDS, files)
 
 
 def opened(cache: Path) -> list[FeatureCache]:
-    """Return the caches of all recipes."""
+    """Return the cache of each recipe."""
     folder = CacheFolder(cache)
     return [FeatureCache(folder, recipe) for recipe in RECIPES]
 
@@ -149,8 +150,8 @@ def look_up(cache: Path, clips: int) -> Seconds:
     contents: list[bytes] = []
     for shard in range(shards):
         first, end = shard * clips // shards, (shard + 1) * clips // shards
-        for start in range(first, end, AT_ONCE):
-            data = contents_of(start, min(AT_ONCE, end - start)).tobytes()
+        for start in range(first, end, CHUNK):
+            data = contents_of(start, min(CHUNK, end - start)).tobytes()
             contents += [data[at : at + 16] for at in range(0, len(data), 16)]
     order = ClipOrder(np.zeros(clips, np.int8), seed=0).of_epoch(0)
     shuffled = [contents[number] for number in order]
@@ -177,7 +178,7 @@ def fingerprint(cache: Path, clips: int) -> Seconds:
 
 
 def store_one(cache: Path, clips: int) -> Seconds:
-    """Measure what it takes a large cache to take in one clip more, durably."""
+    """Measure storing one more clip durably in a large cache."""
     (rows, *_) = opened(cache)
     features = np.zeros((1, *rows.row_shape), np.float16)
     started = time.perf_counter()
@@ -187,7 +188,7 @@ def store_one(cache: Path, clips: int) -> Seconds:
 
 
 def shuffle(cache: Path, clips: int) -> Seconds:
-    """Measure an epoch's order, plain and with both classes in every batch."""
+    """Measure shuffling an epoch, plain and with both classes in every batch."""
     labels = np.random.default_rng(0).random(clips) < 0.78
     plain, stratified = ClipOrder(labels, seed=0), ClipOrder(labels, seed=0, stratified=True)
     started = time.perf_counter()

@@ -1,9 +1,9 @@
-"""What the leakage check finds: altered copies of real clips, and how often it cries wolf.
+"""What the leakage check finds: altered copies of real clips, and its false alarms.
 
     python -m benchmarks.leakage --dataset-path DIR --feature-layer L --vgg19-weights FILE
 
-Some clips are altered in the ways that copies on the web are. Each copy should be found to repeat
-its source; clips of different sources (by groups.csv) should not be found to repeat each other.
+Some clips are altered as copies on the web are. Each copy should be reported as a duplicate of its
+source; clips of different sources (by groups.csv) should not be reported as duplicates.
 """
 
 import argparse
@@ -45,17 +45,19 @@ def cropped(image: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Alter, compare, print."""
+    """Alter, compare, print, and write the file that is asked for."""
     parser = make_parser(__doc__)
-    parser.add_argument("--dataset-path", type=Path, required=True, help="with groups.csv")
+    parser.add_argument(
+        "--dataset-path", type=Path, required=True, help="a dataset with groups.csv"
+    )
     parser.add_argument(
         "--feature-layer",
         default="thumbnail",
-        help="what clips are compared by: a VGG19 layer, as where rgb is among the streams, or "
-        "thumbnail, as where it is not (default)",
+        help="the features that are compared: a VGG19 layer, as in runs with the rgb stream, or "
+        "thumbnail, as in runs without it (default)",
     )
     parser.add_argument("--vgg19-weights", default="imagenet")
-    parser.add_argument("--cache-dir", type=Path, help="(default: a new one, thrown away)")
+    parser.add_argument("--cache-dir", type=Path, help="(default: a temporary one)")
     parser.add_argument("--count", type=int, default=24, help="clips to alter (default: 24)")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +67,7 @@ def main() -> None:
 
 def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Return the share of the copies found, by alteration, and the false alarms."""
-    # Here: decoder processes import this file again, and TensorFlow takes seconds.
+    # Imported here, since decoder processes import this file, and TensorFlow takes seconds.
     from violence_detection.clips.streams import THUMBNAIL_VALUES
     from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
     from violence_detection.features.cache.folder import CacheFolder
@@ -126,7 +128,7 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def altered_copies(sources: list[Clip], folder: Path) -> dict[Clip, Clip]:
-    """Return copies as clips of the test split, in one group per alteration, with their sources."""
+    """Return copies as clips of the test split, one group per alteration, with their sources."""
     copies = {}
     for number, source in enumerate(sources):
         reader = cv2.VideoCapture(str(source.path))

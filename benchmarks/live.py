@@ -1,10 +1,10 @@
-"""How a machine keeps up with a live source: a file of 25 frames/s, played at its own rate.
+"""How well a machine keeps up with a live source: a file of 25 frames/s, played in real time.
 
     python -m benchmarks.live --checkpoint-dir ./checkpoints --json FILE
 
-Two detectors: one of the default settings (fc2, two streams, 16 frames) with random weights, which
-takes as long as a trained one, and the given one. What is drawn, if no file is given, are clips of
-the demo, 640 x 480.
+There are two detectors: one of the default settings (fc2, two streams, 16 frames) with random
+weights, which is as slow as a trained one, and the given one. Without a file, clips of the demo are
+drawn, 640 x 480.
 """
 
 import dataclasses
@@ -28,11 +28,13 @@ def main() -> None:
     quiet_tensorflow()
     parser = make_parser(__doc__)
     parser.add_argument("--checkpoint-dir", type=Path, metavar="DIR", help="of a finished training")
-    parser.add_argument("--vgg19-weights", metavar="NAME|FILE", help="as of predict.py")
+    parser.add_argument("--vgg19-weights", metavar="NAME|FILE", help="as for predict.py")
     parser.add_argument("--source", type=Path, metavar="FILE", help="a video (default: drawn)")
-    parser.add_argument("--seconds", type=int, default=SECONDS, help="to be drawn")
-    parser.add_argument("--window", type=float, default=2.0, help="as of predict.py")
-    parser.add_argument("--stride", type=float, default=1.0, help="as of predict.py")
+    parser.add_argument(
+        "--seconds", type=int, default=SECONDS, help=f"of the drawn video (default: {SECONDS})"
+    )
+    parser.add_argument("--window", type=float, default=2.0, help="as for predict.py")
+    parser.add_argument("--stride", type=float, default=1.0, help="as for predict.py")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -41,13 +43,13 @@ def main() -> None:
         report = in_own_process(watch_untrained, folder / "untrained", video, *windows)
         if flags.checkpoint_dir:
             trained = flags.checkpoint_dir, flags.vgg19_weights
-            of_given = in_own_process(watch, *trained, video, *windows)
-            report["detectors"] |= of_given["detectors"]
+            given = in_own_process(watch, *trained, video, *windows)
+            report["detectors"] |= given["detectors"]
     print_report(report, flags.json)
 
 
 def draw_video(path: Path, seconds: int) -> Path:
-    """Draw clips of the demo one after the other, peaceful and violent ones in turn."""
+    """Draw clips of the demo one after the other, alternating between the classes."""
     import cv2
     import numpy as np
 
@@ -104,7 +106,7 @@ def watch_untrained(folder: Path, video: Path, window: float, stride: float) -> 
 def watch(
     checkpoint_dir: Path, vgg19_weights: str | None, video: Path, window: float, stride: float
 ) -> dict[str, Any]:
-    """Return how the machine keeps up with a file that is played at its own rate."""
+    """Return how well the machine keeps up with a file that is played in real time."""
     from benchmarks.machine import describe_machine
     from violence_detection.clips.video import open_video, video_info
     from violence_detection.inference.detector import load_detector
@@ -112,12 +114,12 @@ def watch(
     from violence_detection.inference.live_source import Source, SourceReader
     from violence_detection.inference.windows import window_sampling
 
-    def say(line: str) -> None:
+    def print_line(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     detector = load_detector(checkpoint_dir, vgg19_weights, replicas=1)
     sampling = window_sampling(detector, window, stride)
-    watched = LiveMonitor(detector, sampling, lambda notice: None, say)
+    watched = LiveMonitor(detector, sampling, lambda notice: None, print_line)
     with SourceReader(Source(str(video), "file"), sampling, SILENCE) as reader:
         figures = watched.run(reader)
     layer = detector.recipes[0].layer
@@ -141,7 +143,7 @@ def watch(
                     "that_come": figures.windows_due_per_second,
                     "that_can_be_judged": figures.windows_possible_per_second,
                 },
-                # Times as fast as it was played, it could be played without a window skipped.
+                # The factor by which the file could be played faster without skipping a window.
                 "speed": figures.speed,
             }
         },

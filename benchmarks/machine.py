@@ -1,4 +1,4 @@
-"""The machine that figures were measured on."""
+"""A description of the machine that figures were measured on."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ COPY_BYTES = 256 * 2**20
 
 
 def describe_machine(devices: list[Any]) -> dict[str, Any]:
-    """Return devices, cores, memory, what the CPU has for bfloat16, its copy rate, versions."""
+    """Return devices, cores, memory, bfloat16 instructions, copy rate and versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "devices": describe_devices(devices),
@@ -28,7 +28,7 @@ def describe_machine(devices: list[Any]) -> dict[str, Any]:
 
 
 def copy_rate() -> float:
-    """Return the bytes that one core copies per second: the best of five."""
+    """Return the bytes per second that one core copies: the best of five."""
     source = np.ones(COPY_BYTES, np.uint8)
     target = np.empty_like(source)
     best = 0.0

@@ -1,8 +1,8 @@
-"""How fast predict.py judges clips against extraction in training, on the same clips.
+"""The speed of predict.py compared with extraction in training, on the same clips.
 
     python -m benchmarks.predicting --checkpoint-dir ./checkpoints --json FILE
 
-Both decode every clip and run VGG19 on it; prediction judges it as well, extraction stores its
+Both decode every clip and run VGG19 on it; prediction also classifies it, and extraction stores its
 features. The clips are those of the run's test split.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import make_parser, print_report
-from benchmarks.timing import Rates, Way, in_own_process, side_by_side
+from benchmarks.timing import Rates, Workload, in_own_process, side_by_side
 from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 
 
@@ -21,9 +21,9 @@ def main() -> None:
     quiet_tensorflow()
     parser = make_parser(__doc__)
     parser.add_argument("--checkpoint-dir", type=Path, default=Path("checkpoints"), metavar="DIR")
-    parser.add_argument("--vgg19-weights", metavar="NAME|FILE", help="as of predict.py")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--clips", type=int, help="of the test, at most (default: all)")
+    parser.add_argument("--vgg19-weights", metavar="NAME|FILE", help="as for predict.py")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
+    parser.add_argument("--clips", type=int, help="of the test split, at most (default: all)")
     flags = parser.parse_args()
     measured = flags.checkpoint_dir, flags.vgg19_weights, flags.clips, flags.rounds
     print_report(in_own_process(measure, *measured), flags.json)
@@ -32,7 +32,7 @@ def main() -> None:
 def measure(
     checkpoint_dir: Path, vgg19_weights: str | None, clips: int | None, rounds: int
 ) -> dict[str, Any]:
-    """Return clips per second of both, round by round, and by how much verdicts differ."""
+    """Return clips per second of both, by round, and by how much probabilities differ."""
     from benchmarks.machine import describe_machine
     from violence_detection.clips.clip import Clip
     from violence_detection.features.cache.feature_cache import FeatureCache
@@ -51,12 +51,12 @@ def measure(
     differences = []
 
     def predict() -> None:
-        for row, verdict in zip(
+        for row, prediction in zip(
             rows, detector.predict_clips([c.path for c in tested]), strict=True
         ):
-            if verdict.probability is None:
-                raise SystemExit(f"{row['clip']}: {verdict.error}")
-            differences.append(abs(verdict.probability - float(row["probability"])))
+            if prediction.probability is None:
+                raise SystemExit(f"{row['clip']}: {prediction.error}")
+            differences.append(abs(prediction.probability - float(row["probability"])))
 
     def extract() -> None:
         with tempfile.TemporaryDirectory() as name, CacheFolder(Path(name)) as folder:
@@ -71,17 +71,17 @@ def measure(
 
     for warm_up in (predict, extract):
         warm_up()
-    ways = {
-        "predict": Way([predict], len(tested)),
-        "extraction": Way([extract], len(tested)),
+    workloads = {
+        "predict": Workload([predict], len(tested)),
+        "extraction": Workload([extract], len(tested)),
     }
-    rates = side_by_side(ways, rounds)
+    rates = side_by_side(workloads, rounds)
     return {
         "machine": describe_machine(list(detector.devices)),
         "detector": f"{detector.recipes[0].layer}, {', '.join(detector.streams)}, "
         f"{detector.computation}",
         "clips": len(tested),
-        "clips_per_second": {name: round(rates.median(name), 3) for name in ways},
+        "clips_per_second": {name: round(rates.median(name), 3) for name in workloads},
         "predict_over_extraction": round(rates.ratio("predict", "extraction"), 3),
         "ratio_by_round": ratios(rates),
         "largest_difference_to_the_runs_own_test": max(differences),
@@ -89,7 +89,7 @@ def measure(
 
 
 def ratios(rates: Rates) -> list[float]:
-    """Return prediction's rate over extraction's, round by round."""
+    """Return prediction's rate over extraction's, by round."""
     return [
         round(predicted / extracted, 3)
         for predicted, extracted in zip(

@@ -1,10 +1,10 @@
-"""What clips and steps cost on this machine, and what that would come to on many hosts.
+"""The costs of clips and steps on this machine, and a projection to many hosts.
 
     python -m benchmarks.scale --dataset-path DIR --json FILE
 
 Measured: decoding and VGG19 of some clips, training steps of 1, 2 and 4 worker processes on
-loopback, the clip list and the index. Projected, and said to be: hours and cost of 10^4, 10^6 and
-10^8 clips on 1 to 64 hosts. `--from FILE` projects anew from figures that were measured before.
+loopback, the clip list and the index. Projected, and labeled as such: hours and cost of 10^4, 10^6
+and 10^8 clips on 1 to 64 hosts. `--from FILE` projects from figures that were measured earlier.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
     }
     tables = measured_tables(measured)
     print("\n\n".join(table.as_text() for table in tables))
-    print(f"\n{PROJECTED}. It takes for granted that")
+    print(f"\n{PROJECTED}. Assumptions:")
     for line in assumptions(costs, each):
         print(textwrap.fill(line, WIDTH, initial_indent="- ", subsequent_indent="  "))
     for table in [rates_table(costs, each), *projected_tables(report["projected"], each)]:
@@ -64,36 +64,47 @@ def make_flags() -> argparse.ArgumentParser:
     add = measuring.add_argument
     add("--dataset-path", type=Path, help="real clips (default: drawn ones, small and short)")
     add("--feature-layer", default="fc2", help="of VGG19 (default: fc2)")
-    add("--clips", type=int, default=6, help="that are decoded and go through VGG19")
-    add("--workers", type=int, nargs="+", default=[1, 2, 4], help="processes; 1 is always measured")
-    add("--batch-size", type=int, default=64, help="of all workers, or of each")
-    add("--rounds", type=int, default=5, help="of 16 steps each")
-    add("--stored-clips", type=int, default=512, help="whose features are trained on")
-    add("--listed-clips", type=int, default=500_000, help="of the clip list and the index")
-    add("--from", dest="from_file", type=Path, metavar="FILE", help="measure nothing: read FILE")
-    assumed = parser.add_argument_group("what is assumed of the hosts")
+    add("--clips", type=int, default=6, help="to decode and run VGG19 on (default: 6)")
+    add(
+        "--workers",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4],
+        help="processes, besides 1 (default: 2 4)",
+    )
+    add("--batch-size", type=int, default=64, help="of all workers, and of each (default: 64)")
+    add("--rounds", type=int, default=5, help="of 16 steps each (default: 5)")
+    add("--stored-clips", type=int, default=512, help="to train on (default: 512)")
+    add(
+        "--listed-clips",
+        type=int,
+        default=500_000,
+        help="in the clip list and the index (default: 500000)",
+    )
+    add("--from", dest="from_file", type=Path, metavar="FILE", help="measure nothing, read FILE")
+    assumed = parser.add_argument_group("assumptions about the hosts")
     add = assumed.add_argument
-    add("--host-cores", type=int, help="of a host, each like one here (default: as many as here)")
+    add("--host-cores", type=int, help="of a host (default: as many as here)")
     add("--host-memory-gb", type=float, default=64.0, help="(default: 64)")
-    add("--host-price", type=float, default=1.0, help="an hour (default: 1, host hours)")
-    add("--network-gbit", type=float, default=10.0, help="a host's link, Gbit/s (default: 10)")
+    add("--host-price", type=float, default=1.0, help="per hour (default: 1, for host hours)")
+    add("--network-gbit", type=float, default=10.0, help="of a host's link, Gbit/s (default: 10)")
     add("--latency-us", type=float, default=50.0, help="of a message, microseconds (default: 50)")
-    add("--disk-gbit", type=float, default=10.0, help="file system, all hosts (default: 10)")
+    add("--disk-gbit", type=float, default=10.0, help="of the file system, Gbit/s (default: 10)")
     add("--clip-kb", type=float, help="of a clip's file (default: as measured)")
     add("--epochs", type=int, default=100, help="(default: 100)")
     add("--train-share", type=float, default=0.7, help="of the clips (default: 0.7)")
-    add("--gpus", type=int, default=0, help="of a host (default: 0); needs both rates below")
-    add("--gpu-extraction", type=float, help="clips/s of one GPU, all streams, as you measured it")
-    add("--gpu-training", type=float, help="clips/s of training of one GPU, as you measured it")
+    add("--gpus", type=int, default=0, help="per host (default: 0); requires both rates")
+    add("--gpu-extraction", type=float, help="clips/s of one GPU, all streams, by your measurement")
+    add("--gpu-training", type=float, help="clips/s of training of one GPU, by your measurement")
     return parser
 
 
 def hosts_of(flags: argparse.Namespace, measured: dict[str, Any]) -> Hosts:
-    """Return what is assumed of the hosts."""
+    """Return the assumptions about the hosts."""
     if flags.gpus and not (flags.gpu_extraction and flags.gpu_training):
         raise SystemExit(
-            f"error: --gpus {flags.gpus}: what a GPU does is not measured here: give "
-            "--gpu-extraction and --gpu-training, see python -m benchmarks.speed on such a host"
+            f"error: --gpus {flags.gpus}: GPUs are not measured here: give --gpu-extraction and "
+            "--gpu-training, as measured by python -m benchmarks.speed on such a host"
         )
     return Hosts(
         cores=flags.host_cores or measured["machine"]["cores"],
@@ -112,10 +123,10 @@ def hosts_of(flags: argparse.Namespace, measured: dict[str, Any]) -> Hosts:
 
 
 def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Return all that is measured here; `folder` is for what has to lie on disk meanwhile."""
+    """Return all measurements; `folder` is for temporary files."""
     from benchmarks.clip_costs import WARM_UP, measure_clips, measure_lists
 
-    _say("clips")
+    _log("clips")
     paths = clips_of(flags.dataset_path, folder, flags.clips + WARM_UP)
     clip = in_own_process(measure_clips, paths, flags.feature_layer)
     report: dict[str, Any] = {
@@ -124,13 +135,13 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "clip": clip,
     }
     report["training"] = measure_training(flags, folder)
-    _say("clip list and index")
+    _log("clip list and index")
     report["lists"] = measure_lists(flags.listed_clips)
     return report
 
 
 def clips_of(dataset_path: Path | None, folder: Path, count: int) -> list[Path]:
-    """Return some clips drawn at random from the dataset; without one, some that are drawn here."""
+    """Return random clips of the dataset; without one, newly drawn ones."""
     import numpy as np
 
     from violence_detection.clips.dataset import find_clips
@@ -144,7 +155,7 @@ def clips_of(dataset_path: Path | None, folder: Path, count: int) -> list[Path]:
         return paths
     found = find_clips(dataset_path, seed=0)
     if len(found) < count:
-        raise SystemExit(f"error: {dataset_path} has {len(found)} clips: {count} are needed")
+        raise SystemExit(f"error: {dataset_path} has {len(found)} clips, fewer than {count}")
     return [Path(found[number].path) for number in random.permutation(len(found))[:count]]
 
 
@@ -165,17 +176,19 @@ def measure_training(flags: argparse.Namespace, folder: Path) -> list[dict[str, 
     sizes[1] = sorted({size for n in counts for size in (batch // n, batch * n)})
     figures = []
     for count in counts:
-        _say(f"training steps, {count} worker process{'es' * (count > 1)}")
+        _log(f"training steps, {count} worker process{'es' * (count > 1)}")
         task = Task(str(folder), layer, flags.stored_clips, sizes[count], flags.rounds)
         figures.append(measure_workers(count, task))
     return [with_shares(each, figures[0], batch) for each in figures]
 
 
 def with_shares(figures: dict[str, Any], one: dict[str, Any], batch: int) -> dict[str, Any]:
-    """Return a number of workers' figures with what the division costs.
+    """Return the figures of several workers with the cost of distribution.
 
-    `all_reduce_share`: of a step's seconds, by the all-reduce alone. `added_cpu_share`: of the CPU
-    seconds of a step, those that its parts without a division do not take.
+    Returns:
+        Besides the figures, for the global batch size ("strong") and that of each worker ("weak"):
+        `all_reduce_share`, the share of the all-reduce alone in a step's seconds, and
+        `added_cpu_share`, the share of a step's CPU seconds that one worker would not need.
     """
     workers = figures["workers"]
     if workers == 1:
@@ -193,7 +206,7 @@ def with_shares(figures: dict[str, Any], one: dict[str, Any], batch: int) -> dic
 
 
 def costs_of(measured: dict[str, Any], clip_kb: float | None) -> Costs:
-    """Return what the projection goes by: CPU seconds, which do not depend on who else computes."""
+    """Return the costs for the projection: CPU seconds, which other processes hardly affect."""
     import numpy as np
 
     clip, lists = measured["clip"], measured["lists"]
@@ -203,12 +216,12 @@ def costs_of(measured: dict[str, Any], clip_kb: float | None) -> Costs:
     per_clip, fixed = (
         np.polyfit(sizes, seconds, 1) if len(sizes) > 1 else (seconds[0] / sizes[0], 0)
     )
-    # A division costs more than its all-reduce alone: what it adds to the steps of weak scaling.
+    # Distribution costs more than the all-reduce: what it adds to the steps of weak scaling.
     per_byte = []
     for each in several:
-        own = each["weak"]["batch_size"]
-        undivided = each["workers"] * one["steps"][str(own // each["workers"])]["cpu_seconds"]
-        added = each["steps"][str(own)]["cpu_seconds"] - undivided
+        size = each["weak"]["batch_size"]
+        undivided = each["workers"] * one["steps"][str(size // each["workers"])]["cpu_seconds"]
+        added = each["steps"][str(size)]["cpu_seconds"] - undivided
         sent = 2 * (each["workers"] - 1) * each["gradient_bytes"]
         per_byte.append(max(added, each["all_reduce"]["cpu_seconds"]) / sent)
     return Costs(
@@ -226,7 +239,7 @@ def costs_of(measured: dict[str, Any], clip_kb: float | None) -> Costs:
 
 
 def measured_tables(measured: dict[str, Any]) -> list[Table]:
-    """Return the tables of what was measured."""
+    """Return the tables of the measurements."""
     clip, lists = measured["clip"], measured["lists"]
     kind = "real clips" if measured["real_clips"] else "drawn clips"
     pieces = Table(
@@ -282,20 +295,20 @@ def _seconds(timing: dict[str, float]) -> list[str]:
 
 
 def rates_table(costs: Costs, each: Hosts) -> Table:
-    """Return at which rate of extraction each thing is full."""
+    """Return the table of the extraction rates at which each resource is saturated."""
     rates = extraction_rates(costs, each)
     rows = [
         [name, f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"] for name, rate in rates.items()
     ]
-    return Table(f"{PROJECTED}: extraction, full at", ["", "clips/s"], rows)
+    return Table(f"{PROJECTED}: extraction, saturated at", ["", "clips/s"], rows)
 
 
 def projected_tables(rows: list[dict[str, Any]], each: Hosts) -> list[Table]:
     """Return a table for each number of clips: hours, and what limits them."""
     tables = []
     for count in sorted({row["clips"] for row in rows}):
-        own = [row for row in rows if row["clips"] == count]
-        first = own[0]
+        chosen = [row for row in rows if row["clips"] == count]
+        first = chosen[0]
         fits = "" if first["list_fits"] else ": MORE THAN HALF of it"
         cells = [
             [
@@ -308,7 +321,7 @@ def projected_tables(rows: list[dict[str, Any]], each: Hosts) -> list[Table]:
                 row["training_batch_a_host_limit"],
                 f"{row['cost']:,.0f}" if row["cost"] >= 100 else f"{row['cost']:.3g}",
             ]
-            for row in own
+            for row in chosen
         ]
         size = each.batch_size
         tables.append(
@@ -327,8 +340,8 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.3g}" if seconds < 3.6e6 else f"{seconds / 3600:,.0f}"
 
 
-def _say(what: str) -> None:
-    print(f"measuring {what}", file=sys.stderr, flush=True)
+def _log(stage: str) -> None:
+    print(f"measuring {stage}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The service under load, over thousands of requests, and fed with what is hostile.
+"""The service under load, over thousands of requests, and with hostile input.
 
     python -m benchmarks.serving --checkpoint-dir checkpoints --dataset-path DIR --json FILE
 
-Load: clients of Locust on loopback, and before and after them `predict_clips`, as predict.py runs
-it, on the same clips in a process of its own. Memory: what server and decoders take while small
-drawn clips are sent. Fuzz: mutated clips and malformed forms. Exit status 1 if a target is missed.
+Load: Locust's clients on loopback, and before and after them `predict_clips`, as in predict.py, on
+the same clips in a process of its own. Memory: that of server and decoders while small drawn clips
+are sent. Fuzz: mutated clips and malformed forms. Exit status 1 if a target is missed.
 """
 
 import contextlib
@@ -41,29 +41,29 @@ from violence_detection.runtime.interrupts import explain
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("load", "memory", "fuzz")
-SENDERS = 8  # clients of memory and fuzz
-SAMPLE_EVERY = 0.5  # seconds between two looks at memory
+SENDERS = 8  # clients in memory and fuzz
+SAMPLE_EVERY = 0.5  # seconds between two samples of the memory
 BOUNDARY = "benchmark"
-FLAT = 1.05  # of memory: its last quarter over its second
-AT_LEAST = 0.9  # of predict.py's rate
+FLAT = 1.05  # largest ratio of the memory in the last quarter to that in the second
+AT_LEAST = 0.9  # smallest ratio to predict.py's rate
 BAD_FORMS = 200
-TIMEOUT = 300.0  # seconds that an answer may take
+TIMEOUT = 300.0  # seconds for an answer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write the file that is asked for; return the exit status."""
     parser = make_parser(__doc__)
     parser.add_argument("--checkpoint-dir", type=Path, default=Path("checkpoints"))
-    parser.add_argument("--vgg19-weights", help="as of predict.py")
+    parser.add_argument("--vgg19-weights", help="as for predict.py")
     parser.add_argument("--dataset-path", type=Path, help="real clips (default: drawn ones)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="(default: all)")
     parser.add_argument("--clients", type=int, default=32, metavar="N", help="(default: 32)")
     parser.add_argument("--seconds", type=float, default=60, help="of load (default: 60)")
     parser.add_argument("--requests", type=int, default=2000, help="of memory (default: 2000)")
     parser.add_argument("--count", type=int, default=500, help="of mutated clips (default: 500)")
     flags = parser.parse_args(arguments)
     if "load" in flags.parts and importlib.util.find_spec("locust") is None:
-        return explain("load is made by Locust: pip install -r requirements-dev.txt", 2)
+        return explain("the load needs Locust: pip install -r requirements-dev.txt", 2)
     try:
         report = measure(flags)
     except UserError as error:
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(flags: Any) -> dict[str, Any]:
-    """Return the figures of the parts that are asked for."""
+    """Return the figures of the chosen parts."""
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -89,7 +89,7 @@ def measure(flags: Any) -> dict[str, Any]:
 
 
 def targets_of(report: dict[str, Any]) -> dict[str, bool]:
-    """Return what is promised, and whether it is so; of what was measured."""
+    """Return whether each target of the measured parts is met."""
     targets = {}
     if load := report.get("load"):
         targets["load: nothing but 200 and 503"] = set(load["answers"]) <= {"200", "503"}
@@ -109,20 +109,20 @@ def targets_of(report: dict[str, Any]) -> dict[str, bool]:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs, and where."""
+    """A running server."""
 
     process: psutil.Process
     address: str
     folder: Path  # for its temporary files
 
     def files_left(self) -> list[Path]:
-        """Return the uploads that are there."""
+        """Return the uploads that are stored."""
         return [path for path in self.folder.rglob("*") if re.fullmatch("[0-9a-f]{32}", path.name)]
 
 
 @contextlib.contextmanager
 def served(flags: Any, folder: Path) -> Iterator[Server]:
-    """Serve until the end of the block, on loopback."""
+    """Run a server on loopback until the end of the block."""
     uploads = Path(tempfile.mkdtemp(dir=folder))
     command = [sys.executable, str(ROOT / "serve.py"), "--port", "0", "--host", "127.0.0.1"]
     command += ["--checkpoint-dir", str(flags.checkpoint_dir)]
@@ -145,11 +145,11 @@ def served(flags: Any, folder: Path) -> Iterator[Server]:
 
 
 class MemoryWatch:
-    """Looks at the memory of a server and its decoders until the end of the block, in MB."""
+    """Samples the memory of a server and its decoders until the end of the block, in MB."""
 
     def __init__(self, server: Server):
         self.server = server
-        self.samples: list[float] = []  # of all processes; what they share counts once
+        self.samples: list[float] = []  # of all processes; shared pages count once
         self._done = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
 
@@ -176,7 +176,7 @@ def memory_mb(server: Server) -> float:
 
 
 def measure_load(flags: Any, clips: Sequence[Path], folder: Path) -> dict[str, Any]:
-    """Return how many clips a second are judged for many clients, and how long each waits."""
+    """Return the clips/s that many clients get predicted, and how long each one waits."""
     predicting = flags.checkpoint_dir, flags.vgg19_weights, list(clips), flags.seconds / 2
     with served(flags, folder) as server:
         before = in_own_process(predict_rate, *predicting)
@@ -185,7 +185,7 @@ def measure_load(flags: Any, clips: Sequence[Path], folder: Path) -> dict[str, A
         shared = clips_per_pass(server)
         after = in_own_process(predict_rate, *predicting)
     seconds, ends = figures["seconds"], figures["ends"]
-    # From when all clients have sent, to the last verdict: the clients begin at once.
+    # From the first prediction to the last one; all clients start at once.
     rate = (len(ends) - 1) / (ends[-1] - ends[0]) if len(ends) > 1 else 0.0
     predict = statistics.mean((before, after))
     return {
@@ -202,11 +202,11 @@ def measure_load(flags: Any, clips: Sequence[Path], folder: Path) -> dict[str, A
 
 
 def clips_per_pass(server: Server) -> float:
-    """Return how many clips have shared a forward pass, on average."""
+    """Return the mean number of clips per forward pass."""
     with urllib.request.urlopen(f"{server.address}/metrics", timeout=TIMEOUT) as response:
         text = response.read().decode()
-    told = dict(re.findall(r"^violence_pass_clips_(sum|count) (\S+)$", text, re.MULTILINE))
-    return float(told["sum"]) / max(float(told["count"]), 1.0)
+    metrics = dict(re.findall(r"^violence_pass_clips_(sum|count) (\S+)$", text, re.MULTILINE))
+    return float(metrics["sum"]) / max(float(metrics["count"]), 1.0)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -215,7 +215,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def run_locust(flags: Any, server: Server, clips: Sequence[Path], folder: Path) -> dict[str, Any]:
-    """Let Locust's clients send clips for a while; return what they have noted."""
+    """Let Locust's clients send clips for a while; return their figures."""
     report = folder / "locust.json"
     sent = folder / "sent"
     sent.mkdir(exist_ok=True)
@@ -235,24 +235,24 @@ def run_locust(flags: Any, server: Server, clips: Sequence[Path], folder: Path) 
 def predict_rate(
     checkpoint_dir: Path, vgg19_weights: str | None, clips: Sequence[Path], seconds: float
 ) -> float:
-    """Return how many clips a second `predict_clips` judges, once it runs."""
+    """Return the clips/s of `predict_clips`, once it has warmed up."""
     from violence_detection.inference.detector import load_detector
 
     detector = load_detector(checkpoint_dir, vgg19_weights)
     at_once = detector.clips_per_batch
-    with contextlib.closing(detector.predict_clips(itertools.cycle(clips))) as verdicts:
-        for _ in itertools.islice(verdicts, 2 * at_once):  # the first pass takes longest
+    with contextlib.closing(detector.predict_clips(itertools.cycle(clips))) as predictions:
+        for _ in itertools.islice(predictions, 2 * at_once):  # warm-up
             pass
         began = now = time.perf_counter()
-        judged = 0
+        predicted = 0
         while now - began < seconds:
-            judged += len(list(itertools.islice(verdicts, at_once)))
+            predicted += len(list(itertools.islice(predictions, at_once)))
             now = time.perf_counter()
-    return judged / (now - began)
+    return predicted / (now - began)
 
 
 def measure_memory(flags: Any, folder: Path) -> dict[str, Any]:
-    """Return what memory does over many requests."""
+    """Return how the memory develops over many requests."""
     drawn = folder / "small"
     drawn.mkdir(exist_ok=True)
     clips = [path.read_bytes() for path in originals(None, drawn)]
@@ -301,12 +301,12 @@ def ask(server: Server, form: bytes, route: str = "/predict") -> tuple[str, byte
 
 
 def fuzz(flags: Any, clips: Sequence[Path], folder: Path) -> dict[str, Any]:
-    """Return what becomes of hostile clips and forms, and of the server."""
+    """Return what happens to hostile clips and forms, and to the server."""
     mutated = mutate(clips, flags.count, 0, folder / "mutated")
     good = clips[0].read_bytes()
     forms = [*itertools.islice(bad_forms(form_of(good[:20_000])), BAD_FORMS)]
     with served(flags, folder) as server, ThreadPoolExecutor(SENDERS) as senders:
-        before = verdict_on(server, good)
+        before = predict(server, good)
         began = time.perf_counter()
 
         def send_clip(number_and_path: tuple[int, Path]) -> str:
@@ -314,20 +314,20 @@ def fuzz(flags: Any, clips: Sequence[Path], folder: Path) -> dict[str, Any]:
             route = "/predict/timeline" if number % 5 == 4 else "/predict"
             return send(server, form_of(path.read_bytes()), route)
 
-        of_clips = Counter(senders.map(send_clip, enumerate(mutated)))
-        of_forms = Counter(senders.map(lambda form: send(server, form), forms))
+        clip_statuses = Counter(senders.map(send_clip, enumerate(mutated)))
+        form_statuses = Counter(senders.map(lambda form: send(server, form), forms))
         for request in bad_requests(good):
             send_raw(server, request)
         seconds = time.perf_counter() - began
-        after = verdict_on(server, good)
-        deadline = time.monotonic() + 10  # for those that have gone to be noticed
+        after = predict(server, good)
+        deadline = time.monotonic() + 10  # until the server notices clients that are gone
         while server.files_left() and time.monotonic() < deadline:
             time.sleep(0.1)
         processes = server.process.children(recursive=True)
         dead = sum(process.status() == psutil.STATUS_ZOMBIE for process in processes)
         return {
-            "clips": dict(of_clips),
-            "forms": dict(of_forms),
+            "clips": dict(clip_statuses),
+            "forms": dict(form_statuses),
             "files_left": len(server.files_left()),
             "judges_as_before": before is not None and after == before,
             "processes": len(processes),
@@ -336,36 +336,36 @@ def fuzz(flags: Any, clips: Sequence[Path], folder: Path) -> dict[str, Any]:
         }
 
 
-def verdict_on(server: Server, clip: bytes) -> float | None:
-    """Return the probability of a clip; None if it is not judged."""
+def predict(server: Server, clip: bytes) -> float | None:
+    """Return the probability of a clip; None if there is no prediction."""
     status, body = ask(server, form_of(clip))
     return round(json.loads(body)["probability"], 5) if status == "200" else None
 
 
 def bad_forms(form: bytes) -> Iterator[bytes]:
-    """Yield forms that are cut, mixed up, or have bits flipped in their heads; without end."""
-    moments = random.Random(0)
+    """Yield endless forms that are truncated, reordered, or have a damaged head."""
+    rng = random.Random(0)
     head = form.index(b"\r\n\r\n") + 4
     while True:
         data = bytearray(form)
-        way = moments.randrange(5)
+        way = rng.randrange(5)
         if way == 0:
-            data = data[: moments.randrange(len(data))]
+            data = data[: rng.randrange(len(data))]
         elif way == 1:
-            for _ in range(moments.randrange(1, 20)):
-                data[moments.randrange(head)] = moments.randrange(256)
+            for _ in range(rng.randrange(1, 20)):
+                data[rng.randrange(head)] = rng.randrange(256)
         elif way == 2:
-            data = data[moments.randrange(1, head) :]
+            data = data[rng.randrange(1, head) :]
         elif way == 3:
-            data[head:head] = f"\r\n--{BOUNDARY}\r\n".encode() * moments.randrange(1, 50)
+            data[head:head] = f"\r\n--{BOUNDARY}\r\n".encode() * rng.randrange(1, 50)
         else:
-            place = moments.randrange(head)
-            data[place:place] = moments.randbytes(moments.randrange(1, 10_000))
+            offset = rng.randrange(head)
+            data[offset:offset] = rng.randbytes(rng.randrange(1, 10_000))
         yield bytes(data)
 
 
 def bad_requests(clip: bytes) -> Iterator[bytes]:
-    """Yield requests of which some are no HTTP, and some end before they are whole."""
+    """Yield requests that are not HTTP, or incomplete."""
     form = form_of(clip)
     head = f"Host: x\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
     for length in (len(form), 10 * len(form), 10**15, -1, "x"):
@@ -381,7 +381,7 @@ def bad_requests(clip: bytes) -> Iterator[bytes]:
 
 
 def send_raw(server: Server, request: bytes) -> None:
-    """Send bytes and hang up."""
+    """Send bytes and disconnect."""
     parts = urlsplit(server.address)
     with (
         contextlib.suppress(OSError),

@@ -1,10 +1,10 @@
-"""How fast each stage is, beside the plain way and beside its limit, in one run.
+"""The speed of each stage, compared with a plain implementation and with its limit.
 
     python -m benchmarks.speed --dataset-path DIR --json FILE --markdown FILE
 
-Without `--dataset-path`, clips are drawn. Every way takes its turn in every round, so that a
-drifting machine slows them all alike, and every stage has processes of its own. A target that is
-not met is printed as such, with the limit beside it.
+Without `--dataset-path`, clips are drawn. The implementations take turns in every round, so that a
+drifting machine slows all of them down alike, and every stage has processes of its own. A target
+that is missed is printed as such, with the best that this machine allows.
 """
 
 import argparse
@@ -26,7 +26,7 @@ DECODED_CLIPS = 24
 FRAMES = 16
 STAGES = ("decode", "extraction", "training", "startup", "memory")
 
-# Of a two-core CPU: what a figure should be at least, or at most.
+# Targets for a two-core CPU.
 AT_LEAST = {
     "decode.ours_over_limit": 0.85,
     "decode.two_cores_over_one": 1.8,
@@ -50,7 +50,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--dataset-path", type=Path, help="real clips (default: drawn ones)")
     parser.add_argument("--feature-layer", default="fc2", help="of extraction (default: fc2)")
-    parser.add_argument("--replicas", type=int, metavar="N", help="as of the training command")
+    parser.add_argument("--replicas", type=int, metavar="N", help="as for the training command")
     parser.add_argument(
         "--stages", nargs="+", choices=STAGES, default=STAGES, help="(default: all)"
     )
@@ -66,8 +66,8 @@ def main() -> None:
 
 
 def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Return the figures of the stages; `folder` is for what has to lie on disk meanwhile."""
-    # Here and below: decoder processes import this file again, and TensorFlow takes seconds.
+    """Return the figures of the stages; `folder` is for temporary files."""
+    # Not at the top, here and below: decoder processes import this file, TensorFlow takes seconds.
     from benchmarks.cached_run import measure_memory, measure_startup
     from benchmarks.decoding import measure_decoding
     from benchmarks.training import measure_training
@@ -94,7 +94,7 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def machine(replicas: int | None) -> dict[str, Any]:
-    """Return what the machine is."""
+    """Return a description of the machine."""
     from benchmarks.machine import describe_machine
     from violence_detection.runtime.devices import find_devices
 
@@ -120,7 +120,7 @@ def extraction(
 
 
 def find_shuffled_clips(dataset_path: Path | None, folder: Path) -> "list[Clip]":
-    """Return the clips, drawn ones if there is no path, so that the first few are of all kinds."""
+    """Return the shuffled clips of a dataset; without one, drawn ones."""
     import numpy as np
 
     from violence_detection.clips.dataset import find_clips
@@ -131,12 +131,14 @@ def find_shuffled_clips(dataset_path: Path | None, folder: Path) -> "list[Clip]"
         draw_demo_clips(dataset_path)
     clips = find_clips(dataset_path, seed=0)
     if len(clips) < DECODED_CLIPS:
-        raise SystemExit(f"error: {len(clips)} clips are too few: {DECODED_CLIPS} are needed")
+        raise SystemExit(
+            f"error: {len(clips)} clips are too few: at least {DECODED_CLIPS} are needed"
+        )
     return [clips[number] for number in np.random.default_rng(0).permutation(len(clips))]
 
 
 def compare_with_targets(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return each target whose stage was measured; a figure of None: the machine cannot."""
+    """Return each target whose stage was measured; its figure is None if no device can do it."""
     targets = [(name, target, True) for name, target in AT_LEAST.items()]
     targets += [(name, target, False) for name, target in AT_MOST.items()]
     rows = []
@@ -154,10 +156,10 @@ def compare_with_targets(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def at_best(report: dict[str, Any], name: str) -> float | None:
-    """Return the most that a ratio could be here, were nothing lost; None where that is not known.
+    """Return the best possible ratio on this machine; None where that is unknown.
 
-    Decoding has to retrieve its frames, extraction has to decode beside the network, and a
-    training step has to pass over features and weights beside its matrix products.
+    Decoding has to retrieve its frames, extraction has to decode besides running the network, and a
+    training step has to pass over features and weights besides its matrix products.
     """
     stage, _, ratio = name.rpartition(".")
     figures = figure_at(report, stage)

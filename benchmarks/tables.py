@@ -9,7 +9,7 @@ Row = list[str]
 
 @dataclass(frozen=True)
 class Table:
-    """A title, a header, and rows of as many cells; the first column is text, the rest figures."""
+    """A table whose first column is text and whose other columns are figures."""
 
     title: str
     header: Row
@@ -36,7 +36,7 @@ class Table:
 
 
 def figure_at(report: dict[str, Any], name: str) -> Any:
-    """Return the value at `a.b.c` of nested dictionaries; None where there is none."""
+    """Return the value at `a.b.c` of nested dictionaries; None if there is none."""
     value: Any = report
     for key in name.split("."):
         value = value.get(key) if isinstance(value, dict) else None
@@ -44,7 +44,7 @@ def figure_at(report: dict[str, Any], name: str) -> Any:
 
 
 def make_tables(report: dict[str, Any]) -> list[Table]:
-    """Return the tables of the stages that were measured."""
+    """Return the tables of the measured stages."""
     makers: dict[str, list[Callable[[dict[str, Any]], Table]]] = {
         "decode": [decoding_table],
         "extraction": [extraction_table],
@@ -60,7 +60,7 @@ def make_tables(report: dict[str, Any]) -> list[Table]:
 
 
 def machine_table(machine: dict[str, Any]) -> Table:
-    """Return what the figures were measured on."""
+    """Return a description of the machine."""
     versions = machine["versions"]
     rows = [
         ["devices", "; ".join(machine["devices"])],
@@ -73,12 +73,12 @@ def machine_table(machine: dict[str, Any]) -> Table:
 
 
 def decoding_table(decode: dict[str, Any]) -> Table:
-    """Return clips per second of each way."""
+    """Return clips per second of each method."""
     rates = decode["clips_per_second"]
     limit = decode["clips_per_second"]["limit"]
     rows = [
-        [name, f"{rates[way]:.1f}", f"{rates[way] / limit:.3f}"]
-        for way, name in (
+        [name, f"{rates[method]:.1f}", f"{rates[method] / limit:.3f}"]
+        for method, name in (
             ("seeking", "seeking to each frame"),
             ("ours", "ours: grabbed, retrieved, resized"),
             ("retrieved", "grab(), and retrieve() of 16"),
@@ -102,11 +102,11 @@ def extraction_table(extraction: dict[str, Any]) -> Table:
         for measured in (figures, figures.get("one_device")):
             if measured is None:
                 continue
-            rates = measured["clips_per_second"]
+            rates, count = measured["clips_per_second"], measured["devices"]
             rows.append(
                 [
-                    f"{measured['dtype']}, {measured['devices']} device(s)",
-                    *(f"{rates[way]:.2f}" for way in ("plain", "ours", "limit")),
+                    f"{measured['dtype']}, {count} device{'s' * (count != 1)}",
+                    *(f"{rates[method]:.2f}" for method in ("plain", "ours", "limit")),
                     f"{measured['ours_over_plain']:.2f}",
                     f"{measured['ours_over_limit']:.2f}",
                     f"{measured['ours_over_shared_limit']:.2f}",
@@ -117,7 +117,7 @@ def extraction_table(extraction: dict[str, Any]) -> Table:
 
 
 def training_table(training: dict[str, Any]) -> Table:
-    """Return the configurations that users choose between."""
+    """Return clips per second of each configuration."""
     rows = []
     for row in training["configurations"]:
         name = [row["name"], str(row["batch_size"])]
@@ -144,7 +144,7 @@ def training_table(training: dict[str, Any]) -> Table:
 
 
 def pieces_table(training: dict[str, Any]) -> Table:
-    """Return where the time of a step goes: its pieces, each alone."""
+    """Return the times of a step's pieces, each measured alone."""
     rows = []
     for row in training["configurations"]:
         pieces = row.get("milliseconds_of_pieces_alone")
@@ -165,7 +165,7 @@ def pieces_table(training: dict[str, Any]) -> Table:
 
 
 def startup_table(startup: dict[str, Any]) -> Table:
-    """Return the seconds that a user waits."""
+    """Return the seconds that a user waits at the start."""
     rows = [
         ["--help", f"{startup['help_seconds']:.2f} s"],
         [
@@ -177,7 +177,7 @@ def startup_table(startup: dict[str, Any]) -> Table:
 
 
 def memory_table(memory: dict[str, Any]) -> Table:
-    """Return the peak of the training command."""
+    """Return the peak memory of the training command."""
     rows = [
         [f"{int(clips):,} clips", f"{memory['features_mb'][clips]:.0f} MB", f"{peak:.0f} MB"]
         for clips, peak in memory["peak_mb"].items()
@@ -186,7 +186,7 @@ def memory_table(memory: dict[str, Any]) -> Table:
 
 
 def targets_table(targets: list[dict[str, Any]]) -> Table:
-    """Return each target, whether it is met, and the most that this machine allows."""
+    """Return each target, whether it is met, and the best that this machine allows."""
     rows = []
     for row in targets:
         bound = f"≥ {row['at_least']}" if "at_least" in row else f"≤ {row['at_most']}"

@@ -1,4 +1,4 @@
-"""Timing side by side: every way takes its turn in every round, so that drift cancels out."""
+"""Timing side by side: every workload takes its turn in every round, so that drift cancels out."""
 
 import multiprocessing
 import os
@@ -16,52 +16,54 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to do something, in as many parts as there are functions to call.
+class Workload:
+    """Something to be timed, in parts.
 
-    A function may return its own seconds, where not all of it counts.
+    Args:
+        parts: functions to call; one may return its own seconds, where not all of them count.
+        amount: of what all parts together process, such as clips.
     """
 
     parts: Sequence[Callable[[], float | None]]
-    amount: float = 1.0  # of what all parts together do: clips, say
+    amount: float = 1.0
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What each way does per second, round by round."""
+    """What each workload processes per second, by round."""
 
     per_second: dict[str, list[float]]
 
-    def median(self, way: str) -> float:
-        """Return the median rate of a way."""
-        return statistics.median(self.per_second[way])
+    def median(self, name: str) -> float:
+        """Return the median rate of a workload."""
+        return statistics.median(self.per_second[name])
 
-    def ratio(self, way: str, over: str) -> float:
-        """Return how many times faster `way` is than `over`: the median of the rounds' ratios."""
-        pairs = zip(self.per_second[way], self.per_second[over], strict=True)
+    def ratio(self, name: str, over: str) -> float:
+        """Return how many times as fast `name` is as `over`: the median of the rounds' ratios."""
+        pairs = zip(self.per_second[name], self.per_second[over], strict=True)
         return statistics.median(own / other for own, other in pairs)
 
 
-def side_by_side(ways: Mapping[str, Way], rounds: int) -> Rates:
-    """Run every way once per round, part by part in turn; they are to be warmed up beforehand."""
-    per_second: dict[str, list[float]] = {name: [] for name in ways}
+def side_by_side(workloads: Mapping[str, Workload], rounds: int) -> Rates:
+    """Run every workload once per round, taking turns part by part; warm them up first."""
+    per_second: dict[str, list[float]] = {name: [] for name in workloads}
     for number in range(rounds):
-        seconds = dict.fromkeys(ways, 0.0)
-        for part in range(max(len(way.parts) for way in ways.values())):
-            for name in list(ways) if (number + part) % 2 == 0 else list(ways)[::-1]:
-                if part < len(ways[name].parts):
+        seconds = dict.fromkeys(workloads, 0.0)
+        for part in range(max(len(workload.parts) for workload in workloads.values())):
+            for name in list(workloads) if (number + part) % 2 == 0 else list(workloads)[::-1]:
+                if part < len(workloads[name].parts):
                     started = time.perf_counter()
-                    told = ways[name].parts[part]()
-                    seconds[name] += told or time.perf_counter() - started
-        for name, way in ways.items():
-            per_second[name].append(way.amount / seconds[name])
+                    own_seconds = workloads[name].parts[part]()
+                    seconds[name] += own_seconds or time.perf_counter() - started
+        for name, workload in workloads.items():
+            per_second[name].append(workload.amount / seconds[name])
     return Rates(per_second)
 
 
 def in_own_process(function: Callable[..., Result], *arguments: object) -> Result:
-    """Call a function where nothing else has been loaded, and return its result.
+    """Call a function in a new process, and return its result.
 
-    TensorFlow's notes on how it starts are kept off the screen.
+    TensorFlow's messages at its start are not shown.
     """
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_load_tensorflow) as process:

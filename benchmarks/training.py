@@ -1,7 +1,7 @@
-"""Clips per second of training on cached features, for the configurations that users choose from.
+"""Clips per second of training on cached features, for common configurations.
 
-Each beside the plain way, default `fit` in float32, and beside the time that its matrix products
-alone would take.
+Each is compared with a plain implementation, the default `fit` in float32, and with the time that
+its matrix products alone would take.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.timing import Way, in_own_process, side_by_side
+from benchmarks.timing import Workload, in_own_process, side_by_side
 from violence_detection.features.cache.feature_cache import FeatureRows
 from violence_detection.models.classifier import as_plain_keras
 from violence_detection.models.classifier import classifier as build_classifier
@@ -38,7 +38,7 @@ ROUNDS = 3
 CLIPS = 768
 FRAMES, FEATURES = 16, 4096
 PIECE_ROUNDS = 20
-PASSES = ("standardizing", "optimizer", "reading")  # pieces without products: memory's limit
+PASSES = ("standardizing", "optimizer", "reading")  # pieces without products, limited by the memory
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ CONFIGURATIONS = (
 def measure_training(folder: Path, replicas: int | None) -> dict[str, Any]:
     """Return the figures of each configuration, or why there are none.
 
-    Each has a process of its own: for its peak of memory, and because two strategies' trainings
-    in one process mix up TensorFlow's collectives.
+    Each has a process of its own, for its peak memory, and because two strategies in one process
+    mix up TensorFlow's collectives.
 
     Args:
-        folder: where to put features meanwhile.
+        folder: for the features.
         replicas: as the flag of that name.
     """
     rows = [
@@ -79,11 +79,11 @@ def measure_training(folder: Path, replicas: int | None) -> dict[str, Any]:
         | in_own_process(measure_configuration, folder, replicas, configuration)
         for configuration in CONFIGURATIONS
     ]
-    # A machine without a device for a row has no ratios for it.
+    # There are no ratios for a row that no device can compute.
     for row in rows:
         row |= {name: row.get(name) for name in ("ours_over_plain", "ours_over_limit")}
     float32, mixed = rows[CONFIGURATIONS.index(FLOAT32)], rows[CONFIGURATIONS.index(MIXED)]
-    # The plain way is in float32 and on one device in every row.
+    # The plain implementation is in float32 and on one device in every row.
     mixed["ours_over_plain_float32"] = mixed.get("ours_over_plain")
     return {"float32": float32, "mixed": mixed, "configurations": rows}
 
@@ -91,7 +91,7 @@ def measure_training(folder: Path, replicas: int | None) -> dict[str, Any]:
 def measure_configuration(
     folder: Path, replicas: int | None, configuration: Configuration
 ) -> dict[str, Any]:
-    """Return one configuration's clips per second, ratios, and where its time goes."""
+    """Return a configuration's clips per second, ratios, and the times of its pieces."""
     devices = find_devices(replicas)
     if not configuration.all_replicas:
         devices = devices[:1]
@@ -110,7 +110,7 @@ def measure_configuration(
         trainer = make_trainer(settings, sample, steps, policy=precision.policy)
 
     def ours() -> float:
-        # Three epochs of batches: those after the timed one are read ahead in it.
+        # Three epochs of batches, since the third is prefetched during the timed second one.
         batches = training_batches(clips, order, settings.training.batch_size, 0, 3)
         return seconds_of_second_epoch(trainer, batches, steps)
 
@@ -123,19 +123,19 @@ def measure_configuration(
     )
     plain_model, plain_batches = make_plain(settings, clips)
     if plain_model.count_params() != trainer.classifier.count_params():
-        raise AssertionError("the two ways train different models")
+        raise AssertionError("the two implementations train different models")
 
     def plain() -> float:
         return seconds_of_second_epoch(plain_model, plain_batches)
 
     plain()
     operations, multiply = matrix_products(precision.computation)
-    ways = {
-        "ours": Way([ours], CLIPS),
-        "plain": Way([plain], CLIPS),
-        "products": Way([multiply], operations),
+    workloads = {
+        "ours": Workload([ours], CLIPS),
+        "plain": Workload([plain], CLIPS),
+        "products": Workload([multiply], operations),
     }
-    rates = side_by_side(ways, ROUNDS)
+    rates = side_by_side(workloads, ROUNDS)
     products = max(rates.per_second["products"])
     if devices[0].device_type == "GPU":
         products *= len(devices)  # replicas of a CPU share its cores
@@ -155,7 +155,7 @@ def measure_configuration(
         "milliseconds_of_a_step": 1000 * settings.training.batch_size / rates.median("ours"),
         "milliseconds_of_its_products": milliseconds_of_products,
         "milliseconds_of_pieces_alone": pieces,
-        # Beside its products, a step has to pass over the features and the weights.
+        # Besides its products, a step has to pass over the features and the weights.
         "milliseconds_at_best": pieces
         and milliseconds_of_products + sum(pieces[name] for name in PASSES),
     }
@@ -178,7 +178,7 @@ def stored_clips(folder: Path, count: int = CLIPS, features: int = FEATURES) -> 
 def seconds_of_second_epoch(
     model: keras.Model, batches: tf.data.Dataset, steps: int | None = None
 ) -> float:
-    """Return what an epoch of `fit` takes after the first; steps of None: the whole dataset."""
+    """Return the seconds of the second epoch of `fit`; steps of None: the whole dataset."""
     clock = EpochClock()
     model.fit(batches, epochs=2, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[clock])
     return clock.seconds[-1]
@@ -201,8 +201,9 @@ class EpochClock(keras.callbacks.Callback):
 
 
 def make_plain(settings: Settings, clips: ClipFeatures) -> tuple[keras.Model, tf.data.Dataset]:
-    """Return the same classifier of Keras's own layers, compiled as everyone does it, in float32
-    on one device, and its batches: all features in memory, shuffled and batched anew each epoch.
+    """Return the same classifier of Keras's own layers, compiled by default, and its batches.
+
+    It is in float32 on one device; all features are in memory, shuffled and batched in each epoch.
     """
     features = clips.stored[0].read(clips.rows[:, 0].tolist())
     classifier = build_classifier(
@@ -229,7 +230,7 @@ def make_plain(settings: Settings, clips: ClipFeatures) -> tuple[keras.Model, tf
 
 
 def measure_pieces(trainer: Trainer, clips: ClipFeatures, batch_size: int) -> dict[str, float]:
-    """Return the milliseconds that the pieces of a step take, each run alone on ready tensors.
+    """Return the milliseconds of the pieces of a step, each measured alone on ready tensors.
 
     In a step some of them overlap. Forward and backward includes standardizing and the LSTM.
     """
@@ -244,7 +245,9 @@ def measure_pieces(trainer: Trainer, clips: ClipFeatures, batch_size: int) -> di
 
     def forward_and_backward() -> list[tf.Tensor]:
         gradients, _, _ = trainer._gradients_of(features, labels, factors, tf.ones(()))
-        return [tf.reshape(gradient, [-1])[0] for gradient in gradients]  # none may be left out
+        return [
+            tf.reshape(gradient, [-1])[0] for gradient in gradients
+        ]  # so that none is optimized away
 
     def lstm_alone() -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
@@ -270,15 +273,15 @@ def measure_pieces(trainer: Trainer, clips: ClipFeatures, batch_size: int) -> di
         for value in piece():
             value.numpy()
 
-    ways = {name: Way([partial(wait_for, piece)]) for name, piece in pieces.items()}
+    workloads = {name: Workload([partial(wait_for, piece)]) for name, piece in pieces.items()}
     for piece in pieces.values():
         wait_for(piece)
-    rates = side_by_side(ways, PIECE_ROUNDS)
-    return {name: 1000 / rates.median(name) for name in ways}
+    rates = side_by_side(workloads, PIECE_ROUNDS)
+    return {name: 1000 / rates.median(name) for name in workloads}
 
 
 def peak_memory(device: tf.config.LogicalDevice) -> float:
-    """Return the peak bytes taken on a GPU so far; on a CPU, by this process."""
+    """Return the peak bytes used on a GPU so far; on a CPU, by this process."""
     if device.device_type == "GPU":
         return float(tf.config.experimental.get_memory_info(device.name)["peak"])
     return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -287,8 +290,8 @@ def peak_memory(device: tf.config.LogicalDevice) -> float:
 def matrix_product_operations(classifier: keras.Model) -> int:
     """Return the floating-point operations of a clip's matrix products, forward and backward.
 
-    Each product of every frame is done once forward and twice backward, but for those with the
-    features, whose own gradient nobody needs.
+    Each product of a frame is computed once forward and twice backward, except for those with the
+    features, which need no gradient.
     """
     operations = 0
     for layer in classifier.layers:
@@ -300,16 +303,18 @@ def matrix_product_operations(classifier: keras.Model) -> int:
 
 
 def matrix_products(dtype: str) -> tuple[int, Callable[[], float]]:
-    """Return how many operations some large products are, and what returns their least seconds.
+    """Return the operations of some large products, and a function for their fewest seconds.
 
-    The better of two shapes counts: that of the projection at batch 64, and a square.
+    The faster of two shapes counts: that of the projection at batch size 64, and a square.
     """
     rows, inner, columns = 64 * FRAMES, 2 * FEATURES, 192
-    side = 8192 if tf.config.list_logical_devices("GPU") else 2048  # a GPU is done too soon
+    side = (
+        8192 if tf.config.list_logical_devices("GPU") else 2048
+    )  # a GPU needs more to be measurable
     operations = 2 * side**3
     times = round(operations / (2 * rows * inner * columns))
     shapes = [(times * rows, inner, columns), (side, side, side)]
-    product = tf.function(lambda a, b: tf.matmul(a, b)[0, 0])  # one value comes back, not all
+    product = tf.function(lambda a, b: tf.matmul(a, b)[0, 0])  # returns one value, not all
     pairs = [
         [tf.cast(tf.random.uniform(shape), dtype) for shape in ((m, k), (k, n))]
         for m, k, n in shapes
@@ -318,11 +323,11 @@ def matrix_products(dtype: str) -> tuple[int, Callable[[], float]]:
 
     def multiply() -> float:
         least = math.inf
-        for (left, right), own in zip(pairs, work, strict=True):
+        for (left, right), own_operations in zip(pairs, work, strict=True):
             for _ in range(5):
                 started = time.perf_counter()
                 product(left, right).numpy()
-                least = min(least, (time.perf_counter() - started) * operations / own)
+                least = min(least, (time.perf_counter() - started) * operations / own_operations)
         return least
 
     multiply()

@@ -1,5 +1,3 @@
-"""The benchmark of the service, on next to nothing: that it measures, and what it calls met."""
-
 import importlib.util
 import json
 from pathlib import Path
@@ -9,7 +7,7 @@ import pytest
 from benchmarks.serving import main, percentile, targets_of
 
 
-def test_percentile_is_a_value_that_was_measured() -> None:
+def test_percentile_is_a_measured_value() -> None:
     values = [float(number) for number in range(1, 101)]
     assert percentile(values, 50) == 51
     assert percentile(values, 99) == 100
@@ -51,12 +49,12 @@ def test_targets_are_met_or_missed(part: str, figures: dict[str, object], met: b
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="Locust is not installed")
-def test_every_part_of_it_runs(trained: Path, tmp_path: Path) -> None:
+def test_every_part_runs(trained: Path, tmp_path: Path) -> None:
     command = ["--checkpoint-dir", str(trained / "run"), "--json", str(tmp_path / "figures")]
     main([*command, "--clients", "4", "--seconds", "2", "--requests", "100", "--count", "9"])
     figures = json.loads((tmp_path / "figures").read_text())
     missed = [name for name, met in figures["targets"].items() if not met]
-    # Two seconds tell nothing of rates and memory.
+    # Two seconds are too few for rates and memory.
     assert all("predict.py" in name or "grows" in name for name in missed)
     assert figures["load"]["clips_per_second"] > 0
     assert 1 <= figures["load"]["clips_per_pass"] <= 4

@@ -1,0 +1,51 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.speed import AT_LEAST, AT_MOST, compare_with_targets
+from benchmarks.tables import figure_at
+from tests.conftest import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results" / "speed_cpu.json"
+
+
+@pytest.mark.parametrize(("figure", "met"), [(2.5, True), (2.2, True), (2.1, False), (None, None)])
+def test_target_is_met_missed_or_without_a_device(figure: float | None, met: bool | None) -> None:
+    name = "training.float32.ours_over_plain"
+    figures = {
+        "ours_over_plain": figure,
+        "clips_per_second": {"plain": 500},
+        "batch_size": 64,
+        "milliseconds_at_best": 64,
+    }
+    rows = compare_with_targets({"training": {"float32": figures}})
+    assert {row["name"] for row in rows} == {n for n in AT_LEAST if n.startswith("training")}
+    row = next(row for row in rows if row["name"] == name)
+    assert row["met"] is met
+    assert row["at_best"] == (None if figure is None else 2)
+
+
+def test_stored_results_have_the_figure_of_every_target() -> None:
+    report = json.loads(RESULTS.read_text())
+    for name in [*AT_LEAST, *AT_MOST]:
+        stage, _, figure = name.rpartition(".")
+        assert figure in figure_at(report, stage), name
+    assert report["targets"] == compare_with_targets(report)
+    assert report["machine"]["devices"]
+
+
+@pytest.mark.slow
+def test_decoding_is_measured_from_the_command_line(drawn_clips: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.speed", "--stages", "decode"]
+    command += ["--dataset-path", str(drawn_clips)]
+    files = ["--json", str(tmp_path / "speed.json"), "--markdown", str(tmp_path / "speed.md")]
+    done = subprocess.run([*command, *files], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    decode = json.loads((tmp_path / "speed.json").read_text())["decode"]
+    assert 0 < decode["ours_over_limit"] < 1.5
+    assert "grab() alone" in done.stdout
+    assert "| grab() alone" in (tmp_path / "speed.md").read_text()
+    assert max(map(len, done.stdout.splitlines())) <= 80

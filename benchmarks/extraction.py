@@ -56,17 +56,13 @@ def measure_extraction(
         make_strategy(devices, replicas), partial(make_extractor, layer, precision.computation)
     )
     batch = np.stack([read_frames(Path(clip.path), frames) for clip in clips[:batch_clips]])
-    network(batch)  # traced and compiled before the clock starts
-    started = time.perf_counter()
-    network(batch)
-    seconds = time.perf_counter() - started
+    seconds = seconds_of_batch(network, batch)
     limit_batches = max(2, round(LIMIT_SECONDS / seconds))
     batches = min(max(2, round(OURS_SECONDS / seconds)), len(clips) // batch_clips)
     if not batches:
         raise SystemExit(f"error: {len(clips)} clips are too few: a batch needs {batch_clips}")
     chosen = clips[: batches * batch_clips]
-    by_size = sorted(chosen, key=lambda clip: Path(clip.path).stat().st_size)
-    medium = by_size[len(chosen) // 2 :][:PLAIN_CLIPS]
+    medium = medium_clips(chosen)
     plain_model = make_extractor(layer, "float32")
     plain_model.predict(batch[0], verbose=0)
 
@@ -97,9 +93,10 @@ def measure_extraction(
     }
     rates = side_by_side(workloads, ROUNDS)
     network_rate, decoding_rate = rates.median("limit"), rates.median("decoding")
-    on_cpu = devices[0].device_type == "CPU"
-    shared = 1 / (1 / network_rate + 1 / decoding_rate)
-    shared_limit = shared if on_cpu else min(network_rate, decoding_rate)
+    if devices[0].device_type == "CPU":
+        shared_limit = 1 / (1 / network_rate + 1 / decoding_rate)
+    else:
+        shared_limit = min(network_rate, decoding_rate)
     return {
         "dtype": precision.computation,
         "devices": replicas,
@@ -111,6 +108,20 @@ def measure_extraction(
         "ours_over_limit": rates.ratio("ours", "limit"),
         "ours_over_shared_limit": rates.median("ours") / shared_limit,
     }
+
+
+def seconds_of_batch(network: Network, batch: np.ndarray) -> float:
+    """Return the seconds of a forward pass, after one that traces and compiles."""
+    network(batch)
+    started = time.perf_counter()
+    network(batch)
+    return time.perf_counter() - started
+
+
+def medium_clips(clips: Sequence[Clip]) -> Sequence[Clip]:
+    """Return `PLAIN_CLIPS` clips of medium file size."""
+    by_size = sorted(clips, key=lambda clip: Path(clip.path).stat().st_size)
+    return by_size[len(clips) // 2 :][:PLAIN_CLIPS]
 
 
 def make_extractor(layer: str, dtype: str) -> keras.Model:

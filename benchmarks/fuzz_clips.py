@@ -83,18 +83,18 @@ def absurd_dimensions(data: bytearray, rng: random.Random) -> bytearray:
     if offsets:  # 24 bytes into the sample entry
         data = write_at(data, offsets[0] + 28, ">HH", *sides)
     track = data.find(b"tkhd")
-    return (
-        write_at(data, track + 80, ">II", *(side << 16 for side in sides)) if track >= 0 else data
-    )
+    if track >= 0:
+        data = write_at(data, track + 80, ">II", *(side << 16 for side in sides))
+    return data
 
 
 def absurd_frame_count(data: bytearray, rng: random.Random) -> bytearray:
     """Declare 0 or 10^9 frames."""
     count = rng.choice((0, 1_000_000_000))
-    for table, offset in ((b"stts", 12), (b"stsz", 12), (b"mdhd", 20), (b"mvhd", 20)):
+    for table, field in ((b"stts", 12), (b"stsz", 12), (b"mdhd", 20), (b"mvhd", 20)):
         offset = data.find(table)
         if offset >= 0 and rng.random() < 0.7:
-            data = write_at(data, offset + offset, ">I", count)
+            data = write_at(data, offset + field, ">I", count)
     return data
 
 

@@ -162,8 +162,8 @@ def clips_of(dataset_path: Path | None, folder: Path, count: int) -> list[Path]:
 def measure_training(flags: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Return the figures of each number of workers, one worker's first.
 
-    One worker, the first, stores the features. It also makes the steps that each of several has a
-    share of, and those as large as all of theirs: so the work can be told from its division.
+    The single worker runs first and stores the features. Its batch sizes include the local ones of
+    several workers and their global ones, so that the cost of distribution can be separated.
     """
     from benchmarks.worker_steps import Task, measure_workers
 
@@ -171,7 +171,7 @@ def measure_training(flags: argparse.Namespace, folder: Path) -> list[dict[str, 
     counts = sorted({1, *flags.workers})
     for count in counts:
         if count < 1 or batch % count:
-            raise SystemExit(f"error: --batch-size {batch} is not divided by {count} workers")
+            raise SystemExit(f"error: --batch-size {batch} is not divisible by --workers {count}")
     sizes = {count: sorted({batch, batch * count}) for count in counts}
     sizes[1] = sorted({size for n in counts for size in (batch // n, batch * n)})
     figures = []

@@ -1,8 +1,8 @@
-from typing import Any
+import asyncio
 
+import httpx
 import pytest
 from fastapi import FastAPI, HTTPException
-from fastapi.testclient import TestClient
 
 from tests.serving.http import problem_detail
 from violence_detection.serving.problems import (
@@ -14,7 +14,7 @@ from violence_detection.serving.problems import (
 )
 
 
-def make_client() -> TestClient:
+def make_app() -> FastAPI:
     app = FastAPI()
     add_problem_handlers(app)
 
@@ -30,7 +30,16 @@ def make_client() -> TestClient:
     def number(value: int, other: int) -> int:
         return value + other
 
-    return TestClient(app)
+    return app
+
+
+def get(route: str) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(make_app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get(route)
+
+    return asyncio.run(ask())
 
 
 @pytest.mark.parametrize(
@@ -44,19 +53,19 @@ def make_client() -> TestClient:
 def test_errors_of_all_kinds_are_problems_and_keep_their_headers(
     route: str, status: int, detail: str, retry_after: str | None
 ) -> None:
-    response = make_client().get(route)
+    response = get(route)
     assert problem_detail(response, status) == detail
     assert response.headers.get("retry-after") == retry_after
 
 
 def test_every_invalid_parameter_is_named() -> None:
-    detail = problem_detail(make_client().get("/number?value=x"), 422)
+    detail = problem_detail(get("/number?value=x"), 422)
     assert "query.value: " in detail
     assert "query.other: " in detail
 
 
 def test_document_gives_errors_the_media_type_of_problems_and_leaves_the_rest() -> None:
-    document: dict[str, Any] = make_client().app.openapi()
+    document = make_app().openapi()
     describe_problems(document)
     responses = document["paths"]["/busy"]["get"]["responses"]
     assert list(responses["503"]["content"]) == [PROBLEM_TYPE]

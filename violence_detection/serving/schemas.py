@@ -13,7 +13,7 @@ from violence_detection.inference.events import Window, find_events
 from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.serving.problems import ProblemDetails
 
-SIDE = 176  # pixels of a picture's longer side
+PICTURE_SIDE = 176  # pixels of the longer side
 JPEG_QUALITY = 75
 EXAMPLE_MODEL = "best_model.keras 3b59cc62"
 
@@ -217,10 +217,11 @@ def window_answers(windows: Sequence[Window]) -> list[WindowAnswer]:
 
 
 def as_data_url(picture: np.ndarray, aspect_ratio: float) -> str:
-    """Return a picture, `(height, width, 3)` uint8 RGB, as a small JPEG of the clip's own shape.
+    """Return a frame as a small JPEG in a data: URL.
 
     Args:
-        aspect_ratio: width over height.
+        picture: `(224, 224, 3)` uint8 RGB.
+        aspect_ratio: of the clip, width over height; the JPEG has it again.
     """
-    jpeg = as_jpeg(shrink(picture, aspect_ratio, SIDE), JPEG_QUALITY)
+    jpeg = as_jpeg(shrink(picture, aspect_ratio, PICTURE_SIDE), JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

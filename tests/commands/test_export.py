@@ -1,8 +1,5 @@
 import json
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +48,10 @@ def test_every_format_is_written_run_and_compared(
         assert item["changed_verdicts"] == 0
         assert item["accuracy"] == item["original"]["accuracy"]
         assert item["latency_ms"] > 0
-        assert item["as_trained"]["clips"] == 8
+        if item["trained_in"] == "float32":  # on a CPU without bfloat16
+            assert item["as_trained"] is None
+        else:
+            assert item["as_trained"]["clips"] == 8
     assert found["detector.onnx"]["opset"] == 17
     assert found["detector.tflite"]["batch"] == 1
 
@@ -133,12 +133,15 @@ def test_a_file_that_differs_too_much_fails_by_its_name_and_the_exit_status(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--format", "saved_model", "onnx", "--quantize", "int8"), "saved_model knows none only"),
+        (
+            ("--format", "saved_model", "onnx", "--quantize", "int8"),
+            "saved_model supports none only",
+        ),
         (("--batch", "0"), "--batch 0: must be 1 or more"),
         (("--clips", "0"), "--clips 0: must be 1 or more"),
         (("--tolerance", "0"), "--tolerance 0: must be above 0"),
         (("--checkpoint-dir", "nothing"), "--checkpoint-dir nothing: no such folder"),
-        (("--end-to-end", "--quantize", "dynamic"), "VGG19 to block1_conv1 has none"),
+        (("--end-to-end", "--quantize", "dynamic"), "VGG19 up to block1_conv1 has none"),
         (
             ("--cache-dir", "none", "--dataset-path", "none"),
             "neither features in none nor readable files",
@@ -170,7 +173,7 @@ def test_a_package_that_is_missing_is_named_with_the_command_that_brings_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(export.MODULES, "onnx", ("onnx", "no_such_package"))
+    monkeypatch.setitem(export.PACKAGES, "onnx", ("onnx", "no_such_package"))
     assert main(in_run(trained, tmp_path, "--format", "onnx")) == 2
     error = capsys.readouterr().err
     assert "no_such_package" in error
@@ -186,11 +189,3 @@ def test_export_of_another_model_is_not_listed_with_this_ones(
     (tmp_path / "export.json").write_text(json.dumps(results | {"model_checksum": "0"}))
     assert main(in_run(trained, tmp_path, "--format", "litert", "--clips", "1")) == 0
     assert list(exports(tmp_path)) == ["detector.tflite"]
-
-
-def test_help_answers_at_once() -> None:
-    began = time.monotonic()
-    command = [sys.executable, str(ROOT / "export.py"), "--help"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert time.monotonic() - began < 0.5
-    assert "OpenCV" in ended.stdout

@@ -6,13 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from violence_detection.commands.predict import find_files, main
+from violence_detection.commands.predict import main
 from violence_detection.inference.formats import display_width
 
 
@@ -125,25 +124,15 @@ def test_any_name_fits_a_line_of_the_table(
     assert ".mp4" in lines[1]
 
 
-def test_files_are_in_the_order_of_their_names_and_each_is_there_once(clips: Path) -> None:
-    os.symlink("..", "clips/violent/back")  # noqa: PTH211 (a loop)
-    bad, nonviolent, violent = map(Path, NAMES)
-    assert find_files([NAMES[2], "clips"]) == [violent, bad, nonviolent]
-    assert find_files(["clips/*/*.mp4", str(violent.absolute())]) == [nonviolent, violent]
-    assert find_files(["clips/**/*.mp4"]) == [nonviolent, violent]
-    shutil.copy(violent, "clips/[1].mp4")  # a name that looks like a pattern
-    assert find_files(["clips/[1].mp4"]) == [Path("clips/[1].mp4")]
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["gone.mp4"], r"gone\.mp4: no such file"),
-        (["clips/*.webm"], "no file is matched"),
-        (["empty"], "empty holds no clips"),
+        (["clips/*.webm"], "no file matches"),
+        (["empty"], "empty contains no clips"),
         (["clips", "--threshold", "1.5"], "--threshold 1.5: must be from 0 to 1"),
         (["clips", "--clip-timeout", "0"], "--clip-timeout 0: must be above 0"),
-        (["clips", "--output", "gone/rows.csv"], "name a file in a folder that is there"),
+        (["clips", "--output", "gone/rows.csv"], "gone/rows.csv: its folder does not exist"),
         (["clips", "--checkpoint-dir", "gone"], "--checkpoint-dir gone: no such folder"),
     ],
 )
@@ -160,14 +149,6 @@ def test_what_the_user_did_wrong_is_one_line(
     assert told.out == ""
     assert re.search(message, told.err)
     assert told.err.count("\n") == 1
-
-
-def test_help_answers_at_once() -> None:
-    started = time.perf_counter()
-    command = [sys.executable, str(ROOT / "predict.py"), "--help"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert time.perf_counter() - started < 0.5
-    assert "--checkpoint-dir" in told.stdout
 
 
 def test_who_reads_only_the_first_line_is_not_shown_an_error(clips: Path, trained: Path) -> None:

@@ -50,11 +50,11 @@ def test_command_writes_and_posts_events_of_a_file(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "name clips, folders or patterns to predictor, or a live --source"),
-        (["--source", "0", "clip.mp4"], "--source is watched alone"),
-        (["--webhook", "http://server/", "clip.mp4"], "--webhook is of use with --source only"),
-        (["--source", "0", "--csv"], "--csv is not for a live source"),
-        (["--source", "0", "--replicas", "2"], "--replicas is not for a live source"),
+        ([], "name clips, folders or patterns"),
+        (["--source", "0", "clip.mp4"], "--source cannot be combined with clips"),
+        (["--webhook", "http://server/", "clip.mp4"], "--webhook needs --source"),
+        (["--source", "0", "--csv"], "--csv cannot be combined with --source"),
+        (["--source", "0", "--replicas", "2"], "--replicas cannot be combined with --source"),
         (["--source", "0", "--stride", "3"], "--stride 3: must be above 0 and at most --window"),
         (["--source", "0", "--webhook", "server"], "--webhook: must be an address"),
         (["--source", "gone.mp4"], "--source gone.mp4: no such file"),

@@ -65,9 +65,9 @@ def test_unreadable_video_is_a_row(
         (["--window", "0"], "--window 0: must be"),
         (["--annotate", "out.avi"], "must end in .mp4"),
         (["--plot", "out.xyz"], "must end in one of"),
-        (["--explain"], "--explain is for clips"),
-        (["--annotate", "CLIP"], "is one of the clips: it would be lost"),
-        (["--output", "CLIP"], "is one of the clips: it would be lost"),
+        (["--explain"], "--explain is for whole clips"),
+        (["--annotate", "CLIP"], "is one of the clips"),
+        (["--output", "CLIP"], "is one of the clips"),
     ],
 )
 def test_conflicting_flags_are_refused_before_anything_is_read(
@@ -88,6 +88,6 @@ def test_plot_and_video_are_of_one_video(
     clip: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(in_windows(trained, clip.parent, "--plot", "p.png")) == 2
-    assert "--plot is for one video, and 4 are named" in capsys.readouterr().err
+    assert "--plot is for one video, but there are 4" in capsys.readouterr().err
     assert main(["--checkpoint-dir", str(trained / "run"), str(clip), "--plot", "p.png"]) == 2
-    assert "--plot is of use with --window only" in capsys.readouterr().err
+    assert "--plot needs --window" in capsys.readouterr().err

@@ -2,16 +2,12 @@
 
 import importlib.util
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.reporting.made_up_runs import (
     HOSTILE_NAMES,
     LEAK,
@@ -40,7 +36,7 @@ def test_page_of_one_run_is_in_its_folder_and_of_several_where_they_are_asked_fo
     first, second = (write_run(tmp_path / name, drawn_clips) for name in ("first", "second"))
     monkeypatch.chdir(tmp_path)
     assert main(["--checkpoint-dir", "first"]) == 0
-    assert capsys.readouterr().out == f"the report is {first / 'report.html'}\n"
+    assert capsys.readouterr().out == f"report written to {first / 'report.html'}\n"
     assert "Detects 75 of 100" in (first / "report.html").read_text().replace("<b>", "")
     assert main(["--checkpoint-dir", str(first), str(second)]) == 0
     assert "2 runs compared" in (tmp_path / "comparison.html").read_text()
@@ -54,8 +50,8 @@ def test_page_of_one_run_is_in_its_folder_and_of_several_where_they_are_asked_fo
     [
         (["--checkpoint-dir", "nothing"], "no such folder"),
         (["--checkpoint-dir", "run", "empty"], "empty contains no run"),
-        (["--checkpoint-dir", "run", "--output", "nowhere/page.html"], "in a folder that is there"),
-        (["--checkpoint-dir", "run", "--output", "empty"], "name a file"),
+        (["--checkpoint-dir", "run", "--output", "nowhere/page.html"], "its folder does not exist"),
+        (["--checkpoint-dir", "run", "--output", "empty"], "empty: is a folder"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_status_2(
@@ -74,14 +70,6 @@ def test_wrong_arguments_are_one_line_and_status_2(
     assert error.startswith("error: ")
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_help_answers_at_once() -> None:
-    began = time.monotonic()
-    command = [sys.executable, str(ROOT / "report.py"), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "--checkpoint-dir DIR [DIR ...]" in done.stdout
-    assert time.monotonic() - began < 2  # half a second, on a machine that does nothing else
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,10 @@ import pytest
 from tests.conftest import ROOT
 from tests.serving.http import END, FORM, form_of, part, problem_detail
 from tests.waiting import wait_until
-from violence_detection.commands.serve import TOKEN_VARIABLE, answer, bound, main
+from violence_detection.commands.serve import TOKEN_VARIABLE, bound_socket, main
 from violence_detection.inference.detector import load_detector
 from violence_detection.serving.limits import Limits
+from violence_detection.serving.server import run_server
 from violence_detection.serving.service import Service
 
 TOKEN = "s3cret-token"
@@ -198,12 +199,15 @@ def test_what_a_killed_server_has_left_is_removed_by_the_next(
         (["--host", "0.0.0.0", "--insecure"], "no such folder"),
         (["--host", "::1"], "no such folder"),
         (["--host", "localhost"], "no such folder"),
-        (["--token", ""], "--token: a token is of visible ASCII"),
-        (["--token", "a b"], "--token: a token is of visible ASCII"),
-        (["--token", "é"], "--token: a token is of visible ASCII"),
-        (["--cors", "*"], "--cors *: name a site"),
-        (["--cors", "https://a.example/path"], "--cors https://a.example/path: name a site"),
-        (["--cors", "a.example"], "--cors a.example: name a site"),
+        (["--token", ""], "--token: must be visible ASCII"),
+        (["--token", "a b"], "--token: must be visible ASCII"),
+        (["--token", "é"], "--token: must be visible ASCII"),
+        (["--cors", "*"], "--cors *: must be https://host"),
+        (
+            ["--cors", "https://a.example/path"],
+            "--cors https://a.example/path: must be https://host",
+        ),
+        (["--cors", "a.example"], "--cors a.example: must be https://host"),
         (["--port", "65536"], "--port 65536: must be"),
         (["--max-upload", "0"], "--max-upload 0: must be above 0"),
         (["--max-seconds", "-1"], "--max-seconds -1: must be above 0"),
@@ -235,15 +239,15 @@ def test_token_may_stand_in_the_environment(
     assert "no such folder" in capsys.readouterr().err
     monkeypatch.setenv(TOKEN_VARIABLE, "")
     assert main(reachable) == 2
-    assert f"{TOKEN_VARIABLE}: a token is of" in capsys.readouterr().err
+    assert f"{TOKEN_VARIABLE}: must be visible ASCII" in capsys.readouterr().err
 
 
 def test_networks_that_cannot_be_made_end_the_server(trained: Path, tmp_path: Path) -> None:
     detector = load_detector(trained / "run")
     broken = dataclasses.replace(detector, frames=3)  # as features of another layer would be
     limits = Limits(max_upload=2**20, max_seconds=60, max_requests=2, clip_timeout=60)
-    with bound("127.0.0.1", 0) as listening, pytest.raises(ValueError, match="shape"):
-        asyncio.run(answer(Service(broken, tmp_path, limits), listening, 1.0))
+    with bound_socket("127.0.0.1", 0) as listening, pytest.raises(ValueError, match="shape"):
+        asyncio.run(run_server(Service(broken, tmp_path, limits), listening, 1.0))
 
 
 def test_port_that_is_in_use_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,11 +255,3 @@ def test_port_that_is_in_use_is_told(capsys: pytest.CaptureFixture[str]) -> None
         port = str(listening.getsockname()[1])
         assert main(["--port", port]) == 2
     assert f"--port {port}: Address already in use" in capsys.readouterr().err
-
-
-def test_help_answers_at_once() -> None:
-    began = time.monotonic()
-    command = [sys.executable, str(ROOT / "serve.py"), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "--max-upload MB" in done.stdout
-    assert time.monotonic() - began < 2  # half a second, on a machine that does nothing else

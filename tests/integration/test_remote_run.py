@@ -137,7 +137,7 @@ def test_run_on_buckets_equals_the_run_on_folders(
 
     url = f"{DATASET}/test/violent/violent0.mp4"
     assert predict.main([*command[:4], "--explain", url]) == 2
-    assert f"{url}: --explain and --window are for files of this machine" in capsys.readouterr().err
+    assert f"{url}: --explain needs local files" in capsys.readouterr().err
 
     # Its report can be written again without the store.
     bucket.fault = lambda method, path: CUT

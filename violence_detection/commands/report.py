@@ -1,22 +1,47 @@
-"""Make the report of a finished run, or of several side by side.
+"""Write the report of a finished run, or compare several runs."""
 
-python report.py --checkpoint-dir checkpoints
-python report.py --checkpoint-dir A B C --output comparison.html
-"""
-
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from violence_detection.errors import UserError
+from violence_detection.commands.flags import (
+    add_debug,
+    check_output_file,
+    examples_and_exit_status,
+)
 from violence_detection.runtime.interrupts import run_or_explain
 from violence_detection.settings.parser import FlagParser
 
+EXAMPLES = (
+    "--checkpoint-dir checkpoints",
+    "--checkpoint-dir first second third --output comparison.html",
+)
+STATUSES = {
+    0: "the report is written",
+    1: "it could not be written",
+    2: "a flag is wrong, or a folder has no finished run",
+    130: "ended by Ctrl-C (143: by SIGTERM)",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; return its exit status."""
+    """Run the command.
+
+    Args:
+        arguments: without the program's name; None: those of this process.
+
+    Returns:
+        The exit status.
+    """
+    flags = make_parser().parse_args(arguments)
+    return run_or_explain(lambda: report(flags), flags.debug)
+
+
+def make_parser() -> FlagParser:
+    """Return the parser of the command's flags."""
     parser = FlagParser(
-        description="Make the report of a finished run, or of several side by side.",
-        allow_abbrev=False,
+        description="Write the report of a finished run, or compare several runs.",
+        epilog=examples_and_exit_status(EXAMPLES, STATUSES),
     )
     parser.add_argument(
         "--checkpoint-dir",
@@ -24,37 +49,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         required=True,
         metavar="DIR",
-        help="what finished runs have written; of several, each is compared with the first",
+        help="checkpoint directories of finished runs; of several, each is compared with the first",
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="the page (default: report.html in the run's folder; of several runs "
+        help="HTML file to write (default: report.html in the run's folder; for several runs "
         "./comparison.html)",
     )
-    parser.add_argument(
-        "--debug", action="store_true", help="show errors with their traceback (default: off)"
-    )
-    flags = parser.parse_args(arguments)
+    add_debug(parser)
+    return parser
 
-    def job() -> int:
-        # What computes the figures takes seconds to load, and TensorFlow has its say meanwhile.
-        from violence_detection.reporting.comparison_page import COMPARISON, write_comparison
-        from violence_detection.reporting.page import write_report
-        from violence_detection.runs.files import REPORT
 
-        folders = flags.checkpoint_dir
-        usual = folders[0] / REPORT if len(folders) == 1 else Path(COMPARISON)
-        page = (flags.output or usual).expanduser().absolute()
-        if page.is_dir() or (flags.output and not page.parent.is_dir()):
-            raise UserError(f"--output {page}: name a file in a folder that is there")
-        if len(folders) == 1:
-            write_report(folders[0], page)
-        else:
-            write_comparison(folders, page)
-        # A folder's name need not be valid in the terminal's encoding.
-        print(f"the report is {page}".encode(errors="backslashreplace").decode())
-        return 0
+def report(flags: argparse.Namespace) -> int:
+    """Write the page that the flags ask for; return the exit status.
 
-    return run_or_explain(job, flags.debug)
+    Raises:
+        UserError: a folder has no finished run, or --output cannot name a file.
+        RunError: the page cannot be written.
+    """
+    if flags.output:
+        check_output_file("--output", flags.output.expanduser())
+    # The figures need libraries that take seconds to load.
+    from violence_detection.reporting.comparison_page import COMPARISON, write_comparison
+    from violence_detection.reporting.page import write_report
+    from violence_detection.runs.files import REPORT
+
+    folders = flags.checkpoint_dir
+    default = folders[0] / REPORT if len(folders) == 1 else Path(COMPARISON)
+    page = (flags.output or default).expanduser().absolute()
+    if len(folders) == 1:
+        write_report(folders[0], page)
+    else:
+        write_comparison(folders, page)
+    # A folder's name need not be valid in the terminal's encoding.
+    print(f"report written to {page}".encode(errors="backslashreplace").decode())
+    return 0

@@ -46,16 +46,6 @@ class FlagParser(argparse.ArgumentParser):
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(**settings | {"allow_abbrev": False})
 
-    def add_checkpoint_dir(self) -> None:
-        """Add the flag of what uses a finished training."""
-        self.add_argument(
-            "--checkpoint-dir",
-            type=Path,
-            default=Path("checkpoints"),
-            metavar="DIR",
-            help="checkpoint directory of a finished training (default: checkpoints)",
-        )
-
     def error(self, message: str) -> NoReturn:
         """Print what is wrong in one line; exit status 2."""
         unknown = message.removeprefix("unrecognized arguments: ")

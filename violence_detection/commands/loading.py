@@ -1,0 +1,109 @@
+"""A trained detector, loaded for a command."""
+
+import argparse
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from violence_detection.commands.output import print_message
+from violence_detection.models import RANDOM_WEIGHTS_WARNING
+from violence_detection.runtime.tensorflow_log import quiet_tensorflow
+
+if TYPE_CHECKING:
+    from violence_detection.inference.detector import Detector
+
+GIVEN_THRESHOLD = "--threshold"  # stands in the place of the goal that a threshold was chosen for
+
+
+def load(
+    checkpoint_dir: Path,
+    vgg19_weights: str | None,
+    *,
+    mixed_precision: bool | None,
+    replicas: int | None = None,
+    threshold: float | None = None,
+) -> "Detector":
+    """Return a trained detector; TensorFlow's messages while it starts are dropped.
+
+    Args:
+        checkpoint_dir: of a finished training.
+        vgg19_weights: "imagenet", "random" or a file's path; None: as in training.
+        mixed_precision: whether VGG19 computes in 16 bits; None: as in training.
+        replicas: number of GPUs, or of parts of the CPU; None: all GPUs, or 1.
+        threshold: probability from which a clip is violent; None: as chosen in training.
+
+    Raises:
+        UserError: the folder has no finished training, or its weights are missing.
+    """
+    # TensorFlow takes seconds to load: by now all that can be checked without it has been.
+    from violence_detection.runtime.logs import native_messages_to
+
+    quiet_tensorflow()
+    with native_messages_to(Path(os.devnull)):
+        from violence_detection.inference.detector import load_detector
+
+        detector = load_detector(
+            checkpoint_dir, vgg19_weights, mixed_precision=mixed_precision, replicas=replicas
+        )
+    if threshold is None:
+        return detector
+    return dataclasses.replace(detector, threshold=threshold, chosen_for=GIVEN_THRESHOLD)
+
+
+def load_for(flags: argparse.Namespace, replicas: int | None = None) -> "Detector":
+    """Return the detector of a command's flags, as `load` does.
+
+    Args:
+        flags: with `checkpoint_dir` and those of `add_vgg19_weights`, `add_threshold` and
+            `add_devices`.
+        replicas: instead of those in `flags`.
+    """
+    return load(
+        flags.checkpoint_dir,
+        flags.vgg19_weights,
+        mixed_precision=flags.mixed_precision,
+        replicas=replicas or flags.replicas,
+        threshold=flags.threshold,
+    )
+
+
+@contextlib.contextmanager
+def reported(detector: "Detector", quiet: bool) -> Iterator[None]:
+    """Print warnings about a detector and what it is; in the block, explain lack of memory.
+
+    Args:
+        detector: the detector that the block uses.
+        quiet: print the warnings only.
+
+    Raises:
+        RunError: the block runs out of memory.
+    """
+    from violence_detection.runtime.devices import enough_memory, gpus_left_out
+
+    devices = list(detector.devices)
+    if detector.untrained_vgg19:
+        print_message(f"WARNING: {RANDOM_WEIGHTS_WARNING}")
+    if gpus_left_out(devices):
+        print_message(
+            "WARNING: this machine has an NVIDIA GPU, but TensorFlow does not find it: "
+            "pip install -r requirements-gpu.txt"
+        )
+    if not quiet:
+        print_message(describe(detector))
+    work = f"VGG19 on {detector.images_per_batch} images"
+    with enough_memory(devices, work, "End other programs that use it"):
+        yield
+
+
+def describe(detector: "Detector") -> str:
+    """Return a line on a detector: its model, threshold, devices and number format."""
+    devices = ", ".join(device.name for device in detector.devices)
+    goal = detector.chosen_for
+    origin = "given by --threshold" if goal == GIVEN_THRESHOLD else f"chosen for {goal}"
+    return (
+        f"{detector.name}: threshold {detector.threshold:.3f}, {origin}; VGG19 to "
+        f"{detector.recipes[0].layer} in {detector.computation} on {devices}"
+    )

@@ -1,0 +1,142 @@
+"""`predict` for windows of videos: when violence happens."""
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from violence_detection.commands.clip_arguments import require_local
+from violence_detection.commands.loading import load_for, reported
+from violence_detection.commands.output import count_of, print_message, write_text
+from violence_detection.commands.predict_files import BAD_CLIPS, check_output
+from violence_detection.errors import UserError
+
+if TYPE_CHECKING:
+    from violence_detection.clips.sampling import Sampling
+    from violence_detection.inference.detector import Detector
+    from violence_detection.inference.events import Timeline
+    from violence_detection.storage.remote_paths import AnyPath
+
+
+def predict_windows(
+    flags: argparse.Namespace, clips: "Sequence[AnyPath]", clip_timeout: float
+) -> int:
+    """Write when violence happens in each video; return the exit status.
+
+    Args:
+        flags: of the command.
+        clips: the videos, at least one.
+        clip_timeout: seconds that reading a frame may take.
+
+    Raises:
+        UserError: flags do not fit the videos or each other.
+    """
+    from violence_detection.clips.sampling import check_windows
+
+    videos = require_local("--window", clips)
+    check_windows(flags.window, stride_of(flags))
+    if flags.explain:
+        raise UserError("--explain is for whole clips: drop it, or --window")
+    _check_files(flags, videos)
+    detector = load_for(flags)
+    with reported(detector, flags.quiet):
+        return _predict(flags, detector, videos, clip_timeout)
+
+
+def stride_of(flags: argparse.Namespace) -> float:
+    """Return the seconds from one window to the next: half a window, unless given."""
+    return flags.window / 2 if flags.stride is None else flags.stride
+
+
+def _check_files(flags: argparse.Namespace, videos: Sequence[Path]) -> None:
+    from violence_detection.inference.timeline_plot import plot_formats
+
+    check_output("--output", flags.output, videos)
+    for name, path in (("--plot", flags.plot), ("--annotate", flags.annotate)):
+        check_output(name, path, videos)
+        if path and len(videos) > 1:
+            raise UserError(f"{name} is for one video, but there are {len(videos)}")
+    if flags.annotate and flags.annotate.suffix.lower() != ".mp4":
+        raise UserError(f"--annotate {flags.annotate}: the name must end in .mp4")
+    if flags.plot and flags.plot.suffix[1:].lower() not in plot_formats():
+        raise UserError(
+            f"--plot {flags.plot}: the name must end in one of .{', .'.join(plot_formats())}"
+        )
+
+
+def _predict(
+    flags: argparse.Namespace,
+    detector: "Detector",
+    videos: Sequence[Path],
+    clip_timeout: float,
+) -> int:
+    from violence_detection.inference.formats import (
+        timelines_as_csv,
+        timelines_as_json,
+        timelines_as_table,
+    )
+    from violence_detection.inference.windows import window_sampling
+    from violence_detection.runtime.progress import shows_bar
+
+    started = time.perf_counter()
+    sampling = window_sampling(detector, flags.window, stride_of(flags))
+    bar = shows_bar(flags.quiet)
+    events = bad = 0
+    seconds = 0.0
+
+    def timelines() -> Iterator["Timeline"]:
+        nonlocal events, bad, seconds
+        for video in videos:
+            timeline = _predict_video(detector, video, sampling, clip_timeout, bar)
+            events += len(timeline.events)
+            bad += timeline.error is not None
+            seconds += timeline.windows[-1].end if timeline.windows else 0
+            if timeline.windows:
+                _draw(flags, detector.threshold, timeline, clip_timeout)
+            yield timeline
+
+    if flags.json:
+        text = timelines_as_json(detector, timelines())
+    elif flags.csv:
+        text = timelines_as_csv(timelines())
+    else:
+        text = timelines_as_table(timelines(), videos)
+    write_text(text, flags.output)
+    if not flags.quiet:
+        speed = seconds / (time.perf_counter() - started)
+        print_message(
+            f"{seconds:.1f} s of video: {count_of(events, 'event')}, "
+            f"{count_of(bad, 'bad video')}; {speed:.3g}x real time"
+        )
+    return BAD_CLIPS if bad else 0
+
+
+def _predict_video(
+    detector: "Detector", video: Path, sampling: "Sampling", clip_timeout: float, bar: bool
+) -> "Timeline":
+    from tqdm import tqdm
+
+    from violence_detection.inference.formats import printable_name
+    from violence_detection.inference.windows import predict_timeline
+
+    with tqdm(desc=printable_name(video), unit="s", leave=False, disable=not bar) as progress:
+
+        def show(read: float, duration: float | None) -> None:
+            progress.total = duration and round(duration)
+            progress.update(round(read) - progress.n)
+
+        return predict_timeline(detector, video, sampling, clip_timeout, show)
+
+
+def _draw(
+    flags: argparse.Namespace, threshold: float, timeline: "Timeline", clip_timeout: float
+) -> None:
+    if flags.plot:
+        from violence_detection.inference.timeline_plot import write_timeline_plot
+
+        write_timeline_plot(timeline, threshold, flags.plot)
+    if flags.annotate:
+        from violence_detection.inference.annotation import annotate_video
+
+        annotate_video(timeline, threshold, flags.annotate, clip_timeout)

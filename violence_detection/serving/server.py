@@ -1,0 +1,125 @@
+"""The HTTP server of a service: from listening to answering the last requests after a signal."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Generator
+
+import uvicorn
+
+from violence_detection.runtime.logs import CONTROL_CHARACTERS
+from violence_detection.serving.app import make_app
+from violence_detection.serving.service import Service
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE = 75  # seconds; longer than proxies', so that they never meet a closed connection
+CLOSING = 2  # seconds that connections have to end once all requests are answered
+POLL = 0.02  # seconds
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals alone: uvicorn would stop listening at once."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class _OneLine(logging.Formatter):
+    """A record as one line without control characters; the traceback only if wanted."""
+
+    def __init__(self, tracebacks: bool):
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        self.tracebacks = tracebacks
+
+    def format(self, record: logging.LogRecord) -> str:
+        if not self.tracebacks:
+            record.exc_info = record.exc_text = None
+        return super().format(record).translate(CONTROL_CHARACTERS)
+
+
+def start_service_log(tracebacks: bool) -> None:
+    """Send the log of the service to standard error.
+
+    Args:
+        tracebacks: whether to write those of unexpected errors.
+    """
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of malformed forms
+    screen = logging.StreamHandler()
+    screen.setFormatter(_OneLine(tracebacks))
+    for name, level in (("violence_detection", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [screen], False
+        logger.setLevel(level)
+
+
+async def run_server(service: Service, listening: socket.socket, drain: float) -> None:
+    """Answer requests until SIGTERM or SIGINT, then those that were accepted until then.
+
+    A second signal ends the server at once.
+
+    Args:
+        service: answers the requests.
+        listening: a bound socket.
+        drain: seconds that accepted requests have after the signal.
+
+    Raises:
+        RunError: the networks cannot be made.
+    """
+    server = _Server(
+        uvicorn.Config(
+            make_app(service),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            proxy_headers=False,  # clients could write anything into the log
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=CLOSING,
+        )
+    )
+    signalled = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signalled.set)
+    serving = asyncio.create_task(server.serve([listening]))
+    stopping = asyncio.create_task(signalled.wait())
+    try:
+        while not server.started and not serving.done():
+            await asyncio.sleep(POLL)
+        log.info("listening on %s, warming up", _url_of(listening))
+        await asyncio.wait(
+            (service.warm_up, stopping, serving), return_when=asyncio.FIRST_COMPLETED
+        )
+        if service.warm_up.done():
+            service.warm_up.result()
+            log.info("ready: %s", service.detector.name)
+            await asyncio.wait((stopping, serving), return_when=asyncio.FIRST_COMPLETED)
+        signalled.clear()
+        await _drain(service, drain, signalled)
+    finally:
+        server.should_exit = True
+        await serving
+        stopping.cancel()
+    log.info("stopped")
+
+
+async def _drain(service: Service, seconds: float, signalled: asyncio.Event) -> None:
+    """Refuse new requests and wait for accepted ones, at most until a further signal."""
+    service.draining = True
+    if service.queue.slots_taken:
+        log.info("stopping; requests still to be answered: %d", service.queue.slots_taken)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while service.queue.slots_taken and loop.time() < deadline and not signalled.is_set():
+        await asyncio.sleep(POLL)
+    service.stopped.set()
+
+
+def _url_of(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from violence_detection.evaluation.metrics import classification_figures, evaluate, figures_table
+from violence_detection.evaluation.metrics import (
+    classification_figures,
+    evaluate,
+    figure_words,
+    figures_table,
+    format_figure,
+)
 
 LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
 PROBABILITIES = np.array([0.9, 0.8, 0.5, 0.3, 0.6, 0.4, 0.3, 0.2, 0.1, 0.0])
@@ -55,3 +61,13 @@ def test_table_fits_the_screen() -> None:
     lines = figures_table(figures, figures, figures).splitlines()
     assert max(map(len, lines)) <= 80
     assert any(line.split() == ["violent", "1", "3"] for line in lines)
+
+
+def test_figure_is_written_with_its_interval() -> None:
+    figures = {"accuracy": 0.875, "roc_auc": None, "f1": 0.5}
+    figures["intervals"] = {"accuracy": (0.75, 1.0), "roc_auc": None, "f1": None}
+    assert format_figure(figures, "accuracy") == "0.875 (0.750 to 1.000)"
+    assert figure_words(figures, "accuracy", "–") == ("0.875", "0.750–1.000")
+    assert format_figure(figures, "f1") == "0.500"
+    assert format_figure(figures, "roc_auc") == "n/a"
+    assert figure_words(figures, "roc_auc") == (None, None)

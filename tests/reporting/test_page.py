@@ -51,7 +51,7 @@ def test_page_has_its_sections_and_the_figures_of_the_results(usual: Reported) -
     for words in ("2026-01-02 03:04", "0.25 kWh", "0.03 at 0.12 per kWh", "some processor"):
         assert words in page.sections["run"]
     assert page.row("training") == ["16.0", ""]
-    assert page.row("CPU utilization of all cores, mean") == ["50 %"]
+    assert page.row("CPU utilization of all cores, mean") == ["50%"]
     assert page.row("memory, peak") == ["600 MB"]
     assert page.row("--frames") == ["4", "16"]
     assert page.row("tensorflow") == ["not installed"]

@@ -57,9 +57,9 @@ PLOT_NAMES = {
 }
 HARDWARE: dict[str, tuple[str, str, Callable[[list[float]], float]]] = {
     "utilization": ("utilization, mean", "%", statistics.fmean),
-    "memory_mb": ("memory, peak", "MB", max),
-    "temperature": ("temperature, peak", "°C", max),
-    "power": ("power, mean", "W", statistics.fmean),
+    "memory_mb": ("memory, peak", " MB", max),
+    "temperature": ("temperature, peak", " °C", max),
+    "power": ("power, mean", " W", statistics.fmean),
     "cpu_utilization": ("CPU utilization of all cores, mean", "%", statistics.fmean),
 }
 Plots = dict[str, tuple[bytes, bytes]]  # PNG files by name: light, dark
@@ -352,7 +352,7 @@ def _hardware(history: Sequence[Mapping[str, float | None]]) -> list[tuple[str, 
             continue
         title, unit, summary = HARDWARE[quantity]
         device = f"GPU {gpu[1]} " if gpu else ""
-        rows.append((f"{device}{title}", f"{summary(known):,.0f} {unit}"))
+        rows.append((f"{device}{title}", f"{summary(known):,.0f}{unit}"))
     return rows
 
 

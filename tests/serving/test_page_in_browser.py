@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.commands.test_report import CHROMIUM, FAULTS, SIZES, needs_browser
+from tests.browser import FAULTS, SIZES, launched, needs_browser
 from tests.serving.http import LIMITS, ready
 from tests.waiting import wait_until
 from violence_detection.inference.detector import Detector
@@ -26,12 +26,8 @@ def address(client: httpx.Client) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield opened
-        opened.close()
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture

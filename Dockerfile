@@ -1,4 +1,4 @@
-# The detector as a service, on a CPU. Where the checkpoint directory is:
+# The detector as a service, on a CPU. In the folder with the checkpoint directory:
 #   docker build -t violence-detector .
 #   docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/checkpoints:/checkpoints:ro" \
 #     -e VIOLENCE_API_TOKEN=... violence-detector
@@ -7,7 +7,7 @@ FROM python:3.11-slim
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 WORKDIR /app
 
-# First what changes rarely: each step is kept as long as its files are the same.
+# What changes rarely comes first: a step is cached as long as its files are unchanged.
 COPY requirements.txt requirements-deploy.txt ./
 COPY requirements ./requirements
 RUN pip install --no-cache-dir -r requirements-deploy.txt
@@ -19,9 +19,9 @@ USER detector
 
 VOLUME /checkpoints
 EXPOSE 8000
-# Ready, not merely alive; the first answer of the networks takes its time.
+# Ready, not only alive: the networks need time to warm up.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=180s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
 STOPSIGNAL SIGTERM
-# It listens on all addresses of the container: a token is wanted, VIOLENCE_API_TOKEN.
+# It listens on all addresses of the container, which requires VIOLENCE_API_TOKEN.
 ENTRYPOINT ["python", "serve.py", "--checkpoint-dir", "/checkpoints", "--host", "0.0.0.0", "--port", "8000"]

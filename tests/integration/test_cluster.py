@@ -22,6 +22,7 @@ from train_rtx5000_dual_optimized import main
 from violence_detection.runtime.cluster import GRACE, HEARTBEAT
 
 SCRIPT = str(ROOT / "train_rtx5000_dual_optimized.py")
+MARGIN = 20  # seconds that a busy machine may take to end processes
 FILES = ("best_model.keras", "detector.json", "report.html", "predictions.csv", "splits.csv")
 
 
@@ -119,7 +120,7 @@ def test_workers_end_with_the_losses_of_one_process(
     flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), *HARDER]
     with Workers(count, *flags) as workers:
         ended = workers.ends()
-    assert [status for status, _, _ in ended] == [0] * count, ended
+    assert [status for status, _, _ in ended] == [0] * count, [errors for _, _, errors in ended]
     assert all("error" not in errors for _, _, errors in ended)
     run = tmp_path / "run"
     assert_same_losses(run, alone)
@@ -161,7 +162,7 @@ def test_worker_that_ends_in_training_or_test_ends_the_others_and_all_resume(
             workers.processes[victim].send_signal(number)
             sent = time.monotonic()
             ended = workers.ends()
-        assert time.monotonic() - sent < HEARTBEAT + 2 * GRACE
+        assert time.monotonic() - sent < HEARTBEAT + 2 * GRACE + MARGIN
         status, _, errors = ended[1 - victim]
         assert (status, ended[victim][0]) == (1, status_of_victim), errors
         assert re.match("error: " + message, error_in(errors))

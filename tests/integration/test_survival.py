@@ -414,7 +414,7 @@ def test_out_of_memory_names_batch_size_free_memory_and_flags(
     output, said = process.communicate(timeout=200)
     assert process.returncode == 1, output + said
     error = said[said.index("error: ") :]
-    for words in ("out of memory", "batches of 30000000 clips", "GiB were free", "--batch-size"):
+    for words in ("out of memory", "batches of 30000000 clips", "GiB free", "--batch-size"):
         assert words in error
 
 

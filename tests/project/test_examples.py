@@ -1,4 +1,4 @@
-"""What can be told of the examples without a scheduler: that their parts are known to it."""
+"""The examples without a scheduler: their options are valid, and their commands exist."""
 
 import copy
 import json
@@ -17,6 +17,7 @@ from violence_detection.runtime.worker import Worker, find_worker
 from violence_detection.settings.parser import make_parser
 
 KUBERNETES = ROOT / "examples" / "kubernetes.yaml"
+EXTRACT = ROOT / "examples" / "extract.sbatch"
 SLURM = ROOT / "examples" / "slurm.sbatch"
 
 
@@ -134,12 +135,12 @@ def job() -> dict[str, Any]:
     return yaml.safe_load(KUBERNETES.read_text())
 
 
-def test_job_is_one_that_the_operator_takes(job: dict[str, Any]) -> None:
+def test_job_is_valid_for_the_operator(job: dict[str, Any]) -> None:
     jsonschema_rs.validate(TFJOB, job)
 
 
 @pytest.mark.parametrize("field", ["restartPolicy", "name"])
-def test_schema_refuses_what_the_operator_would(job: dict[str, Any], field: str) -> None:
+def test_schema_rejects_what_the_operator_would(job: dict[str, Any], field: str) -> None:
     wrong = copy.deepcopy(job)
     workers = wrong["spec"]["tfReplicaSpecs"]["Worker"]
     where = workers if field == "restartPolicy" else workers["template"]["spec"]["containers"][0]
@@ -148,7 +149,7 @@ def test_schema_refuses_what_the_operator_would(job: dict[str, Any], field: str)
         jsonschema_rs.validate(TFJOB, wrong)
 
 
-def test_job_runs_a_command_that_exists_on_volumes_that_are_mounted(
+def test_job_runs_an_existing_command_on_mounted_volumes(
     job: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workers = job["spec"]["tfReplicaSpecs"]["Worker"]
@@ -157,15 +158,15 @@ def test_job_runs_a_command_that_exists_on_volumes_that_are_mounted(
     assert (ROOT / container["command"][1]).is_file()
     settings = make_parser().parse_args(container["args"])
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    for path in (settings.data.dataset_path, settings.data.cache_dir, settings.data.checkpoint_dir):
+    for path in (settings.dataset_path, settings.cache_dir, settings.checkpoint_dir):
         assert any(path.is_relative_to(mount) for mount in mounts)
     assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
     assert (
-        settings.training.batch_size
+        settings.batch_size
         % (workers["replicas"] * container["resources"]["limits"]["nvidia.com/gpu"])
         == 0
     )
-    # As the operator makes it: a service a pod, the port of that name.
+    # As the operator does: a service per pod, with the port of that name.
     (port,) = container["ports"]
     name = job["metadata"]["name"]
     addresses = [
@@ -174,20 +175,23 @@ def test_job_runs_a_command_that_exists_on_volumes_that_are_mounted(
     task = {"type": "worker", "index": 1}
     config = {"cluster": {"worker": addresses}, "task": task, "environment": "cloud"}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
-    assert find_worker(settings.devices.cluster) == Worker(1, 2)
+    assert find_worker(settings.cluster) == Worker(1, 2)
 
 
-# Of sbatch's options (man sbatch), those that the example uses, and what their values look like.
+# The options of sbatch (man sbatch) that the examples use, and the form of their values.
 SBATCH = {
-    "job-name": r"[\w.-]+",
-    "nodes": r"\d+(-\d+)?",
-    "ntasks-per-node": r"\d+",
-    "gpus-per-node": r"([\w.-]+:)?\d+",
+    "array": r"\d+-\d+",
     "cpus-per-task": r"\d+",
+    "gpus-per-node": r"([\w.-]+:)?\d+",
+    "gpus-per-task": r"([\w.-]+:)?\d+",
+    "job-name": r"[\w.-]+",
     "mem": r"\d+[KMGT]?",
-    "time": r"(\d+-)?\d+(:\d\d){0,2}",
-    "signal": r"(B:|R:)?[A-Z0-9]+(@\d+)?",
+    "nodes": r"\d+(-\d+)?",
+    "ntasks": r"\d+",
+    "ntasks-per-node": r"\d+",
     "output": r"\S+",
+    "signal": r"(B:|R:)?[A-Z0-9]+(@\d+)?",
+    "time": r"(\d+-)?\d+(:\d\d){0,2}",
 }
 
 
@@ -205,32 +209,59 @@ def sbatch_options(path: Path) -> dict[str, str]:
     return options
 
 
-def test_batch_script_is_one_that_bash_and_sbatch_take() -> None:
-    subprocess.run(["bash", "-n", str(SLURM)], check=True)
-    options = sbatch_options(SLURM)
-    assert options.keys() == SBATCH.keys()
+@pytest.mark.parametrize("script", [SLURM, EXTRACT], ids=lambda path: path.stem)
+def test_batch_script_is_valid_for_bash_and_sbatch(script: Path) -> None:
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    options = sbatch_options(script)
     for name, value in options.items():
         assert re.fullmatch(SBATCH[name], value), name
-    lines = SLURM.read_text().splitlines()
-    assert len(options) == sum(line.startswith("#SBATCH") for line in lines)  # none comes too late
+    lines = script.read_text().splitlines()
+    # None comes after a command, where sbatch would not read it.
+    assert len(options) == sum(line.startswith("#SBATCH") for line in lines)
 
 
-def test_batch_script_starts_a_command_that_exists(tmp_path: Path) -> None:
-    """With an srun that says what it was told to start."""
-    srun = tmp_path / "srun"
-    srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    srun.chmod(0o755)
+def printed_by(script: Path, program: Path, *arguments: str) -> list[str]:
+    """Return the arguments with which a batch script runs a program, which only prints them."""
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
     environment = {
-        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "PATH": f"{program.parent}:/usr/bin:/bin",
         "SLURM_SUBMIT_DIR": str(ROOT),
         "SLURM_CPUS_PER_TASK": "16",
     }
-    command = ["bash", str(SLURM), "--dataset-path", "/data/a folder"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    words = done.stdout.splitlines()
-    (script,) = [place for place, word in enumerate(words) if word.endswith(".py")]
+    command = ["bash", str(script), *arguments]
+    done = subprocess.run(
+        command,
+        cwd=program.parent.parent.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_training_script_starts_an_existing_command(tmp_path: Path) -> None:
+    srun = tmp_path / "local" / "bin" / "srun"
+    words = printed_by(SLURM, srun, "--dataset-path", "/data/a folder")
+    (script,) = [index for index, word in enumerate(words) if word.endswith(".py")]
     assert (ROOT / words[script]).is_file()
     settings = make_parser().parse_args(words[script + 1 :])
-    assert settings.devices.cluster == "slurm"
-    assert settings.data.dataset_path == Path("/data/a folder")
+    assert settings.cluster == "slurm"
+    assert settings.dataset_path == Path("/data/a folder")
     assert "--ntasks-per-node=1" in words and "--kill-on-bad-exit=1" in words
+
+
+def test_extraction_script_has_a_task_for_each_share(tmp_path: Path) -> None:
+    python = tmp_path / ".venv-gpu" / "bin" / "python"
+    script, *words = printed_by(EXTRACT, python, "/data/a folder", "/shared/cache")
+    assert (ROOT / script).is_file()
+    settings = make_parser().parse_args(words)
+    assert settings.extract_only
+    assert (settings.dataset_path, settings.cache_dir) == (
+        Path("/data/a folder"),
+        Path("/shared/cache"),
+    )
+    first, last = map(int, sbatch_options(EXTRACT)["array"].split("-"))
+    assert first == 1 and words[words.index("--share") + 1] == f"/{last}"

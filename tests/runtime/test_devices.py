@@ -18,7 +18,7 @@ def test_strategies_of_one_process_do_not_mix_up_their_collectives() -> None:
         ] * 2
 
 
-def test_a_strategy_has_a_replica_for_each_device_and_the_batch_divides_by_them() -> None:
+def test_strategy_has_a_replica_per_device_and_they_divide_the_batch() -> None:
     with pytest.raises(UserError, match="9 is not divisible by 2"):
         make_strategy(find_devices(2), 9)
     assert make_strategy(find_devices(2), 8).num_replicas_in_sync == 2

@@ -1,4 +1,4 @@
-"""How a run ends when it is told to, however busy it is."""
+"""How a run ends on a signal, however busy it is."""
 
 import signal
 import subprocess
@@ -14,35 +14,35 @@ from violence_detection.runtime.interrupts import GRACE, raise_if_interrupted, r
 from violence_detection.storage.files import replace_file
 
 BUSY_IN_PYTHON = "time.sleep(100)"
-# One call that runs for minutes without a look at Python, as a batch of VGG19 does.
+# One call that runs for minutes without returning to Python, like a batch of VGG19.
 BUSY_OUTSIDE = "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("busy", [BUSY_IN_PYTHON, BUSY_OUTSIDE])
-def test_signal_ends_the_run_in_seconds_and_says_how_to_go_on(
+def test_signal_ends_the_run_in_seconds_and_prints_how_to_resume(
     busy: str, number: signal.Signals, status: int
 ) -> None:
     program = (
         "import hashlib, sys, time\n"
         "from violence_detection.runtime.interrupts import run_or_explain\n"
-        f"sys.exit(run_or_explain(lambda: [print('begun', flush=True), {busy}], False, True))"
+        f"sys.exit(run_or_explain(lambda: [print('started', flush=True), {busy}], False, True))"
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-c", program]
     with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
-        assert process.stdout.readline() == "begun\n"
+        assert process.stdout.readline() == "started\n"
         began = time.monotonic()
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=60)
     assert time.monotonic() - began < GRACE + 10
     assert process.returncode == status
-    assert said.endswith("ed. Run the same command again to resume.\n")
-    assert said.count("\n") == 1
+    assert errors.endswith("ed. Run the same command again to resume.\n")
+    assert errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_what_is_being_done_when_a_signal_comes_is_done_to_its_end(
+def test_work_in_progress_is_finished_after_a_signal(
     tmp_path: Path, number: signal.Signals, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An exception out of nowhere crashes TensorFlow, and a half-written .npz raises its own."""

@@ -11,7 +11,7 @@ from violence_detection.runtime.stage_clock import (
 )
 
 
-def test_every_second_belongs_to_the_stage_that_was_begun_last() -> None:
+def test_every_second_counts_for_the_stage_begun_last() -> None:
     now = 0.0
     clock = StageClock(lambda: now)
     for seconds, stage in ((2, FRAMES), (3, NETWORK), (5, FRAMES), (7, TRAINING)):
@@ -33,18 +33,18 @@ def test_every_second_belongs_to_the_stage_that_was_begun_last() -> None:
         (30.0, {TRAINING: 30, VALIDATION: 10, WRITING: 60}, 0.1, "checkpoints and logs, 60 %"),
     ],
 )
-def test_badly_used_gpu_names_what_holds_it_up(
+def test_bottleneck_of_a_badly_used_gpu(
     utilization: float, seconds: dict[str, float], starved: float, named: str
 ) -> None:
-    said = bottleneck(utilization, seconds, starved)
-    assert said is not None
+    found = bottleneck(utilization, seconds, starved)
+    assert found is not None
     stage, _, hint = named.partition("; ")
-    assert said.startswith(stage + " of that time; ")
-    assert hint in said
+    assert found.startswith(stage + " of that time; ")
+    assert hint in found
 
 
 @pytest.mark.parametrize("utilization", [None, 70.0, 98.0])
-def test_nothing_is_named_where_there_is_no_gpu_or_it_is_well_used(
+def test_no_bottleneck_without_a_gpu_or_if_it_is_well_used(
     utilization: float | None,
 ) -> None:
     assert bottleneck(utilization, {FRAMES: 60, NETWORK: 40}) is None

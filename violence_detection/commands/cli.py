@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import violence_detection
 from violence_detection.runtime.interrupts import leave
+from violence_detection.settings.parser import FlagParser
 
 # Each module has `main(arguments)`, which returns the exit status.
 COMMANDS = {
@@ -19,17 +20,16 @@ COMMANDS = {
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> FlagParser:
     """Return the parser of the command's name; what follows it is for the command itself."""
     width = max(map(len, COMMANDS))
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="violence-detection",
         usage="%(prog)s COMMAND [flags]",
         description=violence_detection.__doc__,
         epilog="commands:\n"
         + "\n".join(f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
         + "\n\nFlags of a command: %(prog)s COMMAND --help",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     version = f"%(prog)s {violence_detection.__version__}"
     parser.add_argument("--version", action="version", version=version)

@@ -1,4 +1,4 @@
-"""What the run computes on: devices, strategy, precision."""
+"""What a run computes on: devices, distribution strategy, precision, free memory."""
 
 import contextlib
 import platform
@@ -14,36 +14,43 @@ from violence_detection.errors import RunError, UserError
 from violence_detection.runtime.cluster import Cluster
 from violence_detection.settings.checks import check_batch_divides
 
-# What a CPU must have for TensorFlow's bfloat16 kernels to be faster than float32.
+# CPU features with which TensorFlow's bfloat16 kernels are faster than float32.
 CPU_BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, Arm
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How numbers are computed, and why so."""
+    """The precision of the networks.
 
-    computation: str  # dtype of the network's arithmetic
-    policy: str  # Keras dtype policy of the classifier: its weights stay float32
+    Args:
+        computation: dtype of VGG19's arithmetic.
+        policy: Keras dtype policy of the classifier, whose weights are float32 in any case.
+        reason: why it was chosen, for the log.
+    """
+
+    computation: str
+    policy: str
     reason: str
 
 
 def find_devices(replicas: int | None, workers: int = 1) -> list[tf.config.LogicalDevice]:
-    """Return the devices to use: GPUs if there are any, else `replicas` parts of the CPU.
+    """Return one device per replica: GPUs if there are any, else logical devices of the CPU.
 
-    To be called before TensorFlow has computed anything. GPU memory is taken as it is needed.
+    To be called before TensorFlow has computed anything. GPU memory grows as it is needed.
 
     Args:
-        replicas: how many; None: all GPUs, or the CPU as one.
-        workers: of several, each has its whole CPU for one device.
+        replicas: number of replicas of this worker; None: all GPUs, or the CPU as one.
+        workers: number of workers; with several, the CPU is always one device.
 
     Raises:
-        UserError: fewer GPUs than `replicas`.
+        UserError: there are fewer GPUs than `replicas`, or several replicas on the CPU of one of
+            several workers.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if workers > 1 and not gpus and (replicas or 1) > 1:
         raise UserError(
-            f"--replicas {replicas}: without a GPU, each of {workers} workers is one replica: "
-            "start more workers, or leave it out"
+            f"--replicas {replicas}: a worker without GPUs is one replica: start more workers, "
+            "or leave it out"
         )
     if not gpus:
         if workers > 1:
@@ -55,7 +62,8 @@ def find_devices(replicas: int | None, workers: int = 1) -> list[tf.config.Logic
             tf.config.set_logical_device_configuration(cpu, parts)
         return tf.config.list_logical_devices("CPU")[:replicas]
     if replicas is not None and replicas > len(gpus):
-        raise UserError(f"--replicas {replicas}: there are {len(gpus)} GPUs")
+        there_are = "there is 1 GPU" if len(gpus) == 1 else f"there are {len(gpus)} GPUs"
+        raise UserError(f"--replicas {replicas}: {there_are}")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     if workers > 1:
@@ -65,16 +73,24 @@ def find_devices(replicas: int | None, workers: int = 1) -> list[tf.config.Logic
 
 
 def _named(kind: str, count: int) -> list[tf.config.LogicalDevice]:
-    """Return devices that TensorFlow is not asked for: it would start without the other workers."""
+    """Return devices without asking TensorFlow, which would start without the other workers."""
     return [tf.config.LogicalDevice(f"/device:{kind}:{n}", kind) for n in range(count)]
 
 
 def make_strategy(
     devices: list[tf.config.LogicalDevice], batch_size: int, cluster: Cluster | None = None
 ) -> tf.distribute.Strategy:
-    """Return a strategy with one replica per device; raises if they don't divide the batch.
+    """Return a distribution strategy with one replica per device.
 
-    Of several workers, it is over all their devices, of which each has as many as this one.
+    Args:
+        devices: of this worker.
+        batch_size: clips per batch, over all replicas of all workers.
+        cluster: the workers of the run; with several, the strategy is over the devices of all,
+            which must have equally many.
+
+    Raises:
+        UserError: the number of replicas does not divide `batch_size`.
+        RunError: another worker did not start.
     """
     workers = cluster.worker.count if cluster else 1
     check_batch_divides(batch_size, workers * len(devices))
@@ -82,8 +98,8 @@ def make_strategy(
         return cluster.join(len(devices) if devices[0].device_type == "GPU" else 0)
     if len(devices) == 1 and devices[0].device_type == "CPU":
         return tf.distribute.get_strategy()
-    # TensorFlow numbers each strategy's collectives from the same start, and takes a second
-    # strategy's for the first's, of other shapes. Its own tests move the start in this way.
+    # TensorFlow numbers the collectives of every strategy from the same start, and confuses those
+    # of a second strategy with the first's. Its own tests move the start in this way.
     tf.distribute.MirroredStrategy._collective_key_base += 1000
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
@@ -91,7 +107,12 @@ def make_strategy(
 def on_this_host(
     strategy: tf.distribute.Strategy, devices: list[tf.config.LogicalDevice]
 ) -> tf.distribute.Strategy:
-    """Return a strategy over this worker's devices, which waits for no other worker."""
+    """Return a strategy over this worker's devices alone, which never waits for other workers.
+
+    Args:
+        strategy: the run's; returned as it is if there is only one worker.
+        devices: of this worker.
+    """
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return strategy
     if len(devices) == 1:
@@ -120,12 +141,12 @@ def choose_precision(
     if found:
         return Precision("bfloat16", "mixed_bfloat16", f"mixed precision on a CPU with {found}")
     return Precision(
-        "float32", "float32", "mixed precision asked for, but this CPU has no bfloat16 units"
+        "float32", "float32", "mixed precision requested, but this CPU has no bfloat16 units"
     )
 
 
 def cpu_flags() -> frozenset[str]:
-    """Return the CPU's feature flags as Linux lists them; none where they cannot be read."""
+    """Return the CPU's feature flags as Linux lists them; empty on other systems."""
     return frozenset((_cpu_info("flags") or _cpu_info("features")).split())
 
 
@@ -144,7 +165,7 @@ def gpus_left_out(devices: list[tf.config.LogicalDevice]) -> bool:
 
 
 def gpu_names(devices: list[tf.config.LogicalDevice]) -> list[str]:
-    """Return the model of each GPU among the devices, as TensorFlow tells it."""
+    """Return the model name of each GPU among the devices, as TensorFlow reports it."""
     physical = tf.config.list_physical_devices("GPU")
     gpus = [device for device in devices if device.device_type == "GPU"]
     return [
@@ -156,10 +177,11 @@ def gpu_names(devices: list[tf.config.LogicalDevice]) -> list[str]:
 def describe_devices(
     devices: list[tf.config.LogicalDevice], memory: Sequence[float | None] = ()
 ) -> list[str]:
-    """Return a line per device: its name, its model and, where it is known, its memory.
+    """Return a line per device: its name, its model and, if known, its memory.
 
     Args:
-        memory: of each device, in GiB.
+        devices: of this worker.
+        memory: of each device in GiB; None: unknown.
     """
     models = gpu_names(devices) or [_cpu_info("model name") or platform.machine()] * len(devices)
     lines = []
@@ -171,13 +193,14 @@ def describe_devices(
 
 @contextlib.contextmanager
 def enough_memory(
-    devices: list[tf.config.LogicalDevice], doing: str, way_out: str
+    devices: list[tf.config.LogicalDevice], doing: str, advice: str
 ) -> Iterator[None]:
-    """Raise a `RunError` for memory that runs out: what for, what is free, the flags that help.
+    """Raise a `RunError` if the block runs out of memory, with what is free and what helps.
 
     Args:
-        doing: what takes the memory, and how much of it at once.
-        way_out: the flags that make it less.
+        devices: whose free memory is named in the message.
+        doing: the stage, with the size of its batches.
+        advice: the flags that reduce the memory.
     """
     try:
         yield
@@ -186,18 +209,18 @@ def enough_memory(
             raise
         raise RunError(
             f"out of memory in {doing}; {'; '.join(map(free_memory, devices))}.\n"
-            f"What was finished is kept. {way_out}"
+            f"What was finished is kept. {advice}"
         ) from error
 
 
 def _says_out_of_memory(error: tf.errors.OpError) -> bool:
-    # A full disk is a ResourceExhaustedError, too; XLA and cuDNN have words of their own.
+    # A full disk is a ResourceExhaustedError, too; XLA and cuDNN have messages of their own.
     words = r"\boom\b|out of memory|bad_alloc|memoryerror|unable to allocate"
     return re.search(words, str(error), re.IGNORECASE) is not None
 
 
 def free_memory(device: tf.config.LogicalDevice) -> str:
-    """Return what is free on a device, in words."""
+    """Return a description of the free memory of a device."""
     if device.device_type == "GPU":
         own = tf.config.experimental.get_memory_info(device.name)["current"] / 2**30
         query = ["nvidia-smi", "--query-gpu=index,memory.free", "--format=csv,noheader"]
@@ -206,10 +229,10 @@ def free_memory(device: tf.config.LogicalDevice) -> str:
         except (OSError, subprocess.CalledProcessError):
             listing = ""
         rest = ", ".join(line.strip() for line in listing.splitlines()) or "unknown"
-        return f"{device.name} holds {own:.1f} GiB of this run; free (GPU, memory): {rest}"
+        return f"{device.name}: this run uses {own:.1f} GiB; free (GPU, memory): {rest}"
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return f"{device.name}: free memory unknown"
     available = next((line for line in lines if line.startswith("MemAvailable")), "0 0")
-    return f"{device.name}: {int(available.split()[1]) / 2**20:.1f} GiB were free on the machine"
+    return f"{device.name}: {int(available.split()[1]) / 2**20:.1f} GiB free"

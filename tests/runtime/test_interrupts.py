@@ -1,5 +1,6 @@
 """How a run ends on a signal, however busy it is."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from violence_detection.errors import RunError, UserError
 from violence_detection.runtime.interrupts import GRACE, raise_if_interrupted, run_or_explain
 from violence_detection.storage.files import replace_file
 
@@ -60,3 +62,26 @@ def test_work_in_progress_is_finished_after_a_signal(
     assert run_or_explain(job, False, resumable=True) == status
     assert zipfile.ZipFile(tmp_path / "weights.npz").read("values") == b"whole"
     assert "Run the same command again to resume." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (UserError("--epochs 0: must be 1 or more"), 2, "error: --epochs 0: must be 1 or more"),
+        (RunError("the disk failed"), 1, "error: the disk failed"),
+        (OSError(errno.ENOSPC, "No space left", "/data/x"), 1, "error: /data/x: No space left. "),
+        (ValueError("first line\nsecond"), 1, "error: ValueError: first line (traceback: --debug"),
+    ],
+)
+def test_error_is_one_line_and_the_exit_status(
+    error: Exception, status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def job() -> int:
+        raise error
+
+    assert run_or_explain(job, debug=False) == status
+    printed = capsys.readouterr().err
+    assert printed.startswith(message)
+    assert printed.count("\n") == 1
+    with pytest.raises(type(error)):
+        run_or_explain(job, debug=True)

@@ -144,12 +144,11 @@ class Cluster:
         from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
         from tensorflow.python.eager import context  # the service has no public name
 
-        number, count = self.worker.number, self.worker.count
         distribute = tf.distribute
         resolver = distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec({JOB: self.addresses}),
             task_type=JOB,
-            task_id=number,
+            task_id=self.worker.number,
             rpc_layer="grpc",
             num_accelerators={"GPU": gpus},
         )
@@ -162,31 +161,41 @@ class Cluster:
             "standalone",
             service_leader=f"/job:{JOB}/replica:0/task:0",
             heartbeat_timeout_in_ms=int(1000 * HEARTBEAT),
-            coordinated_jobs=[CoordinatedJob(name=JOB, num_tasks=count)],
+            coordinated_jobs=[CoordinatedJob(name=JOB, num_tasks=self.worker.count)],
         )
         self.wait_for_workers()
-        # From here on TensorFlow waits without a timeout, and no code of this process runs: only
-        # the traceback's timer can end it, and the reason has to be logged before.
-        log.info(
-            "all %d workers have started; connecting them. If one is lost now, this process ends "
-            "within %.0f s, with a traceback. %s",
-            *(count, JOIN_WAIT, RESUME_ON_EACH_HOST),
-        )
-        faulthandler.dump_traceback_later(JOIN_WAIT, exit=True)
-        try:
+        with self._bounded_connecting():
             strategy = distribute.MultiWorkerMirroredStrategy(resolver, options)
-        except tf.errors.OpError as error:
-            raise RunError(
-                f"{self.name_of(number)} cannot join the others: {error.message.splitlines()[0]}"
-            ) from error
-        finally:
-            faulthandler.cancel_dump_traceback_later()
         # TensorFlow has replaced our handler of SIGTERM by one that does not end the run.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         self._service = service
         threading.Thread(target=self._watch, name="workers", daemon=True).start()
         return strategy
+
+    @contextlib.contextmanager
+    def _bounded_connecting(self) -> Iterator[None]:
+        """End the process if the block takes longer than `JOIN_WAIT`.
+
+        TensorFlow waits in it without a timeout, and no code of this process runs: only the
+        timer of a traceback can end it, and the reason has to be logged before.
+        """
+        import tensorflow as tf
+
+        log.info(
+            "all %d workers have started; connecting them. If one is lost now, this process ends "
+            "within %.0f s, with a traceback. %s",
+            *(self.worker.count, JOIN_WAIT, RESUME_ON_EACH_HOST),
+        )
+        faulthandler.dump_traceback_later(JOIN_WAIT, exit=True)
+        try:
+            yield
+        except tf.errors.OpError as error:
+            own = self.name_of(self.worker.number)
+            reason = error.message.splitlines()[0]
+            raise RunError(f"{own} cannot join the others: {reason}") from error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
     def wait_for_workers(self) -> None:
         """Wait until the address of every other worker accepts connections.

@@ -42,7 +42,9 @@ from violence_detection.evaluation.metrics import classification_figures
 from violence_detection.experiments.cross_validation import folds
 from violence_detection.features.cache.feature_cache import FeatureCache
 from violence_detection.features.cache.folder import CacheFolder
-from violence_detection.features.extraction import extract_features, on_replicas, stream_recipes
+from violence_detection.features.extraction import extract_features
+from violence_detection.features.network import on_replicas
+from violence_detection.features.recipe import stream_recipes
 from violence_detection.models.classifier import build_extractor
 from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 from violence_detection.settings.constants import HEADS, STREAMS

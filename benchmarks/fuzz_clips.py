@@ -182,7 +182,8 @@ def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[st
     from violence_detection.clips.clip import Clip
     from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
     from violence_detection.features.cache.folder import CacheFolder
-    from violence_detection.features.extraction import extract_features, on_replicas
+    from violence_detection.features.extraction import extract_features
+    from violence_detection.features.network import on_replicas
     from violence_detection.models.classifier import build_extractor, feature_size
     from violence_detection.runtime.devices import find_devices, make_strategy
 

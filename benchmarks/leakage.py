@@ -71,8 +71,9 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from violence_detection.clips.streams import THUMBNAIL_VALUES
     from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
     from violence_detection.features.cache.folder import CacheFolder
-    from violence_detection.features.extraction import extract_features, on_replicas
+    from violence_detection.features.extraction import extract_features
     from violence_detection.features.leakage import NEAR_DUPLICATE, find_leaks
+    from violence_detection.features.network import on_replicas
     from violence_detection.features.survey import survey_features
     from violence_detection.models.classifier import (
         build_extractor,

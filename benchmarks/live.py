@@ -73,7 +73,7 @@ def draw_video(path: Path, seconds: int) -> Path:
 
 def watch_untrained(folder: Path, video: Path, window: float, stride: float) -> dict[str, Any]:
     """Return the figures of the default settings, with random weights."""
-    from violence_detection.features.extraction import stream_recipes
+    from violence_detection.features.recipe import stream_recipes
     from violence_detection.models.classifier import classifier
     from violence_detection.runs.files import BEST_MODEL, CONFIG, DETECTOR
     from violence_detection.runtime.devices import choose_precision, find_devices

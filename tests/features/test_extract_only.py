@@ -21,7 +21,7 @@ from violence_detection.features.cache.record_file import (
     RecordFile,
     row_index,
 )
-from violence_detection.features.extraction import stored_recipes
+from violence_detection.features.recipe import stored_recipes
 from violence_detection.features.shares import share_number
 from violence_detection.runtime.worker import Worker
 from violence_detection.settings.parser import parse_settings

@@ -17,12 +17,8 @@ from violence_detection.errors import RunError, UserError
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.cache.lookup import ClipRows
-from violence_detection.features.extraction import (
-    BadClip,
-    extract_features,
-    on_replicas,
-    too_many_unreadable,
-)
+from violence_detection.features.extraction import BadClip, extract_features, require_readable
+from violence_detection.features.network import on_replicas
 from violence_detection.models.classifier import load_vgg19_weights, vgg19
 from violence_detection.runtime.devices import find_devices, make_strategy
 from violence_detection.storage.files import file_checksum
@@ -249,13 +245,14 @@ def test_only_a_few_clips_are_decoded_in_advance(
 
 
 @pytest.mark.parametrize(("lost", "stops"), [(0, False), (2, False), (3, True)])
-def test_too_many_unreadable_clips_of_a_split(lost: int, stops: bool) -> None:
+def test_require_readable_clips_of_a_split(lost: int, stops: bool) -> None:
     clips = [Clip(Path("/"), str(n), n % 2, "train" if n < 20 else "val") for n in range(60)]
     bad = [BadClip(clip, "empty") for clip in clips[:lost]]
-    message = too_many_unreadable(bad, clips, 0.1)
-    assert bool(message) == stops
-    if stops:
-        assert "3 of the 20 train clips" in message
+    if not stops:
+        require_readable(bad, clips)
+        return
+    with pytest.raises(UserError, match="3 of the 20 train clips"):
+        require_readable(bad, clips)
 
 
 def test_folder_of_clips_that_is_gone_ends_the_run(clips: list[Clip], tmp_path: Path) -> None:

@@ -31,12 +31,14 @@ from violence_detection.experiments.grid import read_grid
 from violence_detection.experiments.range_test import plot_range_test, propose_rate, range_test
 from violence_detection.experiments.search import Score, trials_table, tune, write_config
 from violence_detection.runtime.interrupts import raise_if_interrupted
+from violence_detection.runtime.machine import Machine
 from violence_detection.settings.checks import check_settings
 from violence_detection.settings.schema import CHANGES_ON_RESUME, Settings
 from violence_detection.settings.setting import flag
 from violence_detection.storage.files import read_json, write_csv, write_json
 from violence_detection.training.batches import (
     ClipFeatures,
+    read_errors,
     sample_features,
     steps_per_epoch,
     training_batches,
@@ -58,15 +60,23 @@ def run_experiment(
     settings: Settings,
     features: ClipFeatures,
     clips: Sequence[Clip],
-    policy: str,
+    machine: Machine,
     folder: Path,
 ) -> None:
     """Make the experiment that `settings` ask for; what it finds is said, and written in `folder`.
 
     Args:
         features: of `clips`, in their order.
-        policy: Keras dtype policy.
+        machine: what it is computed on.
+        folder: the checkpoint directory.
     """
+    with machine.strategy.scope(), read_errors([features]):
+        _run(settings, features, clips, machine.precision.policy, folder)
+
+
+def _run(
+    settings: Settings, features: ClipFeatures, clips: Sequence[Clip], policy: str, folder: Path
+) -> None:
     known = np.array([place for place, clip in enumerate(clips) if clip.split != "test"])
     training = np.array([place for place, clip in enumerate(clips) if clip.split == "train"])
     if settings.experiment.find_lr:

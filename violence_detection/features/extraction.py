@@ -2,62 +2,28 @@
 
 import contextlib
 import errno
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from violence_detection.clips.clip import Clip
 from violence_detection.clips.decode_ahead import decode_ahead
 from violence_detection.clips.decoders import DecoderProcesses
-from violence_detection.clips.streams import THUMBNAIL_VALUES, thumbnails
+from violence_detection.clips.streams import thumbnails
 from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import RESUME, RunError, UserError
-from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
+from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache
 from violence_detection.features.cache.folder import Stamp, file_stamp
 from violence_detection.features.cache.lookup import ClipRows, rows_of_contents
-from violence_detection.models.classifier import feature_size, identify_weights
+from violence_detection.features.network import CLIPS_PER_REPLICA, padded_features
 from violence_detection.runtime.progress import Progress
 from violence_detection.runtime.stage_clock import StageClock
-from violence_detection.settings.constants import UNLABELED
-from violence_detection.settings.schema import Settings
+from violence_detection.settings.constants import UNLABELED, UNREADABLE_LIMIT
 from violence_detection.storage.remote_paths import local_copy, prefetched
 
 # Of the disk, not of one file: leaving its clips out would train on what happens to be left.
 DISK_FAULTS = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT)
-CLIPS_PER_REPLICA = 4  # 64 frames a batch: VGG19 gains nothing from more, and memory is bounded
-
-
-def stream_recipes(settings: Settings) -> list[Recipe]:
-    """Return the recipes of the streams, and behind them those of mirrored clips, if asked for."""
-    layer = settings.features.feature_layer
-    return [
-        Recipe(
-            frames=settings.features.frames_in_cache,
-            layer=layer,
-            weights=identify_weights(settings.features.vgg19_weights, layer),
-            features=feature_size(layer),
-            dtype=settings.features.feature_dtype,
-            stream=stream,
-            flipped=flipped,
-        )
-        for flipped in ((False, True) if "flip" in settings.training.augment else (False,))
-        for stream in settings.features.streams
-    ]
-
-
-def stored_recipes(settings: Settings) -> list[Recipe]:
-    """Return the recipes of the streams, and last that of thumbnails, if no stream shows clips.
-
-    Copies are found by what clips show, not by how it moves: RGB features, or thumbnails.
-    """
-    recipes = stream_recipes(settings)
-    if "rgb" not in settings.features.streams:
-        frames, dtype = settings.features.frames_in_cache, settings.features.feature_dtype
-        recipes.append(Recipe(frames, THUMBNAIL, "", THUMBNAIL_VALUES, dtype))
-    return recipes
 
 
 @dataclass(frozen=True)
@@ -120,24 +86,10 @@ def extract_features(
     bad = [BadClip(clip, known_bad[clip.name]) for clip in clips if clip.name in known_bad]
     clips = [clip for clip in clips if clip.name not in known_bad]
     folder = caches[0].folder
-    known = folder.known_contents(clip.path for clip in clips)
-    complete = np.all([cache.rows_of(known) >= 0 for cache in caches], axis=0)
-    content_of = {
-        clip: content
-        for clip, content, whole in zip(clips, known, complete.tolist(), strict=True)
-        if content is not None and whole
-    }
-    missing = [
-        _Missing(clip, content)
-        for clip, content in zip(clips, known, strict=True)
-        if clip not in content_of
-    ]
-    batch_clips = replicas * CLIPS_PER_REPLICA
-    # A batch for each view, by content: of two copies in one batch, one is computed.
-    batches: list[dict[bytes, _Decoded]] = [{} for _ in caches]
-    network = None
+    content_of, missing = _find_missing(clips, caches)
+    batches = _Batches(caches, replicas * CLIPS_PER_REPLICA, make_network)
     progress = Progress("features", len(clips), len(content_of), bar=bar)
-    ahead = _decode_missing(missing, caches, 2 * batch_clips, clip_timeout, clock)
+    ahead = _decode_missing(missing, caches, 2 * batches.size, clip_timeout, clock)
     with progress, contextlib.closing(ahead) as decoded_clips:
         try:
             for decoded in decoded_clips:
@@ -149,20 +101,9 @@ def extract_features(
                     continue
                 folder.remember_file(decoded.clip.path, decoded.stamp, decoded.content)
                 content_of[decoded.clip] = decoded.content
-                for view in list(decoded.images):  # a batch that is computed takes its images out
-                    # Asked again here: a copy may have been decoded before its twin was stored.
-                    if caches[view].row_of(decoded.content) is None:
-                        batches[view].setdefault(decoded.content, decoded)
-                    if len(batches[view]) == batch_clips:
-                        if caches[view].recipe.layer != THUMBNAIL:
-                            network = network or make_network()
-                        _compute(batches[view], view, batch_clips, network, caches[view])
-                        after_batch(caches)
-            for view, batch in enumerate(batches):
-                if batch:
-                    if caches[view].recipe.layer != THUMBNAIL:
-                        network = network or make_network()
-                    _compute(batch, view, batch_clips, network, caches[view])
+                for _ in batches.add(decoded):
+                    after_batch(caches)
+            batches.finish()
         finally:
             for cache in caches:
                 cache.commit()  # also of a run that is interrupted or fails
@@ -174,46 +115,81 @@ def extract_features(
     return rows_of_contents(content_of, caches), bad
 
 
-def _compute(
-    batch: dict[bytes, _Decoded],
-    view: int,
-    batch_clips: int,
-    network: Callable[[np.ndarray], np.ndarray] | None,
-    cache: FeatureCache,
-) -> None:
-    """Run the network over a batch, padded to `batch_clips`; store the features and empty it."""
-    images = np.stack([decoded.images.pop(view) for decoded in batch.values()])
-    if cache.recipe.layer == THUMBNAIL:
-        cache.store(batch, thumbnails(images))
-        batch.clear()
-        return
-    assert network is not None
-    features = padded_features(network, images, batch_clips, cache.recipe.dtype)
-    for decoded, values in zip(batch.values(), features, strict=True):
-        if not np.isfinite(values).all():
-            raise RunError(
-                f"{decoded.clip.path}: its features overflow; "
-                "run with --feature-dtype float32 --no-mixed-precision"
-            )
-    cache.store(batch, features)
-    batch.clear()
+def _find_missing(
+    clips: Sequence[Clip], caches: Sequence[FeatureCache]
+) -> tuple[dict[Clip, bytes], list[_Missing]]:
+    """Return the content of the clips that all caches have, and the clips that one lacks."""
+    known = caches[0].folder.known_contents(clip.path for clip in clips)
+    complete = np.all([cache.rows_of(known) >= 0 for cache in caches], axis=0)
+    content_of = {
+        clip: content
+        for clip, content, whole in zip(clips, known, complete.tolist(), strict=True)
+        if content is not None and whole
+    }
+    missing = [
+        _Missing(clip, content)
+        for clip, content in zip(clips, known, strict=True)
+        if clip not in content_of
+    ]
+    return content_of, missing
 
 
-def padded_features(
-    network: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch_clips: int, dtype: str
-) -> np.ndarray:
-    """Run the network over at most `batch_clips` clips, padded: it is given one shape always.
+class _Batches:
+    """Decoded clips until there are enough for a batch; one batch for each view.
 
     Args:
-        images: `(clips, frames, 224, 224, 3)` uint8.
-
-    Returns:
-        `(clips, frames, features)` in `dtype`; infinite where that cannot hold them.
+        caches: one per view.
+        size: clips of a batch.
+        make_network: called when the first batch is to be computed.
     """
-    padding = np.zeros((batch_clips - len(images), *images.shape[1:]), np.uint8)
-    features = network(np.concatenate([images, padding]))[: len(images)]
-    with np.errstate(over="ignore"):  # told by who asked, with the clip's name
-        return features.astype(dtype)
+
+    def __init__(
+        self,
+        caches: Sequence[FeatureCache],
+        size: int,
+        make_network: Callable[[], Callable[[np.ndarray], np.ndarray]],
+    ):
+        self.caches = caches
+        self.size = size
+        self._make_network = make_network
+        self._network: Callable[[np.ndarray], np.ndarray] | None = None
+        # By content: of two copies in one batch, one is computed.
+        self._batches: list[dict[bytes, _Decoded]] = [{} for _ in caches]
+
+    def add(self, decoded: _Decoded) -> Iterator[int]:
+        """Add a clip to the batch of each view that lacks it; yield each view that was computed."""
+        for view in list(decoded.images):  # a batch that is computed takes its images out
+            # Asked again here: a copy may have been decoded before its twin was stored.
+            if self.caches[view].row_of(decoded.content) is None:
+                self._batches[view].setdefault(decoded.content, decoded)
+            if len(self._batches[view]) == self.size:
+                self._compute(view)
+                yield view
+
+    def finish(self) -> None:
+        """Compute what is left."""
+        for view, batch in enumerate(self._batches):
+            if batch:
+                self._compute(view)
+
+    def _compute(self, view: int) -> None:
+        """Run the network over a view's batch, store the features and empty the batch."""
+        cache, batch = self.caches[view], self._batches[view]
+        images = np.stack([decoded.images.pop(view) for decoded in batch.values()])
+        if cache.recipe.layer == THUMBNAIL:
+            cache.store(batch, thumbnails(images))
+            batch.clear()
+            return
+        self._network = self._network or self._make_network()
+        features = padded_features(self._network, images, self.size, cache.recipe.dtype)
+        for decoded, values in zip(batch.values(), features, strict=True):
+            if not np.isfinite(values).all():
+                raise RunError(
+                    f"{decoded.clip.path}: its features overflow {cache.recipe.dtype}: run with "
+                    "--feature-dtype float32 --no-mixed-precision"
+                )
+        cache.store(batch, features)
+        batch.clear()
 
 
 def _decode_missing(
@@ -254,48 +230,22 @@ def _decode_missing(
     return decode_ahead(coming, decode, frames, len(views), ahead, timeout, clock)
 
 
-def on_replicas(
-    strategy: tf.distribute.Strategy, make_model: Callable[[], keras.Model]
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that runs an extractor over clips, its batch shared by all replicas.
+def require_readable(
+    bad: Sequence[BadClip], clips: Sequence[Clip], limit: float = UNREADABLE_LIMIT
+) -> None:
+    """Raise `UserError` if more than a share of a split's clips cannot be read.
 
-    It maps `(clips, frames, height, width, 3)` uint8 to `(clips, frames, features)` float32; the
-    replicas must divide the clips.
+    Args:
+        bad: the clips that cannot be read; unlabeled ones do not count.
+        clips: all of the dataset.
+        limit: the share.
     """
-    replicas = strategy.num_replicas_in_sync
-    with strategy.scope():
-        model = make_model()
-
-    @tf.function
-    def forward(frames: tf.Tensor) -> tf.Tensor:
-        return strategy.run(lambda frames: model(frames, training=False), args=(frames,))
-
-    def extract(clips: np.ndarray) -> np.ndarray:
-        frames = clips.reshape(-1, *clips.shape[2:])
-        parts = np.split(frames, replicas)
-        if replicas == 1:
-            features = forward(tf.constant(parts[0])).numpy()
-        else:
-            shared = strategy.experimental_distribute_values_from_function(
-                lambda context: tf.constant(parts[context.replica_id_in_sync_group])
-            )
-            local = strategy.experimental_local_results(forward(shared))
-            features = np.concatenate([part.numpy() for part in local])
-        return features.reshape(*clips.shape[:2], -1)
-
-    return extract
-
-
-def too_many_unreadable(bad: Sequence[BadClip], clips: Sequence[Clip], limit: float) -> str | None:
-    """Return what to tell the user if more than `limit` of a split cannot be read, else None."""
     for split in {item.clip.split for item in bad} - {UNLABELED}:
-        lost = sum(item.clip.split == split for item in bad)
+        lost = [item for item in bad if item.clip.split == split]
         total = sum(clip.split == split for clip in clips)
-        if lost > limit * total:
-            first = next(item for item in bad if item.clip.split == split)
-            return (
-                f"{lost} of the {total} {split} clips cannot be read, more than {limit:.0%}; "
-                f"the first is {first.clip.path}: {first.reason}. "
-                "Mend or remove them (training.log lists all)"
+        if len(lost) > limit * total:
+            raise UserError(
+                f"{len(lost)} of the {total} {split} clips cannot be read, more than {limit:.0%}; "
+                f"the first is {lost[0].clip.path}: {lost[0].reason}. "
+                "Repair or remove them (training.log lists all)"
             )
-    return None

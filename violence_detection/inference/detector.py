@@ -22,7 +22,7 @@ from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import UserError
 from violence_detection.evaluation.calibration import calibrate
 from violence_detection.features.cache.feature_cache import Recipe
-from violence_detection.features.extraction import CLIPS_PER_REPLICA, on_replicas, padded_features
+from violence_detection.features.network import CLIPS_PER_REPLICA, on_replicas, padded_features
 from violence_detection.models.classifier import (
     build_extractor,
     identify_weights,

@@ -1,7 +1,7 @@
 """What a finished run writes: `predictions.csv`, `detector.json`, `training_results.json`."""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from violence_detection.clips.clip import Clip
 from violence_detection.evaluation.calibration import OperatingPoint
 from violence_detection.features.cache.feature_cache import Recipe
-from violence_detection.features.leakage import Leak
+from violence_detection.features.checked_clips import CheckedClips
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.runs.files import DETECTOR, RESULTS
 from violence_detection.runs.usage import Usage
@@ -30,20 +30,6 @@ class Tested:
     at_half: Figures  # calibrated, at threshold 0.5
     uncalibrated: Figures  # at threshold 0.5
     members: Sequence[Figures] = ()  # of an ensemble, each alone, uncalibrated, at threshold 0.5
-
-
-@dataclass(frozen=True)
-class CheckedClips:
-    """The clips of a dataset, and what was found wrong with them."""
-
-    counts: Mapping[str, Mapping[str, int]]  # clips by split and class, as they were found
-    bad: Mapping[Clip, str]  # clips that could not be read, and why
-    on_bad_clip: str  # what was done with them: the value of --on-bad-clip
-    leaks: Sequence[Leak]  # clips that are repeated in a later split
-    left_out: Collection[Clip]  # of those, the clips that were not used
-    groups_on_two_sides: Mapping[str, Sequence[str]]  # groups, and the splits of their clips
-    under_both_labels: Sequence[Sequence[Clip]]  # copies of one file with both labels
-    static: Sequence[Clip]  # in which nothing moves
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 WELL_USED = 70.0  # mean GPU utilization in percent, below which the bottleneck is reported
 
-START, FRAMES, NETWORK = "start", "waiting for frames", "VGG19"
+START, FRAMES, NETWORK, CHECKS = "start", "waiting for frames", "VGG19", "checks"
 TRAINING, VALIDATION, WRITING, TEST = "training", "validation", "checkpoints and logs", "test"
 BATCHES = "waiting for batches"  # within TRAINING
 STEP = "the training step"  # the rest of it

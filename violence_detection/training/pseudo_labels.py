@@ -1,7 +1,12 @@
-"""Clips without labels, learned from by what a classifier is sure of (Lee, ICML workshop 2013)."""
+"""Pseudo-labels: clips without labels, as a confident classifier predicts them.
+
+Lee, Pseudo-Label, ICML workshop 2013.
+"""
 
 import hashlib
+import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +16,16 @@ import numpy as np
 
 from violence_detection.clips.clip import Clip
 from violence_detection.evaluation.calibration import calibrate, fit_temperature
+from violence_detection.runs.directory import RunDirectory
+from violence_detection.runs.files import BEST_MODEL, PSEUDO_LABELS, TAKEN, TEACHER
 from violence_detection.settings.constants import CLASS_NAMES
-from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import read_json, write_csv, write_json
 from violence_detection.training.batches import ClipFeatures
+from violence_detection.training.member import Training, new_trainer, train_member
 from violence_detection.training.predictions import violence_probabilities
+from violence_detection.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,14 +33,14 @@ class PseudoLabels:
     """What one round has taken."""
 
     probabilities: np.ndarray  # (unlabeled clips,) float64, calibrated
-    places: np.ndarray  # of the clips that are taken
+    indices: np.ndarray  # of the clips that are taken
     labels: np.ndarray  # (taken,) int64
 
     def added_to(self, labelled: ClipFeatures, candidates: ClipFeatures) -> ClipFeatures:
         """Return the labelled clips and behind them those that are taken."""
         return ClipFeatures(
             labelled.stored,
-            np.concatenate([labelled.rows, candidates.rows[self.places]]),
+            np.concatenate([labelled.rows, candidates.rows[self.indices]]),
             np.concatenate([labelled.labels, self.labels]),
             frames=labelled.frames,
             streams=labelled.streams,
@@ -38,14 +48,14 @@ class PseudoLabels:
 
     def fingerprint(self) -> str:
         """Return a hash of what is taken, as what."""
-        digest = hashlib.blake2b(self.places.tobytes(), digest_size=16)
+        digest = hashlib.blake2b(self.indices.tobytes(), digest_size=16)
         digest.update(self.labels.tobytes())
         return digest.hexdigest()
 
     def write(self, path: Path) -> None:
         """Keep what is taken: a teacher that is asked again may be a little less or more sure."""
-        values = (self.probabilities, self.places, self.labels)
-        names = ("probabilities", "places", "labels")
+        values = (self.probabilities, self.indices, self.labels)
+        names = ("probabilities", "places", "labels")  # as files have them
         write_json(path, {n: v.tolist() for n, v in zip(names, values, strict=True)})
 
     def as_json(self) -> dict[str, Any]:
@@ -57,24 +67,86 @@ class PseudoLabels:
 def read_pseudo_labels(path: Path) -> PseudoLabels:
     """Return what `PseudoLabels.write` kept; raises `UserError` if it is damaged."""
     kept = read_json(path)
-    places, labels = (np.array(kept[name], np.int64) for name in ("places", "labels"))
-    return PseudoLabels(np.array(kept["probabilities"], np.float64), places, labels)
+    indices, labels = (np.array(kept[name], np.int64) for name in ("places", "labels"))
+    return PseudoLabels(np.array(kept["probabilities"], np.float64), indices, labels)
 
 
-def take_sure_ones(
-    teacher: keras.Model, validation: ClipFeatures, candidates: ClipFeatures, settings: Settings
-) -> PseudoLabels:
-    """Return the candidates whose calibrated probability is at least the confidence asked for.
+def learn_from_unlabeled(
+    training: Training, trainer: Trainer, clips: Sequence[Clip], stack: ExitStack
+) -> tuple[Training, Trainer, list[PseudoLabels]]:
+    """Return the training with pseudo-labelled clips added, a new trainer, and each round's labels.
 
-    The temperature is fitted on the validation clips: without it, a classifier is surer than right.
+    In each round, a teacher that has learned from the labels of the round before predicts the
+    unlabeled clips; those that it is confident of become training clips.
+
+    Args:
+        training: on the labelled clips.
+        trainer: of the first teacher, before its first epoch.
+        clips: without labels, as in the splits.
+        stack: on its end, the teachers' directories are free for others.
     """
-    judged = violence_probabilities(teacher, validation, settings.training.batch_size)
-    temperature = fit_temperature(validation.labels, judged)
-    raw = violence_probabilities(teacher, candidates, settings.training.batch_size)
-    probabilities = calibrate(raw, temperature)
-    sure = np.maximum(probabilities, 1 - probabilities) >= settings.training.pseudo_confidence
-    places = np.flatnonzero(sure)
-    return PseudoLabels(probabilities, places, (probabilities[places] >= 0.5).astype(np.int64))
+    labelled, candidates = training.splits.train, training.splits.unlabeled
+    options, directory = training.settings.training, training.directory
+    rounds: list[PseudoLabels] = []
+    for number in range(1, options.pseudo_rounds + 1):
+        log.info("teacher %d of %d", number, options.pseudo_rounds)
+        teacher = stack.enter_context(RunDirectory(directory / f"{TEACHER}{number}"))
+        train_member(training, teacher, training.settings, trainer)
+        if (teacher / TAKEN).exists():
+            labels = read_pseudo_labels(teacher / TAKEN)
+        else:
+            model = keras.models.load_model(teacher / BEST_MODEL, safe_mode=True)
+            labels = confident_labels(
+                model,
+                training.splits.val,
+                candidates,
+                options.pseudo_confidence,
+                options.batch_size,
+            )
+            labels.write(teacher / TAKEN)
+        rounds.append(labels)
+        log.info(
+            "round %d: %d of %d unlabeled clips become training clips, %d nonviolent and %d "
+            "violent (confidence %g)",
+            *(number, len(labels.indices), len(clips)),
+            *np.bincount(labels.labels, minlength=2),
+            options.pseudo_confidence,
+        )
+        splits = training.splits.trained_on(
+            labels.added_to(labelled, candidates), training.settings
+        )
+        training = training.on(splits, **{"the pseudo-labels": labels.fingerprint()})
+        trainer = new_trainer(training, training.settings)
+    write_pseudo_labels(clips, rounds, directory / PSEUDO_LABELS)
+    return training, trainer, rounds
+
+
+def confident_labels(
+    teacher: keras.Model,
+    validation: ClipFeatures,
+    candidates: ClipFeatures,
+    confidence: float,
+    batch_size: int,
+) -> PseudoLabels:
+    """Return the candidates whose calibrated probability of either class is high enough.
+
+    The temperature is fitted on the validation clips: without it, a classifier is more confident
+    than it is right.
+
+    Args:
+        teacher: from `(clips, frames, features)` to `(clips, 1)` probabilities of violence.
+        validation: labelled clips.
+        candidates: unlabeled clips.
+        confidence: the least probability, from 0.5 to 1.
+        batch_size: clips per forward pass.
+    """
+    raw = violence_probabilities(teacher, validation, batch_size)
+    temperature = fit_temperature(validation.labels, raw)
+    candidates_raw = violence_probabilities(teacher, candidates, batch_size)
+    probabilities = calibrate(candidates_raw, temperature)
+    confident = np.maximum(probabilities, 1 - probabilities) >= confidence
+    indices = np.flatnonzero(confident)
+    return PseudoLabels(probabilities, indices, (probabilities[indices] >= 0.5).astype(np.int64))
 
 
 def write_pseudo_labels(clips: Sequence[Clip], rounds: Sequence[PseudoLabels], path: Path) -> None:
@@ -85,8 +157,8 @@ def write_pseudo_labels(clips: Sequence[Clip], rounds: Sequence[PseudoLabels], p
     """
     rows = []
     for number, of_round in enumerate(rounds, start=1):
-        taken = dict(zip(of_round.places.tolist(), of_round.labels.tolist(), strict=True))
-        for place, clip in enumerate(clips):
-            name = CLASS_NAMES[taken[place]] if place in taken else ""
-            rows.append((clip.name, number, f"{of_round.probabilities[place]:.6f}", name))
+        taken = dict(zip(of_round.indices.tolist(), of_round.labels.tolist(), strict=True))
+        for index, clip in enumerate(clips):
+            name = CLASS_NAMES[taken[index]] if index in taken else ""
+            rows.append((clip.name, number, f"{of_round.probabilities[index]:.6f}", name))
     write_csv(path, ("clip", "round", "probability", "taken_as"), rows)

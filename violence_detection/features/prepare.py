@@ -1,0 +1,237 @@
+"""The features of all clips: found in the cache or computed, by one worker or several."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from violence_detection.clips.clip import Clip
+from violence_detection.clips.loading import Dataset
+from violence_detection.errors import RunError
+from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
+from violence_detection.features.cache.folder import CacheFolder
+from violence_detection.features.cache.local import LocalCache
+from violence_detection.features.cache.lookup import ClipRows
+from violence_detection.features.cache.transfer import (
+    PeriodicUpload,
+    copy_to_local_disk,
+    wait_for_all_shares,
+)
+from violence_detection.features.extraction import BadClip, extract_features, require_readable
+from violence_detection.features.network import CLIPS_PER_REPLICA, on_replicas
+from violence_detection.features.recipe import stored_recipes
+from violence_detection.features.shares import share_of
+from violence_detection.features.survey import Survey, survey_features
+from violence_detection.models import RANDOM_WEIGHTS_WARNING
+from violence_detection.models.classifier import build_extractor
+from violence_detection.runtime.machine import Machine
+from violence_detection.runtime.stage_clock import CHECKS
+from violence_detection.settings.schema import Settings
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3  # until no row is damaged: more than one is rare, more than two is the disk
+
+
+@dataclass(frozen=True)
+class Features:
+    """Where the features of each clip are, and what a pass over them found.
+
+    The caches are of one view each: the streams, then the same streams of mirrored clips if there
+    are any, and last the thumbnails if no stream shows what a clip looks like.
+    """
+
+    recipes: list[Recipe]
+    caches: list[FeatureCache]
+    rows: ClipRows  # the row of each clip in each cache
+    surveys: list[Survey]  # of each cache
+    bad: list[BadClip]
+    views: int  # how many of the caches are trained on
+
+    @property
+    def appearance(self) -> int:
+        """The cache by which copies are recognized: by what clips show, not by how it moves."""
+        streams = [recipe.stream for recipe in self.recipes[: self.views]]
+        return streams.index("rgb") if "rgb" in streams else self.views
+
+
+def prepare_features(
+    settings: Settings,
+    dataset: Dataset,
+    machine: Machine,
+    known_bad: Mapping[str, str] | None,
+    stack: ExitStack,
+) -> Features:
+    """Return the features of all clips; those that the cache lacks are computed and kept.
+
+    Args:
+        settings: what VGG19 is shown and where features are kept.
+        dataset: the clips.
+        machine: of several workers, each computes a share.
+        known_bad: names of clips that are not tried, and why: a run that is resumed must not find
+            other clips readable than when it began. None: all are tried.
+        stack: on its end, the cache is free for others.
+
+    Raises:
+        UserError: too many clips cannot be read; the cache is refused by its store.
+        RunError: a disk is full, gone or damages what is written; a store does not answer.
+    """
+    started = time.perf_counter()
+    log_random_weights(settings.features.vgg19_weights)
+    recipes = stored_recipes(settings)
+    worker = machine.worker
+
+    def wait_for_cache(holder: str) -> None:
+        log.info("waiting for %s, which uses %s", holder, settings.data.cache_dir)
+
+    cache = stack.enter_context(
+        LocalCache(settings.data.cache_dir, settings.data.spool_dir, worker, wait_for_cache)
+    )
+    cache_local = settings.data.cache_local
+    with CacheFolder(cache.path, wait_for_cache, worker, cache_local) as folder:
+        uploads = PeriodicUpload(cache, cache_local, recipes, worker, wait_for_cache)
+        bad: list[BadClip] | None = None
+        caches = [FeatureCache(folder, recipe) for recipe in recipes]
+        share = share_of(dataset.all_clips, worker)
+        for _ in range(ATTEMPTS):
+            rows, own_bad = extract_share(share, caches, settings, machine, uploads, known_bad)
+            uploads.upload_now()
+            if worker.count > 1:
+                own_bad, caches, rows = _all_shares(
+                    own_bad, dataset.all_clips, cache, folder, recipes, machine
+                )
+            if cache_local:
+                rows = copy_to_local_disk(rows, caches)
+            if bad is None:
+                log_bad_clips(own_bad)
+            bad = own_bad
+            require_readable(bad, dataset.clips)
+            surveys = [
+                survey_features(of_view, [clip_rows[view] for clip_rows in rows.values()])
+                for view, of_view in enumerate(caches)
+            ]
+            if not _drop_damaged(caches, surveys, folder.path, machine):
+                break
+        else:
+            raise RunError(
+                f"{folder.path}: rows are damaged as soon as they are written: check that disk, "
+                "or give another --cache-dir"
+            )
+    cache.upload()
+    cache.release()
+    views = sum(recipe.layer != THUMBNAIL for recipe in recipes)
+    features = Features(recipes, caches, rows, surveys, bad, views)
+    _log_features(features, cache.location, time.perf_counter() - started)
+    machine.report_use_for_features()
+    machine.clock.begin(CHECKS)
+    return features
+
+
+def log_random_weights(weights: str) -> None:
+    """Warn if VGG19 is untrained."""
+    if weights == "random":
+        log.warning("%s", RANDOM_WEIGHTS_WARNING)
+
+
+def log_bad_clips(bad: Sequence[BadClip]) -> None:
+    """Warn of each clip that cannot be read."""
+    for item in bad:
+        log.warning("bad clip %s: %s", item.clip.path, item.reason)
+
+
+def extract_share(
+    clips: Sequence[Clip],
+    caches: Sequence[FeatureCache],
+    settings: Settings,
+    machine: Machine,
+    uploads: PeriodicUpload,
+    known_bad: Mapping[str, str] | None = None,
+) -> tuple[ClipRows, list[BadClip]]:
+    """Compute what the caches lack of some clips, on this worker's devices.
+
+    Args:
+        clips: this worker's share.
+        caches: one per view, of one folder.
+        settings: of VGG19, and what happens to bad clips.
+        machine: its devices.
+        uploads: what has been computed is handed over from time to time.
+        known_bad: names of clips that are not tried, and why.
+
+    Returns:
+        The rows of each clip in each cache, and the clips that cannot be read.
+
+    Raises:
+        UserError: with --on-bad-clip fail, a clip cannot be read.
+        RunError: the disk, the store or the memory does not suffice.
+    """
+    layer, weights = settings.features.feature_layer, settings.features.vgg19_weights
+    make_extractor = partial(build_extractor, layer, weights, machine.precision.computation)
+    with machine.enough_memory(
+        f"VGG19 on {CLIPS_PER_REPLICA} clips of {caches[0].recipe.frames} frames per replica",
+        "Fewer --frames or a lower --feature-layer need less; or end what else uses it",
+    ):
+        return extract_features(
+            clips,
+            caches,
+            lambda: on_replicas(machine.own_strategy(), make_extractor),
+            len(machine.devices),
+            settings.data.clip_timeout,
+            stop_at_bad_clip=settings.data.on_bad_clip == "fail",
+            known_bad=known_bad,
+            clock=machine.clock,
+            bar=machine.bar,
+            after_batch=uploads.upload_if_due,
+        )
+
+
+def _all_shares(
+    own_bad: Sequence[BadClip],
+    clips: Sequence[Clip],
+    cache: LocalCache,
+    folder: CacheFolder,
+    recipes: Sequence[Recipe],
+    machine: Machine,
+) -> tuple[list[BadClip], list[FeatureCache], ClipRows]:
+    """Return the bad clips of all workers, and caches and rows once all shares can be seen."""
+    own = {item.clip.name: item.reason for item in own_bad}
+    reasons: dict[str, str] = {}
+    for of_worker in machine.cluster.gather("the features", own):
+        reasons |= of_worker
+    bad = [BadClip(clip, reasons[clip.name]) for clip in clips if clip.name in reasons]
+    return bad, *wait_for_all_shares(clips, reasons, cache, folder, recipes)
+
+
+def _drop_damaged(
+    caches: Sequence[FeatureCache], surveys: Sequence[Survey], folder: Path, machine: Machine
+) -> bool:
+    """Drop rows whose checksums differ, to be computed again; return whether a worker had any."""
+    damaged = sum(len(survey.damaged) for survey in surveys)
+    if not any(machine.cluster.gather("damaged rows", damaged)):
+        return False
+    for cache, survey in zip(caches, surveys, strict=True):
+        if survey.damaged:
+            log.warning(
+                "%d rows of %s features in %s are damaged (checksums differ): computed again",
+                len(survey.damaged),
+                cache.recipe.stream,
+                folder,
+            )
+            cache.drop(survey.damaged)
+    machine.cluster.gather("damaged rows are dropped", damaged)
+    return True
+
+
+def _log_features(features: Features, location: Path | str, seconds: float) -> None:
+    for cache in features.caches[: features.views]:
+        log.info(
+            "%s features%s of %d clips at %s in %s",
+            cache.recipe.stream,
+            " (mirrored)" if cache.recipe.flipped else "",
+            len(features.rows),
+            cache.recipe.layer,
+            location,
+        )
+    log.info("features took %.1f s", seconds)

@@ -1,0 +1,36 @@
+"""Which features a run keeps of a clip: one recipe per stream, and one to recognize copies by."""
+
+from violence_detection.clips.streams import THUMBNAIL_VALUES
+from violence_detection.features.cache.feature_cache import THUMBNAIL, Recipe
+from violence_detection.models.classifier import feature_size, identify_weights
+from violence_detection.settings.schema import Settings
+
+
+def stream_recipes(settings: Settings) -> list[Recipe]:
+    """Return the recipes of the streams, and behind them those of mirrored clips, if asked for."""
+    layer = settings.features.feature_layer
+    return [
+        Recipe(
+            frames=settings.features.frames_in_cache,
+            layer=layer,
+            weights=identify_weights(settings.features.vgg19_weights, layer),
+            features=feature_size(layer),
+            dtype=settings.features.feature_dtype,
+            stream=stream,
+            flipped=flipped,
+        )
+        for flipped in ((False, True) if "flip" in settings.training.augment else (False,))
+        for stream in settings.features.streams
+    ]
+
+
+def stored_recipes(settings: Settings) -> list[Recipe]:
+    """Return the recipes of the streams, and last that of thumbnails, if no stream shows clips.
+
+    Copies are found by what clips show, not by how it moves: RGB features, or thumbnails.
+    """
+    recipes = stream_recipes(settings)
+    if "rgb" not in settings.features.streams:
+        frames, dtype = settings.features.frames_in_cache, settings.features.feature_dtype
+        recipes.append(Recipe(frames, THUMBNAIL, "", THUMBNAIL_VALUES, dtype))
+    return recipes

@@ -1,0 +1,264 @@
+"""One classifier, or one of an ensemble: trained from its last finished epoch to the end."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import keras
+
+from violence_detection.runs.directory import Inputs, Row, RunDirectory
+from violence_detection.runs.files import MEMBER
+from violence_detection.runtime.logs import native_messages_to
+from violence_detection.runtime.machine import Machine
+from violence_detection.runtime.progress import Progress
+from violence_detection.settings.schema import Settings
+from violence_detection.training.batches import (
+    ClipFeatures,
+    Share,
+    Supply,
+    evaluation_batches,
+    for_workers,
+    read_errors,
+    sample_features,
+    steps_per_epoch,
+    training_batches,
+)
+from violence_detection.training.callbacks import (
+    EarlyStopping,
+    FinishEpoch,
+    SayFirstStep,
+    SeedEpoch,
+    ShowProgress,
+    StopOnInterrupt,
+    TimeStages,
+    make_good_best_model,
+    write_models_of_last_epoch,
+)
+from violence_detection.training.loop import (
+    STANDARDIZE_ON,
+    ensemble_members,
+    make_order,
+    prepare_order,
+)
+from violence_detection.training.order import ClipOrder
+from violence_detection.training.splits import Splits
+from violence_detection.training.trainer import Trainer, make_trainer
+
+log = logging.getLogger(__name__)
+
+
+class Watch(Protocol):
+    """Writes what people watch a training by: event files, a profile, experiment trackers."""
+
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """Return what is called at each epoch's end."""
+
+    def catch_up(self, trainer: Trainer) -> None:
+        """Write what an interrupted run left out, where no epoch is left to train."""
+
+    def end(self) -> None:
+        """Close what was opened for the training."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all classifiers of a run are trained with."""
+
+    settings: Settings
+    splits: Splits
+    machine: Machine
+    directory: RunDirectory  # of the run
+    watch: Callable[[RunDirectory, ClipFeatures], Watch]  # of a directory, and validation clips
+    inputs: Inputs  # what a resumed training must find unchanged
+    earlier_epochs: list[Row] = field(default_factory=list)  # finished by earlier commands
+
+    def on(self, splits: Splits, **inputs: str) -> "Training":
+        """Return the same training on other clips, and by name what these depend on."""
+        return replace(self, splits=splits, inputs=self.inputs | inputs)
+
+    def enough_memory(self) -> AbstractContextManager[None]:
+        """Explain memory that runs out in the block by the flags that need less."""
+        batch_size = self.settings.training.batch_size
+        smaller = max(self.machine.replicas, batch_size // 2)
+        return self.machine.enough_memory(
+            f"training on batches of {batch_size} clips of {self.settings.features.frames} frames",
+            f"A lower --batch-size, say {smaller}, needs less, with --gradient-accumulation 2 for "
+            "the same clips per optimizer step",
+        )
+
+
+def new_trainer(training: Training, settings: Settings) -> Trainer:
+    """Return a trainer with a new classifier, standardized on a sample of the training clips.
+
+    Args:
+        training: of the run.
+        settings: of this classifier: an ensemble's differ in their seed.
+    """
+    splits, machine, options = training.splits, training.machine, settings.training
+    # Seeded here: whether VGG19 was built before, or its features were found in the cache, makes
+    # no difference to the first weights.
+    keras.utils.set_random_seed(settings.devices.seed)
+    with (
+        native_messages_to(machine.log_file),  # oneDNN reports that it has no float16
+        machine.strategy.scope(),
+        training.enough_memory(),
+        read_errors(splits.read),
+    ):
+        return make_trainer(
+            settings,
+            sample_features(
+                splits.train, options.batch_size, settings.devices.seed, STANDARDIZE_ON
+            ),
+            steps_per_epoch(len(splits.train), options.global_batch),
+            steps_per_epoch(len(splits.val), options.batch_size),
+            machine.precision.policy,
+        )
+
+
+def log_classifier(trainer: Trainer, training: Training) -> None:
+    """Log the classifier's size, and how an epoch is divided into steps."""
+    machine, batch = training.machine, training.settings.training.global_batch
+    steps = steps_per_epoch(len(training.splits.train), batch)
+    workers = machine.worker.count
+    log.info(
+        "%s with %s parameters; %d step%s per epoch, %d clips per step, %d per replica%s",
+        training.settings.model.head,
+        f"{trainer.classifier.count_params():,}",
+        *(steps, "" if steps == 1 else "s", batch, batch // machine.replicas),
+        f"; {machine.replicas} replicas, {workers} workers" if workers > 1 else "",
+    )
+
+
+def train_members(training: Training, trainer: Trainer, stack: ExitStack) -> list[RunDirectory]:
+    """Train the classifier, or the members of an ensemble; return their directories.
+
+    Args:
+        training: of the run.
+        trainer: of the first member, before its first epoch.
+        stack: on its end, the members' directories are free for others.
+    """
+    directories: list[RunDirectory] = []
+    for number, settings in enumerate(ensemble_members(training.settings), start=1):
+        directory = training.directory
+        if number > 1:
+            count, seed = settings.training.ensemble, settings.devices.seed
+            log.info("member %d of %d, seed %d", number, count, seed)
+            folder = training.directory / f"{MEMBER}{number}"
+            directory = stack.enter_context(RunDirectory(folder, training.machine.worker))
+            trainer = new_trainer(training, settings)
+        train_member(training, directory, settings, trainer)
+        directories.append(directory)
+    return directories
+
+
+def train_member(
+    training: Training, directory: RunDirectory, settings: Settings, trainer: Trainer
+) -> None:
+    """Train to the end, from the last finished epoch on; the best model is there afterwards.
+
+    Args:
+        training: of the run.
+        directory: of this classifier.
+        settings: of this classifier.
+        trainer: before its first epoch.
+
+    Raises:
+        UserError: the epochs that are finished were computed from something else.
+        RunError: the loss is no number; a disk is full, gone or damaged.
+    """
+    splits, cluster, options = training.splits, training.machine.cluster, settings.training
+    order = make_order(options, settings.devices.seed, splits.train)
+    if weights_before := directory.restore(training.inputs):
+        trainer.load_state(weights_before)
+        write_models_of_last_epoch(directory, trainer)
+        log.info("resuming after epoch %d of %d", len(directory.history), options.epochs)
+    early_stopping = EarlyStopping(directory, options.early_stopping_patience, cluster)
+    watch = training.watch(directory, splits.val)
+    finished = len(directory.history)
+    cluster.require_same({"the finished epochs (is its disk shared?)": finished})
+    training.earlier_epochs.extend(directory.history)
+    if finished < options.epochs and not early_stopping.due():
+        with training.enough_memory(), read_errors(splits.read):
+            _fit(training, directory, settings, trainer, order, early_stopping, watch)
+    else:
+        watch.catch_up(trainer)
+    if len(directory.history) < options.epochs:
+        patience = options.early_stopping_patience
+        log.info("stopped early: no lower validation loss for %d epochs", patience)
+    make_good_best_model(directory, trainer)
+    log.info("best model: epoch %d of %d", directory.best_epoch(), len(directory.history))
+
+
+def _fit(
+    training: Training,
+    directory: RunDirectory,
+    settings: Settings,
+    trainer: Trainer,
+    order: ClipOrder,
+    early_stopping: EarlyStopping,
+    watch: Watch,
+) -> None:
+    """Train the epochs that are left."""
+    machine, options = training.machine, settings.training
+    train, finished = training.splits.train, len(directory.history)
+    with machine.strategy.scope():
+        mining = prepare_order(settings, train, order, trainer, machine.precision.policy, finished)
+    supply = Supply()
+    batches, validation = _batches(training, order, finished, supply)
+    total, done = options.epochs * len(train), finished * len(train)
+    progress = Progress("training", total, done, bar=machine.bar)
+    callbacks = [
+        TimeStages(directory, machine.clock, supply),
+        StopOnInterrupt(),
+        SeedEpoch(settings.devices.seed),
+        SayFirstStep(machine.started if directory is training.directory else None),
+        ShowProgress(progress, len(train), options.global_batch),
+        *mining,
+        FinishEpoch(directory, training.inputs, len(train), machine.monitor),
+        early_stopping,
+        *watch.callbacks(),
+    ]
+    try:
+        trainer.fit(
+            batches,
+            initial_epoch=finished,
+            epochs=options.epochs,
+            steps_per_epoch=steps_per_epoch(len(train), options.global_batch),
+            validation_data=validation,
+            validation_steps=steps_per_epoch(len(training.splits.val), options.batch_size),
+            callbacks=callbacks,
+            shuffle=False,  # the order is the batches' own
+            verbose=0,
+        )
+    finally:
+        order.end()  # or the batches would wait for losses for ever
+        watch.end()
+
+
+def _batches(
+    training: Training, order: ClipOrder, finished: int, supply: Supply
+) -> tuple[object, object]:
+    """Return the batches of the epochs that are left, and those of a validation."""
+    splits, machine = training.splits, training.machine
+    options = training.settings.training
+    share = share_in_validation = None
+    if machine.worker.count > 1:  # of every batch, this worker computes a part
+        replicas = len(machine.devices)
+        share = Share(machine.worker, replicas, options.gradient_accumulation)
+        share_in_validation = Share(machine.worker, replicas)
+    batches = training_batches(
+        splits.train,
+        order,
+        options.global_batch,
+        first_epoch=finished,
+        epochs=options.epochs,
+        augmentations=options.augment,
+        supply=supply,
+        share=share,
+    )
+    validation = evaluation_batches(splits.val, options.batch_size, share_in_validation)
+    if machine.worker.count > 1:
+        return for_workers(batches, machine.strategy), for_workers(validation, machine.strategy)
+    return batches, validation

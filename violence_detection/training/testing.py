@@ -1,0 +1,138 @@
+"""From trained classifiers to a tested detector: calibrate, choose a threshold, test."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+
+from violence_detection.clips.clip import Clip
+from violence_detection.evaluation.calibration import (
+    OperatingPoint,
+    calibrate,
+    choose_operating_point,
+)
+from violence_detection.evaluation.metrics import evaluate, figures_table
+from violence_detection.models.classifier import average_of
+from violence_detection.runs.directory import Row, RunDirectory
+from violence_detection.runs.files import BEST_MODEL, ENSEMBLE_MODEL, PREDICTIONS
+from violence_detection.runs.results import Tested, write_predictions
+from violence_detection.settings.schema import Settings
+from violence_detection.storage.files import replace_file
+from violence_detection.training.predictions import violence_and_attention, violence_probabilities
+from violence_detection.training.pseudo_labels import PseudoLabels
+from violence_detection.training.splits import Splits
+
+log = logging.getLogger(__name__)
+
+HALF = 0.5  # the threshold that nothing is chosen for
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The classifiers of a run, and what they were trained on."""
+
+    splits: Splits
+    members: list[RunDirectory]
+    rounds: list[PseudoLabels]  # one for each teacher
+    earlier_epochs: list[Row]  # finished by earlier commands
+
+
+@dataclass(frozen=True)
+class CalibratedModel:
+    """The best model of a run, and how its output becomes a prediction."""
+
+    model: keras.Model  # of an ensemble, the mean of its members
+    file: str  # its name in the checkpoint directory
+    members: Sequence[keras.Model]  # of an ensemble; else none
+    point: OperatingPoint
+
+
+def calibrate_detector(
+    directory: RunDirectory, members: Sequence[RunDirectory], splits: Splits, settings: Settings
+) -> CalibratedModel:
+    """Load the best model, fit its temperature and choose its threshold on the validation clips.
+
+    Args:
+        directory: of the run; an ensemble's model is written into it.
+        members: the directories of the classifiers, of which the first is the run's.
+        splits: the validation clips are used.
+        settings: what the threshold is chosen for.
+
+    Raises:
+        RunError: the ensemble's model cannot be written.
+    """
+    models = [keras.models.load_model(member / BEST_MODEL, safe_mode=True) for member in members]
+    model, file = models[0], BEST_MODEL
+    if len(models) > 1:
+        model, file = average_of(models), ENSEMBLE_MODEL
+        replace_file(directory / file, model.save)
+        directory.record_checksum(file, epoch=0)
+    for member in members:
+        for path in member.damaged_checkpoints():
+            log.warning("%s is missing or damaged (its checksum differs): do not use it", path)
+    raw = violence_probabilities(model, splits.val, settings.training.batch_size)
+    point = choose_operating_point(splits.val.labels, raw, settings.test.threshold_for)
+    log.info(
+        "temperature %.2f, threshold %.3f, chosen for %s on the validation clips",
+        point.temperature,
+        point.threshold,
+        point.chosen_for,
+    )
+    return CalibratedModel(model, file, models if len(models) > 1 else (), point)
+
+
+def test_detector(
+    detector: CalibratedModel,
+    splits: Splits,
+    clips: Sequence[Clip],
+    directory: RunDirectory,
+    settings: Settings,
+) -> Tested:
+    """Test on clips that the model has never seen; write `predictions.csv` and log the figures.
+
+    Args:
+        detector: the model, its temperature and threshold.
+        splits: the test clips are used; the validation clips where there are none.
+        clips: of that split, in the order of their features.
+        directory: of the run.
+        settings: batch size, and the seed of the intervals.
+    """
+    split, features = splits.tested
+    batch_size, seed = settings.training.batch_size, settings.devices.seed
+    labels, groups = features.labels, [clip.group_key for clip in clips]
+    raw, attention = violence_and_attention(detector.model, features, batch_size)
+    probabilities = calibrate(raw, detector.point.temperature)
+    threshold = detector.point.threshold
+    members = [violence_probabilities(model, features, batch_size) for model in detector.members]
+    tested = Tested(
+        split,
+        evaluate(labels, probabilities, threshold, groups, seed),
+        evaluate(labels, probabilities, HALF, groups, seed),
+        evaluate(labels, raw, HALF, groups, seed),
+        [evaluate(labels, of_member, HALF, groups, seed) for of_member in members],
+    )
+    write_predictions(clips, probabilities, threshold, attention, directory / PREDICTIONS)
+    _log_figures(tested)
+    if settings.features.vgg19_weights == "random":
+        log.warning("VGG19 had random weights: these figures say nothing about trained features")
+    return tested
+
+
+def _log_figures(tested: Tested) -> None:
+    if tested.split == "val":
+        log.warning(
+            "there is no test split: these are figures of the VALIDATION clips, on which epoch "
+            "and threshold were chosen"
+        )
+    figures = tested.figures
+    log.info(
+        "%s split, %d clips, %d groups; 95 %% intervals\n%s",
+        *(tested.split, figures["clips"], figures["groups"]),
+        figures_table(figures, tested.at_half, tested.uncalibrated),
+    )
+    for number, of_member in enumerate(tested.members, start=1):
+        log.info(
+            "  member %d alone, threshold 0.5: accuracy %.3f, roc auc %.3f",
+            *(number, of_member["accuracy"], of_member["roc_auc"]),
+        )

@@ -4,7 +4,7 @@ from violence_detection.inference.events import Event, Window, find_events, time
 
 
 def windows(*probabilities: float) -> list[Window]:
-    """Return windows of two seconds, one beginning each second."""
+    """Return windows of two seconds, one starting each second."""
     return [Window(float(n), n + 2.0, p) for n, p in enumerate(probabilities)]
 
 
@@ -26,7 +26,7 @@ def test_events_are_windows_that_follow_each_other(
     assert list(find_events(windows(*probabilities), 0.5, gap=1.0)) == events
 
 
-def test_event_is_told_when_it_is_over_not_at_the_end_of_the_video() -> None:
+def test_event_is_yielded_when_it_is_over_not_at_the_end_of_the_video() -> None:
     def coming():
         yield from windows(0.1, 0.9, 0.1, 0.1, 0.1)
         pytest.fail("the event was over")

@@ -56,7 +56,7 @@ def test_command_writes_and_posts_events_of_a_file(
         (["--source", "0", "--csv"], "--csv cannot be combined with --source"),
         (["--source", "0", "--replicas", "2"], "--replicas cannot be combined with --source"),
         (["--source", "0", "--stride", "3"], "--stride 3: must be above 0 and at most --window"),
-        (["--source", "0", "--webhook", "server"], "--webhook: must be an address"),
+        (["--source", "0", "--webhook", "server"], "--webhook: must be a URL"),
         (["--source", "gone.mp4"], "--source gone.mp4: no such file"),
     ],
 )

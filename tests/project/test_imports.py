@@ -25,7 +25,9 @@ def modules_of(package: object) -> Iterator[str]:
     "modules",
     [
         pytest.param([*modules_of(violence_detection.settings)], id="settings"),
-        pytest.param(["violence_detection.clips.dataset"], id="clips"),
+        pytest.param(
+            [f"violence_detection.clips.{name}" for name in ("dataset", "splits")], id="clips"
+        ),
         pytest.param([*modules_of(violence_detection.commands)], id="commands"),
         pytest.param(["train_rtx5000_dual_optimized"], id="script"),
     ],

@@ -39,6 +39,9 @@ STAGES = (  # of a run, in this order: the later ones need the earlier
     *("start-up", "decoding", "cache write", "training", "checkpoint write"),
     *("training", "checkpoint write", "report"),
 )
+# What the command prints at the beginning of the stages, and after the extraction.
+STARTED, EXTRACTING, EXTRACTED = "train ", "XLA ", "features of"
+TRAINING, TRAINED = "first step", "best model"
 
 
 @dataclass
@@ -113,12 +116,15 @@ def crash(kills: int, dataset_path: Path | None, seed: int, folder: Path) -> dic
     moments = random.Random(seed)
     undisturbed = Attempt(run_flags(dataset, folder / "whole"), folder / "whole")
     began = time.monotonic()
-    undisturbed.wait_until(lambda: undisturbed.has_printed("XLA "))
+    undisturbed.wait_until(lambda: undisturbed.has_printed(EXTRACTING))
     extraction = time.monotonic()
-    undisturbed.wait_until(lambda: undisturbed.has_printed("features of"))
+    undisturbed.wait_until(lambda: undisturbed.has_printed(EXTRACTED))
     extraction_seconds = time.monotonic() - extraction
     if undisturbed.finish():
         raise SystemExit(f"error: the command fails undisturbed, too: {''.join(undisturbed.lines)}")
+    for words in (STARTED, EXTRACTING, EXTRACTED, TRAINING, TRAINED):
+        if not undisturbed.has_printed(words):
+            raise SystemExit(f"error: the command no longer prints {words!r}: adapt this benchmark")
     expected = outcome(folder / "whole")
     print(f"an undisturbed run takes {time.monotonic() - began:.1f} s", file=sys.stderr)
 
@@ -172,10 +178,10 @@ def moment_in(
             and moments.random() < 0.01
         )
     after, longest = {
-        "start-up": ("train ", 1.0),
-        "decoding": ("XLA ", extraction_seconds),
-        "training": ("first step", 0.6),
-        "report": ("best model", 0.4),
+        "start-up": (STARTED, 1.0),
+        "decoding": (EXTRACTING, extraction_seconds),
+        "training": (TRAINING, 0.6),
+        "report": (TRAINED, 0.4),
     }[stage]
     delay = moments.uniform(0, longest)
     began: list[float] = []

@@ -1,4 +1,3 @@
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -179,13 +178,3 @@ def test_a_package_that_is_missing_is_named_with_the_command_that_brings_it(
     assert "no_such_package" in error
     assert "pip install -r requirements-deploy.txt" in error
     assert (ROOT / "requirements-deploy.txt").is_file()
-
-
-def test_export_of_another_model_is_not_listed_with_this_ones(
-    trained: Path, tmp_path: Path
-) -> None:
-    assert main(in_run(trained, tmp_path, "--format", "onnx", "--clips", "1")) == 0
-    results = json.loads((tmp_path / "export.json").read_text())
-    (tmp_path / "export.json").write_text(json.dumps(results | {"model_checksum": "0"}))
-    assert main(in_run(trained, tmp_path, "--format", "litert", "--clips", "1")) == 0
-    assert list(exports(tmp_path)) == ["detector.tflite"]

@@ -66,7 +66,7 @@ def test_int8_with_a_fixed_batch_quantizes_only_what_may_be(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantize", ["float16", "dynamic", pytest.param("int8", marks=needs_vnni)])
+@pytest.mark.parametrize("quantize", ["float16", pytest.param("int8", marks=needs_vnni)])
 def test_end_to_end_files_predict_nearly_the_same(
     quantize: str, end_to_end: tuple[keras.Model, keras.Model], tmp_path: Path
 ) -> None:

@@ -28,14 +28,14 @@ def exports(output: Path) -> dict[str, dict[str, Any]]:
     return {item["file"]: item for item in read_json(output / "export.json")["exports"]}
 
 
-def test_every_format_is_written_run_and_compared(
+def test_every_format_is_written_and_compared(
     trained: Path, drawn_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(in_run(trained, tmp_path)) == 0
-    told = capsys.readouterr().out
-    assert all(len(line) <= 80 for line in told.splitlines() if str(tmp_path) not in line)
+    output = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in output.splitlines() if str(tmp_path) not in line)
     files = ["saved_model/1", "detector.tflite", "detector.onnx"]
-    assert [line for line in told.splitlines() if line.startswith("/")] == [
+    assert [line for line in output.splitlines() if line.startswith("/")] == [
         str(tmp_path / name) for name in files
     ]
     found = exports(tmp_path)
@@ -112,15 +112,15 @@ def test_end_to_end_files_are_compared_on_the_clips(trained: Path, tmp_path: Pat
         assert item["clips"] == 2
 
 
-def test_a_file_that_differs_too_much_fails_by_its_name_and_the_exit_status(
+def test_a_file_that_differs_too_much_has_failed_in_its_name(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ("--format", "litert", "--quantize", "dynamic", "--tolerance")
     assert main(in_run(trained, tmp_path, *flags, "1e-12")) == 1
-    told = capsys.readouterr()
-    assert "litert dynamic FAILED" in told.out
-    assert told.err.startswith("error: detector_dynamic.failed.tflite: ")
-    assert told.err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert "litert dynamic FAILED" in captured.out
+    assert captured.err.startswith("error: detector_dynamic.failed.tflite: ")
+    assert captured.err.count("\n") == 1
     assert (tmp_path / "detector_dynamic.failed.tflite").is_file()
     assert not (tmp_path / "detector_dynamic.tflite").exists()
     assert not exports(tmp_path)["detector_dynamic.failed.tflite"]["passed"]
@@ -149,7 +149,7 @@ def test_a_file_that_differs_too_much_fails_by_its_name_and_the_exit_status(
         (("--output", "file"), "file cannot be written"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_status_2(
+def test_a_wrong_command_line_is_one_line_and_status_2(
     flags: tuple[str, ...],
     message: str,
     trained: Path,
@@ -166,7 +166,7 @@ def test_what_cannot_be_is_one_line_and_status_2(
     assert error.count("\n") == 1
 
 
-def test_a_package_that_is_missing_is_named_with_the_command_that_brings_it(
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
     trained: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -84,9 +84,7 @@ def clip(drawn_clips: Path) -> bytes:
     return (drawn_clips / "test" / "violent" / "violent0.mp4").read_bytes()
 
 
-def test_a_clip_gets_a_prediction_and_nothing_private_is_logged(
-    server: Server, clip: bytes
-) -> None:
+def test_a_clip_is_predicted_and_nothing_private_is_logged(server: Server, clip: bytes) -> None:
     response = server.client.post("/predict", headers=BEARING, **form_of(clip, "/home/me/my.mp4"))
     assert response.status_code == 200
     assert response.json()["violent"] in (True, False)

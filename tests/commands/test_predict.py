@@ -25,7 +25,7 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["clips", "--clip-timeout", "0"], "--clip-timeout 0: must be above 0"),
         (["clips", "--replicas", "0"], "--replicas 0: must be 1 or more"),
         (["clips", "--output", "gone/rows.csv"], "--output gone/rows.csv: its folder does not"),
-        (["clips", "--output", "clips/clip.mp4"], "clips/clip.mp4: is one of the clips"),
+        (["clips", "--output", "clips/clip.mp4"], "--output clips/clip.mp4: is one of the clips"),
         (["clips", "--stride", "1"], "--stride needs --window"),
         (["clips", "--webhook", "https://host"], "--webhook needs --source"),
         (["clips", "--checkpoint-dir", "gone"], "--checkpoint-dir gone: no such folder"),

@@ -47,7 +47,7 @@ def test_moved_folders_are_used_and_must_exist(
 ) -> None:
     gone = tmp_path / "gone"
     cache = Path(shutil.copytree(trained / "cache", tmp_path / "cache"))
-    data = load(detector, MovedFolders(gone, cache), clips=2, calibrate=False)
+    data = load(detector, MovedFolders(cache_dir=cache), clips=2, calibrate=False)
     assert len(data.validation) == 2
     with pytest.raises(UserError, match="neither features"):
         load(detector, MovedFolders(gone, gone), clips=2, calibrate=False)

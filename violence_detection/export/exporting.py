@@ -74,7 +74,7 @@ def export_detector(
 
     Raises:
         RunError: a file cannot be written.
-        Interrupted: the process was told to end.
+        Interrupted: a signal asked the process to end.
     """
     vgg19 = detector.make_vgg19() if options.end_to_end else None
     networks = make_networks(detector, vgg19)

@@ -124,13 +124,11 @@ def test_one_process_computes_what_shards_lack_into_the_cache_itself(
     assert not requested(bucket, "GET", ".mp4")
 
 
-@pytest.mark.parametrize("others", [1, 3])
 def test_other_workers_compute_what_a_killed_one_lacks(
     bucket: ObjectStore,
     drawn_clips: Path,
     tmp_path: Path,
     expected: Features,
-    others: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own = share_of(clips_of(drawn_clips), SECOND)
@@ -155,8 +153,8 @@ def test_other_workers_compute_what_a_killed_one_lacks(
     bucket.fault = lambda method, path: None
     assert "cache/shard_2/lock.json" in bucket.names("features")
     monkeypatch.setattr(remote_lock, "LOCK_TIMEOUT", 0.2)
-    for share in range(1, others + 1):
-        assert extract_on(tmp_path / f"b{share}", "--share", f"{share}/{others}") == 0
+    for share in (1, 2):  # the second takes over the lock
+        assert extract_on(tmp_path / f"b{share}", "--share", f"{share}/2") == 0
     assert features_there(drawn_clips, tmp_path / "c") == expected
     # The machine itself, started again: everything is there already.
     bucket.requests.clear()

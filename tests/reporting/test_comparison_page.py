@@ -1,39 +1,50 @@
 """What the report of several runs shows of their files."""
 
-from tests.reporting.made_up_runs import (
-    Make,
-    page_of,
-    plain,
-    shown,
-)
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.reporting.made_up_runs import Page, page_of, plain, shown, write_run
 from violence_detection.storage.files import read_json
 
 
-def test_page_has_the_differences_and_whether_they_are_chance(
-    make_run: Make,
-) -> None:
-    first = make_run("plain", wrong=2)
-    second = make_run("other", settings={"head": "mean", "epochs": 7, "debug": True}, wrong=0)
-    page = page_of(first, second)
+@pytest.fixture(scope="module")
+def runs(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Return a run, one that is as accurate, and a better one."""
+    folder = tmp_path_factory.mktemp("runs")
+    changes: dict[str, dict[str, Any]] = {
+        "a": {"wrong": 2},
+        "b": {"wrong": 2},
+        "c": {"wrong": 0, "settings": {"head": "mean", "epochs": 7, "debug": True}},
+    }
+    return [write_run(folder / name / "run", drawn_clips, **changes[name]) for name in changes]
+
+
+@pytest.fixture(scope="module")
+def page(runs: list[Path]) -> Page:
+    return page_of(*runs)
+
+
+def test_header_has_each_difference_and_whether_it_is_chance(page: Page) -> None:
     header = plain(page.sections["header"])
-    assert "other is 50.0 points more accurate than plain." in header
+    assert "b/run is as accurate as a/run." in header  # by as much of their paths as differs
+    assert "c/run is 50.0 points more accurate than a/run." in header
     assert "Accuracy 1.000 versus 0.500 on the 8 clips that both were tested on" in header
-    assert "More than chance" in header
+    assert header.index("ossibly chance") < header.index("More than chance")
     assert "only the former is correct on 4, only the latter on 0" in header
-    assert page.row("--head") == ["attention-lstm", "mean"]
-    assert page.row("--epochs") == ["100", "7"]
+    assert header.count("Only 8 groups in the test") == 1
+    assert "every run" in header
+
+
+def test_figures_and_different_settings_are_side_by_side(page: Page, runs: list[Path]) -> None:
+    assert page.row("--head") == ["attention-lstm", "attention-lstm", "mean"]
+    assert page.row("--epochs") == ["100", "100", "7"]
     assert "--debug" not in page.sections["settings"]
-    figures = [read_json(run / "training_results.json")["evaluation"] for run in (first, second)]
+    figures = [read_json(run / "training_results.json")["evaluation"] for run in runs]
     assert page.row("accuracy") == [shown(of_run, "accuracy") for of_run in figures]
+    assert page.row("tested on") == 3 * ["8 test clips"]
     assert page.row("time, energy and cost")[0].startswith("3.3 min, 0.25 kWh")
-    assert len(page.of("picture")) == 12
-    assert len([details for details in page.of("details") if details.get("class") == "run"]) == 2
-    assert not (first / "plots").exists()
-
-
-def test_runs_of_one_name_get_different_names_and_equal_ones_are_as_accurate(
-    make_run: Make,
-) -> None:
-    page = page_of(make_run("a/checkpoints"), make_run("b/checkpoints"))
-    assert "b/checkpoints is as accurate as a/checkpoints." in plain(page.text)
-    assert "None that affect the result." in page.sections["settings"]
+    assert len(page.of("picture")) == 18
+    assert len([details for details in page.of("details") if details.get("class") == "run"]) == 3
+    assert not (runs[0] / "plots").exists()

@@ -18,7 +18,10 @@ from violence_detection.reporting.finished_run import read_run
         (lambda run: shutil.rmtree(run), "no such folder"),
         (lambda run: (run / "training_config.json").unlink(), "contains no run"),
         (lambda run: (run / "training_results.json").unlink(), "is not finished"),
-        (lambda run: (run / "training_results.json").write_text("{}"), "not what this program"),
+        (
+            lambda run: (run / "training_results.json").write_text("{}"),
+            "not written by this",
+        ),
         (lambda run: change_results(run, evaluation=None), "lacks evaluation: .* earlier version"),
         (lambda run: (run / "predictions.csv").unlink(), "predictions.csv cannot be read"),
         (lambda run: (run / "training_history.csv").write_text("epoch\nx\n"), "line 2, is damaged"),

@@ -45,7 +45,7 @@ from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.extraction import extract_features
 from violence_detection.features.network import on_replicas
 from violence_detection.features.recipe import stream_recipes
-from violence_detection.models.classifier import build_extractor
+from violence_detection.models.vgg19 import build_extractor
 from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 from violence_detection.settings.constants import HEADS, STREAMS
 from violence_detection.settings.parser import parse_settings

@@ -8,7 +8,7 @@ import pytest
 
 from tests.export.examples import FRAMES, STREAMS, make_classifier
 from violence_detection.export.graph import detector_network, end_to_end_network
-from violence_detection.models.classifier import load_vgg19_weights, vgg19
+from violence_detection.models.vgg19 import load_vgg19_weights, vgg19
 
 LARGE_VALUES = 2048  # features per frame: the weights are most of the file
 

@@ -4,7 +4,8 @@ import pytest
 from tests.export.examples import FRAMES, KINDS, draw_features, draw_images, make_classifier
 from violence_detection.evaluation.calibration import calibrate
 from violence_detection.export.graph import detector_network, end_to_end_network, float32_copy
-from violence_detection.models.classifier import load_vgg19_weights, vgg19, with_attention
+from violence_detection.models.classifier import with_attention
+from violence_detection.models.vgg19 import load_vgg19_weights, vgg19
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -19,7 +19,7 @@ from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.cache.lookup import ClipRows
 from violence_detection.features.extraction import BadClip, extract_features, require_readable
 from violence_detection.features.network import on_replicas
-from violence_detection.models.classifier import load_vgg19_weights, vgg19
+from violence_detection.models.vgg19 import load_vgg19_weights, vgg19
 from violence_detection.runtime.devices import find_devices, make_strategy
 from violence_detection.storage.files import file_checksum
 

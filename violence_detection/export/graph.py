@@ -16,10 +16,10 @@ from keras import layers, ops
 from violence_detection.models.classifier import (
     STANDARDIZED,
     STANDARDIZING,
-    OneProductLSTM,
     average_of,
     with_attention,
 )
+from violence_detection.models.layers import OneProductLSTM
 from violence_detection.settings.constants import FRAME_SIZE
 
 # A mark in the names of operations that stay in float32, whatever is quantized: features span five

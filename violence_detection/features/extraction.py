@@ -16,7 +16,8 @@ from violence_detection.errors import RESUME, RunError, UserError
 from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache
 from violence_detection.features.cache.folder import Stamp, file_stamp
 from violence_detection.features.cache.lookup import ClipRows, rows_of_contents
-from violence_detection.features.network import CLIPS_PER_REPLICA, padded_features
+from violence_detection.features.network import padded_features
+from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runtime.progress import Progress
 from violence_detection.runtime.stage_clock import StageClock
 from violence_detection.settings.constants import UNLABELED, UNREADABLE_LIMIT

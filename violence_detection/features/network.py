@@ -6,8 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-CLIPS_PER_REPLICA = 4  # 64 frames a batch: VGG19 gains nothing from more, and memory is bounded
-
 
 def padded_features(
     network: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch_clips: int, dtype: str

@@ -21,12 +21,12 @@ from violence_detection.features.cache.transfer import (
     wait_for_all_shares,
 )
 from violence_detection.features.extraction import BadClip, extract_features, require_readable
-from violence_detection.features.network import CLIPS_PER_REPLICA, on_replicas
+from violence_detection.features.network import on_replicas
 from violence_detection.features.recipe import stored_recipes
 from violence_detection.features.shares import share_of
 from violence_detection.features.survey import Survey, survey_features
 from violence_detection.models import RANDOM_WEIGHTS_WARNING
-from violence_detection.models.classifier import build_extractor
+from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, build_extractor
 from violence_detection.runtime.machine import Machine
 from violence_detection.runtime.stage_clock import CHECKS
 from violence_detection.settings.schema import Settings

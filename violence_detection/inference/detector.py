@@ -22,12 +22,9 @@ from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import UserError
 from violence_detection.evaluation.calibration import calibrate
 from violence_detection.features.cache.feature_cache import Recipe
-from violence_detection.features.network import CLIPS_PER_REPLICA, on_replicas, padded_features
-from violence_detection.models.classifier import (
-    build_extractor,
-    identify_weights,
-    with_attention,
-)
+from violence_detection.features.network import on_replicas, padded_features
+from violence_detection.models.classifier import with_attention
+from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, build_extractor, identify_weights
 from violence_detection.runs.files import CONFIG, DETECTOR
 from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 from violence_detection.runtime.stage_clock import StageClock

@@ -1,0 +1,168 @@
+"""Both networks layer by layer, and the memory that a GPU needs for them."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from violence_detection.models.classifier import classifier
+from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, feature_size, vgg19
+from violence_detection.runtime.devices import gpu_names
+from violence_detection.settings.constants import FRAME_SIZE
+from violence_detection.settings.schema import Settings
+
+MEGABYTE = 2**20
+ADAM_MOMENTS = 2  # float32 values that Adam keeps beside each weight
+BYTES = {"float32": 4, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one GPU holds at once, in bytes."""
+
+    weights: int
+    optimizer: int  # gradients and moments
+    activations: int
+    batch: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.optimizer + self.activations + self.batch
+
+
+def describe_networks(settings: Settings) -> str:
+    """Return VGG19 up to the feature layer and the classifier as tables, and a memory budget.
+
+    Args:
+        settings: layer, streams, head and widths, batch size, replicas.
+    """
+    features, model = settings.features, settings.model
+    extractor = vgg19(features.feature_layer)
+    values = len(features.streams) * feature_size(features.feature_layer)
+    head = classifier(
+        features.frames,
+        values,
+        dropout=settings.loss.dropout,
+        l2=settings.loss.l2,
+        head=model.head,
+        projection=model.projection,
+        units=model.units,
+    )
+    parts = [
+        f"VGG19 to {features.feature_layer}, of one frame",
+        *_table(extractor),
+        "",
+        f"{model.head} of one clip: {features.frames} frames, {values} values each "
+        f"({', '.join(features.streams)})",
+        *_table(head),
+        "",
+        *_budget(extractor, head, settings),
+    ]
+    return "\n".join(parts)
+
+
+def _table(network: keras.Model) -> list[str]:
+    """Return a line per layer: name, output shape, parameters."""
+    rows = [
+        (layer.name, _shape(layer.output), f"{layer.count_params():,}") for layer in network.layers
+    ]
+    rows.append(("in all", "", f"{network.count_params():,}"))
+    return [f"  {name:<28}{shape:<24}{count:>14}" for name, shape, count in rows]
+
+
+def _shape(output: Any) -> str:
+    shapes = output if isinstance(output, list | tuple) else [output]
+    return ", ".join(" x ".join(str(size) for size in tensor.shape[1:]) or "1" for tensor in shapes)
+
+
+def _budget(extractor: keras.Model, head: keras.Model, settings: Settings) -> list[str]:
+    """Return the memory that each stage needs per GPU, in float32 and in float16."""
+    gpus = tf.config.list_physical_devices("GPU")
+    replicas = settings.devices.replicas or len(gpus) or 1
+    clips = math.ceil(settings.training.batch_size / replicas)
+    frames = CLIPS_PER_REPLICA * settings.features.frames
+    lines = [
+        f"Memory per GPU, in MiB: {replicas} replica{'s' if replicas > 1 else ''}, "
+        f"VGG19 on {frames} frames, training on {clips} clips",
+        f"  {'':<20}{'weights':>10}{'optimizer':>11}{'activations':>13}{'batch':>8}{'total':>9}",
+    ]
+    for dtype, size in BYTES.items():
+        lines.append(_memory_line(f"VGG19, {dtype}", extractor_memory(extractor, frames, size)))
+        lines.append(_memory_line(f"training, {dtype}", training_memory(head, clips, size)))
+    lines.append(
+        "  Estimates, without the framework's own (some 500 MiB) and the convolutions' workspace."
+    )
+    for name, mib in _gpu_memory(gpus):
+        lines.append(f"  this machine: {name}, {mib:,.0f} MiB")
+    return lines
+
+
+def extractor_memory(extractor: keras.Model, frames: int, size: int) -> Memory:
+    """Return what extraction needs: weights, the two largest neighbouring activations, the frames.
+
+    Args:
+        extractor: `vgg19`.
+        frames: that are computed at once.
+        size: bytes of a number.
+    """
+    layers = [math.prod(layer.output.shape[1:]) for layer in extractor.layers]
+    neighbours = max(before + after for before, after in itertools.pairwise(layers))
+    return Memory(
+        weights=extractor.count_params() * size,
+        optimizer=0,
+        activations=frames * neighbours * size,
+        batch=frames * FRAME_SIZE**2 * 3,  # uint8
+    )
+
+
+def training_memory(head: keras.Model, clips: int, size: int) -> Memory:
+    """Return what a training step needs: all activations are kept for the backward pass.
+
+    Weights and moments are float32 in mixed precision, too; gradients are counted with them.
+
+    Args:
+        head: `classifier`.
+        clips: of one replica's share of a batch.
+        size: bytes of a number in activations.
+    """
+    trainable = sum(math.prod(weight.shape) for weight in head.trainable_weights)
+    values = sum(_values_of(layer) for layer in head.layers)
+    return Memory(
+        weights=head.count_params() * 4,
+        optimizer=(ADAM_MOMENTS + 1) * trainable * 4,
+        activations=clips * values * size,
+        batch=clips * math.prod(head.input.shape[1:]) * 2,  # float16, as it is cached
+    )
+
+
+def _values_of(layer: keras.Layer) -> int:
+    output = layer.output
+    tensors: Sequence[Any] = output if isinstance(output, list | tuple) else [output]
+    return sum(math.prod(tensor.shape[1:]) for tensor in tensors)
+
+
+def _memory_line(name: str, memory: Memory) -> str:
+    columns = (memory.weights, memory.optimizer, memory.activations, memory.batch, memory.total)
+    widths = (10, 11, 13, 8, 9)
+    cells = (f"{c / MEGABYTE:>{w},.0f}" for c, w in zip(columns, widths, strict=True))
+    return f"  {name:<20}{''.join(cells)}"
+
+
+def _gpu_memory(gpus: Sequence[Any]) -> Iterator[tuple[str, float]]:
+    if not gpus:
+        return
+    from violence_detection.runtime.hardware import hardware_source
+
+    devices = tf.config.list_logical_devices("GPU")
+    source = hardware_source(gpu_names(devices))
+    try:
+        for name, gib in zip(gpu_names(devices), source.memory_gib, strict=False):
+            if gib is not None:
+                yield name, 1024 * gib
+    finally:
+        source.close()

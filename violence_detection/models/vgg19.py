@@ -1,0 +1,198 @@
+"""VGG19 up to a layer: what turns a picture into features. Keras only, on any backend."""
+
+import hashlib
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+from keras import layers, ops
+
+from violence_detection.errors import RunError, UserError
+from violence_detection.settings.constants import FRAME_SIZE, VGG19_LAYERS
+
+FILTERS = (64, 128, 256, 512, 512)  # of the convolutions of each block
+# The files that keras.applications.VGG19 downloads, whole and without the dense layers.
+IMAGENET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
+IMAGENET_WHOLE = (
+    "vgg19_weights_tf_dim_ordering_tf_kernels.h5",
+    "cbe5617147190e668d6c5d5026f83318",
+)
+IMAGENET_NO_TOP = (
+    "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    "253f8cb515780f3b799900260a226db6",
+)
+CLIPS_PER_REPLICA = 4  # 64 frames a batch: VGG19 gains nothing from more, and memory is bounded
+RANDOM_WEIGHTS_SEED = 0  # its own: another --seed is no reason to extract again
+
+
+def vgg19(feature_layer: str, dtype: str = "float32") -> keras.Model:
+    """Build VGG19 up to `feature_layer`; nothing above that layer is made.
+
+    The ImageNet preprocessing (BGR, channel means taken off) is inside, so that frames are handed
+    to the device as uint8. Paper: Simonyan and Zisserman, https://arxiv.org/abs/1409.1556.
+
+    Args:
+        feature_layer: a name of `VGG19_LAYERS`.
+        dtype: of the weights and the computation.
+
+    Returns:
+        A model from `(frames, 224, 224, 3)` uint8 RGB to `(frames, features)` float32.
+    """
+    frames = keras.Input((FRAME_SIZE, FRAME_SIZE, 3), dtype="uint8", name="frames")
+    # In float32: the means have fractions that 8 bits of bfloat16 would round away.
+    x = keras.applications.vgg19.preprocess_input(ops.cast(frames, "float32"))
+    x = ops.cast(x, dtype)
+    for name in VGG19_LAYERS[: VGG19_LAYERS.index(feature_layer) + 1]:
+        x = _vgg19_layer(name, dtype)(x)
+    x = ops.cast(x, "float32")
+    if len(x.shape) == 4:
+        x = ops.mean(x, axis=(1, 2))
+    return keras.Model(frames, x, name="vgg19")
+
+
+def _vgg19_layer(name: str, dtype: str) -> keras.Layer:
+    if name == "flatten":
+        return layers.Flatten(name=name, dtype=dtype)
+    if name in ("fc1", "fc2"):
+        return layers.Dense(4096, activation="relu", name=name, dtype=dtype)
+    if name == "predictions":
+        return layers.Dense(1000, activation="softmax", name=name, dtype=dtype)
+    if name.endswith("_pool"):
+        return layers.MaxPooling2D(2, name=name, dtype=dtype)
+    return layers.Conv2D(
+        FILTERS[int(name[len("block")]) - 1],
+        kernel_size=3,
+        padding="same",
+        activation="relu",
+        name=name,
+        dtype=dtype,
+    )
+
+
+def layers_with_weights(feature_layer: str) -> list[str]:
+    """Return the names of the layers up to `feature_layer` that have a kernel and a bias."""
+    needed = VGG19_LAYERS[: VGG19_LAYERS.index(feature_layer) + 1]
+    return [name for name in needed if "conv" in name or name in ("fc1", "fc2", "predictions")]
+
+
+def feature_size(feature_layer: str) -> int:
+    """Return how many values a frame has at `feature_layer`."""
+    if feature_layer.startswith("block"):
+        return FILTERS[int(feature_layer[len("block")]) - 1]
+    return {"flatten": 25088, "fc1": 4096, "fc2": 4096, "predictions": 1000}[feature_layer]
+
+
+def identify_weights(weights: str, feature_layer: str) -> str:
+    """Return what tells one set of VGG19 weights from another: the MD5 of their file.
+
+    Raises:
+        UserError: a file that is not HDF5 or lacks a layer that is needed.
+    """
+    if weights == "random":
+        return f"random-{RANDOM_WEIGHTS_SEED}"
+    if weights == "imagenet":  # as published: known without the file being there
+        return "md5-" + _imagenet_file(feature_layer)[1]
+    _check_weights_file(Path(weights), feature_layer)
+    with Path(weights).open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    return "md5-" + digest.hexdigest()
+
+
+def load_vgg19_weights(model: keras.Model, weights: str, feature_layer: str) -> None:
+    """Give `model` (made by `vgg19`) its weights: "imagenet", "random" or a file's path."""
+    if weights == "random":
+        _set_random_weights(model, feature_layer)
+        return
+    if weights == "imagenet":
+        weights = _download_imagenet(feature_layer)
+    with h5py.File(weights, "r") as file:
+        for name in layers_with_weights(feature_layer):
+            group = file[name]
+            model.get_layer(name).set_weights([group[key][()] for key in _weight_names(group)])
+
+
+def build_extractor(feature_layer: str, weights: str, dtype: str = "float32") -> keras.Model:
+    """Return VGG19 up to `feature_layer` with its weights, as `vgg19` and `load_vgg19_weights` do.
+
+    Args:
+        feature_layer: a name of `VGG19_LAYERS`.
+        weights: "imagenet", "random" or a file's path.
+        dtype: of the weights and the computation.
+
+    Returns:
+        A model from `(frames, 224, 224, 3)` uint8 RGB to `(frames, features)` float32.
+
+    Raises:
+        RunError: the weights cannot be downloaded.
+    """
+    model = vgg19(feature_layer, dtype)
+    load_vgg19_weights(model, weights, feature_layer)
+    return model
+
+
+def _set_random_weights(model: keras.Model, feature_layer: str) -> None:
+    for name in layers_with_weights(feature_layer):
+        layer = model.get_layer(name)
+        kernel, bias = layer.get_weights()
+        random = np.random.default_rng([RANDOM_WEIGHTS_SEED, VGG19_LAYERS.index(name)])
+        # He's initialization: activations keep their size from layer to layer.
+        deviation = np.sqrt(2 / np.prod(kernel.shape[:-1]))
+        noise = random.standard_normal(kernel.shape, dtype=np.float32) * np.float32(deviation)
+        layer.set_weights([noise, np.zeros_like(bias)])
+
+
+def _imagenet_file(feature_layer: str) -> tuple[str, str]:
+    return IMAGENET_NO_TOP if feature_layer.startswith("block") else IMAGENET_WHOLE
+
+
+def _download_imagenet(feature_layer: str) -> str:
+    name, md5 = _imagenet_file(feature_layer)
+    try:
+        # Keras's own folder: a file that keras.applications has fetched serves here too.
+        return keras.utils.get_file(
+            name, IMAGENET_URL + name, cache_subdir="models", file_hash=md5, hash_algorithm="md5"
+        )
+    except Exception as error:
+        raise RunError(
+            f"--vgg19-weights imagenet: {name} could not be downloaded ({error}). Give a local "
+            "copy of that file's path instead, or random to try the program out"
+        ) from error
+
+
+def _weight_names(group: h5py.Group) -> list[str]:
+    names = group.attrs.get("weight_names", list(group))
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+
+
+def _check_weights_file(path: Path, feature_layer: str) -> None:
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise UserError(
+            f"--vgg19-weights {path}: not an HDF5 file that can be read; it must have the layout "
+            "of Keras's own VGG19 files"
+        ) from error
+    with file:
+        kernel_inputs = 3
+        for name in layers_with_weights(feature_layer):
+            group = file.get(name)
+            if not isinstance(group, h5py.Group) or len(_weight_names(group)) != 2:
+                raise UserError(
+                    f"--vgg19-weights {path}: layer {name} is not in it, and --feature-layer "
+                    f"{feature_layer} needs it; take a lower layer or the full file"
+                )
+            kernel, bias = (group[key] for key in _weight_names(group))
+            expected = _kernel_shape(name, kernel_inputs)
+            if kernel.shape != expected or bias.shape != expected[-1:]:
+                raise UserError(
+                    f"--vgg19-weights {path}: the kernel of {name} is {kernel.shape}, "
+                    f"VGG19 has {expected}"
+                )
+            kernel_inputs = expected[-1]
+
+
+def _kernel_shape(name: str, inputs: int) -> tuple[int, ...]:
+    if name.startswith("block"):
+        return (3, 3, inputs, feature_size(name))
+    return (25088 if name == "fc1" else inputs, feature_size(name))

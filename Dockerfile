@@ -8,8 +8,7 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 WORKDIR /app
 
 # What changes rarely comes first: a step is cached as long as its files are unchanged.
-COPY requirements.txt requirements-deploy.txt ./
-COPY requirements ./requirements
+COPY requirements.txt requirements-deploy.txt requirements-extra-deploy.txt ./
 RUN pip install --no-cache-dir -r requirements-deploy.txt
 
 COPY serve.py ./

@@ -172,13 +172,13 @@ def test_worker_that_ends_in_training_or_test_ends_the_others_and_all_resume(
         wait_until((run / "predictions.csv").exists)  # the chief is testing
         workers.processes[0].send_signal(signal.SIGKILL)
         (_, chiefs, _), (status, _, errors) = workers.ends()
-    assert f"continuing after epoch {finished} of 10" in chiefs
+    assert f"resuming after epoch {finished} of 10" in chiefs
     assert status == 1, errors
     assert re.match(r"error: the chief, worker 0 of 2 \(.*\) is lost", error_in(errors))
     with Workers(2, *flags) as workers:
         ended = workers.ends()
     assert [status for status, _, _ in ended] == [0, 0], ended
-    assert re.search("continuing after epoch 10 of 10|this run is finished", ended[0][1])
+    assert re.search("resuming after epoch 10 of 10|This run is finished", ended[0][1])
     assert {path.name for path in run.iterdir()} >= {*FILES, "training_results.json"}
     for member in (".", "member_2"):
         assert_same_losses(run / member, alone / member)

@@ -205,10 +205,8 @@ def train_classifiers(
             write_leaks(checked.leaks, run.directory / LEAKAGE)
     machine.cluster.require_same(inputs)
     rounds: list[PseudoLabels] = []
-    if checked.unlabeled:
-        training, trainer, rounds = learn_from_unlabeled(
-            training, trainer, checked.unlabeled, stack
-        )
+    if unlabeled := checked.unlabeled:
+        training, trainer, rounds = learn_from_unlabeled(training, trainer, unlabeled, stack)
     members = train_members(training, trainer, stack)
     return Trained(training.splits, members, rounds, training.earlier_epochs)
 
@@ -231,6 +229,7 @@ def write_outcome(
     untrained = settings.features.vgg19_weights == "random"
     recipes = features.recipes[: features.views]
     frames = settings.features.frames
+    pseudo_labels = [{"unlabeled": len(checked.unlabeled), **r.as_json()} for r in trained.rounds]
     write_detector(run.directory, detector.file, frames, recipes, untrained, detector.point)
     used = usage(
         time.perf_counter() - machine.started,
@@ -249,10 +248,7 @@ def write_outcome(
             describe_sampling(settings.training),
             settings.training.augment,
             trained.splits.factors,
-            [
-                {"unlabeled": len(checked.unlabeled), **labels.as_json()}
-                for labels in trained.rounds
-            ],
+            pseudo_labels,
         ),
         untrained_vgg19=untrained,
         used=used,

@@ -121,7 +121,6 @@ def train_detector(
     settings: Settings, dataset: "Dataset", run: "OpenedRun", machine: "Machine", stack: ExitStack
 ) -> int:
     """Prepare features, check clips, train, calibrate, test and report."""
-    from violence_detection.experiments.run import check_experiment, run_experiment
     from violence_detection.features.checked_clips import check_clips
     from violence_detection.features.prepare import prepare_features
     from violence_detection.reporting.trackers import Trackers, make_trackers
@@ -133,10 +132,11 @@ def train_detector(
     from violence_detection.training.testing import calibrate_detector, test_detector
 
     log_xla(settings.devices.xla, machine.devices[0].device_type)
-    if settings.experiment.requested:
+    if settings.experiment.requested:  # cross-validation, range test, search, grid
+        from violence_detection.experiments.run import check_experiment, run_experiment
+
         check_experiment(settings, dataset.clips)
-    script = Path(__file__)
-    require_same_on_all_workers(machine, settings, dataset, run.continuing, script)
+    require_same_on_all_workers(machine, settings, dataset, run.continuing, Path(__file__))
 
     # VGG19 up to a layer, computed once per clip and kept; then what is wrong with the clips.
     features = prepare_features(settings, dataset, machine, run.bad_clips, stack)

@@ -180,13 +180,13 @@ def ablate(
             chosen: ClipFeatures = chosen,
         ) -> np.ndarray:
             trainers = (
-                fit(member, chosen.of(train), policy)
+                fit(member, chosen.select(train), policy)
                 for member in ensemble_members(changed.replace(seed=seed))
             )
             return np.mean(
                 [
                     violence_probabilities(
-                        t.classifier, chosen.of(held_out), changed.training.batch_size
+                        t.classifier, chosen.select(held_out), changed.training.batch_size
                     )
                     for t in trainers
                 ],

@@ -38,7 +38,7 @@ def quick_settings(*flags: str) -> Settings:
     return parse_settings([*common, "--warmup-epochs", "1", "--batch-size", "16", *flags])
 
 
-def told_by_the_change(clips: list[Clip], random: np.random.Generator) -> np.ndarray:
+def separable_by_change(clips: list[Clip], random: np.random.Generator) -> np.ndarray:
     """Return `(clips, 4, 6)` float32 features; those of violent clips change more."""
     features = np.abs(random.standard_normal((len(clips), 4, 6))).astype(np.float32)
     still = np.repeat(features[:, :1], 4, axis=1) + 0.1 * features
@@ -48,13 +48,13 @@ def told_by_the_change(clips: list[Clip], random: np.random.Generator) -> np.nda
 
 def test_every_clip_is_held_out_once_and_its_group_with_it() -> None:
     clips = grouped_clips(12, 6)
-    parts = folds(clips, 4, seed=0)
-    held_out = np.concatenate([part for _, part in parts])
+    splits = folds(clips, 4, seed=0)
+    held_out = np.concatenate([part for _, part in splits])
     assert sorted(held_out) == list(range(len(clips)))
-    for train, part in parts:
-        groups = [{clips[place].group for place in side} for side in (train, part)]
+    for train, part in splits:
+        groups = [{clips[index].group for index in side} for side in (train, part)]
         assert not groups[0] & groups[1]
-        assert {clips[place].label for place in part} == {0, 1}
+        assert {clips[index].label for index in part} == {0, 1}
 
 
 def test_copies_of_a_file_are_held_out_together() -> None:
@@ -64,12 +64,12 @@ def test_copies_of_a_file_are_held_out_together() -> None:
     rows[6] = rows[0]  # of groups 0 and 1
     for train, held_out in folds(clips, 4, seed=0, rows=rows):
         for side in (train, held_out):
-            names = {clips[place].group for place in side}
+            names = {clips[index].group for index in side}
             assert ("source 0" in names) == ("source 1" in names)
 
 
-def test_no_clip_is_called_violent(tmp_path: Path) -> None:
-    """Then there is no precision, in no fold and not in all."""
+def test_precision_is_undefined_if_no_clip_is_predicted_violent(tmp_path: Path) -> None:
+    """Precision is then undefined, in each fold and over all clips."""
     clips = grouped_clips(10, 4)
     fold_of = np.arange(len(clips)) % 4 // 2
     probabilities = np.linspace(0, 0.4, len(clips), dtype=np.float32)
@@ -81,18 +81,18 @@ def test_no_clip_is_called_violent(tmp_path: Path) -> None:
 
 
 def test_more_folds_than_groups_are_refused_with_what_is_possible() -> None:
-    with pytest.raises(UserError, match=r"--cross-validate 5: .* only 3 groups .* at most 3"):
+    with pytest.raises(UserError, match=r"--cross-validate 5: only 3 groups .* at most 3"):
         folds(grouped_clips(3, 4), 5, seed=0)
 
 
-def test_held_out_clips_are_judged_by_models_that_have_not_seen_them(
+def test_held_out_clips_are_predicted_by_models_not_trained_on_them(
     stored_features: Callable[[np.ndarray], FeatureRows],
 ) -> None:
-    """What can be learned is found; labels that mean nothing are not, though they are fitted."""
+    """Meaningful labels are predicted; shuffled labels are not, though models fit them."""
     random = np.random.default_rng(0)
     clips = grouped_clips(20, 4)
     labels = np.array([clip.label for clip in clips])
-    rows = stored_features(told_by_the_change(clips, random))
+    rows = stored_features(separable_by_change(clips, random))
     features = ClipFeatures([rows], range(len(clips)), labels)
     settings = quick_settings("--epochs", "25", "--units", "16", "--projection", "16")
     probabilities, fold_of = cross_validate(settings, features, clips, 4, "float32")
@@ -105,7 +105,7 @@ def test_held_out_clips_are_judged_by_models_that_have_not_seen_them(
     assert 0.25 < ((probabilities >= 0.5) == shuffled).mean() < 0.75
 
 
-def test_summary_is_what_the_folds_say(tmp_path: Path) -> None:
+def test_summary_of_a_right_and_a_wrong_fold(tmp_path: Path) -> None:
     clips = grouped_clips(10, 4)
     fold_of = np.arange(len(clips)) // 4 % 2
     right = np.array([clip.label for clip in clips], np.float32)
@@ -126,12 +126,12 @@ def test_summary_is_what_the_folds_say(tmp_path: Path) -> None:
 def test_cross_validation_from_the_command_line(
     flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It leaves a run in the same folder alone, and uses all clips."""
+    """It uses all clips, and a run can use the same folder."""
     assert main([*flags, "--cross-validate", "2"]) == 0
-    said = capsys.readouterr().out
-    assert "fold 2 of 2" in said
-    assert "2 folds, 28 clips, 28 groups" in said
-    table = [line for line in said.splitlines() if "±" in line]
+    output = capsys.readouterr().out
+    assert "fold 2 of 2" in output
+    assert "2 folds, 28 clips, 28 groups" in output
+    table = [line for line in output.splitlines() if "±" in line]
     assert len(table) == 9 and max(map(len, table)) <= 80
     written = json.loads((run / "cross_validation.json").read_text())
     assert sum(fold["clips"] for fold in written["folds"]) == 28

@@ -25,9 +25,9 @@ PLAIN = Settings().replace(
 
 
 def drawn_clips() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return features, labels and weights of random clips whose violent ones have a bump.
+    """Return features, labels and weights of random clips, the violent ones with a bump.
 
-    The last two places of every batch are padding.
+    The last two clips of every batch are padding.
     """
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, (CLIPS, 1)).astype(np.float32)
@@ -73,7 +73,7 @@ def test_losses_are_those_of_each_step() -> None:
     assert (rates[0], rates[-1]) == pytest.approx((1e-12, 1e-10))
 
 
-def test_two_replicas_lose_as_one() -> None:
+def test_losses_on_two_replicas_are_those_on_one() -> None:
     settings = PLAIN.replace(clipnorm=0.05)
     _, one = range_test(*new_trainer(settings), steps=12, low=1e-4, high=1e-2)
     _, two = range_test(*new_trainer(settings, replicas=2), steps=12, low=1e-4, high=1e-2)
@@ -81,7 +81,7 @@ def test_two_replicas_lose_as_one() -> None:
     np.testing.assert_allclose(two, one, rtol=1e-3)
 
 
-def test_range_test_ends_when_the_loss_blows_up() -> None:
+def test_range_test_ends_when_training_diverges() -> None:
     rates, losses = range_test(*new_trainer(PLAIN), steps=40, low=1e-3, high=1e5)
     assert len(rates) == len(losses) < 40
     assert losses[-1] > 4 * losses.min()
@@ -99,7 +99,7 @@ FALL = 1 - 0.5 / (1 + np.exp(-3 * (np.log10(RATES) + 3)))  # steepest at 1e-3
 NOISE = np.random.default_rng(0).standard_normal(100)
 
 
-def blown_up(losses: np.ndarray) -> np.ndarray:
+def diverged(losses: np.ndarray) -> np.ndarray:
     """Return losses that go up and down wildly at rates above 0.1, and end in nan."""
     wild = 5 + 4 * np.sin(np.arange(100))
     return np.append(np.where(RATES > 0.1, wild, losses)[:-1], np.nan)
@@ -109,7 +109,7 @@ def blown_up(losses: np.ndarray) -> np.ndarray:
     "losses",
     [
         *(FALL, 100 * FALL, FALL + 0.03 * NOISE),
-        *(blown_up(FALL), blown_up(FALL + 0.03 * NOISE), FALL + 30 * RATES),
+        *(diverged(FALL), diverged(FALL + 0.03 * NOISE), FALL + 30 * RATES),
     ],
 )
 def test_proposed_rate_is_where_the_loss_falls_most_steeply(losses: np.ndarray) -> None:
@@ -121,11 +121,11 @@ def test_proposed_rate_is_where_the_loss_falls_most_steeply(losses: np.ndarray) 
 @pytest.mark.parametrize(
     "losses",
     [
-        *(np.ones(100), 1 + 0.1 * NOISE, 1 + RATES, blown_up(np.ones(100)), np.full(100, np.nan)),
+        *(np.ones(100), 1 + 0.1 * NOISE, 1 + RATES, diverged(np.ones(100)), np.full(100, np.nan)),
         *(np.append(np.ones(99), np.nan), np.append(1, np.full(99, np.nan))),
     ],
 )
-def test_loss_that_never_falls_is_told(losses: np.ndarray) -> None:
+def test_loss_that_never_falls_is_reported(losses: np.ndarray) -> None:
     with pytest.raises(UserError, match=r"from 1e-06 to 1.*--learning-rate"):
         propose_rate(RATES, losses)
 
@@ -133,13 +133,13 @@ def test_loss_that_never_falls_is_told(losses: np.ndarray) -> None:
 @pytest.mark.parametrize("proposed", [1e-3, None])
 def test_plot_is_an_image(proposed: float | None, tmp_path: Path) -> None:
     path = tmp_path / "range_test.png"
-    plot_range_test(RATES, blown_up(FALL + 0.03 * NOISE), proposed, path)
+    plot_range_test(RATES, diverged(FALL + 0.03 * NOISE), proposed, path)
     image = cv2.imread(str(path))
     reddish = (image[..., 2] > 150) & (image[..., :2] < 90).all(axis=-1)
     assert reddish.any() == (proposed is not None)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_losses_that_are_no_numbers_are_plotted(tmp_path: Path) -> None:
+def test_losses_that_are_not_finite_are_plotted(tmp_path: Path) -> None:
     plot_range_test(RATES[:3], np.array([np.nan, np.inf, np.nan]), None, tmp_path / "a.png")
     assert cv2.imread(str(tmp_path / "a.png")) is not None

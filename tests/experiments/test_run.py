@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from train_rtx5000_dual_optimized import main
+from violence_detection.experiments import run as experiments
 from violence_detection.experiments.cross_validation import cross_validate
 from violence_detection.settings.schema import Settings
 
@@ -21,21 +22,21 @@ def rows_in(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def scored_by_two_folds(flags: list[str]) -> list[str]:
+def two_folds(flags: list[str]) -> list[str]:
     """Return flags of a search on the drawn clips."""
     return [*flags, "--epochs", "3", "--cross-validate", "2"]
 
 
-def test_search_leaves_a_config_that_a_run_takes_and_goes_on_where_it_was(
-    scored_by_two_folds: list[str],
+def test_search_writes_a_config_for_a_run_and_resumes(
+    two_folds: list[str],
     flags: list[str],
     run: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main([*scored_by_two_folds, "--tune", "2"]) == 0
+    assert main([*two_folds, "--tune", "2"]) == 0
     first = rows_in(run / "trials.csv")
     assert len(first) == 2
-    assert main([*scored_by_two_folds, "--tune", "3"]) == 0
+    assert main([*two_folds, "--tune", "3"]) == 0
     trials = rows_in(run / "trials.csv")
     assert trials[:2] == first and len(trials) == 3
     assert f"--config {run / 'best_config.json'}" in capsys.readouterr().out
@@ -49,11 +50,11 @@ def test_search_leaves_a_config_that_a_run_takes_and_goes_on_where_it_was(
 
 
 def test_grid_tries_every_combination_and_names_the_best(
-    scored_by_two_folds: list[str], run: Path, tmp_path: Path
+    two_folds: list[str], run: Path, tmp_path: Path
 ) -> None:
     grid = tmp_path / "grid.json"
     grid.write_text('{"head": ["mean", "attention-lstm"], "dropout": [0.1]}')
-    assert main([*scored_by_two_folds, "--grid", str(grid)]) == 0
+    assert main([*two_folds, "--grid", str(grid)]) == 0
     rows = rows_in(run / "grid.csv")
     assert [(row["head"], row["dropout"]) for row in rows] == [
         ("mean", "0.1"),
@@ -65,8 +66,8 @@ def test_grid_tries_every_combination_and_names_the_best(
 
 
 @pytest.mark.usefixtures("not_hurried")
-def test_grid_that_was_interrupted_goes_on(
-    scored_by_two_folds: list[str],
+def test_interrupted_grid_resumes(
+    two_folds: list[str],
     run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -82,8 +83,8 @@ def test_grid_that_was_interrupted_goes_on(
             signal.raise_signal(signal.SIGINT)
         return cross_validate(settings, *others)
 
-    monkeypatch.setattr("violence_detection.experiments.run.cross_validate", interrupted)
-    command = [*scored_by_two_folds, "--grid", str(grid)]
+    monkeypatch.setattr(experiments, "cross_validate", interrupted)
+    command = [*two_folds, "--grid", str(grid)]
     assert main(command) == 130
     assert main(command) == 0
     assert tried == ["mean", "bidirectional", "bidirectional"]
@@ -91,17 +92,17 @@ def test_grid_that_was_interrupted_goes_on(
 
 
 def test_grid_with_a_combination_that_contradicts_itself(
-    scored_by_two_folds: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    two_folds: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grid = tmp_path / "grid.json"
     grid.write_text('{"warmup_epochs": [1, 9]}')
-    assert main([*scored_by_two_folds, "--grid", str(grid)]) == 2
+    assert main([*two_folds, "--grid", str(grid)]) == 2
     assert "--epochs 3 is not above --warmup-epochs 9" in capsys.readouterr().err
 
 
 def test_range_test_writes_its_losses_and_its_plot(flags: list[str], run: Path) -> None:
     status = main([*flags, "--find-lr"])
-    assert status in (0, 2)  # 2: the clips are too few to tell a rate, and it says so
+    assert status in (0, 2)  # 2: too few clips to find a rate, which is reported
     rows = rows_in(run / "learning_rate.csv")
     rates = [float(row["learning_rate"]) for row in rows]
     assert rates == sorted(rates) and rates[0] == pytest.approx(1e-6)
@@ -109,21 +110,21 @@ def test_range_test_writes_its_losses_and_its_plot(flags: list[str], run: Path) 
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "words"),
     [
         (["--find-lr", "--tune", "3"], "give one of them"),
         (["--find-lr", "--cross-validate", "3"], "give one of them"),
         (["--unlabeled", ".", "--tune", "3"], "drop it"),
-        (["--cross-validate", "15"], "ask for at most 14"),
+        (["--cross-validate", "15"], "use at most 14"),
     ],
 )
-def test_what_cannot_be_done_is_told_before_features_are_computed(
+def test_impossible_experiment_is_refused_before_features_are_computed(
     flags: list[str],
     tmp_path: Path,
     wrong: list[str],
-    said: str,
+    words: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main([*flags, *wrong]) == 2
-    assert said in capsys.readouterr().err
+    assert words in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()

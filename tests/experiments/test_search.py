@@ -61,15 +61,15 @@ def test_search_begins_with_the_settings_as_they_are(tmp_path: Path) -> None:
     assert len({settings.loss.dropout for settings in tried}) == 3
 
 
-def test_search_begins_as_near_as_its_space_allows(tmp_path: Path) -> None:
+def test_search_begins_with_the_settings_clipped_to_its_space(tmp_path: Path) -> None:
     tried = []
     start = Settings().replace(learning_rate=0.5, dropout=0.3, batch_size=24)
     tune(start, lambda s, _: tried.append(s) or 0.0, 1, tmp_path / "search.sqlite", SMALL_SPACE)
-    assert (tried[0].learning_rate, tried[0].dropout) == (1e-2, 0.3)
-    assert tried[0].batch_size in (16, 32, 64)
+    assert (tried[0].training.learning_rate, tried[0].loss.dropout) == (1e-2, 0.3)
+    assert tried[0].training.batch_size in (16, 32, 64)
 
 
-def test_search_goes_on(tmp_path: Path) -> None:
+def test_search_resumes(tmp_path: Path) -> None:
     path, calls = tmp_path / "search.sqlite", []
 
     def score(settings: Settings, report: Report) -> float:
@@ -107,7 +107,7 @@ tune(Settings(), score, 14, Path(sys.argv[1]), SMALL_SPACE)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 12])
-def test_killed_search_goes_on_as_if_it_had_not_been(at: int, tmp_path: Path) -> None:
+def test_killed_search_resumes_with_the_same_trials(at: int, tmp_path: Path) -> None:
     path, whole = tmp_path / "search.sqlite", tmp_path / "whole.sqlite"
     command = [sys.executable, "-c", KILLED, str(path), str(at)]
     assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL
@@ -139,20 +139,20 @@ def test_bad_trial_is_pruned_and_counts(tmp_path: Path) -> None:
     assert list(table[0]) == ["number", "state", "score", *SMALL_SPACE]
 
 
-def test_training_that_blew_up_is_never_the_best(tmp_path: Path) -> None:
+def test_diverged_training_is_never_the_best(tmp_path: Path) -> None:
     path = tmp_path / "search.sqlite"
     start = Settings().replace(dropout=0.7)
 
     def score(settings: Settings, report: Report) -> float:
         return math.nan if settings.loss.dropout > 0.5 else settings.loss.dropout
 
-    with pytest.raises(UserError, match=r"none of the 1 trials in .*search\.sqlite"):
+    with pytest.raises(UserError, match=r"no finite score in 1 trial, .*search\.sqlite"):
         tune(start, score, 1, path, SMALL_SPACE)
     assert tune(start, score, 8, path, SMALL_SPACE)["dropout"] <= 0.5
     assert len(trials_table(path)) == 8
 
 
-def test_trial_that_fails_is_made_again(tmp_path: Path) -> None:
+def test_failed_trial_is_repeated(tmp_path: Path) -> None:
     path, tried = tmp_path / "search.sqlite", []
 
     def score(settings: Settings, report: Report) -> float:
@@ -187,7 +187,7 @@ def test_another_search_is_refused(
         tune(Settings().replace(**changes), closeness, 2, path, **first | arguments)
 
 
-def test_what_decides_nothing_may_change(tmp_path: Path) -> None:
+def test_settings_that_do_not_matter_may_change(tmp_path: Path) -> None:
     path = tmp_path / "search.sqlite"
     tune(Settings().replace(tune=1), closeness, 1, path, SMALL_SPACE)
     changed = Settings().replace(tune=2, cache_dir=Path("elsewhere"), dropout=0.1, debug=True)
@@ -195,22 +195,22 @@ def test_what_decides_nothing_may_change(tmp_path: Path) -> None:
     assert len(trials_table(path)) == 2
 
 
-def test_file_that_is_no_search_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_search_is_refused(tmp_path: Path) -> None:
     text, other = tmp_path / "notes.txt", tmp_path / "other.sqlite"
     text.write_text("no database " * 100)
-    with pytest.raises(UserError, match=r"notes\.txt is damaged or no search"):
+    with pytest.raises(UserError, match=r"notes\.txt is damaged or not a search"):
         tune(Settings(), closeness, 1, text, SMALL_SPACE)
     assert text.read_text().startswith("no database")
     with pytest.raises(UserError, match=r"gone\.sqlite: no such file"):
         trials_table(tmp_path / "gone.sqlite")
     sqlite3.connect(other).close()
-    with pytest.raises(UserError, match=r"other\.sqlite holds no search"):
+    with pytest.raises(UserError, match=r"other\.sqlite does not hold a search"):
         trials_table(other)
     with pytest.raises(RunError, match=r"search\.sqlite cannot be written: .*unable to open"):
         tune(Settings(), closeness, 1, tmp_path / "gone" / "search.sqlite", SMALL_SPACE)
 
 
-def test_search_says_a_line_per_trial_and_no_more(
+def test_search_logs_one_line_per_trial(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "what? {a} #name%20"

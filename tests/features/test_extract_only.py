@@ -106,7 +106,7 @@ def test_two_shares_have_the_features_of_one_process_and_say_what_is_missing(
         own = len([c for c in find_clips(drawn_clips, 0) if share_number(c, 2) == number - 1])
         if number == 1:
             assert f"{own} of 28 clips have features" in said
-            assert f"{CLIPS - own} clips are missing, of share 2/2 ({CLIPS - own})" in said
+            assert f"{CLIPS - own} clips missing, of share 2/2 ({CLIPS - own})" in said
     assert "28 of 28 clips have features" in said
     assert "nothing is missing" in said
     assert features_in(drawn_clips, tmp_path / "cache") == expected
@@ -218,7 +218,7 @@ def test_clips_that_cannot_be_read_are_told_of(
         assert extract(dataset, tmp_path / "cache", "--share", f"{number}/2") == 0
     said = capsys.readouterr().out
     assert "28 of 29 clips have features" in said
-    assert f"1 clips cannot be read: {bad}" in said
+    assert f"1 clip cannot be read: {bad}" in said
     assert "nothing is missing" in said
 
 

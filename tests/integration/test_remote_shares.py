@@ -77,7 +77,7 @@ def test_two_machines_extract_and_a_third_computes_nothing(
     assert extract_on(tmp_path / "a", "--share", "1/2") == 0
     output = capsys.readouterr().out
     assert f"of {CLIPS} clips have features in {CACHE}\n" in output
-    assert "clips are missing, of share 2/2" in output
+    assert "clips missing, of share 2/2" in output
     assert extract_on(tmp_path / "b", "--share", "2/2") == 0
     output = capsys.readouterr().out
     assert f"{CLIPS} of {CLIPS} clips have features in {CACHE}\n" in output

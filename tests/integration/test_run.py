@@ -24,6 +24,7 @@ from violence_detection.runtime import devices
 from violence_detection.runtime.devices import Precision
 from violence_detection.settings.schema import FIELDS
 from violence_detection.storage.files import write_json
+from violence_detection.training import callbacks
 from violence_detection.training.callbacks import write_models_of_last_epoch
 from violence_detection.training.trainer import Trainer
 
@@ -44,7 +45,7 @@ def dataset_flags(dataset: Path, quick_flags: list[str]) -> list[str]:
 def test_run_leaves_what_it_promises(finished: Path) -> None:
     run, screen = finished / "run", (finished / "screen.txt").read_text()
     for words in (
-        *("train  6 nonviolent, 6 violent", "RANDOM WEIGHTS", "float32", "counts 1.000"),
+        *("train  6 nonviolent, 6 violent", "RANDOM WEIGHTS", "float32", "nonviolent 1.000"),
         *("rgb features of 28 clips at block1_conv1 in ", "attention-lstm of "),
     ):
         assert words in screen
@@ -330,9 +331,7 @@ def test_interrupted_run_goes_on_in_mixed_precision(
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as pressed:
-        pressed.setattr(
-            "violence_detection.training.callbacks.write_models_of_last_epoch", interrupt
-        )
+        pressed.setattr(callbacks, "write_models_of_last_epoch", interrupt)
         assert main(flags) == 130
     assert len(rows_of(run)) == 3
     with monkeypatch.context() as other:

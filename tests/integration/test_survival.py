@@ -21,6 +21,7 @@ from tests.conftest import ROOT, figures_of, held_by_another, results_of, stored
 from train_rtx5000_dual_optimized import main
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.storage.files import read_json
+from violence_detection.training import callbacks
 from violence_detection.training.callbacks import write_models_of_last_epoch
 from violence_detection.training.trainer import Trainer
 
@@ -171,7 +172,7 @@ def test_folder_that_is_lost_in_the_middle_of_a_run(
                 subprocess.run(["mount", *options, str(run), str(run)], check=True)
 
     with monkeypatch.context() as losing:
-        losing.setattr("violence_detection.training.callbacks.write_models_of_last_epoch", lose)
+        losing.setattr(callbacks, "write_models_of_last_epoch", lose)
         status = main(flags)
     if fault == "gone":
         elsewhere.rename(run)
@@ -254,7 +255,7 @@ def test_damaged_features_are_found_and_computed_anew(
     if what == "row":
         (rows,) = (tmp_path / "cache").glob("*.features")
         damage(rows)
-        lost = "1 rows of"
+        lost = "1 row of"
     else:  # of the same clips, in other rows
         (rows,) = (tmp_path / "cache").glob("*.features")
         rows.write_bytes(np.frombuffer(rows.read_bytes(), "V512")[::-1].tobytes())
@@ -262,7 +263,7 @@ def test_damaged_features_are_found_and_computed_anew(
     assert main(flags) == 0
     screen = capsys.readouterr().out
     assert lost in screen
-    assert "damaged (their checksums differ)" in screen
+    assert "damaged (checksum mismatch)" in screen
     assert outcome_of(run) == whole
 
 
@@ -290,7 +291,7 @@ def test_damaged_index_is_told_of_and_made_anew(
     [
         ("resume/epoch_006.weights.npz", "going back one epoch"),
         ("resume/state.json", "state.json"),
-        ("best_model.keras", "written again from"),
+        ("best_model.keras", "rewriting it from"),
         ("resume/models.json", "models.json"),
     ],
 )
@@ -320,7 +321,7 @@ def test_best_model_of_another_run_is_found_out(
     assert main([*flags, "--checkpoint-dir", str(other), "--seed", "1"]) == 0
     shutil.copy(other / "best_model.keras", run / "best_model.keras")
     assert main(flags) == 0
-    assert "of another run" in capsys.readouterr().out
+    assert "does not match its checksum" in capsys.readouterr().out
     assert outcome_of(run) == whole
 
 

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from violence_detection.models.classifier import as_plain_keras, classifier, with_attention
+from violence_detection.models.classifier import (
+    as_plain_keras,
+    average_of,
+    classifier,
+    with_attention,
+)
 from violence_detection.settings.constants import HEADS
 from violence_detection.training.trainer import standardize_on
 
@@ -58,7 +63,7 @@ def test_every_head_is_the_same_when_it_was_saved(tmp_path: Path, head: str, dty
     as_plain_keras(model).save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     expected, found = (np.asarray(network(clips)) for network in (model, loaded))
-    assert np.ptp(expected) > 1e-3  # the clips are told apart
+    assert np.ptp(expected) > 1e-3  # predictions differ between clips
     np.testing.assert_allclose(found, expected, rtol=1e-5 if dtype == "float32" else 2e-2)
 
 
@@ -77,3 +82,20 @@ def test_order_of_the_frames_matters_but_for_the_mean(head: str) -> None:
 def test_one_frame_a_clip_is_enough_for_every_head(head: str) -> None:
     clips = np.random.default_rng(0).random((3, 1, 8), dtype=np.float32)
     assert classifier(1, 8, dropout=0.5, l2=0.0, head=head)(clips).shape == (3, 1)
+
+
+def test_ensemble_is_the_mean_of_its_members(tmp_path: Path) -> None:
+    members = []
+    for seed in range(3):
+        keras.utils.set_random_seed(seed)
+        members.append(as_plain_keras(classifier(4, 6, dropout=0.1, l2=0, units=8, projection=8)))
+    path = tmp_path / "ensemble.keras"
+    average_of(members).save(path)
+    whole = keras.models.load_model(path, safe_mode=True)
+    batch = np.random.default_rng(0).random((5, 4, 6), np.float32)
+    expected = np.mean([member.predict(batch, verbose=0) for member in members], axis=0)
+    outputs = with_attention(whole).predict(batch, verbose=0)
+    np.testing.assert_allclose(outputs["violence"], expected, atol=1e-6)
+    np.testing.assert_allclose(outputs["attention"].sum(axis=1), 1, atol=1e-5)
+    attention = [with_attention(m).predict(batch, verbose=0)["attention"] for m in members]
+    np.testing.assert_allclose(outputs["attention"], np.mean(attention, axis=0), atol=1e-6)

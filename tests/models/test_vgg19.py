@@ -92,8 +92,8 @@ def write_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
 @pytest.mark.parametrize(
     ("shapes", "words"),
     [
-        ({}, ["block1_conv1", "not in it"]),
-        ({"block1_conv1": (3, 3, 3, 64)}, ["block1_conv2", "not in it"]),
+        ({}, ["block1_conv1", "is missing"]),
+        ({"block1_conv1": (3, 3, 3, 64)}, ["block1_conv2", "is missing"]),
         (
             {"block1_conv1": (3, 3, 1, 64), "block1_conv2": (3, 3, 64, 64)},
             ["block1_conv1", "1, 64"],
@@ -109,7 +109,7 @@ def test_weights_that_do_not_fit(
     assert all(word in str(error.value) for word in [str(path), *words])
 
 
-def test_weights_that_are_no_hdf5(tmp_path: Path) -> None:
+def test_weights_that_are_not_hdf5(tmp_path: Path) -> None:
     (tmp_path / "weights.h5").write_bytes(b"PK" * 100)
     with pytest.raises(UserError, match="not an HDF5 file"):
         identify_weights(str(tmp_path / "weights.h5"), "fc2")

@@ -131,7 +131,7 @@ def test_time_order_is_kept(cached: int, frames: int, kinds: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize(("cached", "reach"), [(16, 1), (32, 1), (64, 2)])
-def test_jitter_moves_each_frame_around_its_place(cached: int, reach: int) -> None:
+def test_jitter_moves_each_frame_around_its_position(cached: int, reach: int) -> None:
     moved = taken(cached, 16, ("jitter",)) - even_positions(cached, 16)
     assert set(np.unique(moved)) == set(range(-reach, reach + 1))
     assert abs(moved[:, 1:-1].mean()) < 0.05  # at its ends a clip has no more frames
@@ -303,8 +303,8 @@ def test_part_of_a_batch_is_augmented_as_in_the_whole() -> None:
     labels, weights, seed = tf.ones((6, 1)), tf.ones(6), tf.constant([1, 2])
     kinds = ("jitter", "drop")
     whole, _, _ = augment(features, labels, weights, seed, 4, kinds)
-    places = np.array([4, 1])
+    indices = np.array([4, 1])
     part, _, _ = augment(
-        tf.gather(features, places), labels[:2], weights[:2], seed, 4, kinds, (6, places)
+        tf.gather(features, indices), labels[:2], weights[:2], seed, 4, kinds, (6, indices)
     )
-    np.testing.assert_array_equal(part, tf.gather(whole, places))
+    np.testing.assert_array_equal(part, tf.gather(whole, indices))

@@ -128,13 +128,13 @@ def test_frames_of_more_in_the_cache(
 
 
 def test_some_of_the_clips_with_other_factors(clips: ClipFeatures) -> None:
-    some = clips.of([4, 9], (2.0, 3.0))
+    some = clips.select([4, 9], (2.0, 3.0))
     for own, whole in zip(
         some.batch(np.arange(2))[:2], clips.batch(np.array([4, 9]))[:2], strict=True
     ):
         np.testing.assert_array_equal(own, whole)
     np.testing.assert_array_equal(some.weights, [2, 3])
-    np.testing.assert_array_equal(clips.of(slice(2)).weights, [1.5, 0.5])
+    np.testing.assert_array_equal(clips.select(slice(2)).weights, [1.5, 0.5])
 
 
 def test_sample_has_no_padding(clips: ClipFeatures) -> None:
@@ -158,14 +158,14 @@ def determinism(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.mark.usefixtures("determinism")
 @pytest.mark.parametrize(("slow", "starved"), [("reading", 1.0), ("training", 0.0)])
-def test_supply_tells_which_of_the_two_is_slower(
+def test_supply_shows_whether_reading_or_training_is_slower(
     clips: ClipFeatures, monkeypatch: pytest.MonkeyPatch, slow: str, starved: float
 ) -> None:
     supply, read = Supply(), clips.batch
 
-    def slow_read(*places: np.ndarray) -> tuple:
+    def slow_read(*indices: np.ndarray) -> tuple:
         time.sleep(0.02)
-        return read(*places)
+        return read(*indices)
 
     if slow == "reading":
         monkeypatch.setattr(clips, "batch", slow_read)
@@ -174,8 +174,8 @@ def test_supply_tells_which_of_the_two_is_slower(
     for used, _ in enumerate(batches, start=1):
         deadline = time.monotonic() + 1
         while slow == "training" and time.monotonic() < deadline:
-            if supply.begun >= min(used + READERS + PREFETCHED_BATCHES, supply.batches):
+            if supply.started >= min(used + READERS + PREFETCHED_BATCHES, supply.batches):
                 break
             time.sleep(0.001)
-        supply.look(used)
+        supply.observe(used)
     assert supply.starved_share == pytest.approx(starved, abs=0.2)

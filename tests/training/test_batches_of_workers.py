@@ -37,14 +37,14 @@ def put_together(shares: list[Share], read: Callable[[Share], Iterator[tuple]]) 
     while True:
         whole: list[np.ndarray] | None = None
         for share, stream in zip(shares, streams, strict=True):
-            for places in share.places(BATCH):
+            for indices in share.indices(BATCH):
                 part = next(stream, None)
                 if part is None:
                     return batches
                 assert len(part[0]) == BATCH // len(shares) // share.replicas
                 whole = whole or [np.full((BATCH, *v.shape[1:]), np.nan, v.dtype) for v in part]
                 for values, own in zip(whole, part, strict=True):
-                    values[places] = own
+                    values[indices] = own
         assert whole is not None
         batches.append(tuple(whole))
 
@@ -82,4 +82,4 @@ def test_workers_read_only_their_share(clips: ClipFeatures) -> None:
 def test_parts_of_a_batch_are_shared_out_each_by_itself() -> None:
     """So that the gradients are accumulated of the same clips in the same order."""
     second = Share(Worker(1, 2), replicas=1, parts=2)
-    assert second.places(8).tolist() == [[2, 3, 6, 7]]
+    assert second.indices(8).tolist() == [[2, 3, 6, 7]]

@@ -31,8 +31,8 @@ def test_epoch_is_a_line_that_fits_100_columns(gpus: dict[str, float]) -> None:
 
 
 @pytest.fixture
-def said(tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """Return a function that returns what the log says."""
+def log_text(tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Return a function that reads the log file."""
     path = tmp_path / "training.log"
     start_log(path)
     yield path.read_text
@@ -42,7 +42,7 @@ def said(tmp_path: Path) -> Iterator[Callable[[], str]]:
 
 
 @pytest.mark.parametrize(
-    ("utilization", "seconds", "begun", "named"),
+    ("utilization", "seconds", "started", "named"),
     [
         (40.0, {"training": 8, "validation": 1, "writing": 1}, 3, "waiting for batches, 80 %"),
         (40.0, {"training": 8, "validation": 1, "writing": 1}, 6, "the training step"),
@@ -52,15 +52,15 @@ def said(tmp_path: Path) -> Iterator[Callable[[], str]]:
         (None, {"training": 2, "validation": 1, "writing": 7}, 3, None),
     ],
 )
-def test_gpu_that_waits_is_told_of_with_what_it_waits_for(
+def test_bottleneck_of_badly_used_gpus_is_logged(
     tmp_path: Path,
-    said: Callable[[], str],
+    log_text: Callable[[], str],
     utilization: float | None,
     seconds: dict[str, int],
-    begun: int,
+    started: int,
     named: str | None,
 ) -> None:
-    """`begun` batches are ahead of the network; the first epoch, which is traced, is left out."""
+    """`started` batches are ahead of the network; the first epoch, which is traced, is left out."""
     now = 0.0
     run, supply = RunDirectory(tmp_path / "run"), Supply()
     supply.batches = 1000
@@ -69,7 +69,7 @@ def test_gpu_that_waits_is_told_of_with_what_it_waits_for(
     for epoch in range(4):
         stages.on_epoch_begin(epoch)
         now += 100 if epoch == 0 else seconds["training"]
-        supply.begun = (epoch + 1) * 10 + begun
+        supply.started = (epoch + 1) * 10 + started
         stages.on_train_batch_end(9)
         stages.on_test_begin()
         now += seconds["validation"]
@@ -79,6 +79,6 @@ def test_gpu_that_waits_is_told_of_with_what_it_waits_for(
         run.history.append({"epoch": epoch + 1, **figures})
     stages.on_train_end()
     if named is None:
-        assert "Held up" not in said()
+        assert "bottleneck" not in log_text()
     else:
-        assert f"GPUs computed 40 % of the training's time. Held up by {named}" in said()
+        assert f"40 %; bottleneck: {named}" in log_text()

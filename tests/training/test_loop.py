@@ -1,4 +1,4 @@
-"""What the ways of drawing clips do to training, and that an interrupted run goes on with them."""
+"""The effect of mining and curricula on training, and resuming a run that uses them."""
 
 import signal
 from collections.abc import Callable
@@ -11,10 +11,10 @@ import pytest
 from tests.conftest import figures_of, quick_flags_in, results_of
 from train_rtx5000_dual_optimized import main
 from violence_detection.features.cache.feature_cache import FeatureRows
-from violence_detection.models.classifier import average_of, with_attention
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.settings.parser import parse_settings
 from violence_detection.settings.schema import Settings
+from violence_detection.training import callbacks
 from violence_detection.training.batches import ClipFeatures
 from violence_detection.training.callbacks import write_models_of_last_epoch
 from violence_detection.training.loop import clip_losses, fit
@@ -31,7 +31,7 @@ def settings_with(*flags: str) -> Settings:
 
 @pytest.fixture
 def clips(stored_features: Callable[[np.ndarray], FeatureRows]) -> ClipFeatures:
-    """Return clips whose label the first value tells, but for the last eight, who are the other."""
+    """Return clips whose first value shows the label, except for the last eight: the other one."""
     random = np.random.default_rng(0)
     features = random.random((CLIPS, 4, 6)).astype(np.float32)
     labels = np.arange(CLIPS) % 2
@@ -49,7 +49,7 @@ def test_hard_clips_are_learned_sooner_when_they_are_mined(clips: ClipFeatures) 
     assert losses["--hard-mining",] < 0.9 * losses[()]
 
 
-def test_training_that_fails_does_not_wait_for_losses_that_do_not_come(clips: ClipFeatures) -> None:
+def test_failed_training_does_not_wait_for_losses(clips: ClipFeatures) -> None:
     """Two steps an epoch: the batches are ahead by several epochs when it ends."""
 
     def fail(epoch: int, trainer: Trainer) -> None:
@@ -66,47 +66,28 @@ def test_curriculum_begins_with_what_a_warm_up_model_finds_easy(clips: ClipFeatu
     assert easiness[-8:].mean() > 1.15 * easiness[:-8].mean()
 
 
-def test_ensemble_is_the_mean_of_its_members(tmp_path: Path) -> None:
-    from violence_detection.models.classifier import as_plain_keras, classifier
-
-    members = []
-    for seed in range(3):
-        keras.utils.set_random_seed(seed)
-        members.append(as_plain_keras(classifier(4, 6, dropout=0.1, l2=0, units=8, projection=8)))
-    path = tmp_path / "ensemble.keras"
-    average_of(members).save(path)
-    whole = keras.models.load_model(path, safe_mode=True)
-    batch = np.random.default_rng(0).random((5, 4, 6), np.float32)
-    expected = np.mean([member.predict(batch, verbose=0) for member in members], axis=0)
-    outputs = with_attention(whole).predict(batch, verbose=0)
-    np.testing.assert_allclose(outputs["violence"], expected, atol=1e-6)
-    np.testing.assert_allclose(outputs["attention"].sum(axis=1), 1, atol=1e-5)
-    of_members = [with_attention(m).predict(batch, verbose=0)["attention"] for m in members]
-    np.testing.assert_allclose(outputs["attention"], np.mean(of_members, axis=0), atol=1e-6)
-
-
-EVERYTHING = (
+ALL_OPTIONS = (
     *("--ensemble", "2", "--hard-mining", "--sampling", "stratified", "--curriculum"),
     *("--cached-frames", "6", "--augment", "jitter,mixup,noise,flip", "--epochs", "4"),
 )
 
 
 @pytest.fixture(scope="module")
-def left_alone(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the checkpoint directory of a run that was not interrupted."""
-    folder = tmp_path_factory.mktemp("left_alone")
+    folder = tmp_path_factory.mktemp("uninterrupted")
     flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(folder)]
-    assert main([*flags, *EVERYTHING]) == 0
+    assert main([*flags, *ALL_OPTIONS]) == 0
     return folder / "run"
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("not_hurried")
 @pytest.mark.parametrize("interrupted_in", ["run", "member_2"])
-def test_run_with_everything_goes_on_as_if_it_had_not_been_interrupted(
+def test_interrupted_run_with_all_options_resumes_with_the_same_results(
     flags: list[str],
     run: Path,
-    left_alone: Path,
+    uninterrupted: Path,
     interrupted_in: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -116,14 +97,12 @@ def test_run_with_everything_goes_on_as_if_it_had_not_been_interrupted(
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as pressed:
-        pressed.setattr(
-            "violence_detection.training.callbacks.write_models_of_last_epoch", interrupt
-        )
-        assert main([*flags, *EVERYTHING]) == 130
-    assert main([*flags, *EVERYTHING]) == 0
+        pressed.setattr(callbacks, "write_models_of_last_epoch", interrupt)
+        assert main([*flags, *ALL_OPTIONS]) == 130
+    assert main([*flags, *ALL_OPTIONS]) == 0
     for folder in ("", "member_2"):
-        assert figures_of(run / folder) == figures_of(left_alone / folder)
-    assert results_of(run)["evaluation"] == results_of(left_alone)["evaluation"]
+        assert figures_of(run / folder) == figures_of(uninterrupted / folder)
+    assert results_of(run)["evaluation"] == results_of(uninterrupted)["evaluation"]
     assert len(results_of(run)["members_at_0.5"]) == 2
     whole = keras.models.load_model(run / "ensemble.keras", safe_mode=True)
     assert len([layer for layer in whole.layers if isinstance(layer, keras.Model)]) == 2

@@ -1,4 +1,4 @@
-"""The order of an epoch: what it holds of each class, of hard clips, of easy ones."""
+"""The order of an epoch: classes, hard clips, easy clips."""
 
 import threading
 
@@ -24,13 +24,13 @@ def test_stratified_batches_hold_both_classes_in_equal_parts(share: float) -> No
     np.testing.assert_array_equal(order.class_counts(), [20, 20])
 
 
-def test_stratified_epochs_come_to_all_of_the_larger_class() -> None:
-    """36 of 40 clips are nonviolent, 20 of which have a place in an epoch."""
+def test_stratified_epochs_use_all_clips_of_the_larger_class() -> None:
+    """36 of 40 clips are nonviolent, and 20 of them fit into an epoch."""
     labels = np.arange(40) >= 36
     order = ClipOrder(labels, seed=0, stratified=True)
     clips = np.concatenate(drawn(order, 9))
     counts = np.bincount(clips, minlength=40)
-    assert set(counts[:36]) == {5}  # nobody twice before all were there once
+    assert set(counts[:36]) == {5}  # no clip twice before all were drawn once
     assert set(counts[36:]) == {45}
 
 
@@ -44,7 +44,7 @@ def test_hard_clip_is_drawn_more_often() -> None:
         counts += np.bincount(order.of_epoch(epoch), minlength=40)
     others = np.delete(counts, 7)
     assert 2 < counts[7] / others.mean() < 10
-    assert others.min() > 0  # an easy clip is not forgotten
+    assert others.min() > 0  # easy clips are drawn, too
 
 
 def test_losses_are_those_after_the_epoch_before_the_last() -> None:

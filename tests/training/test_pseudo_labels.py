@@ -36,15 +36,15 @@ def smaller_flags(drawn_clips: Path, tmp_path: Path, quick_flags: list[str]) -> 
 
 
 @pytest.mark.slow
-def test_sure_clips_are_learned_from_and_told_and_none_of_the_test(
+def test_confident_clips_become_training_clips_but_copies_of_test_clips_do_not(
     smaller_flags: list[str], unlabeled: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [*smaller_flags, "--unlabeled", str(unlabeled), "--pseudo-confidence", "0.5"]
     assert main([*given, "--pseudo-rounds", "2"]) == 0
-    said = capsys.readouterr().out
-    assert "10 unlabeled clips; 1 of them repeat labelled ones and are left out" in said
-    assert "round 2: 8 of 8 unlabeled clips are taken" in said
-    assert "one file under both labels" not in said
+    output = capsys.readouterr().out
+    assert "copies of labelled clips: 1" in output
+    assert "round 2: pseudo-labels for 8 of 8 unlabeled clips" in output
+    assert "different labels" not in output
     with (run / "pseudo_labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 16 and not any("test" in row["clip"] for row in rows)
@@ -56,29 +56,29 @@ def test_sure_clips_are_learned_from_and_told_and_none_of_the_test(
 
 
 @pytest.mark.slow
-def test_nobody_is_sure_enough(
+def test_no_clip_is_predicted_with_enough_confidence(
     smaller_flags: list[str], unlabeled: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Then the run trains as one without unlabeled clips."""
+    """The run trains as without unlabeled clips."""
     alone = [*smaller_flags, "--checkpoint-dir", str(run.with_name("alone"))]
     assert main(alone) == 0
     given = [*smaller_flags, "--unlabeled", str(unlabeled), "--pseudo-confidence", "0.9999999"]
     assert main(given) == 0
-    assert "round 1: 0 of 8 unlabeled clips are taken" in capsys.readouterr().out
+    assert "round 1: pseudo-labels for 0 of 8 unlabeled clips" in capsys.readouterr().out
     losses = [[row["loss"] for row in rows_of(folder)] for folder in (run, run.with_name("alone"))]
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize(("files", "said"), [((), "contains no clips"), (None, "no such folder")])
-def test_nothing_to_judge(
+@pytest.mark.parametrize(("files", "words"), [((), "contains no clips"), (None, "no such folder")])
+def test_folder_without_unlabeled_clips_is_refused(
     flags: list[str],
     tmp_path: Path,
     files: tuple[str, ...] | None,
-    said: str,
+    words: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = tmp_path / "unlabeled"
     if files is not None:
         folder.mkdir()
     assert main([*flags, "--unlabeled", str(folder)]) == 2
-    assert f"--unlabeled {folder}" in (message := capsys.readouterr().err) and said in message
+    assert f"--unlabeled {folder}" in (message := capsys.readouterr().err) and words in message

@@ -7,19 +7,18 @@ from violence_detection.training.replica_dropout import ReplicaDropout
 
 @pytest.mark.parametrize("values", [8, 3])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_dropout_drops_by_place(values: int, dtype: str) -> None:
-    """On two replicas, what Keras's own drops on one."""
+def test_dropout_on_two_replicas_is_that_of_keras_on_one(values: int, dtype: str) -> None:
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     batch = tf.ones((6, 5, values), dtype)
     alone = tf.keras.layers.Dropout(0.4, seed=7, dtype=dtype)
     with strategy.scope():
-        by_place = ReplicaDropout(0.4, seed=7, dtype=dtype)
+        by_replica = ReplicaDropout(0.4, seed=7, dtype=dtype)
 
     @tf.function
     def drop() -> tf.Tensor:
         def on_replica() -> tf.Tensor:
-            place = tf.distribute.get_replica_context().replica_id_in_sync_group
-            return by_place(batch[3 * place : 3 * place + 3], training=True)
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            return by_replica(batch[3 * replica : 3 * replica + 3], training=True)
 
         return strategy.run(on_replica)
 

@@ -1,1 +1,1 @@
-"""Instead of a run: cross-validation, range test, search, grid."""
+"""Experiments instead of a run: cross-validation, range test, search, grid."""

@@ -1,4 +1,4 @@
-"""Finding good settings: a range test of the rate, a Bayesian search, a grid."""
+"""Bayesian search for good settings; trials are stored in an SQLite file."""
 
 import contextlib
 import json
@@ -23,6 +23,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from violence_detection.errors import UserError, failing_as
 from violence_detection.runtime.interrupts import raise_if_interrupted
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import HEADS
 from violence_detection.settings.schema import CHANGES_ON_RESUME, Settings
 from violence_detection.settings.setting import flag
@@ -56,26 +57,26 @@ def tune(
     space: Space = SPACE,
     clips: str = "",
 ) -> dict[str, Any]:
-    """Search the settings of the highest score; return the best trial's values, by field.
+    """Search for the settings with the highest score; return the best trial's values by name.
 
     Tree-structured Parzen estimators (Bergstra et al., NeurIPS 2011); a trial whose reported value
-    is below the median of the earlier ones at the same step is pruned. The first trial is the
-    settings as they are: a number outside its range is taken to the range's end, what is not
-    among the choices is drawn. What is finished is in `storage`, and a search that was killed goes
-    on as if it had not been; one process at a time.
+    is below the median of earlier trials at the same step is pruned. The first trial uses the given
+    settings: a number outside its range is clipped to the range, a value that is not among the
+    choices is sampled. Finished trials are in `storage`, and an interrupted search resumes with the
+    same trials; only one process may use the file.
 
     Args:
-        settings: what is fixed, and where the search starts.
-        score: scores settings; higher is better. Returns nan for training that blew up, which
-            ends the trial as if pruned; what it raises ends the search, and the next call makes
-            the same trial again.
-        trials: how many are to be finished (or pruned) in all, earlier calls' included.
-        storage: an SQLite file; made if there is none.
-        space: what is searched: fields of `settings`.
-        clips: stands for the clips that are scored on.
+        settings: the fixed settings and the starting point.
+        score: scores settings; higher is better. nan, for training that diverged, counts as
+            pruned. An exception ends the search; the next call repeats the trial.
+        trials: total number of finished or pruned trials, including those of earlier calls.
+        storage: an SQLite file; created if missing.
+        space: the distributions to search, by the setting's name.
+        clips: fingerprint of the clips that are scored on.
 
     Raises:
-        UserError: the file is of another search or no search at all, or no trial got a score.
+        UserError: the file belongs to another search or is not a search, or training diverged in
+            all trials.
         RunError: the file cannot be written.
     """
     with _database(storage) as database:
@@ -89,15 +90,15 @@ def tune(
             study.enqueue_trial(_starting_values(settings, space))
         while (done := len(study.get_trials(deepcopy=False, states=FINISHED))) < trials:
             raise_if_interrupted()
-            # Of its own for each trial: the next one is the same, whether or not it was killed.
+            # A seed per trial: a resumed search makes the same trials.
             seed = int(np.random.SeedSequence([settings.devices.seed, done]).generate_state(1)[0])
             study.sampler = optuna.samplers.TPESampler(seed=seed)
             _make_trial(study, settings, score, space, f"{done + 1} of {trials}")
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if not complete:
             raise UserError(
-                f"none of the {done} trials in {storage} got a score that is a number: give other "
-                "settings, and another file"
+                f"no finite score in {count_of(done, 'trial')}, {storage}: training diverged. "
+                "Change the settings, with another --checkpoint-dir"
             )
         return {name: study.best_trial.params[name] for name in space}
 
@@ -107,7 +108,7 @@ def _make_trial(
     settings: Settings,
     score: Score,
     space: Space,
-    place: str,
+    position: str,
 ) -> None:
     trial = study.ask(dict(space))
 
@@ -116,7 +117,7 @@ def _make_trial(
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    # Whatever else is raised leaves the trial as a killed process does.
+    # Any other exception leaves the trial unfinished, as a killed process does.
     try:
         value = score(settings.replace(**trial.params), report)
     except optuna.TrialPruned:
@@ -128,14 +129,14 @@ def _make_trial(
     log.info(
         "trial %d (%s)  %s  %s",
         trial.number,
-        place,
+        position,
         "pruned" if math.isnan(value) else f"score {value:.4f}",
         " ".join(f"{name} {format_value(chosen)}" for name, chosen in trial.params.items()),
     )
 
 
 def _starting_values(settings: Settings, space: Space) -> dict[str, Any]:
-    """Return the settings' own values as far as they are in the space."""
+    """Return the values of the settings, clipped to the space; without those not in it."""
     own, values = settings.by_name(), {}
     for name, distribution in space.items():
         value = own[name]
@@ -149,15 +150,15 @@ def _starting_values(settings: Settings, space: Space) -> dict[str, Any]:
     ]
     if outside:
         log.warning(
-            "the search begins near the settings, not at them: it does not try %s",
+            "outside the search space: %s; the first trial uses other values",
             ", ".join(outside),
         )
     return values
 
 
 def _identity(settings: Settings, space: Space, clips: str) -> dict[str, Any]:
-    """Return what has to be the same for a search to go on, as JSON gives it back."""
-    free = {*space, *CHANGES_ON_RESUME, "tune"}  # the last: how many trials
+    """Return what must be unchanged for a search to resume, as read back from JSON."""
+    free = {*space, *CHANGES_ON_RESUME, "tune"}  # tune: the number of trials
     fixed = {flag(name): value for name, value in settings.as_json().items() if name not in free}
     searched = {name: distribution_to_json(space[name]) for name in sorted(space)}
     identity = fixed | {"another search space": searched, "other clips": clips}
@@ -176,26 +177,29 @@ def _require_same(study: optuna.Study, identity: dict[str, Any], storage: Path) 
     ]
     if different:
         raise UserError(
-            f"{storage} holds a search with {', '.join(different)}: give the same to go on with "
-            "it, or another file"
+            f"{storage} holds a search with {', '.join(different)}: use the same settings to "
+            "resume it, or another --checkpoint-dir"
         )
 
 
 def trials_table(storage: Path) -> list[dict[str, Any]]:
-    """Return each trial's number, state, score and values, by name; None for what it lacks.
+    """Return each trial's number, state, score and values by name; None for a missing value.
 
-    The score of a pruned trial is the last that it reported.
+    The score of a pruned trial is the last one it reported.
+
+    Args:
+        storage: the SQLite file of a search.
 
     Raises:
         UserError: the file holds no search.
     """
     if not storage.is_file():
-        raise UserError(f"{storage}: no such file; a search makes it")
+        raise UserError(f"{storage}: no such file; run a search (--tune) first")
     with _database(storage) as database:
         try:
             trials = optuna.load_study(study_name=STUDY, storage=database).get_trials()
         except KeyError as error:
-            raise UserError(f"{storage} holds no search: name the file of one") from error
+            raise UserError(f"{storage} does not hold a search") from error
     names = dict.fromkeys(name for trial in trials for name in trial.params)
     return [
         {"number": trial.number, "state": trial.state.name.lower(), "score": trial.value}
@@ -206,20 +210,20 @@ def trials_table(storage: Path) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _database(path: Path) -> Iterator[optuna.storages.RDBStorage]:
-    """Open a search's file; Optuna is silent from then on.
+    """Open the file of a search; silences Optuna's own log.
 
     Raises:
-        UserError: it is no file of Optuna's, or of another version.
-        RunError: it cannot be written.
+        UserError: the file was not written by Optuna, or by another version.
+        RunError: the file cannot be written.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    foreign = f"{path} is damaged or no search of this program's: move it away, or name another"
+    foreign = f"{path} is damaged or not a search: move it away or use another --checkpoint-dir"
     try:
         try:
-            # By a function, as a path may hold what means something in an address.
+            # By a function: a path may contain characters that are special in a URL.
             connect = {"creator": lambda: sqlite3.connect(path, timeout=30)}
             database = optuna.storages.RDBStorage("sqlite://", connect)
-        except RuntimeError as error:  # another version of Optuna's
+        except RuntimeError as error:  # another version of Optuna
             raise UserError(foreign) from error
         try:
             yield database
@@ -235,12 +239,12 @@ def _database(path: Path) -> Iterator[optuna.storages.RDBStorage]:
 
 
 def write_config(values: dict[str, Any], path: Path) -> None:
-    """Write settings by name as plain JSON, for `--config`; people may edit it.
+    """Write settings by name as plain JSON for `--config`.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: the file cannot be written.
     """
     text = json.dumps(values, indent=2, ensure_ascii=False, default=os.fspath)
-    # A file name that is not UTF-8 becomes JSON's own escape for it.
+    # A file name that is not UTF-8 is written with JSON's escapes.
     data = (text + "\n").encode(errors="backslashreplace")
     write_bytes(path, data)

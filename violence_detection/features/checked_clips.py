@@ -1,4 +1,4 @@
-"""The clips to train and test on, once those of no use are sorted out."""
+"""The clips to train and test on: bad, repeated and doubtful clips are reported or left out."""
 
 import dataclasses
 import logging
@@ -23,28 +23,29 @@ from violence_detection.features.checks import (
 from violence_detection.features.leakage import Leak, find_leaks, write_leaks
 from violence_detection.features.prepare import Features
 from violence_detection.features.survey import Survey
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import UNLABELED
 from violence_detection.settings.data import DataSettings
 
 log = logging.getLogger(__name__)
 
-SHOWN = 5  # of what may be thousands of clips or pairs: the results and the log list all
+SHOWN = 5  # clips or pairs on screen; the results and the log list all
 
 
 @dataclass(frozen=True)
 class CheckedClips:
-    """The clips that are used, and what was found wrong with those of the dataset."""
+    """The usable clips, and the problems found in the dataset."""
 
     usable: list[Clip]  # labelled
-    unlabeled: list[Clip]  # that repeat no labelled clip
-    counts: Mapping[str, Mapping[str, int]]  # clips by split and class, as they were found
-    bad: Mapping[Clip, str]  # clips that cannot be read, and why
-    on_bad_clip: str  # what was done with them: the value of --on-bad-clip
-    leaks: Sequence[Leak]  # clips that are repeated in a later split
-    left_out: Collection[Clip]  # of those, the clips that are not used
-    groups_on_two_sides: Mapping[str, Sequence[str]]  # groups, and the splits of their clips
-    under_both_labels: Sequence[Sequence[Clip]]  # copies of one file with both labels
-    static: Sequence[Clip]  # in which nothing moves
+    unlabeled: list[Clip]  # without copies of labelled clips
+    counts: Mapping[str, Mapping[str, int]]  # clips by split and class, as found
+    bad: Mapping[Clip, str]  # clips that cannot be read, with the reasons
+    on_bad_clip: str  # the value of --on-bad-clip
+    leaks: Sequence[Leak]  # clips repeated in a later split
+    left_out: Collection[Clip]  # repeated clips that are not used
+    groups_on_two_sides: Mapping[str, Sequence[str]]  # splits by group
+    under_both_labels: Sequence[Sequence[Clip]]  # copies of a file with different labels
+    static: Sequence[Clip]  # without motion
 
     def of_split(self, split: str) -> list[Clip]:
         """Return the usable clips of a split."""
@@ -54,13 +55,13 @@ class CheckedClips:
 def check_clips(
     dataset: Dataset, features: Features, data: DataSettings, leakage_csv: Path | None
 ) -> CheckedClips:
-    """Return the clips to train and test on; warn of what is wrong with the others.
+    """Return the clips to train and test on; log warnings about the others.
 
     Args:
-        dataset: the clips as they were found.
+        dataset: the clips as found.
         features: of the clips that can be read.
-        data: what happens to bad and to repeated clips.
-        leakage_csv: where repeated clips are listed if they stop the run; None: nowhere.
+        data: how to handle bad and repeated clips.
+        leakage_csv: file that lists repeated clips if they stop the run; None: no file.
 
     Raises:
         UserError: all features are the same; a split lacks a class; with --on-leakage fail, a
@@ -68,8 +69,8 @@ def check_clips(
     """
     bad = {item.clip: item.reason for item in features.bad}
     if bad:
-        done = {"skip": "left out", "zeros": "kept as zeros"}[data.on_bad_clip]
-        log.warning("%d bad clips are %s (--on-bad-clip)", len(bad), done)
+        handling = {"skip": "left out", "zeros": "kept as zeros"}[data.on_bad_clip]
+        log.warning("%s %s (--on-bad-clip)", count_of(len(bad), "bad clip"), handling)
     require_varied_features(features.surveys[0])
     survey = features.surveys[features.appearance]
     rows = {clip: clip_rows[features.appearance] for clip, clip_rows in features.rows.items()}
@@ -100,22 +101,27 @@ def check_clips(
 def _warn_of_labels(under_both_labels: Sequence[Sequence[Clip]]) -> None:
     for copies in under_both_labels[:SHOWN]:
         names = " and ".join(clip.name for clip in copies)
-        log.warning("one file has both labels: %s; remove the wrong one", names)
+        log.warning("copies with different labels: %s; remove the wrong one", names)
     if len(under_both_labels) > SHOWN:
-        log.warning("%d files have both labels", len(under_both_labels))
+        log.warning("%d files have copies with different labels", len(under_both_labels))
 
 
 def _warn_of_static(static: Sequence[Clip]) -> None:
     if static:
         names = ", ".join(clip.name for clip in static[:SHOWN])
         more = ", …" if len(static) > SHOWN else ""
-        log.warning("%d clips show no motion (stills, test cards?): %s%s", len(static), names, more)
+        log.warning(
+            "%s without motion (still images, test cards?): %s%s",
+            count_of(len(static), "clip"),
+            names,
+            more,
+        )
 
 
 def _repeating(
     unlabeled: Sequence[Clip], rows: Mapping[Clip, int], survey: Survey
 ) -> Collection[Clip]:
-    """Return the unlabeled clips that repeat labelled ones, which must not be learned from."""
+    """Return the unlabeled clips that are copies of labelled ones, not to be trained on."""
     if not unlabeled:
         return ()
     as_training = {
@@ -126,8 +132,8 @@ def _repeating(
     labelled = {row for clip, row in rows.items() if clip.split != UNLABELED}
     repeated = {clip for clip in unlabeled if clip.name in names or rows.get(clip) in labelled}
     log.info(
-        "%d unlabeled clips; %d repeat labelled ones and are left out",
-        len(unlabeled),
+        "%s; left out as copies of labelled clips: %d",
+        count_of(len(unlabeled), "unlabeled clip"),
         len(repeated),
     )
     return repeated
@@ -137,9 +143,8 @@ def _handle_leaks(leaks: Sequence[Leak], on_leakage: str, leakage_csv: Path | No
     if not leaks:
         return
     log.warning(
-        "%d clips repeat clips of a later split, whose figures look better for it "
-        "(--on-leakage %s):%s",
-        len({leak.clip for leak in leaks}),
+        "leakage: %s repeated in a later split, which inflates its metrics (--on-leakage %s):%s",
+        count_of(len({leak.clip for leak in leaks}), "clip"),
         on_leakage,
         "".join(f"\n  {leak}" for leak in leaks[:SHOWN]),
     )
@@ -149,6 +154,6 @@ def _handle_leaks(leaks: Sequence[Leak], on_leakage: str, leakage_csv: Path | No
         if leakage_csv:
             write_leaks(leaks, leakage_csv)
         raise UserError(
-            f"--on-leakage fail: {len(leaks)} pairs of clips, the first is {leaks[0]} "
+            f"--on-leakage fail: {count_of(len(leaks), 'pair')} of clips, the first is {leaks[0]} "
             "(training.log lists all). drop leaves out the earlier split's clips, warn keeps them"
         )

@@ -1,7 +1,7 @@
 """The training command with `--extract-only`: features of a share of the clips, and no training.
 
-Any number of machines can do it at once without knowing of each other: each writes a shard of the
-cache of its own. What a machine that died has left undone, the next start does, with any number.
+Any number of machines can do it at once without communication: each writes its own shard of the
+cache. What a machine that died has left undone is computed by the next start, with any number.
 """
 
 import logging
@@ -24,22 +24,29 @@ from violence_detection.features.shares import find_share, share_number, share_o
 from violence_detection.runtime.logs import start_log
 from violence_detection.runtime.machine import set_up_machine
 from violence_detection.runtime.stage_clock import StageClock
+from violence_detection.runtime.wording import count_of
 from violence_detection.runtime.worker import Worker
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
-SHOWN = 5  # of what may be thousands of clips
+SHOWN = 5  # clips in a log line
 
 
 def extract_only(settings: Settings) -> int:
-    """Compute the features of this process's share; log what is there and what is missing.
+    """Compute the features of this process's share; log what is done and what is missing.
+
+    Args:
+        settings: of the clips, VGG19, the cache and the share.
+
+    Returns:
+        The exit status, 0.
 
     Raises:
         UserError: the share cannot be determined; there are no clips; a clip cannot be read, with
             --on-bad-clip fail.
-        RunError: a disk is full, gone or read-only; a store does not answer.
+        RunError: a disk is full, gone or read-only; an object store does not respond.
     """
     data = settings.data
     worker = find_share(data.share, settings.devices.cluster)
@@ -49,7 +56,7 @@ def extract_only(settings: Settings) -> int:
 
     with ExitStack() as stack:
         clips = find_dataset(settings, stack).all_clips
-        # Of what others have computed it is enough to know that it is there.
+        # Without the rows of other shards: their names are enough.
         cache = stack.enter_context(
             LocalCache(
                 settings.data.cache_dir, settings.data.spool_dir, worker, busy, with_rows=False
@@ -67,17 +74,17 @@ def _extract(
     cache: LocalCache,
     busy: Callable[[str], None],
 ) -> list[BadClip]:
-    """Compute and store what is missing of this share; return the clips that cannot be read."""
+    """Compute the missing features of this share; return the clips that cannot be read."""
     share, local = share_of(clips, worker), settings.data.cache_local
     recipes = stored_recipes(settings)
     with ExitStack() as stack, CacheFolder(cache.path, busy, worker, local) as folder:
         log_file = folder.own_path / LOG
         start_log(log_file)
-        counts = len(share), len(clips)
-        log.info("share %s: %d of %d clips, into %s", _name(worker), *counts, folder.own_path)
+        total = count_of(len(clips), "clip")
+        log.info("share %s: %d of %s, into %s", _name(worker), len(share), total, folder.own_path)
         machine = set_up_machine(
             settings.replace(deterministic=False),
-            Worker(),  # the others are not waited for
+            Worker(),  # does not wait for the others
             log_file,
             stack,
             batch_size=0,
@@ -102,7 +109,7 @@ def _report(
     busy: Callable[[str], None],
     bad: Sequence[BadClip],
 ) -> None:
-    """Hand over what was computed, and log what all workers together have and lack."""
+    """Upload what was computed, and log what is missing from all shares."""
     with CacheFolder(cache.path, busy, worker) as folder:
         write_json(folder.own_path / BAD_CLIPS, {item.clip.name: item.reason for item in bad})
         cache.upload()
@@ -126,26 +133,26 @@ def _unreadable(folder: CacheFolder) -> set[str]:
 
 def _log_missing(
     clips: Sequence[Clip],
-    there: set[str],
+    done: set[str],
     unreadable: set[str],
     cache: LocalCache,
     worker: Worker,
 ) -> None:
-    missing = [clip for clip in clips if clip.name not in there]
+    missing = [clip for clip in clips if clip.name not in done]
     bad = [clip for clip in missing if clip.name in unreadable]
-    open_ = [clip for clip in missing if clip.name not in unreadable]
+    pending = [clip for clip in missing if clip.name not in unreadable]
     log.info(
         "%d of %d clips have features in %s", len(clips) - len(missing), len(clips), cache.location
     )
     if bad:
-        log.warning("%d clips cannot be read: %s", len(bad), _some(bad))
-    if open_:
-        by_share = Counter(share_number(clip, worker.count) + 1 for clip in open_)
+        log.warning("%s cannot be read: %s", count_of(len(bad), "clip"), _some(bad))
+    if pending:
+        by_share = Counter(share_number(clip, worker.count) + 1 for clip in pending)
         log.info(
-            "%d clips are missing, of share %s: %s",
-            len(open_),
+            "%s missing, of share %s: %s",
+            count_of(len(pending), "clip"),
             ", ".join(f"{n}/{worker.count} ({by_share[n]})" for n in sorted(by_share)),
-            _some(open_),
+            _some(pending),
         )
     else:
         log.info("nothing is missing")

@@ -1,4 +1,4 @@
-"""From clips to features: decoding beside the network, several clips a batch."""
+"""From clips to features: decoding in parallel with the network, several clips per batch."""
 
 import contextlib
 import errno
@@ -23,7 +23,7 @@ from violence_detection.runtime.stage_clock import StageClock
 from violence_detection.settings.constants import UNLABELED, UNREADABLE_LIMIT
 from violence_detection.storage.remote_paths import local_copy, prefetched
 
-# Of the disk, not of one file: leaving its clips out would train on what happens to be left.
+# Faults of the disk, not of one file: skipping would train on an arbitrary rest of the clips.
 DISK_FAULTS = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT)
 
 
@@ -40,13 +40,13 @@ class _Decoded:
     clip: Clip
     stamp: Stamp
     content: bytes
-    images: dict[int, np.ndarray]  # (frames, height, width, 3) uint8, by the view that lacks it
+    images: dict[int, np.ndarray]  # (frames, height, width, 3) uint8, by view to compute
 
 
 @dataclass(frozen=True)
 class _Missing:
     clip: Clip
-    content: bytes | None  # None: the file has not been read for that yet
+    content: bytes | None  # checksum; None: not computed yet
 
 
 def extract_features(
@@ -61,26 +61,28 @@ def extract_features(
     bar: bool = False,
     after_batch: Callable[[Sequence[FeatureCache]], None] = lambda caches: None,
 ) -> tuple[ClipRows, list[BadClip]]:
-    """Compute the features that the caches lack; each clip is decoded once for all of them.
+    """Compute the features missing from the caches; each clip is decoded once for all views.
 
     Args:
-        caches: one per view of a clip (stream, flipped or not) that is wanted.
-        make_network: called only if there is anything to compute; its result maps
+        clips: the clips to compute.
+        caches: one per view of a clip (a stream, flipped or not).
+        make_network: called only if there is anything to compute; the network maps
             `(replicas * CLIPS_PER_REPLICA, frames, 224, 224, 3)` uint8 to
             `(…, frames, features)` float32.
+        replicas: number of replicas of the network.
         clip_timeout: seconds that decoding a clip may take.
-        known_bad: names of clips that are not tried, and why: a run that continues must not find
-            other clips readable than when it began.
-        clock: counts the time that is spent waiting for frames, and in VGG19.
-        bar: show a progress bar; else a line now and then.
+        stop_at_bad_clip: raise an error at the first clip that cannot be read.
+        known_bad: names of clips to skip, with the reasons: a resumed run must use the same clips.
+        clock: measures the time of waiting for frames and of VGG19.
+        bar: show a progress bar instead of occasional lines.
         after_batch: called with the caches when a batch's features have been stored.
 
     Returns:
-        The rows of each clip that has features, one in each cache, and the clips that have none.
+        The rows of each clip that has features, one per cache, and the clips without features.
 
     Raises:
         UserError: with `stop_at_bad_clip`, at the first clip that cannot be read.
-        RunError: features that the number format cannot hold; the disk of the clips is gone.
+        RunError: features overflow their dtype; the disk of the clips is gone.
     """
     known_bad = known_bad or {}
     clock = clock or StageClock()
@@ -107,11 +109,11 @@ def extract_features(
             batches.finish()
         finally:
             for cache in caches:
-                cache.commit()  # also of a run that is interrupted or fails
+                cache.commit()  # also if the run is interrupted or fails
     if bad and stop_at_bad_clip:
         raise UserError(
             f"{bad[0].clip.path}: {bad[0].reason} (--on-bad-clip fail; skip leaves such clips "
-            "out, zeros keeps them as zeros)"
+            "out, zeros uses zeros as their features)"
         )
     return rows_of_contents(content_of, caches), bad
 
@@ -119,7 +121,7 @@ def extract_features(
 def _find_missing(
     clips: Sequence[Clip], caches: Sequence[FeatureCache]
 ) -> tuple[dict[Clip, bytes], list[_Missing]]:
-    """Return the content of the clips that all caches have, and the clips that one lacks."""
+    """Return the checksums of clips that are in all caches, and the clips missing from any."""
     known = caches[0].folder.known_contents(clip.path for clip in clips)
     complete = np.all([cache.rows_of(known) >= 0 for cache in caches], axis=0)
     content_of = {
@@ -136,12 +138,12 @@ def _find_missing(
 
 
 class _Batches:
-    """Decoded clips until there are enough for a batch; one batch for each view.
+    """Collects decoded clips into batches, one per view, and runs the network over them.
 
     Args:
         caches: one per view.
-        size: clips of a batch.
-        make_network: called when the first batch is to be computed.
+        size: clips per batch.
+        make_network: called before the first batch.
     """
 
     def __init__(
@@ -154,13 +156,13 @@ class _Batches:
         self.size = size
         self._make_network = make_network
         self._network: Callable[[np.ndarray], np.ndarray] | None = None
-        # By content: of two copies in one batch, one is computed.
+        # By checksum: of two copies in a batch, one is computed.
         self._batches: list[dict[bytes, _Decoded]] = [{} for _ in caches]
 
     def add(self, decoded: _Decoded) -> Iterator[int]:
-        """Add a clip to the batch of each view that lacks it; yield each view that was computed."""
-        for view in list(decoded.images):  # a batch that is computed takes its images out
-            # Asked again here: a copy may have been decoded before its twin was stored.
+        """Add a clip to the batch of each view without it; yield each view that was computed."""
+        for view in list(decoded.images):  # computing a batch removes its images
+            # Checked again: a copy may have been decoded before its duplicate was stored.
             if self.caches[view].row_of(decoded.content) is None:
                 self._batches[view].setdefault(decoded.content, decoded)
             if len(self._batches[view]) == self.size:
@@ -168,7 +170,7 @@ class _Batches:
                 yield view
 
     def finish(self) -> None:
-        """Compute what is left."""
+        """Compute the incomplete batches."""
         for view, batch in enumerate(self._batches):
             if batch:
                 self._compute(view)
@@ -186,7 +188,7 @@ class _Batches:
         for decoded, values in zip(batch.values(), features, strict=True):
             if not np.isfinite(values).all():
                 raise RunError(
-                    f"{decoded.clip.path}: its features overflow {cache.recipe.dtype}: run with "
+                    f"{decoded.clip.path}: features overflow {cache.recipe.dtype}: use "
                     "--feature-dtype float32 --no-mixed-precision"
                 )
         cache.store(batch, features)
@@ -200,7 +202,7 @@ def _decode_missing(
     timeout: float,
     clock: StageClock,
 ) -> Generator[_Decoded | BadClip, None, None]:
-    """Yield the clips in their order, decoded at most `ahead` clips in advance."""
+    """Yield the clips in order, decoded up to `ahead` clips in advance."""
     views = [(cache.recipe.stream, cache.recipe.flipped) for cache in caches]
 
     def decode(decoders: DecoderProcesses, item: _Missing) -> _Decoded | BadClip:
@@ -209,7 +211,7 @@ def _decode_missing(
             stamp = file_stamp(clip.path)
             with local_copy(clip.path) as path:
                 content = item.content or decoders.checksum(path)
-                # Those that have it may have it from the same file under another name.
+                # A cache may have it from a copy of the file under another name.
                 lacking = [
                     view for view, cache in enumerate(caches) if cache.row_of(content) is None
                 ]
@@ -234,12 +236,15 @@ def _decode_missing(
 def require_readable(
     bad: Sequence[BadClip], clips: Sequence[Clip], limit: float = UNREADABLE_LIMIT
 ) -> None:
-    """Raise `UserError` if more than a share of a split's clips cannot be read.
+    """Check that at most a share of each split's clips cannot be read.
 
     Args:
-        bad: the clips that cannot be read; unlabeled ones do not count.
-        clips: all of the dataset.
-        limit: the share.
+        bad: the clips that cannot be read; unlabeled clips are ignored.
+        clips: all labelled clips of the dataset.
+        limit: the share, 0 to 1.
+
+    Raises:
+        UserError: more clips of a split cannot be read.
     """
     for split in {item.clip.split for item in bad} - {UNLABELED}:
         lost = [item for item in bad if item.clip.split == split]

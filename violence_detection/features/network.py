@@ -1,4 +1,4 @@
-"""VGG19 on batches of clips: padded to one shape, and shared by all replicas."""
+"""VGG19 on batches of clips: padded to one shape and split over the replicas."""
 
 from collections.abc import Callable
 
@@ -10,27 +10,35 @@ import tensorflow as tf
 def padded_features(
     network: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch_clips: int, dtype: str
 ) -> np.ndarray:
-    """Run the network over at most `batch_clips` clips, padded: it is given one shape always.
+    """Run the network over at most `batch_clips` clips, padded so that its input shape is fixed.
 
     Args:
+        network: from `(batch_clips, frames, 224, 224, 3)` uint8 to `(…, frames, features)` float32.
         images: `(clips, frames, 224, 224, 3)` uint8.
+        batch_clips: clips per batch.
+        dtype: of the result.
 
     Returns:
-        `(clips, frames, features)` in `dtype`; infinite where that cannot hold them.
+        `(clips, frames, features)` in `dtype`; infinite where values overflow.
     """
     padding = np.zeros((batch_clips - len(images), *images.shape[1:]), np.uint8)
     features = network(np.concatenate([images, padding]))[: len(images)]
-    with np.errstate(over="ignore"):  # told by who asked, with the clip's name
+    with np.errstate(over="ignore"):  # reported by the caller, with the clip's name
         return features.astype(dtype)
 
 
 def on_replicas(
     strategy: tf.distribute.Strategy, make_model: Callable[[], keras.Model]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that runs an extractor over clips, its batch shared by all replicas.
+    """Return a function that runs an extractor over clips, split over the replicas.
 
     It maps `(clips, frames, height, width, 3)` uint8 to `(clips, frames, features)` float32; the
-    replicas must divide the clips.
+    number of clips times frames must be a multiple of the number of replicas.
+
+    Args:
+        strategy: the replicas.
+        make_model: called in the strategy's scope; returns a model from `(frames, height, width,
+            3)` to `(frames, features)`.
     """
     replicas = strategy.num_replicas_in_sync
     with strategy.scope():

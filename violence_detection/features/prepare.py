@@ -29,19 +29,20 @@ from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, build_extractor
 from violence_detection.runtime.machine import Machine
 from violence_detection.runtime.stage_clock import CHECKS
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.schema import Settings
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 3  # until no row is damaged: more than one is rare, more than two is the disk
+ATTEMPTS = 3  # at computing damaged rows: if the third fails, the disk is at fault
 
 
 @dataclass(frozen=True)
 class Features:
-    """Where the features of each clip are, and what a pass over them found.
+    """The caches and rows of all clips' features, and a survey of them.
 
-    The caches are of one view each: the streams, then the same streams of mirrored clips if there
-    are any, and last the thumbnails if no stream shows what a clip looks like.
+    There is a cache per view: the streams, then the same streams of mirrored clips if there are
+    any, and last the thumbnails if there is no RGB stream.
     """
 
     recipes: list[Recipe]
@@ -49,11 +50,11 @@ class Features:
     rows: ClipRows  # the row of each clip in each cache
     surveys: list[Survey]  # of each cache
     bad: list[BadClip]
-    views: int  # how many of the caches are trained on
+    views: int  # number of caches used in training: all but thumbnails
 
     @property
     def appearance(self) -> int:
-        """The cache by which copies are recognized: by what clips show, not by how it moves."""
+        """The index of the cache by which copies are recognized: RGB, or else thumbnails."""
         streams = [recipe.stream for recipe in self.recipes[: self.views]]
         return streams.index("rgb") if "rgb" in streams else self.views
 
@@ -65,19 +66,19 @@ def prepare_features(
     known_bad: Mapping[str, str] | None,
     stack: ExitStack,
 ) -> Features:
-    """Return the features of all clips; those that the cache lacks are computed and kept.
+    """Return the features of all clips; missing ones are computed and cached.
 
     Args:
-        settings: what VGG19 is shown and where features are kept.
+        settings: of frames, streams, VGG19 and the cache.
         dataset: the clips.
-        machine: of several workers, each computes a share.
-        known_bad: names of clips that are not tried, and why: a run that is resumed must not find
-            other clips readable than when it began. None: all are tried.
-        stack: on its end, the cache is free for others.
+        machine: the devices; with several workers, each computes a share.
+        known_bad: names of clips to skip, with the reasons: a resumed run must use the same clips.
+            None: try all clips.
+        stack: the lock on the cache is held until it is closed.
 
     Raises:
-        UserError: too many clips cannot be read; the cache is refused by its store.
-        RunError: a disk is full, gone or damages what is written; a store does not answer.
+        UserError: too many clips cannot be read; the object store refuses access to the cache.
+        RunError: a disk is full, gone or damages data; an object store does not respond.
     """
     started = time.perf_counter()
     log_random_weights(settings.features.vgg19_weights)
@@ -110,15 +111,15 @@ def prepare_features(
             bad = own_bad
             require_readable(bad, dataset.clips)
             surveys = [
-                survey_features(of_view, [clip_rows[view] for clip_rows in rows.values()])
-                for view, of_view in enumerate(caches)
+                survey_features(view_cache, [clip_rows[view] for clip_rows in rows.values()])
+                for view, view_cache in enumerate(caches)
             ]
             if not _drop_damaged(caches, surveys, folder.path, machine):
                 break
         else:
             raise RunError(
-                f"{folder.path}: rows are damaged as soon as they are written: check that disk, "
-                "or give another --cache-dir"
+                f"{folder.path}: rows are damaged right after they are written: check the disk or "
+                "use another --cache-dir"
             )
     cache.upload()
     cache.release()
@@ -150,28 +151,28 @@ def extract_share(
     uploads: PeriodicUpload,
     known_bad: Mapping[str, str] | None = None,
 ) -> tuple[ClipRows, list[BadClip]]:
-    """Compute what the caches lack of some clips, on this worker's devices.
+    """Compute the missing features of some clips on this worker's devices.
 
     Args:
         clips: this worker's share.
         caches: one per view, of one folder.
-        settings: of VGG19, and what happens to bad clips.
+        settings: of VGG19, and how to handle bad clips.
         machine: its devices.
-        uploads: what has been computed is handed over from time to time.
-        known_bad: names of clips that are not tried, and why.
+        uploads: uploads computed features periodically.
+        known_bad: names of clips to skip, with the reasons.
 
     Returns:
         The rows of each clip in each cache, and the clips that cannot be read.
 
     Raises:
         UserError: with --on-bad-clip fail, a clip cannot be read.
-        RunError: the disk, the store or the memory does not suffice.
+        RunError: disk, object store or memory is insufficient.
     """
     layer, weights = settings.features.feature_layer, settings.features.vgg19_weights
     make_extractor = partial(build_extractor, layer, weights, machine.precision.computation)
     with machine.enough_memory(
         f"VGG19 on {CLIPS_PER_REPLICA} clips of {caches[0].recipe.frames} frames per replica",
-        "Fewer --frames or a lower --feature-layer need less; or end what else uses it",
+        "Fewer --frames or a lower --feature-layer need less; or stop other programs that use it",
     ):
         return extract_features(
             clips,
@@ -195,11 +196,11 @@ def _all_shares(
     recipes: Sequence[Recipe],
     machine: Machine,
 ) -> tuple[list[BadClip], list[FeatureCache], ClipRows]:
-    """Return the bad clips of all workers, and caches and rows once all shares can be seen."""
+    """Return the bad clips of all workers, and caches and rows once all shares are visible."""
     own = {item.clip.name: item.reason for item in own_bad}
     reasons: dict[str, str] = {}
-    for of_worker in machine.cluster.gather("the features", own):
-        reasons |= of_worker
+    for worker_reasons in machine.cluster.gather("the features", own):
+        reasons |= worker_reasons
     bad = [BadClip(clip, reasons[clip.name]) for clip in clips if clip.name in reasons]
     return bad, *wait_for_all_shares(clips, reasons, cache, folder, recipes)
 
@@ -207,15 +208,15 @@ def _all_shares(
 def _drop_damaged(
     caches: Sequence[FeatureCache], surveys: Sequence[Survey], folder: Path, machine: Machine
 ) -> bool:
-    """Drop rows whose checksums differ, to be computed again; return whether a worker had any."""
+    """Drop rows with wrong checksums; return whether any worker has to compute rows again."""
     damaged = sum(len(survey.damaged) for survey in surveys)
     if not any(machine.cluster.gather("damaged rows", damaged)):
         return False
     for cache, survey in zip(caches, surveys, strict=True):
         if survey.damaged:
             log.warning(
-                "%d rows of %s features in %s are damaged (checksums differ): computed again",
-                len(survey.damaged),
+                "%s of %s features in %s damaged (checksum mismatch): computing again",
+                count_of(len(survey.damaged), "row"),
                 cache.recipe.stream,
                 folder,
             )
@@ -227,10 +228,10 @@ def _drop_damaged(
 def _log_features(features: Features, location: Path | str, seconds: float) -> None:
     for cache in features.caches[: features.views]:
         log.info(
-            "%s features%s of %d clips at %s in %s",
+            "%s features%s of %s at %s in %s",
             cache.recipe.stream,
             " (mirrored)" if cache.recipe.flipped else "",
-            len(features.rows),
+            count_of(len(features.rows), "clip"),
             cache.recipe.layer,
             location,
         )

@@ -1,4 +1,4 @@
-"""Which features a run keeps of a clip: one recipe per stream, and one to recognize copies by."""
+"""The features stored for each clip: a recipe per stream, and one to recognize copies."""
 
 from violence_detection.clips.streams import THUMBNAIL_VALUES
 from violence_detection.features.cache.feature_cache import THUMBNAIL, Recipe
@@ -7,7 +7,7 @@ from violence_detection.settings.schema import Settings
 
 
 def stream_recipes(settings: Settings) -> list[Recipe]:
-    """Return the recipes of the streams, and behind them those of mirrored clips, if asked for."""
+    """Return the recipes of the streams, followed by those of mirrored clips for --augment flip."""
     layer = settings.features.feature_layer
     return [
         Recipe(
@@ -25,9 +25,9 @@ def stream_recipes(settings: Settings) -> list[Recipe]:
 
 
 def stored_recipes(settings: Settings) -> list[Recipe]:
-    """Return the recipes of the streams, and last that of thumbnails, if no stream shows clips.
+    """Return the recipes of the streams, and thumbnails if there is no RGB stream.
 
-    Copies are found by what clips show, not by how it moves: RGB features, or thumbnails.
+    Copies of clips are found by appearance, not by motion: by RGB features or thumbnails.
     """
     recipes = stream_recipes(settings)
     if "rgb" not in settings.features.streams:

@@ -8,7 +8,7 @@ from keras import layers, ops
 
 from violence_detection.models.heads import Heads
 
-# Layers of `classifier`: set from the training clips, and where the first weights begin.
+# Layers of `classifier`: adapted to the training clips; the inputs of the first weights.
 STANDARDIZING = ("standardize", "standardize_change")
 STANDARDIZED = ("standardized", "standardized_change")
 
@@ -26,22 +26,22 @@ def classifier(
     units: int = 192,
     dropout_layer: type[keras.layers.Dropout] = layers.Dropout,
 ) -> keras.Model:
-    """Build the classifier: frames and how they change, a head in time, attention.
+    """Build the classifier: frames and their changes, a head over time, attention.
 
-    Each frame's features, and how much each of them has changed since the frame before, are
-    standardized (`standardize_on` in `training.trainer`), projected, added and read by the head. A
-    frame's attention is softmax(v . tanh(W h)), after Bahdanau et al., https://arxiv.org/abs/1409.0473,
-    and the clip is the weighted sum of the head's states.
+    Each frame's features, and the absolute change of each since the previous frame, are
+    standardized (`standardize_on` in `training.trainer`), projected, added and passed to the head.
+    A frame's attention is softmax(v . tanh(W h)), after Bahdanau et al.,
+    https://arxiv.org/abs/1409.0473, and the clip is the weighted sum of the head's states.
 
     Args:
-        frames, features: the shape of a clip.
-        dropout: share of the projection's and the context's values dropped in training.
-        l2: penalty on all kernels but the logit's.
+        frames, features: shape of a clip: number of frames, and of values per frame.
+        dropout: rate, 0 to 1, on the projection and the context.
+        l2: weight of the L2 penalty on all kernels except the logit's.
         head: one of `HEADS`.
-        dtype: Keras dtype policy of the body; output and attention are float32 in any case.
+        dtype: Keras dtype policy of the body; output and attention are always float32.
         fused_kernel: let a GPU use cuDNN's LSTM, which cannot be part of an XLA program.
-        projection, units: widths, of the frames' projection and of the head.
-        dropout_layer: the kind that is used in training; a saved model has Keras's own.
+        projection, units: widths of the frames' projection and of the head.
+        dropout_layer: the class used in training; a saved model has Keras's own.
 
     Returns:
         A model from `(clips, frames, features)` to `(clips, 1)` float32 probabilities of violence.
@@ -76,19 +76,19 @@ def classifier(
 def _projected(inputs: Any, projection: int, penalty: keras.Regularizer | None, dtype: str) -> Any:
     """Return `(clips, frames, projection)`: frames and their changes, standardized and added."""
     frames = inputs.shape[1]
-    # VGG19's features are never negative (but with noise on them), and a few are far larger than
+    # VGG19's features are never negative (except with added noise), and a few are far larger than
     # the rest.
     logarithms = ops.log1p(ops.relu(inputs))
-    # The first frame has none before it: it is compared with the second.
+    # The first frame has no predecessor: it is compared with the second.
     before = ops.take(logarithms, [min(1, frames - 1), *range(frames - 1)], axis=1)
     change = ops.absolute(logarithms - before)
-    # In float32, then rounded to what the body computes in.
+    # In float32, then cast to the compute dtype of the body.
     seen = layers.Normalization(axis=-1, dtype="float32", name="standardize")(logarithms)
     seen = layers.Identity(dtype=dtype, name="standardized")(seen)
     change = layers.Normalization(axis=-1, dtype="float32", name="standardize_change")(change)
     change = layers.Identity(dtype=dtype, name="standardized_change")(change)
-    # Each with a kernel of its own: joining them first would copy both in every step.
-    joint = keras.initializers.VarianceScaling(0.5, "fan_avg", "uniform")  # of twice the inputs
+    # A kernel each: concatenating the inputs would copy both in every step.
+    joint = keras.initializers.VarianceScaling(0.5, "fan_avg", "uniform")  # as for twice the inputs
     projected = layers.Dense(
         projection,
         kernel_initializer=joint,
@@ -108,7 +108,7 @@ def _projected(inputs: Any, projection: int, penalty: keras.Regularizer | None, 
 
 
 def as_plain_keras(classifier: keras.Model) -> keras.Model:
-    """Return a copy with Keras's own layers only, so that it loads without this program."""
+    """Return a copy with the same weights and only Keras's own layers, to load anywhere."""
 
     def plain(layer: keras.Layer) -> keras.Layer:
         kinds = (keras.layers.LSTM, keras.layers.Dropout)
@@ -118,12 +118,12 @@ def as_plain_keras(classifier: keras.Model) -> keras.Model:
     copy = keras.models.clone_model(classifier, clone_function=plain)
     copy.set_weights(classifier.get_weights())
     for name in STANDARDIZING:
-        copy.get_layer(name).finalize_state()  # it computes with what it took from its weights
+        copy.get_layer(name).finalize_state()  # updates what it derives from its weights
     return copy
 
 
 def average_of(classifiers: Sequence[keras.Model]) -> keras.Model:
-    """Return one classifier whose probability is the mean of those of several."""
+    """Return an ensemble: its probability is the mean of the classifiers' probabilities."""
     inputs = keras.Input(classifiers[0].input.shape[1:], dtype="float32", name="features")
     members = [
         keras.Model(classifier.input, classifier.output, name=f"member_{number}")
@@ -134,10 +134,10 @@ def average_of(classifiers: Sequence[keras.Model]) -> keras.Model:
 
 
 def with_attention(model: keras.Model) -> keras.Model:
-    """Return the classifier with two outputs by name.
+    """Return the classifier with two named outputs; the weights are shared.
 
-    `violence` is `(clips, 1)`, `attention` is `(clips, frames)`, of an ensemble the mean over its
-    members; the weights are shared.
+    `violence` is `(clips, 1)` float32 and `attention` `(clips, frames)` float32; for an ensemble,
+    the mean over its members.
     """
     members = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     if members:

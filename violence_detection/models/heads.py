@@ -13,15 +13,15 @@ ATTENTION_UNITS = 64
 
 @dataclass(frozen=True)
 class Heads:
-    """What reads frames in time: from `(clips, frames, values)` to `(clips, frames, units)`.
+    """Heads over time: from `(clips, frames, values)` to `(clips, frames, units)`.
 
     Args:
         units: width.
-        dropout: share of values dropped in training, in the transformer.
-        penalty: on all kernels.
+        dropout: rate, 0 to 1, in attention and the transformer.
+        penalty: on all kernels; None: no penalty.
         dtype: Keras dtype policy.
         fused_kernel: let a GPU use cuDNN's LSTM, which cannot be part of an XLA program.
-        dropout_layer: the kind that is used in training.
+        dropout_layer: the class used in training.
     """
 
     units: int
@@ -44,7 +44,7 @@ class Heads:
         )(x)
 
     def bidirectional(self, x: Any) -> Any:
-        """Two LSTMs of half the width, one of them on the frames in reverse."""
+        """Two LSTMs of half the width, one of them over the frames in reverse."""
         half = max(1, self.units // 2)
         forward = self.lstm(x, "lstm", half)
         backward = ops.flip(self.lstm(ops.flip(x, axis=1), "lstm_backward", half), axis=1)
@@ -70,7 +70,7 @@ class Heads:
         return x
 
     def _positioned(self, x: Any) -> Any:
-        """Bring the frames to the head's width and add a learned embedding of each position."""
+        """Project the frames to the head's width and add a learned position embedding."""
         x = self._dense(self.units, "to_units")(x)
         positions = ops.cumsum(ops.ones_like(x[:, :, 0], dtype="int32"), axis=1) - 1
         embedding = layers.Embedding(x.shape[1], self.units, dtype=self.dtype, name="places")
@@ -105,6 +105,6 @@ class Heads:
         return layers.Softmax(dtype="float32", name="attention")(scores)
 
     def even_weights(self, states: Any) -> Any:
-        """Return weights that are the same for all frames."""
+        """Return `(clips, frames)` float32 weights, the same for all frames."""
         same = ops.zeros_like(states[:, :, 0], dtype="float32")
         return layers.Softmax(dtype="float32", name="attention")(same)

@@ -1,4 +1,4 @@
-"""An LSTM whose inputs are multiplied for all time steps at once."""
+"""An LSTM that multiplies the inputs of all time steps at once."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from keras import ops
 
 
 class _InputsFirst(keras.layers.RNN):
-    """Stands before `RNN` in `OneProductLSTM`: what its LSTM falls back on without cuDNN."""
+    """Overrides `RNN.inner_loop`, which Keras's LSTM uses without cuDNN."""
 
     def inner_loop(
         self, sequences: Any, initial_state: list[Any], mask: Any, training: bool = False
@@ -31,9 +31,9 @@ class _InputsFirst(keras.layers.RNN):
 
 @keras.saving.register_keras_serializable("violence")
 class OneProductLSTM(keras.layers.LSTM, _InputsFirst):
-    """Keras's LSTM, its inputs multiplied for all time steps at once where cuDNN is not used.
+    """Keras's LSTM; without cuDNN, the inputs of all time steps are multiplied at once.
 
-    Same weights, same results. Keras multiplies step by step, in products too small for a device,
-    and adds up as many gradients of the kernel. For a fixed number of steps and the default
+    Same weights, same results. Keras multiplies step by step, in products too small to use a device
+    well, and adds up as many gradients of the kernel. For a fixed number of steps and the default
     activations.
     """

@@ -1,4 +1,4 @@
-"""Both networks layer by layer, and the memory that a GPU needs for them."""
+"""Both networks layer by layer, and the GPU memory that they need."""
 
 import itertools
 import math
@@ -12,17 +12,18 @@ import tensorflow as tf
 from violence_detection.models.classifier import classifier
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, feature_size, vgg19
 from violence_detection.runtime.devices import gpu_names
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import FRAME_SIZE
 from violence_detection.settings.schema import Settings
 
 MEGABYTE = 2**20
-ADAM_MOMENTS = 2  # float32 values that Adam keeps beside each weight
+ADAM_MOMENTS = 2  # float32 values of Adam's state per weight
 BYTES = {"float32": 4, "float16": 2}
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What one GPU holds at once, in bytes."""
+    """Memory that one GPU needs at a time, in bytes."""
 
     weights: int
     optimizer: int  # gradients and moments
@@ -31,7 +32,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum, in bytes."""
         return self.weights + self.optimizer + self.activations + self.batch
 
 
@@ -54,10 +55,10 @@ def describe_networks(settings: Settings) -> str:
         units=model.units,
     )
     parts = [
-        f"VGG19 to {features.feature_layer}, of one frame",
+        f"VGG19 up to {features.feature_layer}, per frame",
         *_table(extractor),
         "",
-        f"{model.head} of one clip: {features.frames} frames, {values} values each "
+        f"{model.head}, per clip of {count_of(features.frames, 'frame')} with {values} values "
         f"({', '.join(features.streams)})",
         *_table(head),
         "",
@@ -71,7 +72,7 @@ def _table(network: keras.Model) -> list[str]:
     rows = [
         (layer.name, _shape(layer.output), f"{layer.count_params():,}") for layer in network.layers
     ]
-    rows.append(("in all", "", f"{network.count_params():,}"))
+    rows.append(("total", "", f"{network.count_params():,}"))
     return [f"  {name:<28}{shape:<24}{count:>14}" for name, shape, count in rows]
 
 
@@ -87,28 +88,26 @@ def _budget(extractor: keras.Model, head: keras.Model, settings: Settings) -> li
     clips = math.ceil(settings.training.batch_size / replicas)
     frames = CLIPS_PER_REPLICA * settings.features.frames
     lines = [
-        f"Memory per GPU, in MiB: {replicas} replica{'s' if replicas > 1 else ''}, "
-        f"VGG19 on {frames} frames, training on {clips} clips",
+        f"Memory per GPU, in MiB: {count_of(replicas, 'replica')}, "
+        f"VGG19 on {count_of(frames, 'frame')}, training on {count_of(clips, 'clip')}",
         f"  {'':<20}{'weights':>10}{'optimizer':>11}{'activations':>13}{'batch':>8}{'total':>9}",
     ]
     for dtype, size in BYTES.items():
         lines.append(_memory_line(f"VGG19, {dtype}", extractor_memory(extractor, frames, size)))
         lines.append(_memory_line(f"training, {dtype}", training_memory(head, clips, size)))
-    lines.append(
-        "  Estimates, without the framework's own (some 500 MiB) and the convolutions' workspace."
-    )
+    lines.append("  Estimates without the framework (about 500 MiB) and convolution workspaces")
     for name, mib in _gpu_memory(gpus):
         lines.append(f"  this machine: {name}, {mib:,.0f} MiB")
     return lines
 
 
 def extractor_memory(extractor: keras.Model, frames: int, size: int) -> Memory:
-    """Return what extraction needs: weights, the two largest neighbouring activations, the frames.
+    """Return the memory for extraction: weights, largest adjacent activations, frames.
 
     Args:
         extractor: `vgg19`.
-        frames: that are computed at once.
-        size: bytes of a number.
+        frames: frames per forward pass.
+        size: bytes per number.
     """
     layers = [math.prod(layer.output.shape[1:]) for layer in extractor.layers]
     neighbours = max(before + after for before, after in itertools.pairwise(layers))
@@ -121,14 +120,14 @@ def extractor_memory(extractor: keras.Model, frames: int, size: int) -> Memory:
 
 
 def training_memory(head: keras.Model, clips: int, size: int) -> Memory:
-    """Return what a training step needs: all activations are kept for the backward pass.
+    """Return the memory for a training step: the backward pass needs all activations.
 
-    Weights and moments are float32 in mixed precision, too; gradients are counted with them.
+    Weights, moments and gradients are float32 in mixed precision, too.
 
     Args:
         head: `classifier`.
-        clips: of one replica's share of a batch.
-        size: bytes of a number in activations.
+        clips: clips per batch of one replica.
+        size: bytes per number of the activations.
     """
     trainable = sum(math.prod(weight.shape) for weight in head.trainable_weights)
     values = sum(_values_of(layer) for layer in head.layers)
@@ -136,7 +135,7 @@ def training_memory(head: keras.Model, clips: int, size: int) -> Memory:
         weights=head.count_params() * 4,
         optimizer=(ADAM_MOMENTS + 1) * trainable * 4,
         activations=clips * values * size,
-        batch=clips * math.prod(head.input.shape[1:]) * 2,  # float16, as it is cached
+        batch=clips * math.prod(head.input.shape[1:]) * 2,  # float16, as cached
     )
 
 

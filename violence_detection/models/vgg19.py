@@ -1,4 +1,4 @@
-"""VGG19 up to a layer: what turns a picture into features. Keras only, on any backend."""
+"""VGG19 up to a layer, as a feature extractor. Keras only, on any backend."""
 
 import hashlib
 from pathlib import Path
@@ -11,8 +11,8 @@ from keras import layers, ops
 from violence_detection.errors import RunError, UserError
 from violence_detection.settings.constants import FRAME_SIZE, VGG19_LAYERS
 
-FILTERS = (64, 128, 256, 512, 512)  # of the convolutions of each block
-# The files that keras.applications.VGG19 downloads, whole and without the dense layers.
+FILTERS = (64, 128, 256, 512, 512)  # per convolution of each block
+# The files that keras.applications.VGG19 downloads, with and without the dense layers.
 IMAGENET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
 IMAGENET_WHOLE = (
     "vgg19_weights_tf_dim_ordering_tf_kernels.h5",
@@ -22,18 +22,18 @@ IMAGENET_NO_TOP = (
     "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
     "253f8cb515780f3b799900260a226db6",
 )
-CLIPS_PER_REPLICA = 4  # 64 frames a batch: VGG19 gains nothing from more, and memory is bounded
-RANDOM_WEIGHTS_SEED = 0  # its own: another --seed is no reason to extract again
+CLIPS_PER_REPLICA = 4  # 64 frames per batch: more would only need more memory
+RANDOM_WEIGHTS_SEED = 0  # independent of --seed, so that cached features stay valid
 
 
 def vgg19(feature_layer: str, dtype: str = "float32") -> keras.Model:
-    """Build VGG19 up to `feature_layer`; nothing above that layer is made.
+    """Build VGG19 up to `feature_layer`, without the layers above.
 
-    The ImageNet preprocessing (BGR, channel means taken off) is inside, so that frames are handed
-    to the device as uint8. Paper: Simonyan and Zisserman, https://arxiv.org/abs/1409.1556.
+    The ImageNet preprocessing (BGR, minus channel means) is part of the model, so that frames are
+    copied to the device as uint8. Paper: Simonyan and Zisserman, https://arxiv.org/abs/1409.1556.
 
     Args:
-        feature_layer: a name of `VGG19_LAYERS`.
+        feature_layer: a name from `VGG19_LAYERS`.
         dtype: of the weights and the computation.
 
     Returns:
@@ -77,21 +77,25 @@ def layers_with_weights(feature_layer: str) -> list[str]:
 
 
 def feature_size(feature_layer: str) -> int:
-    """Return how many values a frame has at `feature_layer`."""
+    """Return the number of values per frame at `feature_layer`."""
     if feature_layer.startswith("block"):
         return FILTERS[int(feature_layer[len("block")]) - 1]
     return {"flatten": 25088, "fc1": 4096, "fc2": 4096, "predictions": 1000}[feature_layer]
 
 
 def identify_weights(weights: str, feature_layer: str) -> str:
-    """Return what tells one set of VGG19 weights from another: the MD5 of their file.
+    """Return an identifier of VGG19 weights: the MD5 checksum of their file.
+
+    Args:
+        weights: "imagenet", "random" or a file's path.
+        feature_layer: a name from `VGG19_LAYERS`.
 
     Raises:
-        UserError: a file that is not HDF5 or lacks a layer that is needed.
+        UserError: the file is not HDF5, or lacks a layer up to `feature_layer`.
     """
     if weights == "random":
         return f"random-{RANDOM_WEIGHTS_SEED}"
-    if weights == "imagenet":  # as published: known without the file being there
+    if weights == "imagenet":  # as published: known without the file
         return "md5-" + _imagenet_file(feature_layer)[1]
     _check_weights_file(Path(weights), feature_layer)
     with Path(weights).open("rb") as file:
@@ -100,7 +104,16 @@ def identify_weights(weights: str, feature_layer: str) -> str:
 
 
 def load_vgg19_weights(model: keras.Model, weights: str, feature_layer: str) -> None:
-    """Give `model` (made by `vgg19`) its weights: "imagenet", "random" or a file's path."""
+    """Set the weights of a model made by `vgg19`.
+
+    Args:
+        model: up to `feature_layer`.
+        weights: "imagenet", "random" or the path of a file that `identify_weights` accepts.
+        feature_layer: a name from `VGG19_LAYERS`.
+
+    Raises:
+        RunError: the weights cannot be downloaded.
+    """
     if weights == "random":
         _set_random_weights(model, feature_layer)
         return
@@ -116,7 +129,7 @@ def build_extractor(feature_layer: str, weights: str, dtype: str = "float32") ->
     """Return VGG19 up to `feature_layer` with its weights, as `vgg19` and `load_vgg19_weights` do.
 
     Args:
-        feature_layer: a name of `VGG19_LAYERS`.
+        feature_layer: a name from `VGG19_LAYERS`.
         weights: "imagenet", "random" or a file's path.
         dtype: of the weights and the computation.
 
@@ -136,7 +149,7 @@ def _set_random_weights(model: keras.Model, feature_layer: str) -> None:
         layer = model.get_layer(name)
         kernel, bias = layer.get_weights()
         random = np.random.default_rng([RANDOM_WEIGHTS_SEED, VGG19_LAYERS.index(name)])
-        # He's initialization: activations keep their size from layer to layer.
+        # He initialization: activations keep their scale from layer to layer.
         deviation = np.sqrt(2 / np.prod(kernel.shape[:-1]))
         noise = random.standard_normal(kernel.shape, dtype=np.float32) * np.float32(deviation)
         layer.set_weights([noise, np.zeros_like(bias)])
@@ -149,14 +162,14 @@ def _imagenet_file(feature_layer: str) -> tuple[str, str]:
 def _download_imagenet(feature_layer: str) -> str:
     name, md5 = _imagenet_file(feature_layer)
     try:
-        # Keras's own folder: a file that keras.applications has fetched serves here too.
+        # Keras's own cache, shared with keras.applications.
         return keras.utils.get_file(
             name, IMAGENET_URL + name, cache_subdir="models", file_hash=md5, hash_algorithm="md5"
         )
     except Exception as error:
         raise RunError(
-            f"--vgg19-weights imagenet: {name} could not be downloaded ({error}). Give a local "
-            "copy of that file's path instead, or random to try the program out"
+            f"--vgg19-weights imagenet: cannot download {name} ({error}). Pass the path of a local "
+            "copy instead, or random to try the program out"
         ) from error
 
 
@@ -170,8 +183,8 @@ def _check_weights_file(path: Path, feature_layer: str) -> None:
         file = h5py.File(path, "r")
     except OSError as error:
         raise UserError(
-            f"--vgg19-weights {path}: not an HDF5 file that can be read; it must have the layout "
-            "of Keras's own VGG19 files"
+            f"--vgg19-weights {path}: not an HDF5 file; it must have the layout of Keras's own "
+            "VGG19 files"
         ) from error
     with file:
         kernel_inputs = 3
@@ -179,8 +192,8 @@ def _check_weights_file(path: Path, feature_layer: str) -> None:
             group = file.get(name)
             if not isinstance(group, h5py.Group) or len(_weight_names(group)) != 2:
                 raise UserError(
-                    f"--vgg19-weights {path}: layer {name} is not in it, and --feature-layer "
-                    f"{feature_layer} needs it; take a lower layer or the full file"
+                    f"--vgg19-weights {path}: layer {name} is missing, but --feature-layer "
+                    f"{feature_layer} needs it; choose a lower layer or the full file"
                 )
             kernel, bias = (group[key] for key in _weight_names(group))
             expected = _kernel_shape(name, kernel_inputs)

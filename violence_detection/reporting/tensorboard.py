@@ -74,7 +74,7 @@ class TensorBoardLog(keras.callbacks.Callback):
         super().__init__()
         self.run = run
         count = min(len(validation), most_clips)
-        self.clips = validation.of(np.linspace(0, len(validation) - 1, count).astype(int))
+        self.clips = validation.select(np.linspace(0, len(validation) - 1, count).astype(int))
         self.batch_size = batch_size
         self.sample = f"{count:,} of {len(validation):,} validation clips" + (
             ", evenly spread" if count < len(validation) else ""

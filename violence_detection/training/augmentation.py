@@ -1,5 +1,5 @@
 """Augmentation of cached features, in tf.data: other frames, speeds and directions of a clip,
-mixtures of two clips, noise. All that is drawn is a function of the seed handed in.
+mixtures of two clips, noise. Every random number is a function of the seed that is passed in.
 """
 
 import math
@@ -11,14 +11,14 @@ import tensorflow as tf
 from violence_detection.clips.frames import even_positions
 from violence_detection.settings.constants import AUGMENTATIONS
 
-SHORTEST_PART = 0.5  # of a clip's length, that is spread over all frames
-DROPPED = 0.1  # share of the frames
-REVERSED = 0.5  # share of the clips
-MIXED = 0.5  # share of the clips, by mixup and cutmix together
-MIXUP_ALPHA = 0.2  # of Beta(alpha, alpha); Zhang et al.: 0.1 to 0.4 serves best
-OF_WHOLE_BATCHES = frozenset(("mixup", "cutmix", "noise"))  # a clip depends on the others
-NOISE_SIZE = 0.1  # in deviations of the value
-NOISE_POOL, NOISE_PART = 2**17, 64  # normal numbers drawn for a batch; dealt out so many at a time
+SHORTEST_PART = 0.5  # of a clip's length, stretched over all frames by speed
+DROPPED = 0.1  # share of frames dropped
+REVERSED = 0.5  # share of clips reversed
+MIXED = 0.5  # share of clips mixed, by mixup and cutmix together
+MIXUP_ALPHA = 0.2  # of Beta(alpha, alpha); Zhang et al.: 0.1 to 0.4 works best
+OF_WHOLE_BATCHES = frozenset(("mixup", "cutmix", "noise"))  # each clip depends on the others
+NOISE_SIZE = 0.1  # in standard deviations of each value
+NOISE_POOL, NOISE_PART = 2**17, 64  # normal numbers drawn per batch; handed out in parts
 
 
 def augment(
@@ -30,9 +30,9 @@ def augment(
     kinds: Sequence[str],
     part: tuple[int, np.ndarray] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return a batch augmented in each of `kinds`; without any, its even positions as they are.
+    """Return a batch augmented by each of `kinds`; without any, its evenly spaced frames.
 
-    What one kind draws does not depend on which others are asked for.
+    The random numbers of one kind do not depend on which other kinds are used.
 
     mixup: Zhang et al., https://arxiv.org/abs/1710.09412. cutmix, here of frames along time:
     Yun et al., https://arxiv.org/abs/1905.04899.
@@ -40,23 +40,24 @@ def augment(
     Args:
         features: `(clips, cached, values)`, float16 or float32, of static shape.
         labels: `(clips, 1)` float32.
-        weights: `(clips,)` float32; clips of weight 0 are padding, which is never mixed with.
+        weights: `(clips,)` float32; clips of weight 0 are padding and are never mixed.
         seed: `(2,)` int32 or int64.
-        frames: that a clip has afterwards.
-        kinds: out of `config.AUGMENTATIONS`, in any order; flip is for who reads the features.
-        part: if these are not all clips of the batch: how many it has, and which of them these
-            are. They come out as they would in the whole. Not with one of `OF_WHOLE_BATCHES`.
+        frames: number of frames per clip in the result.
+        kinds: names from `AUGMENTATIONS`, in any order; flip is applied where features are read.
+        part: for a part of a batch: the size of the batch and the indices of these clips in it,
+            so that the result equals that of the whole batch. Not with any of
+            `OF_WHOLE_BATCHES`.
 
     Returns:
-        Features `(clips, frames, values)`, labels and weights, all in the dtypes they came in.
+        Features `(clips, frames, values)`, labels and weights, in the dtypes of the arguments.
     """
     clips, cached, values = features.shape
     names = (*AUGMENTATIONS, "pairs")
     seeds = dict(zip(names, tf.unstack(tf.random.split(seed, len(names))), strict=True))
-    whole, places = part or (clips, None)
+    whole, indices = part or (clips, None)
     positions = _positions(whole, cached, frames, kinds, seeds)
-    if places is not None:
-        positions = tf.gather(positions, places)
+    if indices is not None:
+        positions = tf.gather(positions, indices)
     rows = cached * tf.range(clips)[:, None] + positions
     stored = tf.reshape(features, [clips * cached, values])
     if "mixup" in kinds or "cutmix" in kinds:
@@ -78,7 +79,7 @@ def augment(
 def _positions(
     clips: int, cached: int, frames: int, kinds: Sequence[str], seeds: dict[str, tf.Tensor]
 ) -> tf.Tensor:
-    """Return `(clips, frames)` int32: where among the cached frames each frame is taken."""
+    """Return `(clips, frames)` int32: the index of the cached frame used for each frame."""
     positions = tf.tile(even_positions(cached, frames)[None], [clips, 1])
     if "speed" in kinds:
         random = tf.random.stateless_uniform([2, clips, 1], seeds["speed"])
@@ -93,9 +94,9 @@ def _positions(
         positions = tf.sort(tf.clip_by_value(positions, 0, cached - 1))
     if "drop" in kinds:
         lost = tf.random.stateless_uniform([clips, frames], seeds["drop"]) < DROPPED
-        # The last frame up to each that came through; the first stays if all are lost.
-        came = tf.where(lost, 0, tf.range(frames))
-        last = tf.reduce_max(tf.linalg.band_part(tf.tile(came[:, None], [1, frames, 1]), -1, 0), 2)
+        # Each dropped frame repeats the last one kept before it, or else the first frame.
+        kept = tf.where(lost, 0, tf.range(frames))
+        last = tf.reduce_max(tf.linalg.band_part(tf.tile(kept[:, None], [1, frames, 1]), -1, 0), 2)
         positions = tf.gather(positions, last, batch_dims=1)
     if "reverse" in kinds:
         reverse = tf.random.stateless_uniform([clips, 1], seeds["reverse"]) < REVERSED
@@ -109,9 +110,9 @@ def _pairs(
     """Return how clips are mixed.
 
     Returns:
-        The partner of each clip, `(clips,)` int32; whether a frame is the partner's,
-        `(clips, frames)` bool; the partner's share in all of the clip's frames, `(clips,)`
-        float32. A clip that is mixed has one or the other, any other clip neither.
+        The partner of each clip, `(clips,)` int32; cutmix: which frames are the partner's,
+        `(clips, frames)` bool; mixup: the partner's share in every frame, `(clips,)` float32.
+        A mixed clip has one or the other, any other clip neither.
     """
     clips = real.shape[0]
     order_seed, mixed_seed, cut_seed = tf.unstack(tf.random.split(seeds["pairs"], 3))
@@ -125,8 +126,8 @@ def _pairs(
     random = tf.random.stateless_uniform([2, clips, 1], seeds["cutmix"])
     length = 1 + tf.floor(random[0] * (frames - 1))
     first = tf.floor(random[1] * (frames - length + 1))
-    place = tf.range(frames, dtype=tf.float32)
-    in_run = (place >= first) & (place < first + length) & (mixed & cut)[:, None]
+    index = tf.range(frames, dtype=tf.float32)
+    in_run = (index >= first) & (index < first + length) & (mixed & cut)[:, None]
 
     gammas = tf.random.stateless_gamma([2, clips], seeds["mixup"], MIXUP_ALPHA)
     blended = tf.math.divide_no_nan(gammas[0], gammas[0] + gammas[1])
@@ -134,26 +135,26 @@ def _pairs(
 
 
 def _between(own: tf.Tensor, partners: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
-    """Return a weighted mean, clip by clip; `share`, `(clips,)` float32, is the partner's."""
+    """Return the weighted mean of each pair; `share`, `(clips,)` float32, is the partner's."""
     share = tf.reshape(share, [-1] + [1] * (len(own.shape) - 1))
     return tf.cast(1 - share, own.dtype) * own + tf.cast(share, own.dtype) * partners
 
 
 def _noise(features: tf.Tensor, real: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Return Gaussian noise, of each value's deviation over the real clips times `NOISE_SIZE`."""
+    """Return Gaussian noise: `NOISE_SIZE` times each value's deviation over the real clips."""
     clips, frames, values = features.shape
-    counted = tf.repeat(tf.cast(real, tf.float32), frames)[None]
-    counted = tf.math.divide_no_nan(counted, tf.reduce_sum(counted))
+    shares = tf.repeat(tf.cast(real, tf.float32), frames)[None]
+    shares = tf.math.divide_no_nan(shares, tf.reduce_sum(shares))
     rows = tf.cast(tf.reshape(features, [clips * frames, values]), tf.float32)
-    # As products: `tf.nn.weighted_moments` takes ten times as long.
-    variance = counted @ tf.square(rows - counted @ rows)
+    # As matrix products: `tf.nn.weighted_moments` takes ten times as long.
+    variance = shares @ tf.square(rows - shares @ rows)
 
-    # A normal number drawn for each value would take several times as long as all else here.
-    pool_seed, place_seed = tf.unstack(tf.random.split(seed, 2))
+    # Drawing a normal number per value would take several times as long as everything else.
+    pool_seed, index_seed = tf.unstack(tf.random.split(seed, 2))
     part = math.gcd(values, NOISE_PART)
     pool = tf.random.stateless_normal([NOISE_POOL // part, part], pool_seed, dtype=features.dtype)
-    places = tf.random.stateless_uniform(
-        [clips, frames, values // part], place_seed, 0, NOISE_POOL // part, tf.int32
+    indices = tf.random.stateless_uniform(
+        [clips, frames, values // part], index_seed, 0, NOISE_POOL // part, tf.int32
     )
-    normal = tf.reshape(tf.gather(pool, places), features.shape)
+    normal = tf.reshape(tf.gather(pool, indices), features.shape)
     return normal * tf.cast(NOISE_SIZE * tf.sqrt(variance), features.dtype)

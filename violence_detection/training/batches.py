@@ -15,28 +15,28 @@ from violence_detection.training.augmentation import OF_WHOLE_BATCHES, augment
 from violence_detection.training.order import ClipOrder
 
 PREFETCHED_BATCHES = 4
-READERS = 2  # batches that are read at once
-PADDING = -1  # in a batch's places: no clip
+READERS = 2  # batches read in parallel
+PADDING = -1  # the index of no clip
 
 
 def steps_per_epoch(clips: int, batch_size: int) -> int:
-    """Return how many batches hold all clips, the last one padded."""
+    """Return the number of batches that cover all clips, the last one padded."""
     return -(-clips // batch_size)
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which clips of every batch a worker computes: its replicas, one after the other.
+    """Which clips of every batch a worker computes.
 
-    A replica computes the same clips as under one worker with that many replicas.
+    Each replica computes the same clips as with one worker that has all replicas.
     """
 
     worker: Worker
-    replicas: int  # of this worker; all have as many
-    parts: int = 1  # that a batch is computed in, each by all replicas: gradient accumulation
+    replicas: int  # of this worker; the same number for all workers
+    parts: int = 1  # gradient accumulation: parts of a batch, each computed by all replicas
 
-    def places(self, batch_size: int) -> np.ndarray:
-        """Return `(replicas, clips)` places in a batch, a row for each replica of this worker."""
+    def indices(self, batch_size: int) -> np.ndarray:
+        """Return `(replicas, clips)` int64 indices into a batch, a row per replica."""
         first = self.worker.number * self.replicas
         by_replica = np.arange(batch_size).reshape(
             self.parts, self.worker.count * self.replicas, -1
@@ -46,41 +46,41 @@ class Share:
 
 
 class Supply:
-    """Tells whether batches are read as fast as they are used."""
+    """Measures whether batches are read as fast as they are used."""
 
     def __init__(self) -> None:
-        self.batches = 0  # in all
-        self.begun = 0  # of them, those that are read or being read
-        self.begin()
+        self.batches = 0  # total number
+        self.started = 0  # batches that have been or are being read
+        self.reset()
 
-    def begin(self) -> None:
-        """Begin to count."""
-        self._looks = self._starved = 0
+    def reset(self) -> None:
+        """Restart the measurement."""
+        self._observations = self._starved = 0
 
-    def look(self, used: int) -> None:
-        """Count whether a batch is ready, when `used` of them have been used."""
-        if used + READERS + PREFETCHED_BATCHES <= self.batches:  # else there are none to come
-            self._looks += 1
-            # Those being read, and one that may have come with the last.
-            self._starved += self.begun - used <= READERS + 1
+    def observe(self, used: int) -> None:
+        """Record whether a batch is ready after `used` batches have been used."""
+        if used + READERS + PREFETCHED_BATCHES <= self.batches:  # else no more are to be read
+            self._observations += 1
+            # Not ready: those being read, and one that may just have been finished.
+            self._starved += self.started - used <= READERS + 1
 
     @property
     def starved_share(self) -> float:
-        """The share of the looks that found no batch ready."""
-        return self._starved / max(1, self._looks)
+        """The share of observations, 0 to 1, in which no batch was ready."""
+        return self._starved / max(1, self._observations)
 
 
 class ClipFeatures:
-    """The features, labels and weights of a split's clips; features are read when asked for.
+    """The features, labels and weights of a split's clips; features are read on demand.
 
     Args:
-        stored: the rows of each view that the features are of: the streams, and then, if there
-            are any, the same streams of the mirrored clips.
-        rows: `(clips, views)`: each clip's row of each view; -1 for features of zeros.
-        labels: 0 or 1 for each clip.
-        class_factors: what a clip of label 0 and of label 1 counts in the loss; above 0.
-        frames: that are used of those in the cache; None: all.
-        streams: how many of the views are not mirrored; None: all.
+        stored: the stored rows of each view: the streams, then the same streams of the mirrored
+            clips, if there are any.
+        rows: `(clips, views)` integers: each clip's row in each view; -1 for features of zeros.
+        labels: `(clips,)`, 0 or 1.
+        class_factors: loss weights of nonviolent (0) and violent (1) clips; above 0.
+        frames: number of frames used of those in the cache; None: all.
+        streams: number of views that are not mirrored; None: all.
     """
 
     def __init__(
@@ -106,16 +106,16 @@ class ClipFeatures:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def of(
+    def select(
         self,
-        places: Sequence[int] | np.ndarray | slice,
+        indices: Sequence[int] | np.ndarray | slice,
         class_factors: tuple[float, float] | None = None,
     ) -> "ClipFeatures":
-        """Return the clips at some places, with other class factors if they are given."""
+        """Return the clips at some indices, with other class factors if these are given."""
         return ClipFeatures(
             self.stored,
-            self.rows[places],
-            self.labels[places],
+            self.rows[indices],
+            self.labels[indices],
             class_factors or self.class_factors,
             self.frames,
             self.streams,
@@ -124,15 +124,18 @@ class ClipFeatures:
     def batch(
         self, clips: np.ndarray, mirrored: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the features, labels and weights of a batch; a place of -1 gets zeros.
+        """Return the features, labels and weights of a batch; an index of -1 gives zeros.
 
         Args:
-            clips: `(batch,)` numbers of clips, or -1.
-            mirrored: `(batch,)` bool: which clips are to be mirrored; None: none.
+            clips: `(batch,)` int64 indices of clips, or -1.
+            mirrored: `(batch,)` bool: which clips are mirrored; None: none.
 
         Returns:
-            `(batch, cached frames, features)` in the dtype on disk, one stream's features after the
-            other's; `(batch, 1)` and `(batch,)` float32.
+            `(batch, cached frames, features)` in the dtype on disk, the streams' features
+            concatenated; labels `(batch, 1)` and weights `(batch,)`, both float32.
+
+        Raises:
+            RunError: a row is missing or cannot be read.
         """
         labels = np.zeros((len(clips), 1), np.float32)
         weights = np.zeros(len(clips), np.float32)
@@ -143,7 +146,7 @@ class ClipFeatures:
         try:
             parts = [self._read(stream, rows, mirrored) for stream in range(self.streams)]
         except RunError as error:
-            self.read_error = error  # for `read_errors`: TensorFlow makes it unrecognizable
+            self.read_error = error  # for `read_errors`: TensorFlow wraps it beyond recognition
             raise
         features = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
         return features, labels, weights
@@ -170,19 +173,31 @@ class ClipFeatures:
     ) -> tf.data.Dataset:
         """Return the batches of a dataset of `(epoch, order)`, each order padded to whole batches.
 
-        Without augmentations, of the frames in the cache those are taken that are evenly spread.
-        Of several workers, each reads its share; a batch of each of its replicas, in turn.
+        Without augmentations, evenly spaced frames of those in the cache are used.
+
+        Args:
+            orders: pairs of int64 scalars and `(clips,)` int64 indices.
+            batch_size: clips per batch, of all workers together.
+            augmentations: names from `AUGMENTATIONS`.
+            seed: of the augmentations.
+            supply: records which batches have been started.
+            share: of several workers, the part that this one reads: one batch for each of its
+                replicas in turn. None: all.
+
+        Returns:
+            `(features, labels, weights)` batches: `(clips, frames, features)` in the dtype on
+            disk, `(clips, 1)` and `(clips,)` float32.
         """
         supply = supply or Supply()
-        own = np.arange(batch_size) if share is None else share.places(batch_size).ravel()
-        # Which of the clips that are read are kept in the end.
+        own = np.arange(batch_size) if share is None else share.indices(batch_size).ravel()
+        # Indices of the clips that remain after augmentation, where others are read for it.
         kept = None
         if OF_WHOLE_BATCHES & set(augmentations) and len(own) < batch_size:
             own, kept = np.arange(batch_size), own
         steps = steps_per_epoch(len(self), batch_size)
         dtype = tf.as_dtype(self.stored[0].dtype)
 
-        def places(epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
+        def padded_batches(epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
             padding = [[0, steps * batch_size - len(self)]]
             padded = tf.pad(order, padding, constant_values=PADDING)
             numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
@@ -192,7 +207,7 @@ class ClipFeatures:
             return tf.data.Dataset.from_tensor_slices((numbers, batches))
 
         def read(step: int, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            supply.begun = max(supply.begun, int(step) + 1)
+            supply.started = max(supply.started, int(step) + 1)
             mirrored = None
             if "flip" in augmentations:
                 mirrored = np.random.default_rng([seed, step]).random(batch_size)[own] < 0.5
@@ -212,7 +227,7 @@ class ClipFeatures:
             batch = augment(x, y, weights, random, self.frames, augmentations, part)
             return batch if kept is None else tuple(tf.gather(each, kept) for each in batch)
 
-        batches = orders.flat_map(places).map(
+        batches = orders.flat_map(padded_batches).map(
             gather, num_parallel_calls=READERS, deterministic=True
         )
         if share is not None and share.replicas > 1:
@@ -222,13 +237,13 @@ class ClipFeatures:
                 )
             )
         options = tf.data.Options()
-        options.autotune.enabled = False  # its thread holds up the end of `fit` for seconds
+        options.autotune.enabled = False  # its thread delays the end of `fit` by seconds
         return batches.prefetch(PREFETCHED_BATCHES).with_options(options)
 
 
 @contextlib.contextmanager
 def read_errors(splits: Iterable[ClipFeatures]) -> Iterator[None]:
-    """Raise the `RunError` of a row that could not be read, not what TensorFlow makes of it."""
+    """Raise the `RunError` of a row that could not be read instead of TensorFlow's error."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -250,17 +265,30 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Return the batches of epochs `first_epoch` to `epochs - 1`, one epoch after the other.
 
-    Each epoch is in its `order`; the end of its last batch is padded with clips of weight 0, so
-    that every step has one shape. An epoch has `steps_per_epoch` batches.
+    An epoch has `steps_per_epoch` batches; the last one is padded with clips of weight 0, so that
+    all steps have the same shape.
+
+    Args:
+        clips: the training clips.
+        order: the order of the clips in each epoch.
+        batch_size: clips per optimizer step, of all workers together.
+        first_epoch: the first epoch, counted from 0.
+        epochs: the epoch to stop before.
+        augmentations: names from `AUGMENTATIONS`.
+        supply: measures whether batches are read fast enough.
+        share: of several workers, the part that this one reads; None: all.
+
+    Returns:
+        Batches as `ClipFeatures.in_batches` gives them.
     """
 
-    def of_epoch(epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        clips_of_epoch = tf.numpy_function(
+    def epoch_and_order(epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        indices = tf.numpy_function(
             lambda epoch: order.of_epoch(int(epoch)), [epoch], tf.int64, stateful=False
         )
-        return epoch, tf.ensure_shape(clips_of_epoch, (len(clips),))
+        return epoch, tf.ensure_shape(indices, (len(clips),))
 
-    orders = tf.data.Dataset.range(first_epoch, epochs).map(of_epoch)
+    orders = tf.data.Dataset.range(first_epoch, epochs).map(epoch_and_order)
     if supply:
         supply.batches = epochs * steps_per_epoch(len(clips), batch_size)
     return clips.in_batches(orders, batch_size, augmentations, order.seed, supply, share)
@@ -269,16 +297,16 @@ def training_batches(
 def evaluation_batches(
     clips: ClipFeatures, batch_size: int, share: Share | None = None
 ) -> tf.data.Dataset:
-    """Return every clip once, in order, the last batch padded as in training."""
+    """Return batches of every clip once, in order, the last one padded as in training."""
     order = np.arange(len(clips), dtype=np.int64)[np.newaxis]
     orders = tf.data.Dataset.from_tensor_slices((np.zeros(1, np.int64), order))
     return clips.in_batches(orders, batch_size, share=share)
 
 
 def for_workers(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.data.Dataset:
-    """Return what `fit` reads under a strategy over several workers, from this one's share.
+    """Return this worker's share as the dataset for `fit` with a strategy of several workers.
 
-    It never ends: else the workers would ask each other before each step whether there is more.
+    It is endless: otherwise the workers would agree before each step whether there is more data.
     """
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
@@ -287,7 +315,7 @@ def for_workers(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> t
 
 
 def sample_features(clips: ClipFeatures, batch_size: int, seed: int, limit: int) -> tf.data.Dataset:
-    """Return about `limit` clips' features, in batches, drawn at random and without padding."""
+    """Return `(clips, frames, features)` batches of about `limit` random clips, not padded."""
     batches = training_batches(clips, ClipOrder(clips.labels, seed), batch_size, 0, 1)
     batches = batches.take(max(1, limit // batch_size))
     return batches.map(lambda features, _, weights: tf.boolean_mask(features, weights > 0))

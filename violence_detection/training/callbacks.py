@@ -1,4 +1,4 @@
-"""What happens at an epoch's end: checkpoints, CSV, early stopping."""
+"""Keras callbacks of the training: checkpoints, CSV, progress, timing, early stopping."""
 
 import logging
 import math
@@ -32,13 +32,11 @@ from violence_detection.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-WRITTEN_AGAIN = (
-    "%s is damaged, gone or of another run (its checksum differs): it is written again from %s"
-)
+REWRITTEN = "%s is missing or does not match its checksum: rewriting it from %s"
 
 
 class StopOnInterrupt(keras.callbacks.Callback):
-    """Ends the training between two calls of the device when a signal has told it to."""
+    """Ends the training between two calls of the device after an interrupt signal."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """End in the middle of an epoch."""
@@ -54,9 +52,9 @@ class StopOnInterrupt(keras.callbacks.Callback):
 
 
 class SeedEpoch(keras.callbacks.Callback):
-    """Makes dropout's random numbers a function of seed and epoch, as the order of the clips is.
+    """Makes dropout's random numbers a function of seed and epoch, like the order of the clips.
 
-    Keras does not save their state, so that a resumed run would draw other ones.
+    Keras does not save their state, so a resumed run would draw different ones.
     """
 
     def __init__(self, seed: int):
@@ -71,11 +69,11 @@ class SeedEpoch(keras.callbacks.Callback):
                 layer.seed_generator.state.assign(words >> 1)  # fits any integer dtype
 
 
-class SayFirstStep(keras.callbacks.Callback):
-    """Says once how long it took until the first steps were done: tracing and all.
+class LogFirstStep(keras.callbacks.Callback):
+    """Logs once how long the first steps took to arrive, including start-up and tracing.
 
     Args:
-        started: when the command was, by `time.perf_counter`; None: it is not said.
+        started: time of the command's start, by `time.perf_counter`; None: nothing is logged.
     """
 
     def __init__(self, started: float | None):
@@ -83,19 +81,19 @@ class SayFirstStep(keras.callbacks.Callback):
         self.started = started
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Say it, if it was not said."""
+        """Log it after the first steps."""
         if self.started is not None:
             log.info("first step after %.1f s", time.perf_counter() - self.started)
             self.started = None
 
 
 class ShowProgress(keras.callbacks.Callback):
-    """Shows how far the training is, and when it will end.
+    """Shows the progress of the training and the time left.
 
     Args:
         progress: over the clips of all epochs.
-        clips: trained on in an epoch.
-        batch_size: clips of a step.
+        clips: number of training clips in an epoch.
+        batch_size: clips per step.
     """
 
     def __init__(self, progress: Progress, clips: int, batch_size: int):
@@ -105,7 +103,7 @@ class ShowProgress(keras.callbacks.Callback):
         self.batch_size = batch_size
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Say which epoch it is."""
+        """Show the number of the epoch."""
         self._done = 0
         self.progress.update(0, f"epoch {epoch + 1}/{self.params['epochs']}")
 
@@ -116,18 +114,18 @@ class ShowProgress(keras.callbacks.Callback):
         self._done = done
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.progress.close()
 
 
 class TimeStages(keras.callbacks.Callback):
-    """Counts the time of training, validation and writing; names what keeps GPUs waiting.
+    """Measures the time of training, validation and writing; logs the bottleneck.
 
-    It has to be the first: what the others write is counted, too.
+    It has to be the first callback, so that the others' writing is included.
 
     Args:
-        run: whose rows say how much the GPUs computed.
-        clock: counts.
+        run: its history has the utilization of the GPUs.
+        clock: adds up the seconds of each stage.
         supply: of the training batches.
     """
 
@@ -139,18 +137,18 @@ class TimeStages(keras.callbacks.Callback):
         self._first_epoch: int | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Training begins; in its first epoch, tracing takes most of the time."""
+        """Training begins; its first epoch is ignored: tracing takes most of that time."""
         self.clock.begin(TRAINING)
         if self._first_epoch is None:
             self._first_epoch = epoch
         elif epoch == self._first_epoch + 1:
             self._before = self.clock.seconds
-            self.supply.begin()
+            self.supply.reset()
         self._used = epoch * self.params["steps"]
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Look whether the next batches are there."""
-        self.supply.look(self._used + batch + 1)
+        """Record whether the next batches are ready."""
+        self.supply.observe(self._used + batch + 1)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Validation begins."""
@@ -161,7 +159,7 @@ class TimeStages(keras.callbacks.Callback):
         self.clock.begin(WRITING)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Name what held the GPUs up, if they were not used well after the first epoch."""
+        """Log the bottleneck if GPUs were not used well after the first epoch."""
         rows = self.run.history[(self._first_epoch or 0) + 1 :]
         used = [figure for row in rows if (figure := utilization(row)) is not None]
         if not used:
@@ -169,20 +167,18 @@ class TimeStages(keras.callbacks.Callback):
         now = self.clock.seconds
         seconds = {stage: now[stage] - self._before.get(stage, 0.0) for stage in now}
         mean = sum(used) / len(used)
-        if held_up := bottleneck(mean, seconds, self.supply.starved_share):
-            log.warning(
-                "GPUs computed %.0f %% of the training's time. Held up by %s", mean, held_up
-            )
+        if stage := bottleneck(mean, seconds, self.supply.starved_share):
+            log.warning("GPU utilization in training %.0f %%; bottleneck: %s", mean, stage)
 
 
 class FinishEpoch(keras.callbacks.Callback):
-    """Makes every epoch durable as it ends, with its figures, the best and the periodic models.
+    """Saves every epoch as it ends: state, metrics, the best and the periodic models.
 
     Args:
-        run: where to.
-        inputs: what the run is computed from; it may only be resumed on the same.
-        clips: trained on in an epoch.
-        monitor: tells how the hardware was used meanwhile.
+        run: the directory to write to.
+        inputs: fingerprints of the inputs; the run can only be resumed with the same ones.
+        clips: number of training clips in an epoch.
+        monitor: measures the use of the hardware.
     """
 
     def __init__(self, run: RunDirectory, inputs: Inputs, clips: int, monitor: HardwareMonitor):
@@ -193,7 +189,7 @@ class FinishEpoch(keras.callbacks.Callback):
         self.monitor = monitor
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Leave out what was used before."""
+        """Discard measurements from before the training."""
         self.monitor.take()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -205,16 +201,20 @@ class FinishEpoch(keras.callbacks.Callback):
         self._trained = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
-        """Commit the epoch, then write what follows from it.
+        """Commit the epoch, then write the files derived from it.
+
+        Args:
+            epoch: counted from 0.
+            logs: the metrics of the epoch by name.
 
         Raises:
-            RunError: the loss is no number any more.
+            RunError: the loss is not finite; a file cannot be written.
         """
         for name in ("loss", "val_loss"):
             if not math.isfinite(logs[name]):
                 raise RunError(
-                    f"{name} of epoch {epoch + 1} is not a number: start anew (--fresh) with "
-                    "--no-mixed-precision or a lower --learning-rate"
+                    f"{name} of epoch {epoch + 1} is {logs[name]}: training diverged. Start over "
+                    "(--fresh) with --no-mixed-precision or a lower --learning-rate"
                 )
         row = {
             "epoch": epoch + 1,
@@ -233,7 +233,7 @@ class FinishEpoch(keras.callbacks.Callback):
 
 
 def epoch_line(row: Row, epochs: int, is_best: bool) -> str:
-    """Return an epoch's figures in a line of at most 100 columns."""
+    """Return an epoch's metrics as a line of at most 100 columns."""
     used = utilization(row)
     losses = [f"{row[name]:.4f}"[:6] for name in ("loss", "val_loss")]
     seconds = f"{row['seconds']:.1f}" if row["seconds"] < 100 else f"{row['seconds']:.0f}"
@@ -246,10 +246,17 @@ def epoch_line(row: Row, epochs: int, is_best: bool) -> str:
 
 
 def write_models_of_last_epoch(run: RunDirectory, trainer: Trainer) -> None:
-    """Write the CSV and the models that the last finished epoch calls for.
+    """Write the CSV and the models that are due after the last finished epoch.
 
-    To be called again after a resume, with the restored weights: the run may have been killed
-    between the epoch's end and these files.
+    Called again on resuming, with the restored weights: the run may have been killed between the
+    epoch's commit and these files.
+
+    Args:
+        run: its history ends with that epoch.
+        trainer: with the weights after that epoch.
+
+    Raises:
+        RunError: a file cannot be written.
     """
     if not run.writes:
         return
@@ -261,21 +268,25 @@ def write_models_of_last_epoch(run: RunDirectory, trainer: Trainer) -> None:
     names = [name for name in names if not run.is_intact(name, epoch)]
     for name in names:
         if (run / name).exists() and not run.is_intact(name):
-            log.warning(WRITTEN_AGAIN, run / name, "the last epoch's weights")
+            log.warning(REWRITTEN, run / name, "the last epoch's weights")
     if names:
         write_models(run, trainer, names, epoch)
 
 
 def write_models(run: RunDirectory, trainer: Trainer, names: Sequence[str], epoch: int) -> None:
-    """Write the trainer's classifier, as it is after `epoch`, under each name."""
+    """Write the trainer's classifier, with the weights after `epoch`, under each name."""
     model = as_plain_keras(trainer.classifier)
     for name in names:
         replace_file(run / name, model.save)
         run.record_checksum(name, epoch)
 
 
-def make_good_best_model(run: RunDirectory, trainer: Trainer) -> None:
-    """Write the best model again, from its epoch's weights, if it is not as it was written.
+def restore_best_model(run: RunDirectory, trainer: Trainer) -> None:
+    """Rewrite the best model from its epoch's weights if it does not match its checksum.
+
+    Args:
+        run: the directory of the model.
+        trainer: gets the weights of the best epoch if the model is rewritten.
 
     Raises:
         RunError: those weights are damaged, too.
@@ -284,7 +295,7 @@ def make_good_best_model(run: RunDirectory, trainer: Trainer) -> None:
     if not run.writes or run.is_intact(BEST_MODEL, epoch):
         return
     weights = run.intact_weights_after(epoch)
-    log.warning(WRITTEN_AGAIN, run / BEST_MODEL, weights)
+    log.warning(REWRITTEN, run / BEST_MODEL, weights)
     trainer.load_state(weights)
     write_models(run, trainer, [BEST_MODEL], epoch)
 
@@ -292,8 +303,8 @@ def make_good_best_model(run: RunDirectory, trainer: Trainer) -> None:
 class EarlyStopping(keras.callbacks.Callback):
     """Stops after `patience` epochs without a lower validation loss; 0: never.
 
-    Goes by the run's history, so that an interrupted run stops where it would have. Of several
-    workers, all go by what the chief says.
+    Decides by the run's history, so that an interrupted run stops at the same epoch. With several
+    workers, the chief decides for all.
     """
 
     def __init__(self, run: RunDirectory, patience: int, cluster: Cluster):
@@ -303,10 +314,10 @@ class EarlyStopping(keras.callbacks.Callback):
         self.cluster = cluster
 
     def due(self) -> bool:
-        """Return whether the finished epochs are enough."""
+        """Return whether to stop after the finished epochs."""
         due = 0 < self.patience <= self.run.epochs_since_lowest_loss()
         return self.cluster.broadcast("whether to train on", due)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """End the training if it is due."""
+        """Stop the training if that is due."""
         self.model.stop_training = self.due()

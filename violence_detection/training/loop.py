@@ -1,4 +1,4 @@
-"""A classifier trained on some clips, without files: for folds, searches and warm-ups."""
+"""Training a classifier without writing files: for folds, searches and warm-up models."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,11 +22,11 @@ from violence_detection.training.predictions import violence_probabilities
 from violence_detection.training.trainer import Trainer, make_trainer
 
 STANDARDIZE_ON = 2048  # clips: enough for a mean and a deviation
-WARM_UP_EPOCHS = 5  # of the model that says which clips are easy
+WARM_UP_EPOCHS = 5  # of the model whose losses rank the clips for a curriculum
 
 
 def ensemble_members(settings: Settings) -> list[Settings]:
-    """Return the settings of each classifier of an ensemble: they differ in their seed."""
+    """Return the settings of each ensemble member: they differ in their seed."""
     return [
         settings.replace(seed=(settings.devices.seed + number) % 2**32)
         for number in range(settings.training.ensemble)
@@ -34,7 +34,13 @@ def ensemble_members(settings: Settings) -> list[Settings]:
 
 
 def make_order(training: TrainingSettings, seed: int, clips: ClipFeatures) -> ClipOrder:
-    """Return the order of the epochs that the settings ask for."""
+    """Return the order of the clips in each epoch.
+
+    Args:
+        training: sampling, hard mining, curriculum and the number of epochs.
+        seed: of the run.
+        clips: the training clips.
+    """
     return ClipOrder(
         clips.labels,
         seed,
@@ -59,12 +65,13 @@ def clip_losses(trainer: Trainer, clips: ClipFeatures, batch_size: int) -> np.nd
     return keras.ops.convert_to_numpy(losses)
 
 
-class MineHardClips(keras.callbacks.Callback):
-    """Tells the order each clip's loss at every epoch's end; keeps the last two with the model.
+class HardExampleMining(keras.callbacks.Callback):
+    """Passes each clip's loss to the order after every epoch; saves the last two with the model.
 
     Args:
-        clips: that are trained on.
-        order: that draws them.
+        clips: the training clips.
+        order: draws the clips by their losses.
+        batch_size: clips per forward pass.
     """
 
     def __init__(self, clips: ClipFeatures, order: ClipOrder, batch_size: int):
@@ -89,10 +96,18 @@ def prepare_order(
     policy: str,
     finished: int = 0,
 ) -> list[keras.callbacks.Callback]:
-    """Give `order` the losses that it goes by; return the callbacks that give it those to come.
+    """Give `order` the losses that it depends on; return the callbacks that update them.
 
-    A trainer that was restored after `finished` epochs brings them. Else, a curriculum has a
-    warm-up model trained, whose losses say which clips are easy.
+    A restored trainer has them in its state. Otherwise a curriculum trains a warm-up model, whose
+    losses rank the clips from easy to hard.
+
+    Args:
+        settings: of this classifier.
+        clips: the training clips.
+        order: of `clips`.
+        trainer: new, or restored after `finished` epochs.
+        policy: Keras dtype policy of a warm-up model.
+        finished: number of finished epochs.
     """
     if settings.training.curriculum:
         if "easiness" not in trainer.kept:
@@ -110,7 +125,7 @@ def prepare_order(
     losses = trainer.kept.setdefault("mined_losses", np.zeros((2, len(clips)), np.float32))
     for epoch in range(max(0, finished - 2), finished):
         order.losses_after(epoch, losses[epoch - finished])
-    return [MineHardClips(clips, order, settings.training.batch_size)]
+    return [HardExampleMining(clips, order, settings.training.batch_size)]
 
 
 def fit(
@@ -119,16 +134,21 @@ def fit(
     policy: str,
     after_epoch: Callable[[int, Trainer], None] | None = None,
 ) -> Trainer:
-    """Return a trainer after all epochs of `settings`; nothing is chosen, nothing is written.
+    """Train for all epochs without validation and without writing files; return the trainer.
 
     Args:
-        clips: to train on; their class factors are set here.
+        settings: of the classifier and its training.
+        clips: the training clips; their class factors are set here.
         policy: Keras dtype policy.
-        after_epoch: called with the number of finished epochs.
+        after_epoch: called with the number of finished epochs and the trainer.
+
+    Raises:
+        Interrupted: by a signal.
+        RunError: a row of features cannot be read.
     """
     keras.utils.set_random_seed(settings.devices.seed)
     order = make_order(settings.training, settings.devices.seed, clips)
-    chosen = clips.of(slice(None), class_factors(order.class_counts(), settings.loss))
+    chosen = clips.select(slice(None), class_factors(order.class_counts(), settings.loss))
     global_batch = settings.training.batch_size * settings.training.gradient_accumulation
     steps = steps_per_epoch(len(chosen), global_batch)
     with read_errors([chosen]):
@@ -156,5 +176,5 @@ def fit(
                 verbose=0,
             )
         finally:
-            order.end()  # or the batches would wait for losses for ever
+            order.end()  # otherwise the batches would wait for losses forever
     return trainer

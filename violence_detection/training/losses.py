@@ -1,4 +1,4 @@
-"""The loss of a clip, and what each class weighs in it."""
+"""The loss of a clip, and the weight of each class."""
 
 import keras
 import numpy as np
@@ -11,12 +11,13 @@ DEFAULT_FOCAL_ALPHA = 0.25  # Lin et al., https://arxiv.org/abs/1708.02002
 
 
 def class_factors(counts: ArrayLike, loss: LossSettings) -> tuple[float, float]:
-    """Return what a nonviolent and a violent clip count in the loss: class weight times alpha_t.
+    """Return the loss weights of nonviolent and violent clips: class weight times alpha_t.
 
-    Both correct for imbalance, so alpha is left out by default where class weights are used.
+    Both correct for imbalance, so by default alpha is not used together with class weights.
 
     Args:
-        counts: `(2,)`: how often clips of each class are drawn in an epoch.
+        counts: `(2,)`: clips of each class drawn in an epoch.
+        loss: class weights and focal loss.
     """
     weights: tuple[float, float] = (1.0, 1.0)
     if loss.use_class_weights:
@@ -29,7 +30,7 @@ def class_factors(counts: ArrayLike, loss: LossSettings) -> tuple[float, float]:
 
 
 def focal_alpha(loss: LossSettings) -> float | None:
-    """Return the alpha that is in force; None: the classes are not told apart by it."""
+    """Return the alpha of the focal loss; None: it does not weight the classes."""
     if not loss.use_focal_loss:
         return None
     if loss.focal_alpha is None and not loss.use_class_weights:
@@ -38,7 +39,11 @@ def focal_alpha(loss: LossSettings) -> float | None:
 
 
 def make_loss(loss: LossSettings) -> keras.losses.Loss:
-    """Return the loss of each clip, `(clips,)`; class factors are applied as clip weights."""
+    """Return a loss from labels and probabilities, both `(clips, 1)`, to `(clips,)` values.
+
+    Class factors are not part of it: they are applied as weights of the clips. Focal loss: Lin et
+    al., https://arxiv.org/abs/1708.02002.
+    """
     if loss.use_focal_loss:
         return keras.losses.BinaryFocalCrossentropy(
             gamma=loss.focal_gamma,

@@ -1,4 +1,4 @@
-"""One classifier, or one of an ensemble: trained from its last finished epoch to the end."""
+"""Training of one classifier or ensemble member, resumed after its last finished epoch."""
 
 import logging
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from violence_detection.runs.files import MEMBER
 from violence_detection.runtime.logs import native_messages_to
 from violence_detection.runtime.machine import Machine
 from violence_detection.runtime.progress import Progress
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import (
     ClipFeatures,
@@ -28,12 +29,12 @@ from violence_detection.training.batches import (
 from violence_detection.training.callbacks import (
     EarlyStopping,
     FinishEpoch,
-    SayFirstStep,
+    LogFirstStep,
     SeedEpoch,
     ShowProgress,
     StopOnInterrupt,
     TimeStages,
-    make_good_best_model,
+    restore_best_model,
     write_models_of_last_epoch,
 )
 from violence_detection.training.loop import (
@@ -50,36 +51,36 @@ log = logging.getLogger(__name__)
 
 
 class Watch(Protocol):
-    """Writes what people watch a training by: event files, a profile, experiment trackers."""
+    """Writes what a training is followed by: event files, a profile, experiment trackers."""
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
-        """Return what is called at each epoch's end."""
+        """Return Keras callbacks for the training."""
 
     def catch_up(self, trainer: Trainer) -> None:
-        """Write what an interrupted run left out, where no epoch is left to train."""
+        """Write what an interrupted run left out, if no epoch is left to train."""
 
     def end(self) -> None:
-        """Close what was opened for the training."""
+        """Close what was opened for the training, finished or not."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What all classifiers of a run are trained with."""
+    """What the training of all classifiers of a run shares."""
 
     settings: Settings
     splits: Splits
     machine: Machine
     directory: RunDirectory  # of the run
-    watch: Callable[[RunDirectory, ClipFeatures], Watch]  # of a directory, and validation clips
-    inputs: Inputs  # what a resumed training must find unchanged
+    watch: Callable[[RunDirectory, ClipFeatures], Watch]  # by directory and validation clips
+    inputs: Inputs  # fingerprints that must be unchanged on resuming
     earlier_epochs: list[Row] = field(default_factory=list)  # finished by earlier commands
 
     def on(self, splits: Splits, **inputs: str) -> "Training":
-        """Return the same training on other clips, and by name what these depend on."""
+        """Return the same training on other clips, with their fingerprints by name."""
         return replace(self, splits=splits, inputs=self.inputs | inputs)
 
     def enough_memory(self) -> AbstractContextManager[None]:
-        """Explain memory that runs out in the block by the flags that need less."""
+        """Return a context that explains how to reduce memory if it runs out."""
         batch_size = self.settings.training.batch_size
         smaller = max(self.machine.replicas, batch_size // 2)
         return self.machine.enough_memory(
@@ -94,11 +95,10 @@ def new_trainer(training: Training, settings: Settings) -> Trainer:
 
     Args:
         training: of the run.
-        settings: of this classifier: an ensemble's differ in their seed.
+        settings: of this classifier: those of ensemble members differ in their seed.
     """
     splits, machine, options = training.splits, training.machine, settings.training
-    # Seeded here: whether VGG19 was built before, or its features were found in the cache, makes
-    # no difference to the first weights.
+    # Seeded here, so that initial weights do not depend on whether VGG19 was built before.
     keras.utils.set_random_seed(settings.devices.seed)
     with (
         native_messages_to(machine.log_file),  # oneDNN reports that it has no float16
@@ -123,10 +123,10 @@ def log_classifier(trainer: Trainer, training: Training) -> None:
     steps = steps_per_epoch(len(training.splits.train), batch)
     workers = machine.worker.count
     log.info(
-        "%s with %s parameters; %d step%s per epoch, %d clips per step, %d per replica%s",
+        "%s with %s parameters; %s per epoch, %s per step, %d per replica%s",
         training.settings.model.head,
         f"{trainer.classifier.count_params():,}",
-        *(steps, "" if steps == 1 else "s", batch, batch // machine.replicas),
+        *(count_of(steps, "step"), count_of(batch, "clip"), batch // machine.replicas),
         f"; {machine.replicas} replicas, {workers} workers" if workers > 1 else "",
     )
 
@@ -137,7 +137,11 @@ def train_members(training: Training, trainer: Trainer, stack: ExitStack) -> lis
     Args:
         training: of the run.
         trainer: of the first member, before its first epoch.
-        stack: on its end, the members' directories are free for others.
+        stack: locks on the members' directories are held until it is closed.
+
+    Raises:
+        UserError: finished epochs were computed from other inputs.
+        RunError: the loss is not finite; a file cannot be read or written.
     """
     directories: list[RunDirectory] = []
     for number, settings in enumerate(ensemble_members(training.settings), start=1):
@@ -156,7 +160,7 @@ def train_members(training: Training, trainer: Trainer, stack: ExitStack) -> lis
 def train_member(
     training: Training, directory: RunDirectory, settings: Settings, trainer: Trainer
 ) -> None:
-    """Train to the end, from the last finished epoch on; the best model is there afterwards.
+    """Train all epochs after the last finished one; write the best model.
 
     Args:
         training: of the run.
@@ -165,8 +169,8 @@ def train_member(
         trainer: before its first epoch.
 
     Raises:
-        UserError: the epochs that are finished were computed from something else.
-        RunError: the loss is no number; a disk is full, gone or damaged.
+        UserError: finished epochs were computed from other inputs.
+        RunError: the loss is not finite; a disk is full, gone or damaged.
     """
     splits, cluster, options = training.splits, training.machine.cluster, settings.training
     order = make_order(options, settings.devices.seed, splits.train)
@@ -186,8 +190,8 @@ def train_member(
         watch.catch_up(trainer)
     if len(directory.history) < options.epochs:
         patience = options.early_stopping_patience
-        log.info("stopped early: no lower validation loss for %d epochs", patience)
-    make_good_best_model(directory, trainer)
+        log.info("stopped early: no lower validation loss for %s", count_of(patience, "epoch"))
+    restore_best_model(directory, trainer)
     log.info("best model: epoch %d of %d", directory.best_epoch(), len(directory.history))
 
 
@@ -200,7 +204,7 @@ def _fit(
     early_stopping: EarlyStopping,
     watch: Watch,
 ) -> None:
-    """Train the epochs that are left."""
+    """Train the remaining epochs."""
     machine, options = training.machine, settings.training
     train, finished = training.splits.train, len(directory.history)
     with machine.strategy.scope():
@@ -213,7 +217,7 @@ def _fit(
         TimeStages(directory, machine.clock, supply),
         StopOnInterrupt(),
         SeedEpoch(settings.devices.seed),
-        SayFirstStep(machine.started if directory is training.directory else None),
+        LogFirstStep(machine.started if directory is training.directory else None),
         ShowProgress(progress, len(train), options.global_batch),
         *mining,
         FinishEpoch(directory, training.inputs, len(train), machine.monitor),
@@ -233,18 +237,18 @@ def _fit(
             verbose=0,
         )
     finally:
-        order.end()  # or the batches would wait for losses for ever
+        order.end()  # otherwise the batches would wait for losses forever
         watch.end()
 
 
 def _batches(
     training: Training, order: ClipOrder, finished: int, supply: Supply
 ) -> tuple[object, object]:
-    """Return the batches of the epochs that are left, and those of a validation."""
+    """Return the batches of the remaining epochs, and those of a validation."""
     splits, machine = training.splits, training.machine
     options = training.settings.training
     share = share_in_validation = None
-    if machine.worker.count > 1:  # of every batch, this worker computes a part
+    if machine.worker.count > 1:  # this worker computes a part of every batch
         replicas = len(machine.devices)
         share = Share(machine.worker, replicas, options.gradient_accumulation)
         share_in_validation = Share(machine.worker, replicas)

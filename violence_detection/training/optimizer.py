@@ -1,4 +1,4 @@
-"""The learning rate's schedule, and Adam for gradients that are summed over the replicas."""
+"""The learning-rate schedule, and Adam for gradients summed over the replicas."""
 
 from typing import Any
 
@@ -11,10 +11,15 @@ from violence_detection.settings.constants import FINAL_LEARNING_RATE
 def make_schedule(
     learning_rate: float, warmup_steps: int, steps: int, kind: str = "cosine"
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Return a rate of 0 at step 0, `learning_rate` at `warmup_steps`, 1e-7 at `steps - 1`.
+    """Return a schedule: 0 at step 0, `learning_rate` at `warmup_steps`, 1e-7 at `steps - 1`.
 
-    Linear, then a cosine (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983); of the kind
-    "constant", it stays at `learning_rate` after the warm-up.
+    Linear, then cosine decay (Loshchilov and Hutter, https://arxiv.org/abs/1608.03983).
+
+    Args:
+        learning_rate: the highest rate.
+        warmup_steps: optimizer steps of the linear warm-up; 0: none.
+        steps: optimizer steps of the whole training.
+        kind: "cosine", or "constant" for a constant rate after the warm-up.
     """
     if kind == "constant":
         return keras.optimizers.schedules.PolynomialDecay(
@@ -32,9 +37,9 @@ def make_schedule(
 class SummedGradientsAdam(keras.optimizers.Adam):
     """Adam for gradients that are already summed over the replicas, in one pass over each weight.
 
-    Keras's own clips each replica's gradient before it adds them up, so that the same global
-    batch trains differently on two replicas than on one; and it tells an overflow of the loss
-    scale from the first replica's gradients alone. Its update is the same formula in ten passes.
+    Keras's Adam clips each replica's gradient before adding them up, so that the same global batch
+    trains differently on two replicas than on one, and it detects an overflow of the loss scale by
+    the first replica's gradients alone. Its update is the same formula in ten passes.
     """
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
@@ -63,6 +68,12 @@ def make_optimizer(
     clipnorm: float,
     loss_scaling: bool,
 ) -> keras.optimizers.Optimizer:
-    """Return Adam with each gradient clipped to `clipnorm` (0: not), with dynamic loss scaling."""
+    """Return Adam for gradients summed over the replicas.
+
+    Args:
+        schedule: the learning rate.
+        clipnorm: L2 norm that each weight's gradient is clipped to; 0: no clipping.
+        loss_scaling: wrap it in dynamic loss scaling, for float16.
+    """
     adam = SummedGradientsAdam(schedule, clipnorm=clipnorm or None)
     return keras.optimizers.LossScaleOptimizer(adam) if loss_scaling else adam

@@ -1,7 +1,7 @@
-"""Which clips an epoch trains on, and in which order: shuffled, in equal classes, the hard ones.
+"""Which clips an epoch trains on, in which order: shuffling, stratification, mining, curriculum.
 
-An order is a function of seed and epoch, and of losses that are kept with the weights, so that an
-interrupted run goes on with the order that it would have had.
+An order is a function of seed and epoch, and of losses that are saved with the weights, so that a
+resumed run continues with the same order.
 """
 
 import threading
@@ -9,11 +9,9 @@ import threading
 import numpy as np
 from numpy.typing import ArrayLike
 
-EASIEST_SHARE = 0.25  # of the clips, that a curriculum begins with
-PACE = 0.5  # of the epochs, after which a curriculum has come to all clips
-MINED_SHARE = (
-    0.5  # of a clip's chance to be drawn that goes by its loss; the rest is the same for all
-)
+EASIEST_SHARE = 0.25  # share of the clips that a curriculum begins with
+PACE = 0.5  # share of the epochs after which a curriculum uses all clips
+MINED_SHARE = 0.5  # share of the sampling probability that is proportional to the loss
 
 
 class ClipOrder:
@@ -22,15 +20,15 @@ class ClipOrder:
     Args:
         labels: `(clips,)` 0 or 1.
         seed: of the run.
-        stratified: both classes alternate, so that every batch of an even size holds them in equal
-            parts; the smaller class repeats itself, the larger goes on where it was.
-        hard_mining: clips are drawn, with repetition, the more often the larger their loss was at
-            the end of the epoch before the last (Shrivastava et al., Training Region-based Object
-            Detectors with Online Hard Example Mining, https://arxiv.org/abs/1604.03540, in a softer
-            form). The last one's losses come too late for a pipeline that works ahead.
-        curriculum_epochs: the epochs of the run, if it is to begin with the easiest clips by
-            `easiness`, and with all from `PACE` of them on (Bengio et al., Curriculum Learning,
-            2009); 0: no curriculum.
+        stratified: alternate the classes, so that every batch of an even size is balanced; the
+            smaller class is repeated, the larger continues in the next epoch.
+        hard_mining: draw clips with replacement, more often the larger their loss was after the
+            epoch before the last (Shrivastava et al., Training Region-based Object Detectors with
+            Online Hard Example Mining, https://arxiv.org/abs/1604.03540, in a softer form). Losses
+            of the last epoch would come too late for prefetched batches.
+        curriculum_epochs: the epochs of the run, for a curriculum that begins with the easiest
+            clips by `easiness` and uses all clips after a share of `PACE` of the epochs (Bengio et
+            al., Curriculum Learning, 2009); 0: no curriculum.
     """
 
     def __init__(
@@ -47,7 +45,7 @@ class ClipOrder:
         self.hard_mining = hard_mining
         self.curriculum_epochs = curriculum_epochs
         self.easiness = np.zeros(len(self.labels))  # a warm-up model's loss of each clip
-        self._losses: dict[int, np.ndarray] = {}  # by the epoch that they were measured after
+        self._losses: dict[int, np.ndarray] = {}  # by the epoch after which they were measured
         self._changed = threading.Condition()
         self._ended = False
 
@@ -55,15 +53,15 @@ class ClipOrder:
         return len(self.labels)
 
     def class_counts(self) -> np.ndarray:
-        """Return `(2,)` int64: how often each class is drawn in an epoch, about."""
+        """Return `(2,)` int64: clips of each class drawn in an epoch, approximately."""
         if self.stratified:
             return np.array([len(self) - len(self) // 2, len(self) // 2])
         return np.bincount(self.labels, minlength=2)
 
     def of_epoch(self, epoch: int) -> np.ndarray:
-        """Return `(clips,)` int64 numbers of clips; the first epoch is 0.
+        """Return the `(clips,)` int64 indices of an epoch's clips; the first epoch is 0.
 
-        Without anything asked, a permutation of all clips.
+        By default, a permutation of all clips. With hard mining, waits for the losses.
         """
         random = np.random.default_rng([self.seed, epoch])
         if not (self.stratified or self.hard_mining or self.curriculum_epochs):
@@ -74,19 +72,19 @@ class ClipOrder:
             return self._draw(random, np.flatnonzero(allowed), len(self), losses, epoch)
         order = np.empty(len(self), np.int64)
         for label in (0, 1):
-            places = order[label::2]
+            positions = order[label::2]
             members = np.flatnonzero(allowed & (self.labels == label))
-            places[:] = self._draw(random, members, len(places), losses, epoch)
+            positions[:] = self._draw(random, members, len(positions), losses, epoch)
         return order
 
     def _allowed(self, epoch: int) -> np.ndarray:
-        """Return `(clips,)` bool: of each class, the easiest ones that the epoch has come to."""
+        """Return `(clips,)` bool: the easiest clips of each class that the epoch may use."""
         if not self.curriculum_epochs:
             return np.ones(len(self), bool)
         progress = min(1.0, epoch / max(1.0, PACE * self.curriculum_epochs))
         share = EASIEST_SHARE + (1 - EASIEST_SHARE) * progress
         allowed = np.zeros(len(self), bool)
-        for label in (0, 1):  # or one class alone may be the easy one
+        for label in (0, 1):  # otherwise all easy clips might be of one class
             members = np.flatnonzero(self.labels == label)
             easiest = members[np.argsort(self.easiness[members], kind="stable")]
             allowed[easiest[: max(1, round(share * len(members)))]] = True
@@ -104,7 +102,7 @@ class ClipOrder:
             by_loss = losses[members] / max(float(losses[members].sum()), 1e-12)
             chances = MINED_SHARE * by_loss + (1 - MINED_SHARE) / len(members)
             return random.choice(members, count, p=chances / chances.sum())
-        # One endless row of permutations, which every epoch continues: nobody is left out.
+        # Every epoch continues one endless sequence of permutations, so that no clip is left out.
         first, last = epoch * count // len(members), ((epoch + 1) * count - 1) // len(members)
         row = np.concatenate(
             [
@@ -116,17 +114,17 @@ class ClipOrder:
         return row[start : start + count]
 
     def losses_after(self, epoch: int, losses: np.ndarray) -> None:
-        """Take `(clips,)` losses that were measured at the end of an epoch."""
+        """Store `(clips,)` float losses measured after an epoch."""
         with self._changed:
             self._losses = {
-                before: kept for before, kept in self._losses.items() if before >= epoch - 1
+                before: stored for before, stored in self._losses.items() if before >= epoch - 1
             }
-            # Training that blew up is told by its loss, not by an error in here.
+            # Divergence is reported by the epoch's loss, not by an error here.
             self._losses[epoch] = np.nan_to_num(np.maximum(losses, 0), nan=0.0, posinf=0.0)
             self._changed.notify_all()
 
     def end(self) -> None:
-        """No more losses will come: do not wait for any."""
+        """Stop waiting for losses: no more will come."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""What a trained classifier says of clips: probabilities of violence, attention."""
+"""A trained classifier's predictions: probabilities of violence, attention."""
 
 import keras
 import numpy as np
@@ -13,7 +13,16 @@ from violence_detection.training.batches import (
 
 
 def violence_probabilities(model: keras.Model, clips: ClipFeatures, batch_size: int) -> np.ndarray:
-    """Return `(clips,)` float32 probabilities of violence, in the clips' order."""
+    """Return `(clips,)` float32 probabilities of violence, in the order of the clips.
+
+    Args:
+        model: from `(clips, frames, features)` to `(clips, 1)` probabilities.
+        clips: what to predict.
+        batch_size: clips per forward pass.
+
+    Raises:
+        RunError: a row of features cannot be read.
+    """
     batches = evaluation_batches(clips, batch_size).map(lambda features, *_: features)
     steps = steps_per_epoch(len(clips), batch_size)
     with read_errors([clips]):
@@ -24,12 +33,21 @@ def violence_probabilities(model: keras.Model, clips: ClipFeatures, batch_size: 
 def violence_and_attention(
     model: keras.Model, clips: ClipFeatures, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return `(clips,)` probabilities and `(clips, frames)` attention, float32, in one pass."""
+    """Return `(clips,)` probabilities and `(clips, frames)` attention, both float32, in one pass.
+
+    Args:
+        model: a classifier or an ensemble.
+        clips: what to predict.
+        batch_size: clips per forward pass.
+
+    Raises:
+        RunError: a row of features cannot be read.
+    """
     batches = evaluation_batches(clips, batch_size).map(lambda features, *_: features)
     steps = steps_per_epoch(len(clips), batch_size)
     with read_errors([clips]):
-        judged = with_attention(model).predict(batches, steps=steps, verbose=0)
-    probabilities, attention = judged["violence"][:, 0], judged["attention"]
+        predicted = with_attention(model).predict(batches, steps=steps, verbose=0)
+    probabilities, attention = predicted["violence"][:, 0], predicted["attention"]
     return (
         probabilities[: len(clips)].astype(np.float32),
         attention[: len(clips)].astype(np.float32),

@@ -18,6 +18,7 @@ from violence_detection.clips.clip import Clip
 from violence_detection.evaluation.calibration import calibrate, fit_temperature
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.runs.files import BEST_MODEL, PSEUDO_LABELS, TAKEN, TEACHER
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.files import read_json, write_csv, write_json
 from violence_detection.training.batches import ClipFeatures
@@ -30,14 +31,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """What one round has taken."""
+    """The pseudo-labels of one round."""
 
     probabilities: np.ndarray  # (unlabeled clips,) float64, calibrated
-    indices: np.ndarray  # of the clips that are taken
+    indices: np.ndarray  # (taken,) int64: the clips that become training clips
     labels: np.ndarray  # (taken,) int64
 
     def added_to(self, labelled: ClipFeatures, candidates: ClipFeatures) -> ClipFeatures:
-        """Return the labelled clips and behind them those that are taken."""
+        """Return the labelled clips followed by the pseudo-labelled ones."""
         return ClipFeatures(
             labelled.stored,
             np.concatenate([labelled.rows, candidates.rows[self.indices]]),
@@ -47,28 +48,32 @@ class PseudoLabels:
         )
 
     def fingerprint(self) -> str:
-        """Return a hash of what is taken, as what."""
+        """Return a hash of the clips and their labels."""
         digest = hashlib.blake2b(self.indices.tobytes(), digest_size=16)
         digest.update(self.labels.tobytes())
         return digest.hexdigest()
 
     def write(self, path: Path) -> None:
-        """Keep what is taken: a teacher that is asked again may be a little less or more sure."""
+        """Write the labels as JSON: predicting again might give slightly other probabilities.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
         values = (self.probabilities, self.indices, self.labels)
         names = ("probabilities", "places", "labels")  # as files have them
         write_json(path, {n: v.tolist() for n, v in zip(names, values, strict=True)})
 
     def as_json(self) -> dict[str, Any]:
-        """Return how many clips are taken of each class."""
+        """Return the number of pseudo-labelled clips of each class."""
         counts = np.bincount(self.labels, minlength=len(CLASS_NAMES)).tolist()
         return {"taken": dict(zip(CLASS_NAMES, counts, strict=True))}
 
 
 def read_pseudo_labels(path: Path) -> PseudoLabels:
-    """Return what `PseudoLabels.write` kept; raises `UserError` if it is damaged."""
-    kept = read_json(path)
-    indices, labels = (np.array(kept[name], np.int64) for name in ("places", "labels"))
-    return PseudoLabels(np.array(kept["probabilities"], np.float64), indices, labels)
+    """Return what `PseudoLabels.write` wrote; raises `UserError` if it is damaged."""
+    stored = read_json(path)
+    indices, labels = (np.array(stored[name], np.int64) for name in ("places", "labels"))
+    return PseudoLabels(np.array(stored["probabilities"], np.float64), indices, labels)
 
 
 def learn_from_unlabeled(
@@ -83,7 +88,11 @@ def learn_from_unlabeled(
         training: on the labelled clips.
         trainer: of the first teacher, before its first epoch.
         clips: without labels, as in the splits.
-        stack: on its end, the teachers' directories are free for others.
+        stack: locks on the teachers' directories are held until it is closed.
+
+    Raises:
+        UserError: a directory belongs to a run on other inputs, or its labels are damaged.
+        RunError: the loss is not finite; a file cannot be read or written.
     """
     labelled, candidates = training.splits.train, training.splits.unlabeled
     options, directory = training.settings.training, training.directory
@@ -106,9 +115,8 @@ def learn_from_unlabeled(
             labels.write(teacher / TAKEN)
         rounds.append(labels)
         log.info(
-            "round %d: %d of %d unlabeled clips become training clips, %d nonviolent and %d "
-            "violent (confidence %g)",
-            *(number, len(labels.indices), len(clips)),
+            "round %d: pseudo-labels for %d of %s, %d nonviolent and %d violent (confidence %g)",
+            *(number, len(labels.indices), count_of(len(clips), "unlabeled clip")),
             *np.bincount(labels.labels, minlength=2),
             options.pseudo_confidence,
         )
@@ -156,9 +164,9 @@ def write_pseudo_labels(clips: Sequence[Clip], rounds: Sequence[PseudoLabels], p
         RunError: the file cannot be written.
     """
     rows = []
-    for number, of_round in enumerate(rounds, start=1):
-        taken = dict(zip(of_round.indices.tolist(), of_round.labels.tolist(), strict=True))
+    for number, labels in enumerate(rounds, start=1):
+        taken = dict(zip(labels.indices.tolist(), labels.labels.tolist(), strict=True))
         for index, clip in enumerate(clips):
             name = CLASS_NAMES[taken[index]] if index in taken else ""
-            rows.append((clip.name, number, f"{of_round.probabilities[index]:.6f}", name))
+            rows.append((clip.name, number, f"{labels.probabilities[index]:.6f}", name))
     write_csv(path, ("clip", "round", "probability", "taken_as"), rows)

@@ -1,22 +1,23 @@
-"""Dropout that does not depend on how many replicas a batch is spread over."""
+"""Dropout that does not depend on the number of replicas."""
 
 import math
 
 import keras
 import tensorflow as tf
 
-NUMBERS_PER_COUNT = 4  # random numbers that TensorFlow's generator (Philox) makes per counter value
+NUMBERS_PER_COUNT = 4  # random numbers per counter value of TensorFlow's generator (Philox)
 
 
 class ReplicaDropout(keras.layers.Dropout):
-    """Dropout that drops of each clip what it would drop were the batch on one replica.
+    """Dropout that drops the same values as if the whole batch were on one replica.
 
-    Keras's own draws the same numbers on each replica, so that what is trained depends on their
-    number. A random number is a function of seed and place: a replica draws those of its own.
+    Keras's Dropout draws the same numbers on each replica, so that results depend on the number of
+    replicas. Here a random number is a function of the seed and of the value's index in the global
+    batch.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Drop, if it is training on replicas."""
+        """Return the inputs with values dropped, in a training step under a strategy."""
         replica = tf.distribute.get_replica_context()
         if not training or self.rate == 0 or replica is None:
             return super().call(inputs, training=training)

@@ -1,4 +1,4 @@
-"""The features of each split, and what a clip of each class weighs in the loss."""
+"""The features of each split, and the loss weight of each class."""
 
 import logging
 from collections.abc import Sequence
@@ -20,28 +20,33 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Splits:
-    """Features and labels of the clips that are used; they are read when they are needed."""
+    """Features and labels of the usable clips; features are read on demand."""
 
     all_clips: ClipFeatures
     train: ClipFeatures
     val: ClipFeatures
     test: ClipFeatures | None  # None: the dataset has no test split
     unlabeled: ClipFeatures
-    factors: tuple[float, float]  # what a nonviolent and a violent clip weigh in the loss
+    factors: tuple[float, float]  # loss weights of nonviolent and violent clips
     fingerprints: dict[str, str]  # of clips and features, by name
 
     @property
     def tested(self) -> tuple[str, ClipFeatures]:
-        """The split to test on: the validation clips, if there are no others."""
+        """Name and clips of the split to test on: validation where there is no test split."""
         return ("val", self.val) if self.test is None else ("test", self.test)
 
     @property
     def read(self) -> Sequence[ClipFeatures]:
-        """All that is read while a model is trained and tested."""
+        """The splits that are read while a model is trained and tested."""
         return [self.train, self.val, *([] if self.test is None else [self.test])]
 
     def trained_on(self, train: ClipFeatures, settings: Settings) -> "Splits":
-        """Return these splits with other training clips; each class's factor follows from them."""
+        """Return these splits with other training clips and the class factors that follow.
+
+        Args:
+            train: the new training clips.
+            settings: sampling, class weights and loss.
+        """
         order = make_order(settings.training, settings.devices.seed, train)
         factors = class_factors(order.class_counts(), settings.loss)
         weights = settings.loss.class_weights or "balanced"
@@ -54,8 +59,8 @@ class Splits:
         )
         return replace(
             self,
-            train=train.of(slice(None), factors),
-            val=self.val.of(slice(None), factors),
+            train=train.select(slice(None), factors),
+            val=self.val.select(slice(None), factors),
             factors=factors,
         )
 
@@ -64,9 +69,9 @@ def load_splits(checked: CheckedClips, features: Features, settings: Settings) -
     """Return the features of the usable clips by split.
 
     Args:
-        checked: the clips that are used.
-        features: where theirs are.
-        settings: how many frames are used, how clips are drawn and weighted.
+        checked: the usable clips.
+        features: the rows of their features in the caches.
+        settings: frames per clip, sampling, class weights and loss.
     """
     stored = [cache.rows() for cache in features.caches[: features.views]]
     zeros = (-1,) * len(features.caches)
@@ -82,7 +87,7 @@ def load_splits(checked: CheckedClips, features: Features, settings: Settings) -
 
     everything = of_clips(checked.usable)
     split_of = np.array([clip.split for clip in checked.usable])
-    train, val, test = (everything.of(np.flatnonzero(split_of == split)) for split in SPLITS)
+    train, val, test = (everything.select(np.flatnonzero(split_of == split)) for split in SPLITS)
     splits = Splits(
         everything,
         *(train, val, test if len(test) else None),
@@ -96,7 +101,7 @@ def load_splits(checked: CheckedClips, features: Features, settings: Settings) -
 
 
 def _fingerprints(checked: CheckedClips, features: Features) -> dict[str, str]:
-    """Return what an interrupted run must find unchanged, by name."""
+    """Return fingerprints, by name, of what must be unchanged when the run is resumed."""
     from violence_detection.clips.splits import fingerprint
 
     def of_rows(clips: Sequence[Clip], caches: int) -> str:

@@ -17,6 +17,7 @@ from violence_detection.models.classifier import average_of
 from violence_detection.runs.directory import Row, RunDirectory
 from violence_detection.runs.files import BEST_MODEL, ENSEMBLE_MODEL, PREDICTIONS
 from violence_detection.runs.results import Tested, write_predictions
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import replace_file
 from violence_detection.training.predictions import violence_and_attention, violence_probabilities
@@ -25,7 +26,7 @@ from violence_detection.training.splits import Splits
 
 log = logging.getLogger(__name__)
 
-HALF = 0.5  # the threshold that nothing is chosen for
+HALF = 0.5  # the default threshold, for comparison
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Trained:
 class CalibratedModel:
     """The best model of a run, and how its output becomes a prediction."""
 
-    model: keras.Model  # of an ensemble, the mean of its members
+    model: keras.Model  # for an ensemble, the mean of its members
     file: str  # its name in the checkpoint directory
-    members: Sequence[keras.Model]  # of an ensemble; else none
+    members: Sequence[keras.Model]  # of an ensemble; otherwise empty
     point: OperatingPoint
 
 
@@ -55,9 +56,9 @@ def calibrate_detector(
 
     Args:
         directory: of the run; an ensemble's model is written into it.
-        members: the directories of the classifiers, of which the first is the run's.
-        splits: the validation clips are used.
-        settings: what the threshold is chosen for.
+        members: the directories of the classifiers; the first is the run's.
+        splits: only the validation clips are used.
+        settings: batch size, and the metric that the threshold is chosen for.
 
     Raises:
         RunError: the ensemble's model cannot be written.
@@ -94,9 +95,12 @@ def test_detector(
     Args:
         detector: the model, its temperature and threshold.
         splits: the test clips are used; the validation clips where there are none.
-        clips: of that split, in the order of their features.
+        clips: of the tested split, in the order of their features.
         directory: of the run.
-        settings: batch size, and the seed of the intervals.
+        settings: batch size, and the seed of the bootstrap intervals.
+
+    Raises:
+        RunError: features cannot be read, or the predictions cannot be written.
     """
     split, features = splits.tested
     batch_size, seed = settings.training.batch_size, settings.devices.seed
@@ -110,29 +114,31 @@ def test_detector(
         evaluate(labels, probabilities, threshold, groups, seed),
         evaluate(labels, probabilities, HALF, groups, seed),
         evaluate(labels, raw, HALF, groups, seed),
-        [evaluate(labels, of_member, HALF, groups, seed) for of_member in members],
+        [evaluate(labels, predicted, HALF, groups, seed) for predicted in members],
     )
     write_predictions(clips, probabilities, threshold, attention, directory / PREDICTIONS)
     _log_figures(tested)
     if settings.features.vgg19_weights == "random":
-        log.warning("VGG19 had random weights: these figures say nothing about trained features")
+        log.warning("VGG19 had random weights: these metrics say nothing about trained features")
     return tested
 
 
 def _log_figures(tested: Tested) -> None:
     if tested.split == "val":
         log.warning(
-            "there is no test split: these are figures of the VALIDATION clips, on which epoch "
-            "and threshold were chosen"
+            "no test split: these are metrics of the VALIDATION clips, which also chose epoch "
+            "and threshold"
         )
     figures = tested.figures
     log.info(
-        "%s split, %d clips, %d groups; 95 %% intervals\n%s",
-        *(tested.split, figures["clips"], figures["groups"]),
+        "%s split, %s, %s; 95 %% intervals\n%s",
+        tested.split,
+        count_of(figures["clips"], "clip"),
+        count_of(figures["groups"], "group"),
         figures_table(figures, tested.at_half, tested.uncalibrated),
     )
-    for number, of_member in enumerate(tested.members, start=1):
+    for number, member in enumerate(tested.members, start=1):
         log.info(
-            "  member %d alone, threshold 0.5: accuracy %.3f, roc auc %.3f",
-            *(number, of_member["accuracy"], of_member["roc_auc"]),
+            "  member %d alone, threshold 0.5: accuracy %.3f, ROC-AUC %.3f",
+            *(number, member["accuracy"], member["roc_auc"]),
         )

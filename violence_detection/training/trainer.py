@@ -16,22 +16,26 @@ from violence_detection.training.losses import make_loss
 from violence_detection.training.optimizer import make_optimizer, make_schedule
 from violence_detection.training.replica_dropout import ReplicaDropout
 
-STEPS_PER_EXECUTION = 16  # between two looks at Python, which take a millisecond or two
-LEAST_DEVIATION = 0.1  # of a feature, in mean deviations of all features
-KEPT = "kept_"  # begins the names of what is saved beside weights and optimizer
+STEPS_PER_EXECUTION = 16  # steps per call from Python, which costs a millisecond or two
+LEAST_DEVIATION = 0.1  # of a feature, relative to the mean deviation of all features
+KEPT = "kept_"  # prefix in the file of arrays that are neither weights nor optimizer state
 
 
 def is_over_workers() -> bool:
-    """Return whether the strategy in whose scope this is called is over several workers."""
+    """Return whether the current distribution strategy has several workers."""
     return isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def standardize_on(classifier: keras.Model, batches: tf.data.Dataset) -> None:
-    """Set the classifier's two standardizing layers from `(clips, frames, features)` batches.
+    """Fit the classifier's two standardizing layers to a sample.
 
     A feature that is (nearly) constant in the sample is divided by a tenth of the features' mean
-    deviation, not by its own: many of fc2's values are 0 in most clips, and where one is not, it
-    would be multiplied by ten million.
+    deviation, not by its own: many of fc2's values are 0 in most clips, and a nonzero one would be
+    multiplied by ten million.
+
+    Args:
+        classifier: as built by `models.classifier`; its weights are changed.
+        batches: `(clips, frames, features)` batches of training clips.
     """
     for name in STANDARDIZING:
         layer = classifier.get_layer(name)
@@ -44,22 +48,22 @@ def standardize_on(classifier: keras.Model, batches: tf.data.Dataset) -> None:
 
 
 class Trainer(keras.Model):
-    """What `fit` trains: a classifier with its loss, one optimizer step per batch.
+    """The model that `fit` trains: a classifier and its loss, one optimizer step per batch.
 
-    A batch is `(features, labels, weights)` as `input_pipeline` makes it. A weight is the clip's
-    factor in the loss; clips of weight 0 are padding and count nowhere. The loss of a batch is
-    the mean over the places of the global batch, whatever the number of replicas. What is told as
-    the loss is the clips' own, without the L2 penalty: that falls whether or not anything is
-    learned, and early stopping would wait for it.
+    A batch is `(features, labels, weights)`, as `ClipFeatures.in_batches` gives it. A weight is the
+    clip's factor in the loss; clips of weight 0 are padding and are ignored. The loss of a batch is
+    the mean over the global batch including padding, whatever the number of replicas. The reported
+    loss excludes the L2 penalty, which falls whether or not anything is learned and would delay
+    early stopping.
 
     Args:
         classifier: from `(clips, frames, features)` to `(clips, 1)` probabilities.
         loss: gives one value per clip.
         xla: compile each replica's forward and backward pass. The whole step cannot be compiled:
-            with two replicas it would touch a variable on another device.
-        gradient_accumulation: parts that a batch is computed in, one after the other; the
-            gradient is the mean over all. Keras's own accumulation fails on two replicas.
-        steps, validation_steps: that `fit` makes in an epoch.
+            with two replicas it would access a variable on another device.
+        gradient_accumulation: number of parts of a batch that are computed one after the other;
+            the gradient is their mean. Keras's own accumulation fails on two replicas.
+        steps, validation_steps: batches of an epoch and of a validation.
     """
 
     def __init__(
@@ -72,7 +76,7 @@ class Trainer(keras.Model):
         validation_steps: int = 1,
     ):
         super().__init__(name="trainer")
-        self.kept: dict[str, np.ndarray] = {}  # beside the weights, what the next epochs go by
+        self.kept: dict[str, np.ndarray] = {}  # saved with the weights: losses of clips
         self.steps_of_pass = {"train": steps, "test": validation_steps}
         self.classifier = classifier
         self.clip_loss = loss
@@ -83,26 +87,26 @@ class Trainer(keras.Model):
         self._gradients_of = (
             tf.function(self.gradients, jit_compile=True) if xla else self.gradients
         )
-        # What comes before the first weight has no gradient: it is computed apart, by XLA in one
-        # pass instead of ten. Not on a GPU unless asked: XLA needs more of CUDA to be installed.
+        # Layers before the first weight have no gradient: they are computed separately, by XLA in
+        # one pass instead of ten. On a GPU only on request: XLA needs more of CUDA installed.
         standardized = [classifier.get_layer(name).output for name in STANDARDIZED]
         standardize = keras.Model(classifier.input, standardized)
         self._standardize = tf.function(
             lambda features: standardize(features),
             jit_compile=xla or not tf.config.list_logical_devices("GPU"),
         )
-        judge = keras.Model(standardized, classifier.output)
-        self._judge = lambda inputs, training: judge(inputs, training=training)
+        predict = keras.Model(standardized, classifier.output)
+        self._predict = lambda inputs, training: predict(inputs, training=training)
         self.built = True
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """What `fit` reports and resets each epoch."""
+        """The metrics that `fit` reports and resets each epoch."""
         return [self.mean_loss, self.accuracy, self.auc]
 
     def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return the classifier's probabilities."""
-        return self._judge(self._standardize(features), training)
+        """Return `(clips, 1)` float32 probabilities of violence."""
+        return self._predict(self._standardize(features), training)
 
     def gradients(
         self, features: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, scale: tf.Tensor
@@ -110,11 +114,18 @@ class Trainer(keras.Model):
         """Return this replica's share of the gradients, and each clip's loss and probability.
 
         Args:
-            scale: what the loss is multiplied by before it is differentiated.
+            features: `(clips, frames, features)`.
+            labels: `(clips, 1)` float32.
+            weights: `(clips,)` float32.
+            scale: float32 scalar; the loss is multiplied by it before differentiation.
+
+        Returns:
+            A gradient per trainable weight, weighted losses `(clips,)`, and probabilities
+            `(clips, 1)`.
         """
         standardized = self._standardize(features)
         with tf.GradientTape() as tape:
-            probabilities = self._judge(standardized, training=True)
+            probabilities = self._predict(standardized, training=True)
             losses = self.clip_loss(labels, probabilities)
             penalty = tf.add_n(self.classifier.losses) if self.classifier.losses else 0.0
             share = tf.reduce_mean(losses * weights) + penalty
@@ -123,9 +134,12 @@ class Trainer(keras.Model):
         return gradients, losses * weights, probabilities
 
     def save_state(self, path: Path) -> None:
-        """Write all that training goes on from: weights, optimizer, loss scale; as an .npz file.
+        """Write all that resuming needs to an .npz file: weights, optimizer state, loss scale.
 
-        Not by Keras's `save_weights`: HDF5 crashes the process when the disk is full.
+        Keras's `save_weights` is not used: HDF5 crashes the process when the disk is full.
+
+        Raises:
+            OSError: the file cannot be written.
         """
         variables = self._state()
         values = {name: keras.ops.convert_to_numpy(v) for name, v in variables.items()}
@@ -133,10 +147,10 @@ class Trainer(keras.Model):
         np.savez(path, allow_pickle=False, **values, **kept)
 
     def load_state(self, path: Path) -> None:
-        """Take up what `save_state` wrote.
+        """Restore what `save_state` wrote.
 
         Raises:
-            RunError: it is of another model or optimizer.
+            RunError: the file belongs to another model or optimizer.
         """
         variables = self._state()
         with np.load(path, allow_pickle=False) as values:
@@ -144,8 +158,8 @@ class Trainer(keras.Model):
             shapes = {name: values[name].shape for name in values.files if name not in kept}
             if shapes != {name: tuple(variable.shape) for name, variable in variables.items()}:
                 raise RunError(
-                    f"{path} is of another model or another version of this program: --fresh to "
-                    "start anew"
+                    f"{path} belongs to another model or version of this program: start over "
+                    "with --fresh"
                 )
             for name, variable in variables.items():
                 variable.assign(values[name])
@@ -156,16 +170,16 @@ class Trainer(keras.Model):
         return {f"{number:03d}": variable for number, variable in enumerate(variables)}
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # Everything is built. Keras's takes a batch, in `evaluate` from where the last one ended.
+        # Everything is built. Keras's own would consume a batch of the data.
         pass
 
     def make_train_function(self, force: bool = False) -> None:
-        """Make what `fit` calls for its next steps."""
+        """Make the function that `fit` calls for its next steps."""
         if force or self.train_function is None:  # type: ignore[has-type]
             self.train_function = self._steps_at_once(self.train_step, self.steps_of_pass["train"])
 
     def make_test_function(self, force: bool = False) -> None:
-        """Make what `evaluate` calls for its next steps."""
+        """Make the function that `evaluate` calls for its next steps."""
         if force or self.test_function is None:  # type: ignore[has-type]
             self.test_function = self._steps_at_once(self.test_step, self.steps_of_pass["test"])
 
@@ -174,8 +188,8 @@ class Trainer(keras.Model):
     ) -> Callable[[Any], dict[str, Any]]:
         """Return a function that makes `steps_per_execution` steps and returns the metrics.
 
-        The last time of a pass, it makes as many as are left. Keras's own asks the data before
-        each step whether there is one more, which fails on two replicas.
+        The last call of a pass makes the remaining steps. Keras's own function checks before each
+        step whether there is more data, which fails on two replicas.
         """
         strategy = self.distribute_strategy
         step = tf.autograph.experimental.do_not_convert(step)
@@ -196,7 +210,7 @@ class Trainer(keras.Model):
         return make_next_steps
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> None:
-        """Make one optimizer step on this replica's part of a batch."""
+        """Make one optimizer step on this replica's part of a batch, as `in_batches` gives it."""
         replica = tf.distribute.get_replica_context()
         parts = self.gradient_accumulation
         scale = self.optimizer.scale_loss(tf.ones(())) / (replica.num_replicas_in_sync * parts)
@@ -206,24 +220,24 @@ class Trainer(keras.Model):
             added, losses, probabilities = self._gradients_of(features, labels, weights, scale)
             pairs = zip(gradients or added, added, strict=True)
             gradients = [total + new for total, new in pairs] if gradients else added
-            self._count(losses, probabilities, labels, weights)
+            self._update_metrics(losses, probabilities, labels, weights)
         gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         self.optimizer.apply_gradients(
             zip(gradients, self.classifier.trainable_weights, strict=True)
         )
 
     def test_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> None:
-        """Count loss and metrics of this replica's part of a batch."""
+        """Update loss and metrics with this replica's part of a batch."""
         features, labels, weights = data
         probabilities = self.call(features, training=False)
         losses = self.clip_loss(labels, probabilities) * weights
-        self._count(losses, probabilities, labels, weights)
+        self._update_metrics(losses, probabilities, labels, weights)
 
-    def _count(
+    def _update_metrics(
         self, losses: tf.Tensor, probabilities: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
     ) -> None:
         real = tf.cast(weights > 0, tf.float32)
-        labels = tf.round(labels)  # of two clips that are mixed, the one that there is more of
+        labels = tf.round(labels)  # of two mixed clips, the label of the larger share
         self.mean_loss.update_state(losses, sample_weight=real)
         self.accuracy.update_state(labels, probabilities, sample_weight=real)
         self.auc.update_state(labels, probabilities, sample_weight=real)
@@ -236,9 +250,10 @@ def make_trainer(
     validation_steps: int = 1,
     policy: str = "float32",
 ) -> Trainer:
-    """Return a trainer with a new classifier, ready for `fit`; to be called in a strategy's scope.
+    """Return a trainer with a new classifier, ready for `fit`; call it in a strategy's scope.
 
     Args:
+        settings: of model, loss, optimizer and schedule.
         sample: training features, `(clips, frames, features)` batches, to standardize on.
         steps: optimizer steps per epoch.
         validation_steps: batches of a validation.
@@ -275,7 +290,7 @@ def make_trainer(
     )
     trainer.compile(
         optimizer=optimizer,
-        jit_compile=False,  # it compiles itself what it can
+        jit_compile=False,  # the trainer compiles what can be compiled
         steps_per_execution=STEPS_PER_EXECUTION,
     )
     optimizer.build(classifier.trainable_variables)

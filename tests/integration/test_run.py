@@ -46,7 +46,7 @@ def test_run_leaves_what_it_promises(finished: Path) -> None:
     run, screen = finished / "run", (finished / "screen.txt").read_text()
     for words in (
         *("train  6 nonviolent, 6 violent", "RANDOM WEIGHTS", "float32", "nonviolent 1.000"),
-        *("rgb features of 28 clips at block1_conv1 in ", "attention-lstm of "),
+        *("rgb features of 28 clips at block1_conv1 in ", "attention-lstm with "),
     ):
         assert words in screen
 

@@ -53,6 +53,8 @@ def results(run: RunDirectory) -> dict[str, Any]:
         point=POINT,
         tested=run_results.Tested("test", figures, figures, figures),
         clips=CheckedClips(
+            usable=[third, last],
+            unlabeled=[],
             counts={"train": {"nonviolent": 0, "violent": 2}},
             bad={first: "not a video"},
             on_bad_clip="skip",

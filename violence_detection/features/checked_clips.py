@@ -155,5 +155,6 @@ def _handle_leaks(leaks: Sequence[Leak], on_leakage: str, leakage_csv: Path | No
             write_leaks(leaks, leakage_csv)
         raise UserError(
             f"--on-leakage fail: {count_of(len(leaks), 'pair')} of clips, the first is {leaks[0]} "
-            "(training.log lists all). drop leaves out the earlier split's clips, warn keeps them"
+            "(leakage.csv and training.log list all). drop leaves out the earlier split's clips, "
+            "warn keeps them"
         )

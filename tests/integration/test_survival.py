@@ -143,7 +143,7 @@ def test_disk_that_is_full_then_is_not(
     (small_disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - room))
     assert main(flags) == 1
     said = capsys.readouterr().err
-    assert_one_clear_error(said, str(small_disk), "No space left on device", "goes on")
+    assert_one_clear_error(said, str(small_disk), "No space left on device", "to resume")
     remount(small_disk, "size=200m")
     assert main(flags) == 0
     assert outcome_of(small_disk / "there" if folder == "--checkpoint-dir" else run) == whole
@@ -179,7 +179,7 @@ def test_folder_that_is_lost_in_the_middle_of_a_run(
     else:
         subprocess.run(["umount", "--lazy", str(run)], check=True)
     assert status == 1
-    assert_one_clear_error(capsys.readouterr().err, str(run), "goes on")
+    assert_one_clear_error(capsys.readouterr().err, str(run), "to resume")
     assert len(figures_of(run)) == 1
     assert main(flags) == 0
     assert outcome_of(run) == whole

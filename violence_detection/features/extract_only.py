@@ -52,7 +52,7 @@ def extract_only(settings: Settings) -> int:
     worker = find_share(data.share, settings.devices.cluster)
 
     def busy(holder: str) -> None:
-        print(f"waiting for {holder}, which extracts this share, {_name(worker)}", flush=True)
+        print(f"{holder} extracts this share, {_name(worker)}: waiting for it", flush=True)
 
     with ExitStack() as stack:
         clips = find_dataset(settings, stack).all_clips

@@ -86,7 +86,7 @@ def prepare_features(
     worker = machine.worker
 
     def wait_for_cache(holder: str) -> None:
-        log.info("waiting for %s, which uses %s", holder, settings.data.cache_dir)
+        log.info("%s uses %s: waiting for it", holder, settings.data.cache_dir)
 
     cache = stack.enter_context(
         LocalCache(settings.data.cache_dir, settings.data.spool_dir, worker, wait_for_cache)

@@ -33,7 +33,7 @@ def clips(stored_features: Callable[[np.ndarray], FeatureRows]) -> ClipFeatures:
 
 
 def numbers(batch: tuple) -> list[int]:
-    """Return the clips of a batch, its padding left out, having checked that all of it fits."""
+    """Check a batch; return the numbers of its clips, without padding."""
     features, labels, weights = (np.asarray(values) for values in batch)
     assert features.shape == (BATCH, 4, 3)
     assert features.dtype == np.float16
@@ -145,7 +145,7 @@ def test_sample_has_no_padding(clips: ClipFeatures) -> None:
 
 @pytest.fixture(params=["any order", "deterministic"])
 def determinism(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Have TensorFlow as it is with `--deterministic` and without, whatever ran before."""
+    """Run TensorFlow with and without `--deterministic`, independent of earlier tests."""
 
     def set_to(deterministic: bool) -> None:
         (config.enable_op_determinism if deterministic else config.disable_op_determinism)()

@@ -54,7 +54,7 @@ def run_experiment(
 
     Raises:
         UserError: the experiment cannot be made with these settings and clips, or training
-            diverged in all of it.
+            diverged with all settings tried.
         RunError: a file cannot be read or written.
     """
     with machine.strategy.scope(), read_errors([features]):

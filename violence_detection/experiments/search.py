@@ -191,7 +191,7 @@ def trials_table(storage: Path) -> list[dict[str, Any]]:
         storage: the SQLite file of a search.
 
     Raises:
-        UserError: the file holds no search.
+        UserError: the file does not exist or is not a search.
     """
     if not storage.is_file():
         raise UserError(f"{storage}: no such file; run a search (--tune) first")

@@ -119,7 +119,7 @@ def test_detector(
     write_predictions(clips, probabilities, threshold, attention, directory / PREDICTIONS)
     _log_figures(tested)
     if settings.features.vgg19_weights == "random":
-        log.warning("VGG19 had random weights: these metrics say nothing about trained features")
+        log.warning("VGG19 had random weights: these metrics do not apply to trained features")
     return tested
 
 

@@ -191,7 +191,12 @@ def test_run_on_two_streams_caches_both_and_trains_on_both(
     screen = capsys.readouterr().out
     cached = list((tmp_path / "cache").glob("*.features"))
     assert len(cached) == 4
-    for words in ("rgb features of", "flow features of", "flow features (mirrored) of", "mean of"):
+    for words in (
+        "rgb features of",
+        "flow features of",
+        "flow features (mirrored) of",
+        "mean with",
+    ):
         assert words in screen
     assert "augmentation: flip, noise" in screen
     assert keras.models.load_model(run / "best_model.keras").input_shape == (None, 4, 2 * 64)

@@ -20,7 +20,7 @@ from tests.conftest import figures_of, quick_flags_in, results_of, rows_of, stor
 from train_rtx5000_dual_optimized import main
 from violence_detection.errors import RunError
 from violence_detection.runs.directory import RunDirectory
-from violence_detection.runtime import devices
+from violence_detection.runtime import machine
 from violence_detection.runtime.devices import Precision
 from violence_detection.settings.schema import FIELDS
 from violence_detection.storage.files import write_json
@@ -327,7 +327,7 @@ def test_interrupted_run_goes_on_in_mixed_precision(
 ) -> None:
     """Ctrl-C after three epochs; the loss scale and the optimizer must go on where they were."""
     precision = Precision("float32", policy, "as on a device that has it")
-    monkeypatch.setattr(devices, "choose_precision", lambda *_: precision)
+    monkeypatch.setattr(machine, "choose_precision", lambda *_: precision)
     assert main([*flags, "--checkpoint-dir", str(tmp_path / "whole")]) == 0
 
     def interrupt(run_directory: RunDirectory, trainer: Trainer) -> None:
@@ -341,7 +341,7 @@ def test_interrupted_run_goes_on_in_mixed_precision(
     assert len(rows_of(run)) == 3
     with monkeypatch.context() as other:
         lower = Precision("float32", "float32", "the GPU is gone")
-        other.setattr(devices, "choose_precision", lambda *_: lower)
+        other.setattr(machine, "choose_precision", lambda *_: lower)
         assert main(flags) == 2
         assert "the precision changed" in capsys.readouterr().err
     assert main(flags) == 0

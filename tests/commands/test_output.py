@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from violence_detection.commands.output import count_of, print_message, write_text
+from violence_detection.commands.output import print_message, write_text
+from violence_detection.runtime.wording import count_of
 
 
 def test_a_file_appears_when_its_text_is_complete(tmp_path: Path) -> None:

@@ -42,8 +42,3 @@ def print_message(line: str) -> None:
 
     with tqdm.external_write_mode(file=sys.stderr):
         print(line.encode(errors="backslashreplace").decode(), file=sys.stderr, flush=True)
-
-
-def count_of(number: int, noun: str) -> str:
-    """Return a number with its noun: "1 clip", "2 clips"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

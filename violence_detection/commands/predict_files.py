@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from violence_detection.commands.clip_arguments import require_local
 from violence_detection.commands.flags import check_output_file
 from violence_detection.commands.loading import load_for, reported
-from violence_detection.commands.output import count_of, print_message, write_text
+from violence_detection.commands.output import print_message, write_text
 from violence_detection.errors import UserError
+from violence_detection.runtime.wording import count_of
 
 if TYPE_CHECKING:
     from violence_detection.inference.detector import Detector, PredictedClip, Prediction

@@ -162,7 +162,7 @@ def find_rate(settings: Settings, features: ClipFeatures, policy: str, folder: P
     plain = settings.replace(hard_mining=False, curriculum=False)
     order = make_order(plain.training, plain.devices.seed, features)
     chosen = features.select(slice(None), class_factors(order.class_counts(), settings.loss))
-    batch = settings.training.batch_size * settings.training.gradient_accumulation
+    batch = settings.training.global_batch
     steps = steps_per_epoch(len(chosen), batch)
     epochs = -(-STEPS // steps)
     sample = sample_features(

@@ -149,7 +149,7 @@ def fit(
     keras.utils.set_random_seed(settings.devices.seed)
     order = make_order(settings.training, settings.devices.seed, clips)
     chosen = clips.select(slice(None), class_factors(order.class_counts(), settings.loss))
-    global_batch = settings.training.batch_size * settings.training.gradient_accumulation
+    global_batch = settings.training.global_batch
     steps = steps_per_epoch(len(chosen), global_batch)
     with read_errors([chosen]):
         sample = sample_features(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from violence_detection.clips.clip import Clip
+from violence_detection.clips.splits import fingerprint
 from violence_detection.features.checked_clips import CheckedClips
 from violence_detection.features.prepare import Features
 from violence_detection.settings.constants import CLASS_NAMES, SPLITS
@@ -102,7 +103,6 @@ def load_splits(checked: CheckedClips, features: Features, settings: Settings) -
 
 def _fingerprints(checked: CheckedClips, features: Features) -> dict[str, str]:
     """Return fingerprints, by name, of what must be unchanged when the run is resumed."""
-    from violence_detection.clips.splits import fingerprint
 
     def of_rows(clips: Sequence[Clip], caches: int) -> str:
         zeros = (-1,) * len(features.caches)

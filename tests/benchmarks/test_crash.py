@@ -1,10 +1,10 @@
 import random
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.crash import compare, moment_in
+from tests.waiting import wait_until
 
 
 def test_results_that_differ_or_are_missing_are_named() -> None:
@@ -22,9 +22,7 @@ def test_a_moment_in_training_follows_the_first_step(tmp_path: Path) -> None:
     reached = moment_in("training", attempt, random.Random(0), extraction_seconds=1.0)
     assert not reached()
     lines.append("first step after 3.1 s")
-    deadline = time.monotonic() + 5
-    while not reached():
-        assert time.monotonic() < deadline
+    wait_until(reached, 5)
 
 
 def test_a_moment_in_cache_writes_comes_when_rows_are_written(tmp_path: Path) -> None:

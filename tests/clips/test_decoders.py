@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.waiting import wait_until
 from violence_detection.clips.decoders import DecoderProcesses, stream_from_process
 from violence_detection.clips.frames import read_frames
 from violence_detection.clips.video import UnreadableClip
@@ -99,8 +100,7 @@ def test_closing_does_not_wait_for_a_clip_that_hangs(hanging_clip: Path) -> None
     with ThreadPoolExecutor(2) as threads:
         with DecoderProcesses(1, 2, FRAMES, timeout=100) as decoders:
             readings = [threads.submit(decoders.read_images, hanging_clip) for _ in range(2)]
-            while not multiprocessing.active_children():
-                time.sleep(0.01)
+            wait_until(multiprocessing.active_children)
             began = time.monotonic()
         for reading in readings:
             assert reading.exception(60) is not None

@@ -4,13 +4,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT, figures_of, held_by_another, results_of
+from tests.waiting import wait_until
 from train_rtx5000_dual_optimized import main
 from violence_detection.clips.dataset import find_clips
 from violence_detection.features.cache import transfer
@@ -139,9 +139,11 @@ def test_killed_worker_is_made_up_for_by_another_number_of_workers(
     process = start(dataset, cache, "--share", "2/2")
     shard, recipe = cache / "shard_2", recipes_of(dataset)[0]
     rows = shard / f"{recipe.key}.features"
-    while not (rows.exists() and rows.stat().st_size):  # of the first batch, of several
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
+
+    def first_rows_or_end() -> bool:  # of the first batch, of several
+        return (rows.exists() and rows.stat().st_size > 0) or process.poll() is not None
+
+    wait_until(first_rows_or_end, pause=0.001)
     process.kill()
     said, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL, said
@@ -161,21 +163,23 @@ def test_second_process_of_a_share_waits_for_the_first(
 ) -> None:
     cache = Path(shutil.copytree(by_one, tmp_path / "cache"))
     (cache / "shard_2").mkdir()
-    said = []
+    messages: list[str] = []
     with held_by_another(cache / "shard_2") as other, ThreadPoolExecutor(1) as thread:
         assert extract(drawn_clips, cache, "--share", "1/2") == 0  # of another share: it goes on
 
-        def let_go_once_it_waits() -> None:
-            while not (output := capsys.readouterr().out):
-                time.sleep(0.05)
-            said.append(output)
-            other.stdin.close()
+        def printed() -> bool:
+            messages.append(capsys.readouterr().out)
+            return bool(messages[-1])
+
+        def release_once_it_waits() -> None:
+            with other.stdin:  # is closed also where nobody waits
+                wait_until(printed)
 
         capsys.readouterr()
-        waiting = thread.submit(let_go_once_it_waits)
+        waiting = thread.submit(release_once_it_waits)
         assert extract(drawn_clips, cache, "--share", "2/2") == 0
         waiting.result(60)
-        assert f"process {other.pid} extracts this share, 2/2: waiting for it" in said[0]
+        assert f"process {other.pid} extracts this share, 2/2: waiting for it" in messages[-1]
 
 
 def test_own_disk_then_the_shared_one(

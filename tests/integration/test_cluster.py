@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,6 +18,7 @@ import pytest
 from benchmarks.worker_steps import free_addresses
 from tests.conftest import ROOT, quick_flags_in, results_of, rows_of, stored_rows
 from tests.runtime.test_worker import tf_config
+from tests.waiting import wait_until
 from train_rtx5000_dual_optimized import main
 from violence_detection.runtime.cluster import GRACE, HEARTBEAT
 
@@ -71,13 +72,6 @@ class Workers:
             p.communicate(timeout=max(1, deadline - time.monotonic())) for p in self.processes
         ]
         return [(p.returncode, *both) for p, both in zip(self.processes, output, strict=True)]
-
-
-def wait_until(true: Callable[[], bool], within: float = 200) -> None:
-    deadline = time.monotonic() + within
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def features_of(folder: Path) -> dict[bytes, bytes]:
@@ -158,7 +152,7 @@ def test_worker_that_ends_in_training_or_test_ends_the_others_and_all_resume(
         (0, signal.SIGKILL, -signal.SIGKILL, r"the chief, worker 0 of 2 \(.*\) is lost"),
     ):
         with Workers(2, *flags) as workers:
-            wait_until(lambda past=finished: history.exists() and len(rows_of(run)) > past)
+            wait_until(lambda past=finished: history.exists() and len(rows_of(run)) > past, 200)
             workers.processes[victim].send_signal(number)
             sent = time.monotonic()
             ended = workers.ends()
@@ -169,7 +163,7 @@ def test_worker_that_ends_in_training_or_test_ends_the_others_and_all_resume(
         finished = len(rows_of(run))
         assert finished < 10
     with Workers(2, *flags) as workers:
-        wait_until((run / "predictions.csv").exists)  # the chief is testing
+        wait_until((run / "predictions.csv").exists, 200)  # the chief is testing
         workers.processes[0].send_signal(signal.SIGKILL)
         (_, chiefs, _), (status, _, errors) = workers.ends()
     assert f"resuming after epoch {finished} of 10" in chiefs
@@ -196,7 +190,7 @@ def test_one_process_extracts_what_a_killed_worker_has_not(
     flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), *HARDER]
     with Workers(2, *flags) as workers:
         # The rows of its first batch are written, the index of them is not yet.
-        wait_until(lambda: any(p.stat().st_size for p in cache.glob("shard_2/*.features")))
+        wait_until(lambda: any(p.stat().st_size for p in cache.glob("shard_2/*.features")), 200)
         workers.processes[victim].send_signal(signal.SIGKILL)
         status, _, errors = workers.ends()[1 - victim]
     assert status == 1, errors

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from tests.features.test_extract_only import CLIPS, Features, extract, features_
 from tests.integration.test_cluster import HARDER, Workers, assert_same_losses
 from tests.object_store import CUT, ObjectStore
 from tests.remote_cache import RECIPE, add, found
+from tests.waiting import wait_until
 from train_rtx5000_dual_optimized import main
 from violence_detection.errors import RunError, UserError
 from violence_detection.features.cache import remote_lock, transfer
@@ -143,9 +143,8 @@ def test_other_workers_compute_what_a_killed_one_lacks(
 
     bucket.fault = hold
     killed = start(DATASET, CACHE, "--spool-dir", str(tmp_path / "a"), "--share", "2/2")
-    while not any(p.stat().st_size for p in tmp_path.glob("a/*/cache/shard_2/*.features")):
-        assert killed.poll() is None, killed.communicate()
-        time.sleep(0.01)
+    rows = "a/*/cache/shard_2/*.features"
+    wait_until(lambda: any(p.stat().st_size for p in tmp_path.glob(rows)), 120)
     assert reached.wait(60)
     killed.kill()
     assert killed.wait() == -signal.SIGKILL
@@ -200,22 +199,26 @@ def test_second_machine_of_a_share_waits_for_the_first_and_others_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(remote_lock, "POLL_INTERVAL", 0.05)
-    messages = []
+    messages: list[str] = []
     with LocalCache(CACHE, tmp_path / "a", SECOND) as first, ThreadPoolExecutor(1) as thread:
         assert extract_on(tmp_path / "b", "--share", "1/2") == 0
 
+        def printed() -> bool:
+            messages.append(capsys.readouterr().out)
+            return bool(messages[-1])
+
         def release_once_it_waits() -> None:
-            while not (output := capsys.readouterr().out):
-                time.sleep(0.05)
-            messages.append(output)
-            first.release()
+            try:
+                wait_until(printed)
+            finally:
+                first.release()
 
         capsys.readouterr()
         waiting = thread.submit(release_once_it_waits)
         assert extract_on(tmp_path / "c", "--share", "2/2") == 0
         waiting.result(60)
-    assert f"process {os.getpid()} on " in messages[0]
-    assert "extracts this share, 2/2: waiting for it" in messages[0]
+    assert f"process {os.getpid()} on " in messages[-1]
+    assert "extracts this share, 2/2: waiting for it" in messages[-1]
 
 
 def test_two_workers_of_one_host_have_copies_of_their_own(
@@ -238,7 +241,7 @@ def test_own_disk_is_refused_with_a_bucket(
     bucket: ObjectStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert extract_on(tmp_path / "a", "--cache-local", str(tmp_path / "local")) == 2
-    assert f"--cache-local is of no use with --cache-dir {CACHE}" in capsys.readouterr().err
+    assert f"--cache-local does nothing with --cache-dir {CACHE}" in capsys.readouterr().err
 
 
 # Changes and damage in the store.

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT, figures_of, held_by_another, results_of, stored_rows
+from tests.waiting import wait_until
 from train_rtx5000_dual_optimized import main
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.storage.files import read_json
@@ -79,11 +80,8 @@ def test_sigterm_in_extraction_keeps_what_is_computed_and_leaves_no_process(
     hanging.write_text("ffconcat version 1.0\nfile ../../../pipe.mp4\n")
     process = train_process("--dataset-path", str(dataset), *quick_flags)
 
-    deadline = time.monotonic() + 120
     path = tmp_path / "cache"
-    while not any(p.stat().st_size for p in path.glob("*.features")):
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    wait_until(lambda: any(p.stat().st_size for p in path.glob("*.features")), 120)
     decoders = psutil.Process(process.pid).children(recursive=True)
     assert decoders
     process.terminate()
@@ -214,13 +212,13 @@ def test_run_waits_for_another_that_writes_its_cache(
     (tmp_path / "cache").mkdir()
     log = tmp_path / "run" / "training.log"
     with held_by_another(tmp_path / "cache") as other, ThreadPoolExecutor(1) as thread:
+        waits = f"process {other.pid} uses {tmp_path / 'cache'}: waiting for it"
 
-        def let_go_once_it_waits() -> None:
-            while not log.exists() or f"process {other.pid} has" not in log.read_text():
-                time.sleep(0.05)
-            other.stdin.close()
+        def release_once_it_waits() -> None:
+            with other.stdin:  # is closed also where nobody waits
+                wait_until(lambda: log.exists() and waits in log.read_text())
 
-        waiting = thread.submit(let_go_once_it_waits)
+        waiting = thread.submit(release_once_it_waits)
         assert main(flags) == 0
         waiting.result(60)
     assert "waiting for it" in capsys.readouterr().out

@@ -7,7 +7,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
+from tests.waiting import wait_until
 from violence_detection.errors import RunError
 from violence_detection.features.cache.feature_cache import FeatureRows
 from violence_detection.reporting.event_files import event_files
@@ -177,13 +177,6 @@ def tensorboard(folder: Path) -> Iterator[Callable[..., Any]]:
         finally:
             process.terminate()
             process.stderr.close()
-
-
-def wait_until(loaded: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not loaded():
-        assert time.monotonic() < deadline, "TensorBoard has not loaded the runs"
-        time.sleep(0.1)
 
 
 @pytest.mark.slow

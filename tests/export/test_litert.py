@@ -6,15 +6,11 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from tests.export.conftest import LARGE_VALUES
 from tests.export.examples import (
     KINDS,
-    STREAMS,
-    draw_images,
     feature_clips,
     largest_difference,
     run_network,
-    split_clips,
 )
 from violence_detection.export.graph import FLOAT32_ONLY
 from violence_detection.export.litert import write_litert
@@ -29,33 +25,6 @@ def test_file_predicts_as_the_network(
     write_litert(network_of(kind), path)
     found = predict_clips(open_litert(path), clips, batch_size=3)
     assert largest_difference(found, run_network(network_of(kind), clips)) < 1e-5
-
-
-@pytest.fixture(scope="module")
-def plain(large_network: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the large network's file in float32."""
-    path = tmp_path_factory.mktemp("plain") / "detector.tflite"
-    write_litert(large_network, path)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("quantize", "size", "difference"),
-    [("float16", 0.7, 2e-3), ("dynamic", 0.6, 0.03), ("int8", 0.6, 0.03)],
-)
-def test_quantized_files_are_smaller_and_predict_nearly_the_same(
-    quantize: str,
-    size: float,
-    difference: float,
-    plain: Path,
-    large_network: keras.Model,
-    tmp_path: Path,
-) -> None:
-    path, clips = tmp_path / "detector.tflite", feature_clips(30, LARGE_VALUES)
-    write_litert(large_network, path, quantize, calibration=clips[:24])
-    assert path.stat().st_size < size * plain.stat().st_size
-    found = predict_clips(open_litert(path), clips, batch_size=8)
-    assert 0 < largest_difference(found, run_network(large_network, clips)) < difference
 
 
 @pytest.mark.parametrize(("quantize", "difference"), [("none", 1e-5), ("int8", 0.05)])
@@ -75,18 +44,3 @@ def test_batch_can_be_fixed(
     assert any(tensor["dtype"] is np.int8 for tensor in tensors) == (quantize == "int8")
     logarithms = [t for t in tensors if FLOAT32_ONLY in t["name"] and "Log1p" in t["name"]]
     assert {tensor["dtype"] for tensor in logarithms} == {np.float32}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("quantize", "difference"), [("none", 1e-4), ("int8", 0.05)])
-def test_end_to_end_files_predict_nearly_the_same(
-    quantize: str,
-    difference: float,
-    end_to_end: tuple[keras.Model, keras.Model],
-    tmp_path: Path,
-) -> None:
-    network, _ = end_to_end
-    path, clips = tmp_path / "detector.tflite", split_clips(draw_images(3, STREAMS))
-    write_litert(network, path, quantize, calibration=clips[:2])
-    found = predict_clips(open_litert(path), clips, batch_size=2)
-    assert largest_difference(found, run_network(network, clips)) < difference

@@ -1,4 +1,7 @@
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +12,7 @@ from benchmarks.worker_steps import free_addresses
 from tests.conftest import ROOT
 from tests.runtime.test_worker import tf_config
 from violence_detection.errors import RunError
-from violence_detection.runtime.cluster import Cluster, code_checksums, shared_settings
+from violence_detection.runtime.cluster import GRACE, Cluster, code_checksums, shared_settings
 from violence_detection.runtime.worker import Worker
 from violence_detection.settings.schema import Settings
 
@@ -57,6 +60,35 @@ def test_one_worker_waits_for_nobody() -> None:
         cluster.require_same({"the code": {"a.py": "1"}})
         with cluster.chief_first("the folder") as values:
             assert values == {}
+
+
+JOIN = """
+import sys, time
+from violence_detection.runtime.cluster import Cluster
+from violence_detection.runtime.worker import Worker
+number, count, seconds, heartbeat = map(int, sys.argv[1:])
+with Cluster(Worker(number, count), heartbeat=heartbeat) as cluster:
+    cluster.join(gpus=0)
+    time.sleep(seconds)
+"""
+
+
+@pytest.mark.slow
+def test_workers_that_are_done_wait_for_one_that_is_not() -> None:
+    addresses, heartbeat = free_addresses(3), 2
+    late = heartbeat + int(GRACE) + 5  # by then, one that had left would be lost
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOIN, *map(str, (number, 3, seconds, heartbeat))],
+            cwd=ROOT,
+            env=os.environ | {"TF_CONFIG": tf_config(addresses, number)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, seconds in enumerate((0, 0, late))
+    ]
+    errors = [worker.communicate(timeout=120)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0], errors
 
 
 def test_code_is_every_source_file_of_the_package_and_the_script(tmp_path: Path) -> None:

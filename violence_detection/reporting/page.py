@@ -18,13 +18,13 @@ from violence_detection.reporting import plots
 from violence_detection.reporting.clip_sections import clip_sections, data_checks
 from violence_detection.reporting.finished_run import FinishedRun, read_run
 from violence_detection.reporting.rendering import (
-    counted,
     css_percent,
     png_url,
     write_page,
 )
 from violence_detection.runs.files import PLOTS
 from violence_detection.runs.usage import describe_usage
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CLASS_NAMES, SPLITS
 from violence_detection.settings.schema import Settings
 from violence_detection.settings.setting import flag
@@ -260,7 +260,7 @@ def _warnings(run: FinishedRun) -> list[dict[str, str]]:
     if remaining := {leak["clip"] for leak in results.get("leakage", [])} - excluded:
         warn(
             GRAVE,
-            f"{counted(len(remaining), 'clip')} repeated in a later split",
+            f"{count_of(len(remaining), 'clip')} repeated in a later split",
             "Clips that were trained on, or used to choose the model, are tested on again: the "
             "figures look better than they are. The pairs are listed under data checks.",
         )
@@ -268,14 +268,14 @@ def _warnings(run: FinishedRun) -> list[dict[str, str]]:
         effect = "with so few of them, they are wide" if groups > 1 else "with one there are none"
         warn(
             MILD,
-            f"Only {counted(groups, 'group')} in the test",
+            f"Only {count_of(groups, 'group')} in the test",
             "Clips of one source resemble each other, so intervals are computed over groups: "
             f"{effect}. Use --cross-validate to test on every clip.",
         )
     if files := results.get("one_file_under_both_labels"):
         warn(
             MILD,
-            f"{counted(len(files), 'file')} under both labels",
+            f"{count_of(len(files), 'file')} under both labels",
             "One of the two labels is wrong. See data checks.",
         )
     return warnings

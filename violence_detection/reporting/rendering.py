@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from violence_detection.runtime.wording import count_of
 from violence_detection.storage.files import write_text
 
 
@@ -33,13 +34,8 @@ def write_page(template: str, path: Path, **values: Any) -> None:
         lstrip_blocks=True,
         finalize=_printable,
     )
-    environment.filters |= {"parts": name_parts, "counted": counted}
+    environment.filters |= {"parts": name_parts, "count_of": count_of}
     write_text(path, environment.get_template(template).render(**values))
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: "1 clip", "2,000 clips"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def css_percent(share: float) -> str:

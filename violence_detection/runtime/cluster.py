@@ -75,23 +75,31 @@ def shared_settings(settings: Settings) -> dict[str, Any]:
 class Cluster:
     """The workers of a run. With one worker, its methods return at once.
 
-    At the end of its block, the others wait for the chief. A worker that leaves it with an error
+    At the end of its block, each waits for all others. A worker that leaves it with an error
     makes the others end with that error. A worker that is lost ends the others within about
-    `HEARTBEAT + GRACE` seconds.
+    `heartbeat + GRACE` seconds.
 
     Args:
         worker: this one.
         launcher: "tf-config" or "slurm": what defines the workers' addresses.
         start_wait: seconds that the other workers may take to start.
+        heartbeat: seconds without a heartbeat after which a worker is lost.
 
     Raises:
         UserError: the environment is not as the launcher would set it.
     """
 
-    def __init__(self, worker: Worker, launcher: str = "tf-config", start_wait: float = START_WAIT):
+    def __init__(
+        self,
+        worker: Worker,
+        launcher: str = "tf-config",
+        start_wait: float = START_WAIT,
+        heartbeat: float = HEARTBEAT,
+    ):
         self.worker = worker
         self.addresses = worker_addresses(worker, launcher)
         self.start_wait = start_wait
+        self.heartbeat = heartbeat
         self._service: Any = None
         self._uses: Counter[str] = Counter()  # of each key, which exist only once
         self._left = threading.Event()
@@ -114,7 +122,7 @@ class Cluster:
         cut_off = self._lost.is_set() or self._is_connection_error(error)
         if cut_off:
             # Heartbeats show who is lost. A network error may name one that ended as a result.
-            self._lost.wait(HEARTBEAT + GRACE)
+            self._lost.wait(self.heartbeat + GRACE)
         else:
             self._publish_error(error)
         self._left.set()
@@ -160,7 +168,7 @@ class Cluster:
         service.configure_coordination_service(
             "standalone",
             service_leader=f"/job:{JOB}/replica:0/task:0",
-            heartbeat_timeout_in_ms=int(1000 * HEARTBEAT),
+            heartbeat_timeout_in_ms=int(1000 * self.heartbeat),
             coordinated_jobs=[CoordinatedJob(name=JOB, num_tasks=self.worker.count)],
         )
         self.wait_for_workers()
@@ -393,17 +401,19 @@ class Cluster:
             time.sleep(2 * POLL_EVERY + 1)
 
     def _end_together(self) -> None:
-        """Wait for the chief's end; the chief waits until all others know of it."""
+        """Wait for every worker's end; the chief waits until all others know of it."""
         import tensorflow as tf
 
-        self.broadcast("the end", None)
+        # One that left sooner would be lost to those that still train: TensorFlow can take up to a
+        # minute to delete the iterator of a distributed dataset.
+        self.gather("the end", None)
         self._left.set()
         with contextlib.suppress(tf.errors.OpError):
             self._publish(f"has left/{self.worker.number}", None)
             if self.worker.is_chief:
                 for number in range(1, self.worker.count):
                     self._service.get_config_key_value(
-                        f"has left/{number}", int(1000 * 2 * HEARTBEAT)
+                        f"has left/{number}", int(1000 * 2 * self.heartbeat)
                     )
 
 

@@ -2,5 +2,5 @@
 
 
 def count_of(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless it is 1: "1 clip", "2 clips"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """Return a number with its noun, in the plural unless it is 1: "1 clip", "2,000 clips"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -418,10 +418,9 @@ def test_out_of_memory_names_batch_size_free_memory_and_flags(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [7])
-def test_crash_harness_finds_no_difference(kills: int, tmp_path: Path) -> None:
-    report = harness("benchmarks.crash", "--kills", str(kills), tmp_path=tmp_path)
-    assert report["kills"] == kills
+def test_crash_harness_finds_no_difference(tmp_path: Path) -> None:
+    report = harness("benchmarks.crash", "--kills", "4", tmp_path=tmp_path)
+    assert report["kills"] == 4
     assert report["runs_that_differ"] == 0
     assert len(report["kills_by_stage"]) >= 4
 

@@ -41,7 +41,8 @@ def add_threshold(flags: Flags) -> None:
         "--threshold",
         type=finite,
         metavar="P",
-        help="probability from which a clip is called violent (default: as chosen in training)",
+        help="decision threshold: a clip with at least this probability is predicted violent "
+        "(default: as chosen in training)",
     )
 
 
@@ -52,7 +53,7 @@ def add_clip_timeout(flags: Flags) -> None:
         type=finite,
         default=CLIP_TIMEOUT,
         metavar="SECONDS",
-        help=f"longest that reading a clip may take (default: {CLIP_TIMEOUT:g})",
+        help=f"time limit for reading a clip (default: {CLIP_TIMEOUT:g})",
     )
 
 

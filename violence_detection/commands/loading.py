@@ -88,13 +88,13 @@ def reported(detector: "Detector", quiet: bool) -> Iterator[None]:
         print_message(f"WARNING: {RANDOM_WEIGHTS_WARNING}")
     if gpus_left_out(devices):
         print_message(
-            "WARNING: this machine has an NVIDIA GPU, but TensorFlow does not find it: "
+            "WARNING: TensorFlow does not find this machine's NVIDIA GPU:\n"
             "pip install -r requirements-gpu.txt"
         )
     if not quiet:
         print_message(describe(detector))
     work = f"VGG19 on {detector.images_per_batch} images"
-    with enough_memory(devices, work, "End other programs that use it"):
+    with enough_memory(devices, work, "Close other programs that use this device."):
         yield
 
 

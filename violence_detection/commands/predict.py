@@ -106,8 +106,8 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--explain",
         action="store_true",
-        help="draw for each clip its frames with their attention, and a heat map of what speaks "
-        "for violence in the most attended ones (default: off)",
+        help="draw the frames of each clip with their attention weights, and Grad-CAM heat maps of "
+        "the frames with the highest attention (default: off)",
     )
     group.add_argument(
         "--explain-dir",
@@ -168,8 +168,8 @@ def _add_reading_flags(group: argparse._ArgumentGroup) -> None:
         "--clip-timeout",
         type=finite,
         metavar="SECONDS",
-        help=f"longest that reading a clip may take (default: {CLIP_TIMEOUT:g}), or that a "
-        f"--source may send nothing before it is reconnected (default: {SILENCE:g})",
+        help=f"time limit for reading a clip (default: {CLIP_TIMEOUT:g}); with --source, time "
+        f"without a frame before reconnecting (default: {SILENCE:g})",
     )
     data = Settings().data
     group.add_argument(

@@ -30,7 +30,7 @@ class GradCam:
     def heat_maps(
         self, features: np.ndarray, images: np.ndarray, frames: Sequence[int]
     ) -> np.ndarray:
-        """Return how strongly each position of some frames speaks for violence.
+        """Return how strongly each position of some frames contributes to the violent class.
 
         Args:
             features: `(all frames, features_per_frame)` of one clip, as it was predicted from.

@@ -48,7 +48,7 @@ class DataSettings:
         "Features are computed into it and then copied to --cache-dir; before training, those "
         "that other workers computed are copied from there. It needs room for the whole cache, "
         "with --extract-only for that of a share. Not with a URL as --cache-dir, whose copy in "
-        "--spool-dir is on the own disk anyway.",
+        "--spool-dir is on the local disk anyway.",
         changes_on_resume=True,
         differs_by_host=True,
         type=Path,
@@ -77,7 +77,7 @@ class DataSettings:
     )
     checkpoint_dir: Path = setting(
         Path("checkpoints"),
-        "everything that the run writes",
+        "folder for everything that the run writes: models, logs, results",
         changes_on_resume=True,
         differs_by_host=True,
         type=local_folder,
@@ -93,7 +93,7 @@ class DataSettings:
     )
     spool_size: float = setting(
         10.0,
-        "most GB that clips from a URL may take there at any moment",
+        "maximum size of the clips in --spool-dir at any time, in GB",
         "Copies of caches are not counted.",
         check=ABOVE_0,
         changes_on_resume=True,
@@ -104,19 +104,19 @@ class DataSettings:
     demo: bool = setting(
         False,
         "draw a small dataset under ./demo and run the whole job on it, offline",
-        "VGG19 has random weights and the settings are quick ones; flags that are given still "
-        "apply.",
+        "VGG19 has random weights and the settings are chosen for speed; flags on the command "
+        "line and --config take precedence.",
         one_worker_only=True,
     )
     on_bad_clip: str = setting(
         "skip",
-        "leave out a clip that cannot be read (skip), keep it as zeros, or stop the run (fail)",
+        "leave out an unreadable clip (skip), replace its features with zeros, or fail",
         "Above a tenth of a split's clips, the run stops in any case.",
         choices=("skip", "zeros", "fail"),
     )
     clip_timeout: float = setting(
         CLIP_TIMEOUT,
-        "seconds after which a clip counts as one that cannot be read",
+        "time limit for decoding a clip, in seconds; a clip that exceeds it is unreadable",
         check=ABOVE_0,
         changes_on_resume=True,
         type=finite,
@@ -124,8 +124,8 @@ class DataSettings:
     )
     on_leakage: str = setting(
         "warn",
-        "warn of clips that are nearly the same in two splits, drop them, or fail",
-        "drop leaves out the clip of the earlier split (train before val before test).",
+        "near-duplicate clips in two splits: warn, drop the one in the earlier split, or fail",
+        "The order is train, val, test.",
         choices=("warn", "drop", "fail"),
     )
 
@@ -180,10 +180,10 @@ class FeatureSettings:
     )
     streams: tuple[str, ...] = setting(
         ("difference", "flow"),
-        "what VGG19 is shown, separated by commas: rgb, difference, flow",
-        "rgb: the frames; difference: to the frame before; flow: dense optical flow from the "
-        "frame before. The shift that the camera makes is removed. Each stream is cached by "
-        "itself: adding one computes only that one.",
+        "input streams of VGG19, separated by commas: rgb, difference, flow",
+        "`rgb`: the frames; `difference`: absolute difference from the previous frame; `flow`: "
+        "dense optical flow from the previous frame. Camera motion is compensated. Each stream is "
+        "cached separately: adding one computes only that one.",
         check=(lambda value: len(value) > 0, "must name a stream"),
         type=names_out_of(STREAMS),
         metavar="NAMES",
@@ -191,17 +191,18 @@ class FeatureSettings:
     feature_layer: str = setting(
         "fc2",
         "VGG19 layer whose output is the feature",
-        "fc1 and fc2 give 4096 values per frame; a convolution or pooling layer (block1_conv1 … "
-        "block5_pool) is averaged over height and width. Nothing above the layer is built or run.",
+        "`fc1` and `fc2` give 4096 values per frame; a convolution or pooling layer "
+        "(`block1_conv1` … `block5_pool`) is averaged over height and width. Nothing above the "
+        "layer is built or run.",
         check=(lambda value: value in VGG19_LAYERS, f"is not one of {', '.join(VGG19_LAYERS)}"),
         type=str,
         metavar="LAYER",
     )
     vgg19_weights: str = setting(
         "imagenet",
-        "imagenet (downloaded once by Keras), a local .h5 file, or random",
-        "The file has the layout of Keras's own VGG19 files. random is untrained: for trying "
-        "things out only.",
+        "weights of VGG19: imagenet (downloaded once by Keras), a local .h5 file, or random",
+        "The file has the layout of Keras's own VGG19 files. `random` is untrained: for trials "
+        "only.",
         differs_by_host=True,
         type=str,
         metavar="NAME|FILE",

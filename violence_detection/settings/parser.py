@@ -89,7 +89,7 @@ def _add_flag(section: argparse._ArgumentGroup, item: dataclasses.Field) -> None
             action="store_false",
             default=argparse.SUPPRESS,
             help="set an earlier run in --checkpoint-dir aside (renamed, never deleted) and start "
-            "anew",
+            "a new run",
         )
 
 

@@ -18,10 +18,10 @@ class ExperimentSettings:
 
     cross_validate: int | None = setting(
         None,
-        "train K times on all clips but one of K parts, and test on that part",
-        "Parts are stratified and keep groups together; nothing is chosen on the part that is "
-        "held out. Figures, table and plot are written. With --tune or --grid: the parts by which "
-        "each trial is scored (default there: 5).",
+        "K-fold cross-validation: train on all folds but one, test on the held-out fold",
+        "Folds are stratified and keep groups together; the held-out fold is used for no "
+        "decision. Metrics, table and plot are written. With --tune or --grid: the number of "
+        "folds by which each trial is scored (default there: 5).",
         check=(lambda value: value >= 2, "must be 2 or more"),
         one_worker_only=True,
         type=int,
@@ -74,10 +74,10 @@ class TestSettings:
     threshold_for: str = setting(
         "accuracy",
         f"what the decision threshold is chosen for: {', '.join(THRESHOLD_GOALS)}",
-        "It is chosen on the validation clips. balanced: the mean of both classes' accuracies; "
-        "recall=SHARE: that share of the violent clips is found, with the fewest false alarms; "
-        "fpr=SHARE: at most that share of the nonviolent clips is called violent. It may be "
-        "changed after training: the same command then only tests again.",
+        "It is chosen on the validation clips. `balanced`: the mean of both classes' accuracies; "
+        "`recall=SHARE`: that share of the violent clips is found, with the fewest false alarms; "
+        "`fpr=SHARE`: at most that share of the nonviolent clips is predicted violent. It can "
+        "be changed after training: the same command then only repeats the test.",
         check=(
             is_understood_by(parse_threshold_goal),
             f"is none of {', '.join(THRESHOLD_GOALS)}, with a share from 0 to 1",
@@ -96,13 +96,13 @@ class MonitoringSettings:
 
     profile: bool = setting(
         False,
-        "record a few steps in detail, for TensorBoard's profiler",
+        "profile a few training steps for TensorBoard",
         changes_on_resume=True,
         differs_by_host=True,
     )
     quiet: bool = setting(
         False,
-        "print lines instead of progress bars, as where the output is not a terminal",
+        "print plain lines instead of progress bars, as if not on a terminal",
         changes_on_resume=True,
         differs_by_host=True,
     )
@@ -117,7 +117,7 @@ class MonitoringSettings:
     )
     cloud_price: float | None = setting(
         None,
-        "price per hour of such a machine in a cloud, to compare with",
+        "hourly price of a comparable cloud machine, for comparison",
         check=AT_LEAST_0,
         changes_on_resume=True,
         differs_by_host=True,
@@ -126,7 +126,7 @@ class MonitoringSettings:
     )
     mlflow: str | None = setting(
         None,
-        "also log settings, epochs, figures and report to this MLflow server or folder",
+        "also log settings, metrics and report to this MLflow server or folder",
         changes_on_resume=True,
         differs_by_host=True,
         type=str,
@@ -134,7 +134,7 @@ class MonitoringSettings:
     )
     wandb: str | None = setting(
         None,
-        "also log them to this Weights & Biases project",
+        "also log settings, metrics and report to this Weights & Biases project",
         changes_on_resume=True,
         differs_by_host=True,
         type=str,
@@ -159,16 +159,17 @@ class DeviceSettings:
     cluster: str = setting(
         "tf-config",
         "where this process finds the other workers of the run: TF_CONFIG or Slurm",
-        "tf-config reads TF_CONFIG from the environment, if it is set; slurm reads the job step. "
-        "The command is the same on each host; batch sizes are those of all workers together.",
+        "`tf-config` reads TF_CONFIG from the environment, if it is set; `slurm` reads the job "
+        "step. The command is the same on each host; batch sizes are those of all workers "
+        "together.",
         changes_on_resume=True,
         differs_by_host=True,
         choices=("tf-config", "slurm"),
     )
     mixed_precision: bool = setting(
         True,
-        "float16 on a GPU, bfloat16 on a CPU that has it, else float32",
-        "float16 is used with loss scaling. Features in the cache are used whatever precision "
+        "compute in float16 on a GPU, in bfloat16 on a CPU that has it, else in float32",
+        "`float16` is used with loss scaling. Features in the cache are used whatever precision "
         "they were computed in.",
     )
     xla: bool = setting(False, "compile the forward and backward pass with XLA")
@@ -198,7 +199,7 @@ class RunSettings:
     )
     resume: bool = setting(
         True,
-        "continue an interrupted run found in --checkpoint-dir; --no-resume is --fresh",
+        "continue an interrupted run found in --checkpoint-dir; --no-resume is the same as --fresh",
         changes_on_resume=True,
     )
     debug: bool = setting(

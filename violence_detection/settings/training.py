@@ -18,10 +18,10 @@ class ModelSettings:
 
     head: str = setting(
         "attention-lstm",
-        "what reads the frames' features in time",
-        "attention-lstm and bidirectional: an LSTM under attention, in one or both directions; "
-        "self-attention: several heads of it; transformer: a small encoder; mean: the average of "
-        "the frames, which the others must beat.",
+        "network over the sequence of frame features",
+        "`attention-lstm` and `bidirectional`: an LSTM under attention, in one or both directions; "
+        "`self-attention`: multi-head self-attention; `transformer`: a small encoder; `mean`: the "
+        "average over the frames, the baseline for the others.",
         in_grid=True,
         choices=HEADS,
     )
@@ -70,8 +70,8 @@ class TrainingSettings:
     )
     learning_rate: float = setting(
         1e-3,
-        f"highest learning rate, from which a cosine falls to {FINAL_LEARNING_RATE:g}",
-        "It is reached at the end of the warm-up.",
+        "peak learning rate, reached after the warm-up",
+        f"It then decays along a cosine to {FINAL_LEARNING_RATE:g}, unless --schedule constant.",
         check=(
             lambda value: value > FINAL_LEARNING_RATE,
             f"must be above {FINAL_LEARNING_RATE:g}",
@@ -128,7 +128,7 @@ class TrainingSettings:
     curriculum: bool = setting(
         False,
         "start with the easiest clips and reach all of them after half the epochs",
-        "Easy is what a model that was trained briefly before finds easy.",
+        "Clips are ranked by their loss under a briefly trained model.",
         one_worker_only=True,
         in_grid=True,
     )
@@ -151,14 +151,14 @@ class TrainingSettings:
     )
     pseudo_confidence: float = setting(
         0.9,
-        "calibrated probability of either class from which a pseudo-label is used",
+        "minimum calibrated probability, of either class, for a pseudo-label to be used",
         check=(lambda value: 0.5 <= value < 1, "must be at least 0.5 and below 1"),
         type=finite,
         metavar="P",
     )
     pseudo_rounds: int = setting(
         1,
-        "how often the unlabeled clips are predicted anew",
+        "number of pseudo-labelling rounds",
         "Each round's classifier has learned from the pseudo-labels of the round before.",
         check=AT_LEAST_1,
         type=int,
@@ -166,10 +166,11 @@ class TrainingSettings:
     )
     augment: tuple[str, ...] = setting(
         (),
-        "how training clips are varied each time they are used, separated by commas",
-        "jitter: other frames; speed; drop: frames repeat the one before; reverse: in time; "
-        "mixup; cutmix: over time; noise: on features; flip: mirrored clips, cached beside the "
-        "others.",
+        "augmentations of the training clips, separated by commas",
+        "`jitter`: shifted frame positions; `speed`: a part of the clip, played slower; `drop`: "
+        "some frames replaced by the previous one; `reverse`: reversed order; `mixup`: two clips "
+        "blended; `cutmix`: successive frames from another clip; `noise`: Gaussian noise on "
+        "features; `flip`: mirrored clips, cached separately.",
         in_grid=True,
         type=names_out_of(AUGMENTATIONS),
         metavar="NAMES",
@@ -203,7 +204,7 @@ class LossSettings:
     )
     focal_gamma: float = setting(
         2.0,
-        "gamma of the focal loss: how much less an easy clip weighs; 0: no less",
+        "gamma of the focal loss: larger values down-weight easy clips more; 0: not at all",
         check=AT_LEAST_0,
         in_grid=True,
         type=finite,

@@ -62,6 +62,6 @@ def test_problems_of_the_data_are_listed(troubled: Page) -> None:
     data = troubled.sections["data"]
     assert "Bad clips: 300" in data
     assert data.count("the file is <0>") == 200
-    assert "100 more are in training_results.json" in data
+    assert "Not listed here: 100; see training_results.json" in data
     for words in ("train/nonviolent/b.mp4", "val/violent/still.mp4", "camera 1: train, test"):
         assert words in data

@@ -87,7 +87,7 @@ def test_warnings_are_at_the_top(troubled: Page, usual: Reported) -> None:
     header, usual_header = (plain(page.sections["header"]) for page in (troubled, usual.page))
     for words in (
         "VGG19 had random weights",
-        "figures of validation clips",
+        "metrics of validation clips",
         "0 of 4 validation clips",
         "1 clip repeated in a later split",
         "1 file under both labels",

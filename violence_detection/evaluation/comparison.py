@@ -78,8 +78,8 @@ class Comparison:
             groups = "1 group" if self.groups == 1 else f"{self.groups} groups"
             return f"unknown: {groups} of clips, at least {FEWEST_GROUPS} are needed"
         if self.larger_than_chance:
-            return "more than chance: the interval over groups excludes 0"
-        return "possibly chance: the interval over groups includes 0"
+            return "significant: the 95% interval over groups excludes 0"
+        return "not significant: the 95% interval over groups includes 0"
 
 
 def compare(first: RunPredictions, second: RunPredictions, seed: int = 0) -> Comparison:

@@ -246,15 +246,15 @@ def _warnings(run: FinishedRun) -> list[dict[str, str]]:
         warn(
             GRAVE,
             "VGG19 had random weights",
-            "Its features are untrained, so the figures below say nothing about a real detector. "
+            "Its features are untrained, so the metrics below say nothing about a real detector. "
             "Train with --vgg19-weights imagenet or a file of weights.",
         )
     if results["evaluated_split"] == "val":
         warn(
             GRAVE,
-            "No test split: these are figures of validation clips",
-            "Epoch, temperature and threshold were chosen on these very clips: expect lower "
-            "figures on new ones.",
+            "No test split: these are metrics of validation clips",
+            "Epoch, temperature and threshold were chosen on these very clips: expect worse "
+            "results on new ones.",
         )
     excluded = set(results.get("clips_left_out_for_leakage", []))
     if remaining := {leak["clip"] for leak in results.get("leakage", [])} - excluded:
@@ -262,15 +262,19 @@ def _warnings(run: FinishedRun) -> list[dict[str, str]]:
             GRAVE,
             f"{count_of(len(remaining), 'clip')} repeated in a later split",
             "Clips that were trained on, or used to choose the model, are tested on again: the "
-            "figures look better than they are. The pairs are listed under data checks.",
+            "metrics look better than they are. The pairs are listed under data checks.",
         )
     if groups < FEW_GROUPS:
-        effect = "with so few of them, they are wide" if groups > 1 else "with one there are none"
+        effect = (
+            "Clips of one source resemble each other, so intervals are resampled by group. With so "
+            "few groups they are wide."
+            if groups > 1
+            else "With a single group, no interval can be computed."
+        )
         warn(
             MILD,
             f"Only {count_of(groups, 'group')} in the test",
-            "Clips of one source resemble each other, so intervals are computed over groups: "
-            f"{effect}. Use --cross-validate to test on every clip.",
+            f"{effect} Use --cross-validate to test on every clip.",
         )
     if files := results.get("one_file_under_both_labels"):
         warn(

@@ -18,6 +18,7 @@ from violence_detection.evaluation.metrics import (
     calibration_bins,
     classification_figures,
 )
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CLASS_NAMES
 
 WIDTH = 4.4  # inches: the text is legible in the page's columns, 340 to 560 pixels wide
@@ -384,7 +385,7 @@ def _draw_reliability(
         axes,
         theme,
         f"Calibration, ECE {error:.3f}",
-        f"bars: up to {counts.max():,} clips per bin; dashed: threshold {threshold:.2f}",
+        f"bars: up to {count_of(counts.max(), 'clip')} per bin; dashed: threshold {threshold:.2f}",
         xlabel="predicted probability of violence",
         ylabel="share of violent clips",
     )

@@ -386,7 +386,7 @@ def as_markdown(report: dict[str, Any]) -> str:
             cells.append(f"{row[figure]:.2f} ({low:.2f}–{high:.2f})")
         step = ""
         if gain:
-            step = f"{gain['roc_auc']:+.3f}, {'real' if gain['real'] else 'chance'}"
+            step = f"{gain['roc_auc']:+.3f}, {'significant' if gain['real'] else 'n.s.'}"
         lines.append([f"{row['name']} ({'+'.join(s[:4] for s in row['streams'])})", *cells, step])
     header = ["", "accuracy", "nonviolent found", "balanced", "ROC-AUC", "gain in AUC"]
     table = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines)]

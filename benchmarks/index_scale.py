@@ -70,7 +70,7 @@ def index_table(report: dict[str, Any]) -> Table:
         "open": "open_cache",
         "find the rows of all clips, in an epoch's order": "look_up",
         "shuffle an epoch (with both classes in every batch)": "shuffle",
-        "take in one clip more, durably": "store_one",
+        "add one clip, flushed to disk": "store_one",
         "the clip list, from a folder of so many files": "list_clips",
     }
     rows = []

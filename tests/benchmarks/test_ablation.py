@@ -38,4 +38,4 @@ def test_table_has_intervals_and_the_gain_of_each_step() -> None:
     *_, first, second = as_markdown({"rows": [baseline, step]}).splitlines()
     assert first == "| none (rgb) |" + " 0.75 (0.50–0.88) |" * 4 + "  |"
     assert second.startswith("| + focal loss (rgb) |")
-    assert second.endswith("| +0.012, chance |")
+    assert second.endswith("| +0.012, n.s. |")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 RESUME = "Run the same command again to resume."
+FIX = "Finished work is kept: fix this, then run the same command again."
 
 
 class UserError(Exception):
@@ -34,10 +35,7 @@ def failing_as(path: Path, done: str = "written") -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, sqlite3.Error) as error:
-        raise RunError(
-            f"{path} cannot be {done}: {_reason(error)}. Nothing that was finished is lost: "
-            f"fix this first. {RESUME}"
-        ) from error
+        raise RunError(f"{path} cannot be {done}: {_reason(error)}. {FIX}") from error
 
 
 def require_room(error: OSError | sqlite3.Error, path: Path) -> None:

@@ -106,7 +106,7 @@ def test_two_shares_have_the_features_of_one_process_and_say_what_is_missing(
         own = len([c for c in find_clips(drawn_clips, 0) if share_number(c, 2) == number - 1])
         if number == 1:
             assert f"{own} of 28 clips have features" in said
-            assert f"{CLIPS - own} clips missing, of share 2/2 ({CLIPS - own})" in said
+            assert f"{CLIPS - own} clips missing (share 2/2: {CLIPS - own}): " in said
     assert "28 of 28 clips have features" in said
     assert "nothing is missing" in said
     assert features_in(drawn_clips, tmp_path / "cache") == expected
@@ -179,7 +179,7 @@ def test_second_process_of_a_share_waits_for_the_first(
         waiting = thread.submit(release_once_it_waits)
         assert extract(drawn_clips, cache, "--share", "2/2") == 0
         waiting.result(60)
-        assert f"process {other.pid} extracts this share, 2/2: waiting for it" in messages[-1]
+        assert f"share 2/2 is being extracted by process {other.pid}: waiting" in messages[-1]
 
 
 def test_own_disk_then_the_shared_one(

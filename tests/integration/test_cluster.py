@@ -206,10 +206,10 @@ def test_one_process_extracts_what_a_killed_worker_has_not(
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ("settings", r"the settings, learning_rate: it has 0\.002, the chief 0\.001"),
-        ("code", r"the code, clips/dataset\.py: it has [0-9a-f]{16}, the chief [0-9a-f]{16}"),
-        ("cache", "where features are kept: it has s3://a/cache, the chief a folder"),
-        ("weights", r"the VGG19 weights: it has \['md5-\w+'\], the chief \['random-\w+'\]"),
+        ("settings", r"the settings, learning_rate: it has 0\.002, the chief has 0\.001"),
+        ("code", r"the code, clips/dataset\.py: it has [0-9a-f]{16}, the chief has [0-9a-f]{16}"),
+        ("cache", "the cache location: it has s3://a/cache, the chief has a folder"),
+        ("weights", r"the VGG19 weights: it has \['md5-\w+'\], the chief has \['random-\w+'\]"),
     ],
 )
 def test_worker_that_differs_is_refused_by_name(

@@ -77,7 +77,7 @@ def test_two_machines_extract_and_a_third_computes_nothing(
     assert extract_on(tmp_path / "a", "--share", "1/2") == 0
     output = capsys.readouterr().out
     assert f"of {CLIPS} clips have features in {CACHE}\n" in output
-    assert "clips missing, of share 2/2" in output
+    assert "clips missing (share 2/2: " in output
     assert extract_on(tmp_path / "b", "--share", "2/2") == 0
     output = capsys.readouterr().out
     assert f"{CLIPS} of {CLIPS} clips have features in {CACHE}\n" in output
@@ -217,8 +217,8 @@ def test_second_machine_of_a_share_waits_for_the_first_and_others_do_not(
         waiting = thread.submit(release_once_it_waits)
         assert extract_on(tmp_path / "c", "--share", "2/2") == 0
         waiting.result(60)
-    assert f"process {os.getpid()} on " in messages[-1]
-    assert "extracts this share, 2/2: waiting for it" in messages[-1]
+    assert f"share 2/2 is being extracted by process {os.getpid()} on " in messages[-1]
+    assert ": waiting\n" in messages[-1]
 
 
 def test_two_workers_of_one_host_have_copies_of_their_own(

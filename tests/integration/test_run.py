@@ -256,7 +256,7 @@ def test_changed_clips_are_noticed(
     more.replace(dataset / "train/violent/violent0.mp4")
     (run / "training_results.json").unlink()
     assert main(dataset_flags) == 2
-    assert "their content" in capsys.readouterr().err
+    assert "the contents of the clips" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -441,7 +441,7 @@ def test_without_a_test_split_validation_is_reported_as_such(
     for split in ("train", "val"):
         shutil.copytree(drawn_clips / split, dataset / split)
     assert main(["--dataset-path", str(dataset), *quick_flags]) == 0
-    assert "VALIDATION" in capsys.readouterr().out
+    assert "metrics are of the validation clips" in capsys.readouterr().out
     assert results_of(run)["evaluated_split"] == "val"
 
 

@@ -212,7 +212,7 @@ def test_run_waits_for_another_that_writes_its_cache(
     (tmp_path / "cache").mkdir()
     log = tmp_path / "run" / "training.log"
     with held_by_another(tmp_path / "cache") as other, ThreadPoolExecutor(1) as thread:
-        waits = f"process {other.pid} uses {tmp_path / 'cache'}: waiting for it"
+        waits = f"{tmp_path / 'cache'} is in use by process {other.pid}: waiting"
 
         def release_once_it_waits() -> None:
             with other.stdin:  # is closed also where nobody waits
@@ -221,7 +221,7 @@ def test_run_waits_for_another_that_writes_its_cache(
         waiting = thread.submit(release_once_it_waits)
         assert main(flags) == 0
         waiting.result(60)
-    assert "waiting for it" in capsys.readouterr().out
+    assert waits in capsys.readouterr().out
 
 
 # Damage to what a later start relies on.

@@ -191,8 +191,8 @@ def test_mlflow_server_that_does_not_answer_does_not_delay_the_training(
     records = [r for r in caplog.records if r.name.startswith("violence_detection")]
     messages = [record.getMessage() for record in records]
     assert len(messages) == 2
-    assert "training continues without it" in messages[0]
-    assert "lacks what the run's CSV and JSON files have" in messages[1]
+    assert "training continues without this tracker" in messages[0]
+    assert "the CSV and JSON files have everything" in messages[1]
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
 
 
@@ -224,7 +224,7 @@ def test_damaged_state_costs_a_new_run_not_the_training(
         train(mlflow_trackers(database, run), run, 2)
         (run / "resume" / "trackers.json").write_text("{")
     assert len(mlflow_runs(database)) == 2
-    assert "the trackers start new runs" in caplog.text
+    assert "new tracker runs are started" in caplog.text
 
 
 @needs_mlflow

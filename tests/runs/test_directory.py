@@ -122,7 +122,9 @@ def test_other_settings_and_other_clips_are_named_and_refused(run: RunDirectory)
     run.require_same(settings.replace(quiet=True), CLIPS)  # which may change
     with pytest.raises(UserError, match=r"interrupted run .*--epochs 30; now --epochs 40\.\n"):
         run.require_same(settings.replace(epochs=40), CLIPS)
-    with pytest.raises(UserError, match=r"other clips .*: 1 new, 0 missing, first .*9\.mp4\."):
+    with pytest.raises(
+        UserError, match=r"different clips; in /clips: 1 new, 0 missing, first .*9\.mp4\."
+    ):
         run.require_same(settings, [*CLIPS, Clip(Path("/clips"), "train/9.mp4", 1, "train")])
 
 

@@ -90,7 +90,7 @@ def end_to_end_network(
 
     Args:
         detector: from `detector_network`.
-        vgg19: from `models.classifier.vgg19`, in float32, with its weights.
+        vgg19: from `models.vgg19.vgg19`, in float32, with its weights.
         streams: in the order in which their features are concatenated.
         frames: per clip.
         feature_dtype: the number format of the feature cache, to which features are rounded.

@@ -69,7 +69,7 @@ def check_clips(
     """
     bad = {item.clip: item.reason for item in features.bad}
     if bad:
-        handling = {"skip": "left out", "zeros": "kept as zeros"}[data.on_bad_clip]
+        handling = {"skip": "left out", "zeros": "replaced with zeros"}[data.on_bad_clip]
         log.warning("%s %s (--on-bad-clip)", count_of(len(bad), "bad clip"), handling)
     require_varied_features(features.surveys[0])
     survey = features.surveys[features.appearance]

@@ -74,7 +74,7 @@ def uncertain_validation(clips: Sequence[Clip]) -> str | None:
     counts = [sum(clip.label == label for clip in clips) for label in (0, 1)]
     by_class = ", ".join(f"{n} {name}" for n, name in zip(counts, CLASS_NAMES, strict=True))
     return (
-        f"the validation split is small ({by_class}): an accuracy of {share:.2f} could be "
-        f"{middle - half:.2f} to {middle + half:.2f}, and it decides the best epoch and the "
-        "threshold; add clips to it"
+        f"the validation split is small ({by_class}): add clips\n"
+        f"an accuracy of {share:.2f} could be {middle - half:.2f} to {middle + half:.2f}; "
+        "it selects epoch and threshold"
     )

@@ -52,7 +52,7 @@ def extract_only(settings: Settings) -> int:
     worker = find_share(data.share, settings.devices.cluster)
 
     def busy(holder: str) -> None:
-        print(f"{holder} extracts this share, {_name(worker)}: waiting for it", flush=True)
+        print(f"share {_name(worker)} is being extracted by {holder}: waiting", flush=True)
 
     with ExitStack() as stack:
         clips = find_dataset(settings, stack).all_clips
@@ -149,9 +149,9 @@ def _log_missing(
     if pending:
         by_share = Counter(share_number(clip, worker.count) + 1 for clip in pending)
         log.info(
-            "%s missing, of share %s: %s",
+            "%s missing (%s): %s",
             count_of(len(pending), "clip"),
-            ", ".join(f"{n}/{worker.count} ({by_share[n]})" for n in sorted(by_share)),
+            ", ".join(f"share {n}/{worker.count}: {by_share[n]}" for n in sorted(by_share)),
             _some(pending),
         )
     else:

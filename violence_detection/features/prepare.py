@@ -86,7 +86,7 @@ def prepare_features(
     worker = machine.worker
 
     def wait_for_cache(holder: str) -> None:
-        log.info("%s uses %s: waiting for it", holder, settings.data.cache_dir)
+        log.info("%s is in use by %s: waiting", settings.data.cache_dir, holder)
 
     cache = stack.enter_context(
         LocalCache(settings.data.cache_dir, settings.data.spool_dir, worker, wait_for_cache)
@@ -172,7 +172,7 @@ def extract_share(
     make_extractor = partial(build_extractor, layer, weights, machine.precision.computation)
     with machine.enough_memory(
         f"VGG19 on {CLIPS_PER_REPLICA} clips of {caches[0].recipe.frames} frames per replica",
-        "Fewer --frames or a lower --feature-layer need less; or stop other programs that use it",
+        "Use fewer --frames or a lower --feature-layer, or close other programs on this device.",
     ):
         return extract_features(
             clips,
@@ -221,7 +221,7 @@ def _drop_damaged(
                 folder,
             )
             cache.drop(survey.damaged)
-    machine.cluster.gather("damaged rows are dropped", damaged)
+    machine.cluster.gather("removal of damaged rows", damaged)
     return True
 
 

@@ -1,3 +1,3 @@
 """The networks: VGG19 and the classifier on its features."""
 
-RANDOM_WEIGHTS_WARNING = "VGG19 HAS RANDOM WEIGHTS: features are only good for trying things out"
+RANDOM_WEIGHTS_WARNING = "VGG19 HAS RANDOM WEIGHTS: predictions mean nothing, for trials only"

@@ -34,6 +34,7 @@ from violence_detection.reporting.event_files import (
 from violence_detection.reporting.plots import as_image, four_panels
 from violence_detection.runs.directory import Row, RunDirectory
 from violence_detection.runs.files import TENSORBOARD
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CHECKPOINT_EVERY
 from violence_detection.settings.schema import CHANGES_ON_RESUME
 from violence_detection.storage.files import replace_file
@@ -300,19 +301,15 @@ class Profile(keras.callbacks.Callback):
         steps = min(batch + 1, self.params["steps"]) - self._first_step
         self.end()
         log.info(
-            "profiled %d step%s. To view the profile: pip install xprof, tensorboard --logdir %s",
-            steps,
-            "" if steps == 1 else "s",
-            self.folder,
+            "profiled %s; to view: pip install xprof\n  tensorboard --logdir %s",
+            *(count_of(steps, "step"), self.folder),
         )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Warn if there was nothing to profile."""
         if self._calls == 1:
-            log.warning(
-                "--profile: nothing was profiled, since all steps were in the first call, which "
-                "traces. Use more --epochs"
-            )
+            # All were in the first call, which traces.
+            log.warning("--profile: too few steps to profile; use more --epochs")
 
     def end(self) -> None:
         """Stop the profiler; to be called even if the training fails."""

@@ -323,7 +323,7 @@ class Trackers:
             status = "KILLED" if issubclass(kind, Interrupted) else "FAILED"
         for tracker in self._started:
             if tracker not in self._failed:
-                with self._tolerated(tracker, "it does not record how the run ended"):
+                with self._tolerated(tracker, "the run's final status was not logged"):
                     tracker.end(status)
 
     def start(self, settings: Mapping[str, Any]) -> None:
@@ -342,7 +342,7 @@ class Trackers:
         """Log the epochs of the history that are not logged yet."""
         for tracker in self.trackers:
             if tracker not in self._failed:
-                with self._tolerated(tracker, "training continues without it until the end"):
+                with self._tolerated(tracker, "training continues without this tracker"):
                     self._catch_up(tracker)
 
     def finish(self, figures: Mapping[str, float | None], files: Sequence[Path]) -> None:
@@ -354,7 +354,9 @@ class Trackers:
         """
         known = {name: value for name, value in figures.items() if value is not None}
         for tracker in self.trackers:
-            with self._tolerated(tracker, "it lacks what the run's CSV and JSON files have"):
+            with self._tolerated(
+                tracker, "its data is incomplete; the CSV and JSON files have everything"
+            ):
                 self._catch_up(tracker)
                 tracker.add(known, [file for file in files if file.is_file()])
                 if tracker in self._failed:
@@ -391,7 +393,7 @@ class Trackers:
         try:
             return read_json(path) if path.exists() else {}
         except UserError as error:
-            log.warning("%s: the trackers start new runs", error)
+            log.warning("%s: new tracker runs are started", error)
             return {}
 
     def _save(self, tracker: Tracker, state: dict[str, Any]) -> None:

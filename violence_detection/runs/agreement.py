@@ -34,9 +34,9 @@ def require_same_on_all_workers(
             "the settings": shared_settings(settings),
             "the clips": fingerprint(dataset.all_clips),
             "the VGG19 weights": [r.weights for r in stored_recipes(settings)],
-            "the replicas of a host": [device.device_type for device in machine.devices],
+            "the devices": [device.device_type for device in machine.devices],
             "the precision": machine.precision.computation,
-            "where features are kept": "a folder" if isinstance(cache_dir, Path) else cache_dir,
-            "a run to continue (is --checkpoint-dir on a shared disk?)": continuing,
+            "the cache location": "a folder" if isinstance(cache_dir, Path) else cache_dir,
+            "the run to resume (is --checkpoint-dir shared?)": "one" if continuing else "none",
         }
     )

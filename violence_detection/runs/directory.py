@@ -69,6 +69,10 @@ RUN_FILES = (  # patterns of everything that a run writes beside its config
 SINGLE_WORKER = Worker()
 Row = dict[str, Any]  # one epoch's figures
 Inputs = dict[str, str]  # fingerprints of what the epochs are computed from, by name
+NAMES_OF_INPUTS = {  # in messages, of those that are stored under another name
+    "the clips that are used": "the set of usable clips",
+    "their content or the VGG19 weights": "the contents of the clips or the VGG19 weights",
+}
 
 
 class RunDirectory:
@@ -170,12 +174,12 @@ class RunDirectory:
             )
         if config.get("dataset") != fingerprint(clips):
             raise UserError(
-                f"{self.folder} contains {kind} run on other clips than "
-                f"{settings.data.dataset_path} has now: {self._clips_changed(clips)}.\n"
+                f"{self.folder} contains {kind} run that was started with different clips; "
+                f"{self._clips_changed(clips, settings.data.dataset_path)}.\n"
                 f"Restore them to resume it, use another --checkpoint-dir, {fresh}"
             )
 
-    def _clips_changed(self, clips: Sequence[Clip]) -> str:
+    def _clips_changed(self, clips: Sequence[Clip], dataset_path: Path | str) -> str:
         try:
             with (self / SPLITS_FILE).open(encoding="utf-8", errors="surrogateescape") as file:
                 before = {(row["clip"], row["split"]) for row in csv.DictReader(file)}
@@ -183,7 +187,8 @@ class RunDirectory:
             return f"{SPLITS_FILE}, which lists them, cannot be read"
         now = {(clip.name, clip.split) for clip in clips}
         changed = sorted(now ^ before)
-        return f"{len(now - before)} new, {len(before - now)} missing, first {changed[0][0]}"
+        counts = f"{len(now - before)} new, {len(before - now)} missing"
+        return f"in {dataset_path}: {counts}, first {changed[0][0]}"
 
     def bad_clips(self) -> dict[str, str]:
         """Return the clips that could not be read when the run was started: reasons by name."""
@@ -269,7 +274,11 @@ class RunDirectory:
 
     def _require_same_inputs(self, inputs: Inputs, before: Inputs) -> None:
         names = dict.fromkeys((*inputs, *before))
-        changed = [name for name in names if inputs.get(name) != before.get(name)]
+        changed = [
+            NAMES_OF_INPUTS.get(name, name)
+            for name in names
+            if inputs.get(name) != before.get(name)
+        ]
         if changed:
             raise UserError(
                 f"{self.folder}: the interrupted run cannot be resumed, because "

@@ -191,8 +191,8 @@ class Cluster:
         import tensorflow as tf
 
         log.info(
-            "all %d workers have started; connecting them. If one is lost now, this process ends "
-            "within %.0f s, with a traceback. %s",
+            "all %d workers have started; connecting them.\n"
+            "If one is lost now, this process ends within %.0f s, with a traceback.\n%s",
             *(self.worker.count, JOIN_WAIT, RESUME_ON_EACH_HOST),
         )
         faulthandler.dump_traceback_later(JOIN_WAIT, exit=True)
@@ -364,8 +364,8 @@ class Cluster:
 
     def _lost_message(self, number: int) -> str:
         return (
-            f"{self.name_of(number)} is lost: it was killed, or its host or network is down. "
-            f"Nothing that was finished is lost. {RESUME_ON_EACH_HOST}"
+            f"{self.name_of(number)} is lost: its process was killed, or its host or network "
+            f"is down.\nFinished work is kept. {RESUME_ON_EACH_HOST}"
         )
 
     @staticmethod
@@ -406,7 +406,7 @@ class Cluster:
 
         # One that left sooner would be lost to those that still train: TensorFlow can take up to a
         # minute to delete the iterator of a distributed dataset.
-        self.gather("the end", None)
+        self.gather("end of the run", None)
         self._left.set()
         with contextlib.suppress(tf.errors.OpError):
             self._publish(f"has left/{self.worker.number}", None)
@@ -437,8 +437,8 @@ def _accepts(address: str) -> bool:
 def _difference(name: str, chiefs: Any, theirs: Any) -> str:
     """Return a description of what differs: of dictionaries, the first entry that does."""
     if not isinstance(chiefs, dict):
-        return f"{name}: it has {theirs}, the chief {chiefs}"
+        return f"{name}: it has {theirs}, the chief has {chiefs}"
     names = [n for n in {**chiefs, **theirs} if chiefs.get(n) != theirs.get(n)]
     more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
     first = names[0]
-    return f"{name}, {first}{more}: it has {theirs.get(first)}, the chief {chiefs.get(first)}"
+    return f"{name}, {first}{more}: it has {theirs.get(first)}, the chief has {chiefs.get(first)}"

@@ -200,7 +200,7 @@ def enough_memory(
     Args:
         devices: whose free memory is named in the message.
         doing: the stage, with the size of its batches.
-        advice: the flags that reduce the memory.
+        advice: what reduces the memory, or what else helps: one or more sentences.
     """
     try:
         yield
@@ -208,8 +208,7 @@ def enough_memory(
         if not isinstance(error, MemoryError) and not _says_out_of_memory(error):
             raise
         raise RunError(
-            f"out of memory in {doing}; {'; '.join(map(free_memory, devices))}.\n"
-            f"What was finished is kept. {advice}"
+            f"out of memory in {doing}; {'; '.join(map(free_memory, devices))}.\n{advice}"
         ) from error
 
 

@@ -105,8 +105,9 @@ def hardware_source(gpu_names: Sequence[str], nvml: Any = None) -> Source:
         return NvidiaGpus(gpu_names, nvml)
     except RunError as error:
         log.warning(
-            "GPU utilization cannot be read (%s); tracking the CPU instead. Does nvidia-smi work "
-            "here? A container needs NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+            "GPU utilization cannot be read (%s);\n"
+            "tracking the CPU instead. Does nvidia-smi work here?\n"
+            "A container needs NVIDIA_DRIVER_CAPABILITIES=compute,utility",
             error,
         )
         return ThisMachine()

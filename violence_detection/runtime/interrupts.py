@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-from violence_detection.errors import RESUME, RunError, UserError
+from violence_detection.errors import FIX, RESUME, RunError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +153,6 @@ def describe(error: Exception) -> str:
     """Return one line for an unexpected error: its type, its message, where its traceback is."""
     if isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""
-        return f"{name}{error.strerror}. Nothing that was finished is lost. {RESUME}"
+        return f"{name}{error.strerror}. {FIX}"
     first_line = next((line for line in str(error).splitlines() if line.strip()), "")[:300]
     return f"{type(error).__name__}: {first_line} (traceback: --debug, or training.log)"

@@ -64,15 +64,17 @@ class Machine:
 
         Args:
             doing: what takes the memory, and how much of it at once.
-            way_out: the flags that make it less.
+            way_out: a sentence on the flags that reduce it.
         """
-        return enough_memory(self.devices, doing, way_out)
+        return enough_memory(self.devices, doing, f"Finished work is kept. {way_out}")
 
     def report_use_for_features(self) -> None:
         """Warn if GPUs waited while features were computed, and for what."""
         used = utilization(self.monitor.take())
         if reason := bottleneck(used, self.clock.seconds):
-            log.warning("GPU utilization for features was %.0f %%, held up by %s", used, reason)
+            log.warning(
+                "GPU utilization in feature extraction %.0f %%; bottleneck: %s", used, reason
+            )
 
 
 def set_up_machine(
@@ -111,8 +113,8 @@ def set_up_machine(
         strategy = make_strategy(devices, batch_size, cluster)
     if gpus_left_out(devices):
         log.warning(
-            "this machine has an NVIDIA GPU, but TensorFlow does not find it: pip install -r "
-            "requirements-gpu.txt (TensorFlow's messages: %s)",
+            "TensorFlow does not find this machine's NVIDIA GPU:\n"
+            "pip install -r requirements-gpu.txt (details: %s)",
             log_file,
         )
     precision = choose_precision(settings.devices.mixed_precision, devices[0].device_type)

@@ -258,14 +258,14 @@ async def _timeline_lines(
 
 @public.get("/healthz", responses=problem_responses(503), summary="Liveness")
 async def healthz(service: RunningService) -> Health:
-    """Answer as long as the server can make predictions at all, now or later."""
+    """Return 200 unless predictions have stopped for good."""
     service.require_alive()
     return Health(status="alive")
 
 
 @public.get("/readyz", responses=problem_responses(503), summary="Readiness")
 async def readyz(service: RunningService) -> Readiness:
-    """Answer from when the model is loaded until the server shuts down."""
+    """Return 200 once the model is loaded, until shutdown begins."""
     service.require_ready()
     detector = service.detector
     return Readiness(

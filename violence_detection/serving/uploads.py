@@ -167,9 +167,9 @@ class _Form:
         if not self._ended:
             raise Problem(400, "the form ends before its closing boundary")
         if self._videos > 1:
-            raise Problem(422, "the form has several parts `video`")
+            raise Problem(422, "the form has more than one `video` part")
         if not self.size:
-            raise Problem(422, "the form has no part `video`, or it is empty")
+            raise Problem(422, "the form has no `video` part, or it is empty")
         if self.size < HEAD_BYTES and not is_video(bytes(self._head)):
             raise Problem(415, NOT_A_VIDEO)
 

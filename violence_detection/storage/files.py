@@ -97,16 +97,16 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}): restore it, or start anew with --fresh"
+            f"{path} cannot be read ({error}): restore it, or start over with --fresh"
         ) from error
     if not isinstance(value, dict) or "checksum" not in value:
         raise UserError(
-            f"{path} was not written by this program: restore it, or start anew with --fresh"
+            f"{path} was not written by this program: restore it, or start over with --fresh"
         )
     if value.pop("checksum") != _json_checksum(value):
         raise UserError(
             f"{path} was changed or damaged since it was written (checksum mismatch): "
-            "restore it, or start anew with --fresh"
+            "restore it, or start over with --fresh"
         )
     return value
 

@@ -29,7 +29,7 @@ class RemoteStore:
     """A folder in an object store.
 
     Args:
-        url: as `config.folder_or_url` returns it.
+        url: as `settings.values.folder_or_url` returns it.
         flag: the flag that named it, for messages.
 
     Raises:

@@ -316,7 +316,7 @@ class EarlyStopping(keras.callbacks.Callback):
     def due(self) -> bool:
         """Return whether to stop after the finished epochs."""
         due = 0 < self.patience <= self.run.epochs_since_lowest_loss()
-        return self.cluster.broadcast("whether to train on", due)
+        return self.cluster.broadcast("early-stopping decision", due)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Stop the training if that is due."""

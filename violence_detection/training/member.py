@@ -85,8 +85,8 @@ class Training:
         smaller = max(self.machine.replicas, batch_size // 2)
         return self.machine.enough_memory(
             f"training on batches of {batch_size} clips of {self.settings.features.frames} frames",
-            f"A lower --batch-size, say {smaller}, needs less, with --gradient-accumulation 2 for "
-            "the same clips per optimizer step",
+            f"Use a lower --batch-size, say {smaller}; --gradient-accumulation 2 keeps the number "
+            "of clips per optimizer step.",
         )
 
 
@@ -181,7 +181,7 @@ def train_member(
     early_stopping = EarlyStopping(directory, options.early_stopping_patience, cluster)
     watch = training.watch(directory, splits.val)
     finished = len(directory.history)
-    cluster.require_same({"the finished epochs (is its disk shared?)": finished})
+    cluster.require_same({"the number of finished epochs (is --checkpoint-dir shared?)": finished})
     training.earlier_epochs.extend(directory.history)
     if finished < options.epochs and not early_stopping.due():
         with training.enough_memory(), read_errors(splits.read):

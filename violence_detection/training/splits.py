@@ -52,7 +52,7 @@ class Splits:
         factors = class_factors(order.class_counts(), settings.loss)
         weights = settings.loss.class_weights or "balanced"
         log.info(
-            "weight in the loss: %s (class weights %s, focal alpha %s); sampling %s",
+            "loss weights: %s (class weights %s, focal alpha %s); sampling %s",
             ", ".join(f"{name} {f:.3f}" for name, f in zip(CLASS_NAMES, factors, strict=True)),
             weights if settings.loss.use_class_weights else "off",
             focal_alpha(settings.loss) or "none",

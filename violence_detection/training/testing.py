@@ -126,8 +126,8 @@ def test_detector(
 def _log_figures(tested: Tested) -> None:
     if tested.split == "val":
         log.warning(
-            "no test split: these are metrics of the VALIDATION clips, which also chose epoch "
-            "and threshold"
+            "no test split: metrics are of the validation clips, which were\n"
+            "also used to select epoch and threshold"
         )
     figures = tested.figures
     log.info(

@@ -136,8 +136,8 @@ class RemoteCopy:
                 return
         elif self.writable and base["files"] and set(unchanged) != set(self._files()):
             log.warning(
-                "an earlier run did not upload its features to %s, and another run has changed it "
-                "since: they are computed again",
+                "%s has changed since an earlier run here\n"
+                "that did not upload its features; recomputing them",
                 self.store.url,
             )
         self._download_files(newest, wanted, base["files"], unchanged)

@@ -55,7 +55,7 @@ def copy_to_local_disk(rows: ClipRows, caches: Sequence[FeatureCache]) -> ClipRo
 
     Args:
         rows: of the clips, in any shard.
-        caches: one per view of a clip, of a `CacheFolder` that writes on the own disk.
+        caches: one per view of a clip, of a `CacheFolder` that writes on the local disk.
 
     Returns:
         The rows of the clips there.
@@ -79,7 +79,7 @@ class PeriodicUpload:
     If the cache itself is written, there is nothing to do.
 
     Args:
-        cache: to upload to; its copy may be on the own disk.
+        cache: to upload to; its copy may be on the local disk.
         own_disk: a folder there that features are computed into, see `copy_to_shared_cache`.
         recipes: of the features.
         worker: this process.

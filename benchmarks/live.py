@@ -108,7 +108,7 @@ def watch(
 ) -> dict[str, Any]:
     """Return how well the machine keeps up with a file that is played in real time."""
     from benchmarks.machine import describe_machine
-    from violence_detection.clips.video import open_video, video_info
+    from violence_detection.clips.video import open_video
     from violence_detection.inference.detector import load_detector
     from violence_detection.inference.live import LiveMonitor
     from violence_detection.inference.live_source import Source, SourceReader
@@ -125,7 +125,7 @@ def watch(
     layer = detector.recipes[0].layer
     return {
         "machine": describe_machine(list(detector.devices)),
-        "frames_per_second": video_info(open_video(video)).frames_per_second,
+        "frames_per_second": open_video(video).info.frames_per_second,
         "window": window,
         "stride": stride,
         "detectors": {

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -93,6 +95,16 @@ def stored_rows(cache: Path) -> dict[bytes, int]:
     for path in set(cache.glob("*.index")) - {cache / FILES_INDEX}:
         return RecordFile(path, "", ROW_FIELDS, writable=False).entries()
     return {}
+
+
+def write_hanging_clip(path: Path) -> Path:
+    """Write a clip that FFmpeg reads for hours: an AVI followed by a terabyte of zeros."""
+    writer = cv2.VideoWriter(f"{path}.avi", cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for number in range(5):
+        writer.write(np.full((48, 64, 3), number, np.uint8))
+    writer.release()
+    os.truncate(f"{path}.avi", 2**40)  # sparse: it takes no space
+    return Path(f"{path}.avi").rename(path)
 
 
 def quick_flags_in(folder: Path) -> list[str]:

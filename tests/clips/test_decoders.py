@@ -1,5 +1,6 @@
 """Clips that hang their decoder, crash it, or need too much memory."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -8,10 +9,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
+import av
 import numpy as np
+import psutil
 import pytest
 
+from tests.conftest import write_hanging_clip
 from tests.waiting import wait_until
 from violence_detection.clips.decoders import DecoderProcesses, stream_from_process
 from violence_detection.clips.frames import read_frames
@@ -27,11 +30,8 @@ def good_clip(drawn_clips: Path) -> Path:
 
 @pytest.fixture
 def hanging_clip(tmp_path: Path) -> Path:
-    """Return a clip that FFmpeg waits for forever: a playlist with a pipe that nobody writes to."""
-    os.mkfifo(tmp_path / "pipe.mp4")
-    clip = tmp_path / "hanging.mp4"
-    clip.write_text("ffconcat version 1.0\nfile pipe.mp4\n")
-    return clip
+    """Return a clip that FFmpeg reads for hours."""
+    return write_hanging_clip(tmp_path / "hanging.mp4")
 
 
 @pytest.fixture
@@ -58,20 +58,20 @@ def test_clip_that_hangs_is_unreadable_and_the_next_one_is_read(
 def test_clip_that_crashes_its_decoder_twice_is_unreadable(
     hanging_clip: Path, good_clip: Path
 ) -> None:
+    def is_read() -> bool:
+        with contextlib.suppress(psutil.Error):
+            return any(
+                file.path == str(hanging_clip)
+                for process in multiprocessing.active_children()
+                for file in psutil.Process(process.pid).open_files()
+            )
+        return False
+
     def crash_decoder() -> None:
-        pipe = hanging_clip.with_name("pipe.mp4")
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-                break
-            except OSError:  # nobody reads from it yet
-                time.sleep(0.01)
+        wait_until(is_read)
         for process in multiprocessing.active_children():
             os.kill(process.pid, signal.SIGSEGV)
-        for process in multiprocessing.active_children():
             process.join(60)
-        os.close(writer)
 
     with DecoderProcesses(1, 2, FRAMES, timeout=100) as decoders, ThreadPoolExecutor(1) as thread:
         reading = thread.submit(decoders.read_images, hanging_clip)
@@ -85,11 +85,17 @@ def test_clip_that_crashes_its_decoder_twice_is_unreadable(
 
 
 def test_clip_that_needs_gigabytes_is_unreadable(tmp_path: Path, good_clip: Path) -> None:
-    side = 16000  # 768 MB as an image, and FFmpeg has several
+    side = 16000  # 768 MB as a frame, and as an image; FFmpeg refuses more
     clip = tmp_path / "huge.avi"
-    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 5, (side, side))
-    writer.write(np.zeros((side, side, 3), np.uint8))
-    writer.release()
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("png", rate=5)
+        stream.width = stream.height = side
+        stream.pix_fmt = "rgb24"
+        frame = av.VideoFrame(side, side, "rgb24")
+        for number in range(2):
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
     with DecoderProcesses(1, 2, FRAMES, timeout=100) as decoders:
         with pytest.raises(UnreadableClip, match=r"needs more than 1\.6 GiB"):
             decoders.read_images(clip)

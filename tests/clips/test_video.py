@@ -1,5 +1,4 @@
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -10,9 +9,9 @@ from violence_detection.clips.video import (
     UnreadableClip,
     aspect_ratio,
     frames_of,
+    increasing_times,
     open_video,
     reported_duration,
-    video_info,
 )
 
 
@@ -23,23 +22,6 @@ def write_video(path: Path, frames: int, size: tuple[int, int] = (64, 48)) -> Pa
         writer.write(np.full((size[1], size[0], 3), 4 * number, np.uint8))
     writer.release()
     return path
-
-
-class ReportedTimes:
-    """A video whose file reports these times."""
-
-    def __init__(self, times: Sequence[float]):
-        self.times, self.position = times, -1
-
-    def grab(self) -> bool:
-        self.position += 1
-        return self.position < len(self.times)
-
-    def get(self, _: int) -> float:
-        return 1000 * self.times[self.position]
-
-    def release(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -55,8 +37,7 @@ class ReportedTimes:
 def test_times_increase_whatever_the_file_reports(
     reported: list[float], times: list[float]
 ) -> None:
-    found = [frame.time for frame in frames_of(ReportedTimes(reported), 10.0)]
-    assert found == pytest.approx(times)
+    assert list(increasing_times(reported, 0.1, longest_pause=60.0)) == pytest.approx(times)
 
 
 def test_frames_are_all_there_in_order(tmp_path: Path) -> None:
@@ -70,7 +51,7 @@ def test_frames_are_all_there_in_order(tmp_path: Path) -> None:
 
 def test_file_reports_its_rate_and_duration(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.avi", 30)
-    assert video_info(open_video(path)) == (10.0, 3.0)
+    assert open_video(path).info == (10.0, 3.0)
     assert reported_duration(path) == 3.0
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.inference.conftest import Clock
 from violence_detection.clips.sampling import Sample, Sampling, sample_video
-from violence_detection.clips.video import UnreadableClip
+from violence_detection.clips.video import UnreadableClip, VideoInfo
 from violence_detection.errors import UserError
 from violence_detection.inference.live_source import (
     Arrival,
@@ -228,21 +228,21 @@ def test_source_starts_anew_after_a_pause(clock: Clock) -> None:
     class Camera:
         """Gives a picture every 0.1 s, but none for a while after the tenth."""
 
-        pictures = 0
+        info = VideoInfo(None, None)
 
-        def grab(self) -> bool:
-            clock.sleep(5.0 if self.pictures == 10 else 0.1)
-            self.pictures += 1
-            return self.pictures <= 20
+        def packets(self) -> Iterator[int]:
+            for number in range(20):
+                clock.sleep(5.0 if number == 10 else 0.1)
+                yield number
 
-        def retrieve(self) -> tuple[bool, np.ndarray]:
-            return True, np.zeros((48, 64, 3), np.uint8)
+        def decoded(self, packets: Iterator[int]) -> Iterator[int]:
+            return packets
 
-        def get(self, which: int) -> float:
-            return 0.0
+        def picture(self, number: int) -> np.ndarray:
+            return np.zeros((48, 64, 3), np.uint8)
 
-        def release(self) -> None:
-            """There is nothing to release."""
+        def close(self) -> None:
+            """There is nothing to close."""
 
     source = Source("0", "camera")
     items: list[Item] = []

@@ -8,7 +8,7 @@ import pytest
 from tests.inference.detectors import as_variant
 from violence_detection.clips.dataset import video_files
 from violence_detection.clips.sampling import Sample, Sampler
-from violence_detection.clips.video import UnreadableClip, frames_of, open_video, video_info
+from violence_detection.clips.video import UnreadableClip, frames_of, open_video
 from violence_detection.inference.detector import Detector
 from violence_detection.inference.events import Window
 from violence_detection.inference.windows import (
@@ -60,9 +60,7 @@ def test_window_that_covers_a_clip_is_predicted_as_the_clip(
 
 def samples_of(video: Path, detector: Detector, window: float, stride: float) -> Iterator[Sample]:
     opened = open_video(video)
-    sampler = Sampler(
-        window_sampling(detector, window, stride), video_info(opened).frames_per_second
-    )
+    sampler = Sampler(window_sampling(detector, window, stride), opened.info.frames_per_second)
     for frame in frames_of(opened, 12.0):
         yield from sampler.take(frame)
 
@@ -134,7 +132,7 @@ def test_video_that_cannot_be_read_says_why(
 
 def test_video_that_ends_early_keeps_what_was_read(detector: Detector, long_video: Path) -> None:
     def cut(*arguments: object, **limits: object) -> Generator[object, None, None]:
-        yield video_info(open_video(long_video))
+        yield open_video(long_video).info
         for sample in samples_of(long_video, detector, 2.0, 1.0):
             if sample.time > 8:
                 raise UnreadableClip("its decoder died (SIGSEGV)")

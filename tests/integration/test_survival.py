@@ -17,7 +17,14 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.conftest import ROOT, figures_of, held_by_another, results_of, stored_rows
+from tests.conftest import (
+    ROOT,
+    figures_of,
+    held_by_another,
+    results_of,
+    stored_rows,
+    write_hanging_clip,
+)
 from tests.waiting import wait_until
 from train_rtx5000_dual_optimized import main
 from violence_detection.runs.directory import RunDirectory
@@ -75,9 +82,7 @@ def test_sigterm_in_extraction_keeps_what_is_computed_and_leaves_no_process(
     drawn_clips: Path, tmp_path: Path, quick_flags: list[str], train_process: Start
 ) -> None:
     dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
-    os.mkfifo(tmp_path / "pipe.mp4")
-    hanging = dataset / "test" / "violent" / "zz.mp4"  # the last clip: FFmpeg waits for its pipe
-    hanging.write_text("ffconcat version 1.0\nfile ../../../pipe.mp4\n")
+    write_hanging_clip(dataset / "test" / "violent" / "zz.mp4")  # the last clip
     process = train_process("--dataset-path", str(dataset), *quick_flags)
 
     path = tmp_path / "cache"

@@ -1,6 +1,5 @@
 """Which clips are shown, and their frames."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.conftest import write_hanging_clip
 from violence_detection.clips.frames import even_positions, read_frames
 from violence_detection.reporting.finished_run import PredictedClip
 from violence_detection.reporting.strips import choose_clips, read_strips
@@ -100,9 +100,7 @@ def test_clip_that_cannot_be_read_has_a_reason_and_the_others_are_shown(
 ) -> None:
     good = tmp_path / "good.mp4"
     shutil.copyfile(drawn_clips / "test" / "violent" / "violent0.mp4", good)
-    os.mkfifo(tmp_path / "pipe.mp4")
-    hanging = tmp_path / "hanging.mp4"
-    hanging.write_text("ffconcat version 1.0\nfile pipe.mp4\n")
+    hanging = write_hanging_clip(tmp_path / "hanging.mp4")
     text, gone = tmp_path / "text.mp4", tmp_path / "gone.mp4"
     text.write_text("no video")
     strips = read_strips([gone, text, hanging, good, good], FRAMES, FRAMES, timeout=2)

@@ -11,7 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from violence_detection.clips.frames import network_image
+from violence_detection.clips.frames import (
+    TIME_TOLERANCE,
+    is_sample,
+    network_image,
+    sample_interval,
+)
 from violence_detection.clips.streams import stream_images
 from violence_detection.clips.video import (
     Frame,
@@ -19,11 +24,9 @@ from violence_detection.clips.video import (
     VideoInfo,
     frames_of,
     open_video,
-    video_info,
 )
 from violence_detection.errors import UserError
 
-TIME_TOLERANCE = 1e-5  # seconds, for times that were rounded
 SHORTEST_WINDOW = 0.1  # seconds
 
 
@@ -76,8 +79,7 @@ class Sampling:
         """Return the seconds from sample to sample."""
         if self.frames == 1:
             return self.stride
-        period = 1 / frames_per_second if frames_per_second else 0.0
-        return max(self.window - period, self.window / 2) / (self.frames - 1)
+        return sample_interval(self.window, self.frames, frames_per_second)
 
     @property
     def unit(self) -> int:
@@ -105,8 +107,7 @@ class Sampling:
 class Sampler:
     """Turns the frames of a video into samples.
 
-    A sample is the frame nearest to its time: the first that is shown no earlier than half a frame
-    period before it.
+    A sample is the frame nearest to its time, as `is_sample` has it.
 
     Args:
         sampling: how windows lie over the video.
@@ -116,7 +117,7 @@ class Sampler:
     def __init__(self, sampling: Sampling, frames_per_second: float | None):
         self.sampling = sampling
         self.interval = sampling.interval(frames_per_second)
-        self._half_period = 0.5 / frames_per_second if frames_per_second else 0.0
+        self._frames_per_second = frames_per_second
         self._start: float | None = None
         self._number = 0
         self._previous: np.ndarray | None = None  # the image of the last sample, RGB
@@ -157,10 +158,7 @@ class Sampler:
         return self._start + self._number * self.interval
 
     def _is_nearest(self, frame: Frame) -> bool:
-        early = self._next_time - frame.time - self._half_period
-        if abs(early) <= TIME_TOLERANCE and self._half_period:
-            return frame.position % 2 == 0  # halfway between two frames: as NumPy rounds
-        return early <= TIME_TOLERANCE
+        return is_sample(self._next_time, frame.time, frame.position, self._frames_per_second)
 
     def _images(self, image: np.ndarray) -> np.ndarray:
         # The first frame of a window has no predecessor: its movement is that of its second.
@@ -175,7 +173,7 @@ def sample_video(path: Path, sampling: Sampling) -> Iterator[VideoInfo | Sample]
         UnreadableClip: the file is not a video, or none of its frames can be decoded.
     """
     video = open_video(path)
-    info = video_info(video)
+    info = video.info
     yield info
     sampler = Sampler(sampling, info.frames_per_second)
     sampled = False

@@ -1,17 +1,36 @@
 """A video file: opened, what it reports of itself, and its frames with their times."""
 
+import contextlib
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-import cv2
+import av
 import numpy as np
+from av.packet import Packet
+from av.stream import Discard, Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from violence_detection.clips.conversion import Converter, display_matrix, is_turned
 
 FRAME_RATES = (1.0, 240.0)  # frames per second; a file that reports others is not believed
 DEFAULT_PERIOD = 1 / 25  # seconds between frames, if neither times nor rate are known
-LONGEST_PAUSE = 60.0  # seconds between two frames; more is a fault of the file's clock
+LONGEST_PAUSE = 24 * 3600.0  # seconds between two frames; more is a fault of the file's clock
+# Formats whose clock may jump, as where recordings were joined: a pause in them is shorter.
+JUMPING_FORMATS = {"mpegts", "mpeg", "dhav", "rtsp", "rtp"}
+LONGEST_PAUSE_THERE = 60.0  # seconds
 MAX_FRAMES = 2**31  # reported frame counts from here on are not believed
+ATTEMPTS = 100  # reading errors in succession after which the rest of a file is given up
+# FFmpeg's names of the containers that are read: no playlists, no pictures, nothing that names
+# other files.
+CONTAINERS = (
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "dhav", "dv"),
+    *("mxf", "gxf", "rm", "nut", "ivf", "m4v", "h264", "hevc", "obu", "vc1", "wtv", "mjpeg"),
+    *("h261", "h263", "nsv", "nuv", "roq", "swf", "thp", "vivo", "xwma", "yuv4mpegpipe"),
+)
 
 
 class UnreadableClip(Exception):
@@ -33,11 +52,203 @@ class Frame(NamedTuple):
     retrieve: Callable[[], np.ndarray | None]  # (height, width, 3) uint8 BGR; None: undecodable
 
 
-def open_video(path: Path) -> cv2.VideoCapture:
-    """Open a video file, with one decoder thread: clips are decoded side by side.
+class DecodedFrame(NamedTuple):
+    """A decoded frame with its neighbours, which deinterlacing looks at."""
+
+    frame: VideoFrame
+    before: VideoFrame | None
+    after: VideoFrame | None
+
+
+class Video:
+    """The video stream of an open file or network source. A context manager.
+
+    Other streams are not read: sound, subtitles, cover pictures.
+
+    Args:
+        name: what FFmpeg opens.
+        options: of FFmpeg's demuxer, such as the protocols that are allowed.
+        container: FFmpeg's name of the format, or of the device that is read; None: it finds out.
+        timeout: seconds that opening it, and reading a packet, may take; None: no limit.
 
     Raises:
-        UnreadableClip: the file is empty or not a video, or its name is not valid UTF-8.
+        UnreadableClip: it cannot be opened or decoded.
+        OSError: the operating system refuses it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, str],
+        container: str | None = None,
+        timeout: float | None = None,
+    ):
+        limits = None if timeout is None else (timeout, timeout)
+        given = dict(options)
+        try:
+            self._container = av.open(
+                name, format=container, options=given, timeout=limits, metadata_errors="replace"
+            )
+        except av.FFmpegError as error:
+            if isinstance(error, PermissionError):
+                raise
+            raise UnreadableClip("not a video that FFmpeg can open") from error
+        try:
+            self.stream = _picture_stream(self._container)
+        except UnreadableClip:
+            self._container.close()
+            raise
+        self._codec = self.stream.codec_context
+        self._codec.thread_count = 1  # clips are decoded side by side
+        self._converter = Converter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; frames that were decoded remain usable."""
+        self._container.close()
+
+    @property
+    def info(self) -> VideoInfo:
+        """What the file reports of itself."""
+        rate = float(self.stream.average_rate or self.stream.guessed_rate or 0)
+        if not FRAME_RATES[0] <= rate <= FRAME_RATES[1]:
+            return VideoInfo(None, None)
+        duration = self._duration
+        if duration is None and self.stream.frames:
+            duration = self.stream.frames / rate
+        return VideoInfo(rate, duration)
+
+    @property
+    def frame_count(self) -> int | None:
+        """How many frames the file reports; None if that is not plausible."""
+        rate, duration = self.info
+        count = self.stream.frames or round((rate or 0.0) * (duration or 0.0))
+        return count if 1 <= count < MAX_FRAMES else None
+
+    @property
+    def _duration(self) -> float | None:
+        if self.stream.duration and self.stream.time_base:
+            return float(self.stream.duration * self.stream.time_base)
+        return self._container.duration / av.time_base if self._container.duration else None
+
+    @property
+    def longest_pause(self) -> float:
+        """The seconds between two frames above which the clock must have jumped."""
+        jumps = JUMPING_FORMATS & set(self._container.format.name.split(","))
+        return LONGEST_PAUSE_THERE if jumps else LONGEST_PAUSE
+
+    def packets(self) -> Iterator[Packet]:
+        """Yield the stream's packets; what cannot be read of the file is passed over."""
+        failures = 0
+        while failures < ATTEMPTS:
+            try:
+                for packet in self._container.demux(self.stream):
+                    if packet.size:
+                        failures = 0
+                        yield packet
+                return
+            except av.ExitError:  # the time limit
+                raise
+            except av.EOFError:
+                return
+            except av.FFmpegError:
+                failures += 1
+
+    def decode(self, packet: Packet | None) -> list[VideoFrame]:
+        """Return the frames that a packet completes: none if it cannot be decoded.
+
+        Args:
+            packet: None: the end; returns what the decoder has kept back.
+
+        Raises:
+            MemoryError: there is too little memory.
+        """
+        try:
+            return list(self._codec.decode(packet))
+        except MemoryError:
+            raise
+        except av.FFmpegError:
+            return []
+
+    def decoded(self, packets: Iterable[Packet]) -> Iterator[DecodedFrame]:
+        """Yield the frames of packets, each interlaced one once its successor is known."""
+        before: VideoFrame | None = None
+        waiting: VideoFrame | None = None  # interlaced
+
+        def with_end() -> Iterator[Packet | None]:
+            yield from packets
+            yield None
+
+        for packet in with_end():
+            for frame in self.decode(packet):
+                if waiting is not None:
+                    yield DecodedFrame(waiting, before, frame)
+                    before, waiting = waiting, None
+                if frame.interlaced_frame:
+                    waiting = frame
+                else:
+                    yield DecodedFrame(frame, before, None)
+                    before = frame
+        if waiting is not None:
+            yield DecodedFrame(waiting, before, None)
+
+    def forget_frames(self) -> None:
+        """Forget what was decoded: the next packet does not follow the last one."""
+        self._codec.flush_buffers()
+
+    def decode_references_only(self, only: bool) -> None:
+        """Skip, or not, frames that no other frame needs."""
+        self._codec.skip_frame = "NONREF" if only else "DEFAULT"
+
+    def time_of(self, pts: int | None) -> float:
+        """Return a time stamp in seconds from the start that the stream states; NaN for None."""
+        if pts is None or self.stream.time_base is None:
+            return math.nan
+        return float((pts - (self.stream.start_time or 0)) * self.stream.time_base)
+
+    def picture(self, decoded: DecodedFrame) -> np.ndarray | None:
+        """Return a frame as it is to be shown, `(height, width, 3)` uint8 BGR.
+
+        None if it cannot be converted.
+        """
+        try:
+            return self._converter.picture(*decoded)
+        except MemoryError:
+            raise
+        except av.FFmpegError:
+            return None
+
+
+def _picture_stream(container: av.container.InputContainer) -> VideoStream:
+    """Return the stream of moving pictures; the others are not read."""
+    streams = list(container.streams.video)
+    films = [each for each in streams if not each.disposition & Disposition.attached_pic]
+    if not films:
+        raise UnreadableClip("no video, only a cover picture" if streams else "no video in it")
+    best = container.streams.best("video")
+    stream = next((each for each in films if each == best), films[0])
+    if stream.codec_context is None:
+        raise UnreadableClip(
+            "its codec cannot be decoded here: convert it with "
+            "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
+        )
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+    return stream
+
+
+def open_video(path: Path) -> Video:
+    """Open a video file.
+
+    Raises:
+        UnreadableClip: the file is empty, not a video in one of `CONTAINERS`, or of a codec that
+            cannot be decoded; or its name is not valid UTF-8.
         OSError: there is no such file.
     """
     try:
@@ -47,25 +258,8 @@ def open_video(path: Path) -> cv2.VideoCapture:
     path = path.absolute()  # FFmpeg would take the start of "a:b.mp4" for a protocol
     if path.stat().st_size == 0:
         raise UnreadableClip("the file is empty")
-    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    if not video.isOpened():
-        raise UnreadableClip("not a video that FFmpeg can open")
-    return video
-
-
-def frame_count(video: cv2.VideoCapture) -> int | None:
-    """Return how many frames an open file reports; None if that is not plausible."""
-    count = video.get(cv2.CAP_PROP_FRAME_COUNT)
-    return int(count) if math.isfinite(count) and 1 <= count < MAX_FRAMES else None
-
-
-def video_info(video: cv2.VideoCapture) -> VideoInfo:
-    """Return what an open file reports of itself."""
-    rate = video.get(cv2.CAP_PROP_FPS)
-    if not (math.isfinite(rate) and FRAME_RATES[0] <= rate <= FRAME_RATES[1]):
-        return VideoInfo(None, None)
-    count = frame_count(video)
-    return VideoInfo(rate, count / rate if count else None)
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
+    return Video(f"file:{path}", options)
 
 
 def reported_duration(path: Path) -> float | None:
@@ -74,58 +268,69 @@ def reported_duration(path: Path) -> float | None:
     Raises:
         UnreadableClip: as `open_video` does.
     """
-    video = open_video(path)
-    duration = video_info(video).duration
-    video.release()
-    return duration
+    with open_video(path) as video:
+        return video.info.duration
 
 
 def aspect_ratio(path: Path) -> float:
     """Return the width over the height of a video's picture as it is displayed.
 
     Raises:
-        UnreadableClip: as `open_video` does; also if the size is unknown.
+        UnreadableClip: as `open_video` does; also if no frame can be decoded.
     """
-    video = open_video(path)
-    width, height = map(video.get, (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-    # The sample aspect ratio is that of one pixel; where it is unknown, pixels are square.
-    wide, high = (video.get(side) or 1.0 for side in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN))
-    video.release()
-    if not width * height > 0:
-        raise UnreadableClip("its width and height are unknown")
-    return width * wide / (height * high)
+    with open_video(path) as video:
+        for decoded in video.decoded(video.packets()):
+            frame = decoded.frame
+            # That of one pixel; where it is unknown, pixels are square.
+            stream = video.stream
+            stated = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+            pixel = float(stated or 1)
+            ratio = frame.width * pixel / frame.height
+            return 1 / ratio if is_turned(display_matrix(frame)) else ratio
+    raise UnreadableClip("no frame can be decoded")
 
 
-def frames_of(
-    video: cv2.VideoCapture, frames_per_second: float | None
-) -> Generator[Frame, None, None]:
-    """Yield all frames in order, and release the video.
+def increasing_times(
+    reported: Iterable[float], period: float, longest_pause: float = LONGEST_PAUSE
+) -> Iterator[float]:
+    """Yield times in seconds that increase, whatever a file reports.
 
     Args:
+        reported: seconds, NaN where there is none.
+        period: usual seconds from frame to frame. It follows where the reported time does not
+            increase, or jumps.
+        longest_pause: seconds that two frames can be apart.
+    """
+    time = before = math.nan
+    for now in reported:
+        if math.isnan(time):
+            time = max(0.0, now) if math.isfinite(now) else 0.0
+        else:
+            passed = now - before
+            time += passed if 0 < passed <= longest_pause else period
+        before = now
+        yield time
+
+
+def frames_of(video: Video, frames_per_second: float | None) -> Generator[Frame, None, None]:
+    """Yield all frames in order, and close the video.
+
+    Args:
+        video: open, of which nothing has been read.
         frames_per_second: None if unknown.
 
     Yields:
-        Frames whose times increase: a time that the file reports out of order is replaced by the
-        time before it plus the usual period. A frame can be retrieved until the next is yielded.
+        Frames whose times increase. A frame can be retrieved until the next is yielded.
     """
     period = 1 / frames_per_second if frames_per_second else DEFAULT_PERIOD
-    buffer: np.ndarray | None = None  # each frame is retrieved into the memory of the last
+    reported = math.nan
 
-    def retrieve() -> np.ndarray | None:
-        nonlocal buffer
-        decoded, buffer = video.retrieve(buffer)
-        return buffer if decoded else None
+    def times() -> Iterator[float]:
+        while True:
+            yield reported
 
-    time, reported_before = 0.0, math.nan
-    position = 0
-    while video.grab():
-        reported = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        if position == 0:
-            time = reported if math.isfinite(reported) and reported > 0 else 0.0
-        else:
-            passed = reported - reported_before
-            time += passed if 0 < passed <= LONGEST_PAUSE else period
-        reported_before = reported
-        yield Frame(position, time, retrieve)
-        position += 1
-    video.release()
+    steady = increasing_times(times(), period, video.longest_pause)
+    with contextlib.closing(video):
+        for position, decoded in enumerate(video.decoded(video.packets())):
+            reported = video.time_of(decoded.frame.pts)
+            yield Frame(position, next(steady), partial(video.picture, decoded))

@@ -18,7 +18,6 @@ from violence_detection.clips.video import (
     UnreadableClip,
     frames_of,
     open_video,
-    video_info,
 )
 from violence_detection.errors import RunError
 from violence_detection.inference.events import Timeline
@@ -98,7 +97,7 @@ def write_annotated(source: Path, target: Path, scores: Scores) -> Iterator[int]
         UnreadableClip: the video cannot be decoded, or the copy cannot be written.
     """
     video = open_video(source)
-    rate = video_info(video).frames_per_second
+    rate = video.info.frames_per_second
     writer = None
     image = None
     written = 0

@@ -5,7 +5,9 @@ process loads this module: it imports no heavy library.
 """
 
 import contextlib
+import functools
 import math
+import sys
 import threading
 import time
 from collections import deque
@@ -15,16 +17,25 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
-import cv2
-import numpy as np
+import av
 
 from violence_detection.clips.decoders import stream_from_process
 from violence_detection.clips.sampling import Sample, Sampler, Sampling
-from violence_detection.clips.video import Frame, UnreadableClip, frames_of, open_video, video_info
+from violence_detection.clips.video import Frame, UnreadableClip, Video, frames_of, open_video
 from violence_detection.errors import UserError
 from violence_detection.runtime.interrupts import Interrupted
 
-SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp")
+# What FFmpeg may use for an address: nothing that an answer could lead it to, such as local files.
+PROTOCOLS = {
+    "rtsp": "rtsp,rtp,udp,tcp",
+    "rtsps": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto",
+    "http": "http,https,tcp,tls,crypto,httpproxy",
+    "https": "http,https,tcp,tls,crypto,httpproxy",
+    "rtmp": "rtmp,tcp",
+    "rtmps": "rtmps,tcp,tls,crypto",
+    "udp": "udp",
+}
+SCHEMES = tuple(PROTOCOLS)
 COUNT_EVERY = 1.0  # seconds
 AHEAD = 8  # items between the two processes; few, since they are taken as they arrive
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before reconnecting
@@ -122,7 +133,7 @@ def sample_source(
     silence: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-    video: cv2.VideoCapture | None = None,
+    video: Video | None = None,
 ) -> Iterator[Started | Arrival | FrameCount]:
     """Yield the samples of a source as they arrive, until it ends.
 
@@ -141,7 +152,7 @@ def sample_source(
         UnreadableClip: the source cannot be read, or is lost.
     """
     video = video or open_source(source, silence)
-    rate = video_info(video).frames_per_second
+    rate = video.info.frames_per_second
     if source.kind == "file":
         frames = _played(frames_of(video, rate), clock)
     else:
@@ -171,12 +182,12 @@ def sample_source(
         raise UnreadableClip("no frame can be decoded")
 
 
-def open_source(source: Source, silence: float) -> cv2.VideoCapture:
+def open_source(source: Source, silence: float) -> Video:
     """Open a source.
 
     Args:
         source: to be opened.
-        silence: seconds that connecting, or a frame, may take.
+        silence: seconds that connecting, or a packet, may take.
 
     Raises:
         NotLive: it is a file on a web server.
@@ -185,21 +196,29 @@ def open_source(source: Source, silence: float) -> cv2.VideoCapture:
     if source.kind == "file":
         return open_video(Path(source.name))
     if source.kind == "camera":
-        video = cv2.VideoCapture(int(source.name))
-    else:
-        milliseconds = round(1000 * silence)
-        limits = [
-            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds),
-            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds),
-            *(cv2.CAP_PROP_N_THREADS, 1),  # further threads would each delay the frames by one
-        ]
-        video = cv2.VideoCapture(source.name, cv2.CAP_FFMPEG, limits)
-    if not video.isOpened():
-        raise UnreadableClip("cannot be opened")
-    has_end = video_info(video).duration is not None
-    if source.kind == "network" and source.name.lower().startswith("http") and has_end:
+        return _open_camera(source.name, silence)
+    scheme = source.name.partition("://")[0].lower()
+    options = {"protocol_whitelist": PROTOCOLS[scheme]}
+    if scheme.startswith("rtsp"):
+        options["rtsp_transport"] = "tcp"
+    try:
+        video = Video(source.name, options, timeout=silence)
+    except (UnreadableClip, OSError) as error:
+        raise UnreadableClip("cannot be opened") from error
+    if scheme.startswith("http") and video.info.duration is not None:
+        video.close()
         raise NotLive("a file, not a live stream: download it and name the local file")
     return video
+
+
+def _open_camera(number: str, silence: float) -> Video:
+    device, container = (
+        (number, "avfoundation") if sys.platform == "darwin" else (f"/dev/video{number}", "v4l2")
+    )
+    try:
+        return Video(device, {}, container, timeout=silence)
+    except (UnreadableClip, OSError, ValueError) as error:
+        raise UnreadableClip("cannot be opened") from error
 
 
 def _wait_until(
@@ -222,24 +241,18 @@ def _played(frames: Iterator[Frame], clock: Callable[[], float]) -> Iterator[tup
 
 
 def _arriving(
-    video: cv2.VideoCapture, silence: float, clock: Callable[[], float]
+    video: Video, silence: float, clock: Callable[[], float]
 ) -> Iterator[tuple[Frame, float]]:
     """Yield frames with their times of arrival; raise `UnreadableClip` when there are no more."""
-
-    def retrieve() -> np.ndarray | None:
-        decoded, image = video.retrieve()
-        return image if decoded else None
-
-    position, asked = 0, clock()
-    while video.grab():
-        arrived = clock()
-        yield Frame(position, arrived, retrieve), arrived
-        position, asked = position + 1, clock()
-    waited = clock() - asked
-    video.release()
-    raise UnreadableClip(
-        f"no frame for {silence:g} s" if waited > 0.9 * silence else "the stream has ended"
-    )
+    with contextlib.closing(video):
+        try:
+            for position, decoded in enumerate(video.decoded(video.packets())):
+                arrived = clock()
+                retrieve = functools.partial(video.picture, decoded)
+                yield Frame(position, arrived, retrieve), arrived
+        except av.ExitError as error:
+            raise UnreadableClip(f"no frame for {silence:g} s") from error
+    raise UnreadableClip("the stream has ended")
 
 
 class SourceReader:

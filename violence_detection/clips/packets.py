@@ -1,0 +1,107 @@
+"""The packets of a clip: when their frames are shown, which ones some frames depend on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from av.packet import Packet
+
+from violence_detection.clips.video import Video
+
+HELD_BYTES = 2**28  # packets up to this size are kept, and not read a second time
+
+
+@dataclass(frozen=True)
+class PacketIndex:
+    """What a clip's packets tell before any is decoded.
+
+    Args:
+        stamps: of each packet in the order of the file: its frame's time stamp, and whether it is
+            a keyframe.
+        shown: the time stamps in the order in which the frames are shown.
+        times: the same in seconds.
+        last: seconds that the last packet's frame is shown; 0: unknown.
+        held: the packets; None if they are too large to be kept.
+    """
+
+    stamps: list[tuple[int | None, bool]]
+    shown: list[int]
+    times: list[float]
+    last: float
+    held: list[Packet] | None
+
+    def has_times(self, longest_pause: float) -> bool:
+        """Return whether the time stamps can be those of the frames, each of another.
+
+        Args:
+            longest_pause: seconds between two frames above which the clock must have jumped.
+        """
+        return (
+            bool(self.shown)
+            and len(set(self.shown)) == len(self.stamps)
+            and all(b - a <= longest_pause for a, b in pairwise(self.times))
+        )
+
+    def runs(self, needed: set[int]) -> list[range]:
+        """Return which packets must be decoded: runs that begin with a keyframe.
+
+        Args:
+            needed: time stamps of frames.
+        """
+        runs: list[range] = []
+        keyframes = [0]
+        for index, (pts, is_keyframe) in enumerate(self.stamps):
+            if is_keyframe:
+                keyframes.append(index)
+            if pts is None or pts not in needed:
+                continue
+            # A frame that is shown before the keyframe it follows needs the keyframe before, too.
+            start = next(
+                (k for k in reversed(keyframes) if (self.stamps[k][0] or 0) <= pts), keyframes[0]
+            )
+            if runs and start < runs[-1].stop:
+                runs[-1] = range(runs[-1].start, index + 1)
+            else:
+                runs.append(range(start, index + 1))
+        return runs
+
+
+def index_packets(video: Video) -> PacketIndex:
+    """Read all packets of an open video.
+
+    Args:
+        video: of which nothing has been read.
+    """
+    stamps: list[tuple[int | None, bool]] = []
+    held: list[Packet] = []
+    size, last = 0, 0.0
+    for packet in video.packets():
+        stamps.append((packet.pts, packet.is_keyframe))
+        last = float((packet.duration or 0) * packet.time_base) if packet.time_base else 0.0
+        size += packet.size
+        if size <= HELD_BYTES:
+            held.append(packet)
+    shown = sorted(pts for pts, _ in stamps if pts is not None)
+    times = [video.time_of(pts) for pts in shown]
+    return PacketIndex(stamps, shown, times, last, held if size <= HELD_BYTES else None)
+
+
+def in_runs(packets: Iterator[Packet], runs: list[range]) -> Iterator[Iterator[Packet]]:
+    """Yield the packets of each run, which have to be taken before the next run is.
+
+    Args:
+        packets: all of a clip, in the order of the file.
+        runs: ascending, of their positions.
+    """
+    position = 0
+    for run in runs:
+        while position < run.start:
+            next(packets)
+            position += 1
+
+        def of_run(count: int = len(run)) -> Iterator[Packet]:
+            for _ in range(count):
+                yield next(packets)
+
+        yield of_run()
+        position = run.stop

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
+import av
 import cv2
 import numpy as np
 import pebble
@@ -318,7 +319,7 @@ def _decode_into(path: Path, slot: int, views: Sequence[View]) -> Times:
 
 @contextlib.contextmanager
 def _explaining_errors() -> Iterator[None]:
-    """Raise `UnreadableClip` for a clip that needs too much memory or that OpenCV refuses."""
+    """Raise `UnreadableClip` for a clip that needs too much memory, or is refused by a library."""
     try:
         yield
     except MemoryError as error:
@@ -327,6 +328,8 @@ def _explaining_errors() -> Iterator[None]:
         if error.code == cv2.Error.StsNoMem:
             raise UnreadableClip(_too_large()) from error
         raise UnreadableClip(f"OpenCV: {error.err or error}") from error
+    except av.FFmpegError as error:  # which may not survive the way to another process
+        raise UnreadableClip(f"FFmpeg: {error.strerror or error}") from error
 
 
 def _too_large() -> str:

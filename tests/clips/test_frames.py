@@ -1,12 +1,16 @@
 import os
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
+from av.stream import Disposition
 
+from tests.clips.videos import frame_numbers, grey, write_clip
 from violence_detection.clips.frames import read_frames, read_timed_frames, sample_positions
-from violence_detection.clips.video import UnreadableClip
+from violence_detection.clips.sampling import Sampling, sample_video
+from violence_detection.clips.video import UnreadableClip, open_video
 from violence_detection.settings.constants import FRAME_SIZE
 
 
@@ -17,10 +21,6 @@ def write_video(path: Path, frames: int, size: tuple[int, int] = (64, 48)) -> Pa
         writer.write(np.full((size[1], size[0], 3), 4 * number, np.uint8))
     writer.release()
     return path
-
-
-def frame_numbers(frames: np.ndarray) -> list[int]:
-    return np.round(frames.mean(axis=(1, 2, 3)) / 4).astype(int).tolist()
 
 
 @pytest.mark.parametrize(
@@ -135,3 +135,106 @@ def test_unusual_names_are_read(tmp_path: Path, name: str, monkeypatch: pytest.M
     write_video(tmp_path / name, 4)
     monkeypatch.chdir(tmp_path)
     assert frame_numbers(read_frames(Path(name), 4)) == [0, 1, 2, 3]
+
+
+NUMBERS = list(range(50))
+
+
+def test_packet_that_is_damaged_is_passed_over(tmp_path: Path) -> None:
+    path = write_clip(
+        tmp_path / "clip.mp4", [grey(n) for n in NUMBERS], options={"g": "1"}, damaged=[20]
+    )
+    found = frame_numbers(read_frames(path, 49))
+    assert 20 not in found
+    assert found == pytest.approx(sample_positions(50, 49).tolist(), abs=1)
+
+
+def test_most_of_a_clip_may_be_damaged(tmp_path: Path) -> None:
+    damaged = range(10, 40)
+    path = write_clip(
+        tmp_path / "clip.mp4", [grey(n) for n in NUMBERS], options={"g": "1"}, damaged=damaged
+    )
+    found = frame_numbers(read_frames(path, 16))
+    assert set(found) <= set(NUMBERS) - set(damaged)
+    assert (found[0], found[-1]) == (0, 49)
+
+
+def test_pause_of_minutes_ends_nothing(tmp_path: Path) -> None:
+    times = [n / 25 + (150 if n >= 25 else 0) for n in NUMBERS]
+    path = write_clip(tmp_path / "clip.mkv", [grey(n) for n in NUMBERS], times=times)
+    frames, shown = read_timed_frames(path, 16)
+    assert frame_numbers(frames) == pytest.approx(sample_positions(50, 16).tolist(), abs=1)
+    assert shown is not None and shown[-1] == pytest.approx(times[-1])
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_frames_are_even_in_time_as_those_of_a_window_over_the_clip(
+    suffix: str, tmp_path: Path
+) -> None:
+    times = [n / 30 for n in range(30)] + [2 + n / 10 for n in range(20)]
+    path = write_clip(tmp_path / f"clip.{suffix}", [grey(n) for n in NUMBERS], times=times)
+    _, shown = read_timed_frames(path, 16)
+    assert shown is not None
+    with open_video(path) as video:
+        rate = video.info.frames_per_second
+    assert rate is not None
+    length = times[-1] + 1 / rate
+    _, *samples = sample_video(path, Sampling(length, length, ("rgb",), 16, tuple(range(16))))
+    assert [sample.time for sample in samples[:16]] == pytest.approx(list(shown))
+    later = [time for time in shown if time >= 2]
+    assert len(later) == pytest.approx(16 * 5 / 7, abs=3)  # by number, 6 of 50 frames in 16
+
+
+def test_long_clip_is_read_as_a_short_one(tmp_path: Path) -> None:
+    images = [grey(n % 60) for n in range(600)]
+    path = write_clip(tmp_path / "clip.mp4", images, options={"g": "50"})
+    expected = [int(position) % 60 for position in sample_positions(600, 16)]
+    assert frame_numbers(read_frames(path, 16)) == expected
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [
+        *(("libx264", "ts"), ("libx264", "3gp"), ("libx265", "mp4"), ("libsvtav1", "mp4")),
+        *(("libvpx-vp9", "webm"), ("mpeg2video", "vob"), ("mpeg4", "avi"), ("ffv1", "mkv")),
+    ],
+)
+def test_codecs_that_people_have(codec: str, suffix: str, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / f"clip.{suffix}", [grey(n) for n in NUMBERS], codec=codec)
+    expected = sample_positions(50, 8).tolist()
+    assert frame_numbers(read_frames(path, 8)) == pytest.approx(expected, abs=1)
+
+
+def test_cover_picture_is_not_the_video(tmp_path: Path) -> None:
+    path = tmp_path / "cover.mp4"
+    with av.open(str(path), "w") as container:
+        sound, cover = container.add_stream("aac", rate=8000), container.add_stream("mjpeg")
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
+        silence.sample_rate = 8000
+        container.mux(sound.encode(silence) + sound.encode())
+        picture = av.VideoFrame.from_ndarray(grey(9), "rgb24").reformat(format="yuvj420p")
+        container.mux(cover.encode(picture) + cover.encode())
+    with pytest.raises(UnreadableClip, match="only a cover picture"):
+        read_frames(path, 16)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"ffconcat version 1.0\nfile clip.mp4\n",
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nclip.mp4\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_playlist_is_not_followed(content: bytes, tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", [grey(n) for n in range(5)])
+    (tmp_path / "list.mp4").write_bytes(content)
+    with pytest.raises(UnreadableClip, match="not a video"):
+        read_frames(tmp_path / "list.mp4", 4)
+
+
+def test_picture_is_no_clip(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), grey(9))
+    with pytest.raises(UnreadableClip, match="not a video"):
+        read_frames((tmp_path / "a.png").rename(tmp_path / "picture.mp4"), 4)

@@ -108,7 +108,7 @@ def is_sample(wanted: float, time: float, position: int, frames_per_second: floa
 
 
 def positions_in_time(
-    times: Sequence[float], frames: int, frames_per_second: float | None, last: float = 0.0
+    times: Sequence[float], frames: int, frames_per_second: float | None
 ) -> list[int]:
     """Return the positions of `frames` frames that are evenly spaced in time.
 
@@ -119,13 +119,12 @@ def positions_in_time(
         times: of all frames, ascending, in seconds.
         frames: how many to choose.
         frames_per_second: on average; None if unknown.
-        last: seconds that the last frame is shown; 0: the average period.
     """
     if len(times) < 3 or frames < 2 or is_constant(times):
         return sample_positions(len(times), frames).tolist()
     period = 1 / frames_per_second if frames_per_second else DEFAULT_PERIOD
     times = list(increasing_times(times, period, LONGEST_STILL))
-    window = times[-1] - times[0] + (last or period)
+    window = times[-1] - times[0] + period
     interval = sample_interval(window, frames, frames_per_second)
     positions, position = [], 0
     for number in range(frames):
@@ -162,7 +161,7 @@ def _read_chosen(path: Path, frames: int) -> _Chosen | None:
         if not index.has_times(video.longest_pause):
             return None
         rate = video.info.frames_per_second
-        positions = positions_in_time(index.times, frames, rate, index.last)
+        positions = positions_in_time(index.times, frames, rate)
         wanted = {index.shown[position] for position in positions}
         images, is_interlaced = _images_of(video, path, index, wanted, wanted)
         if is_interlaced:  # a frame is deinterlaced with the frames around it

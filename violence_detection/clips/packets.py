@@ -20,14 +20,12 @@ class PacketIndex:
             a keyframe.
         shown: the time stamps in the order in which the frames are shown.
         times: the same in seconds.
-        last: seconds that the last packet's frame is shown; 0: unknown.
         held: the packets; None if they are too large to be kept.
     """
 
     stamps: list[tuple[int | None, bool]]
     shown: list[int]
     times: list[float]
-    last: float
     held: list[Packet] | None
 
     def has_times(self, longest_pause: float) -> bool:
@@ -74,16 +72,15 @@ def index_packets(video: Video) -> PacketIndex:
     """
     stamps: list[tuple[int | None, bool]] = []
     held: list[Packet] = []
-    size, last = 0, 0.0
+    size = 0
     for packet in video.packets():
         stamps.append((packet.pts, packet.is_keyframe))
-        last = float((packet.duration or 0) * packet.time_base) if packet.time_base else 0.0
         size += packet.size
         if size <= HELD_BYTES:
             held.append(packet)
     shown = sorted(pts for pts, _ in stamps if pts is not None)
     times = [video.time_of(pts) for pts in shown]
-    return PacketIndex(stamps, shown, times, last, held if size <= HELD_BYTES else None)
+    return PacketIndex(stamps, shown, times, held if size <= HELD_BYTES else None)
 
 
 def in_runs(packets: Iterator[Packet], runs: list[range]) -> Iterator[Iterator[Packet]]:

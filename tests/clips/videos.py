@@ -1,0 +1,76 @@
+"""Videos that tests write: frame n has the brightness 4 n, unless it is given."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+RATE = 25
+
+
+def grey(number: int, size: tuple[int, int] = (64, 48)) -> np.ndarray:
+    """Return frame `number` as an image."""
+    return np.full((size[1], size[0], 3), 4 * number, np.uint8)
+
+
+def frame_numbers(frames: np.ndarray) -> list[int]:
+    """Return the numbers of frames that were written as `grey`."""
+    return np.round(frames.mean(axis=(1, 2, 3)) / 4).astype(int).tolist()
+
+
+def write_clip(
+    path: Path,
+    images: Sequence[np.ndarray],
+    *,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    times: Sequence[float] | None = None,
+    fields: str = "",
+    damaged: Sequence[int] = (),
+) -> Path:
+    """Write a video; its container is chosen by the suffix.
+
+    Args:
+        path: of the file.
+        images: `(height, width, 3)` uint8 RGB each.
+        codec: FFmpeg's name of the encoder.
+        options: of the encoder.
+        times: of the frames in seconds; None: 25 a second.
+        fields: "tff" or "bff": frames are marked as interlaced, top or bottom field first.
+        damaged: numbers of packets whose data are zeroed.
+    """
+    height, width = images[0].shape[:2]
+    base = Fraction(1, 1000) if times else Fraction(1, RATE)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=RATE, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = base
+        graph = _marker(width, height, base, fields) if fields else None
+        packets = []
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p")
+            frame.pts = round(times[number] * 1000) if times else number
+            frame.time_base = base
+            if graph is not None:
+                graph.push(frame)
+                frame = graph.pull()
+            packets += stream.encode(frame)
+        for number, packet in enumerate([*packets, *stream.encode()]):
+            if number in damaged:
+                packet.update(bytes(packet.size))
+            container.mux(packet)
+    return path
+
+
+def _marker(width: int, height: int, base: Fraction, fields: str) -> av.filter.Graph:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=width, height=height, format=av.VideoFormat("yuv420p"), time_base=base
+    )
+    marker, sink = graph.add("setfield", f"mode={fields}"), graph.add("buffersink")
+    source.link_to(marker)
+    marker.link_to(sink)
+    graph.configure()
+    return graph

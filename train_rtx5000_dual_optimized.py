@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from violence_detection.runtime.interrupts import leave, run_or_explain
@@ -289,8 +290,8 @@ def print_summary(
         describe_usage(used),
         f"report   {directory / REPORT}",
         f"model    {directory / detector.file}",
-        f"curves   tensorboard --logdir {directory / TENSORBOARD}",
-        f"next     python predict.py --checkpoint-dir {directory.folder} CLIP…",
+        f"curves   tensorboard --logdir {quote(str(directory / TENSORBOARD))}",
+        f"next     python predict.py --checkpoint-dir {quote(str(directory.folder))} CLIP…",
     )
     log.info("%s", "\n".join(lines))
 

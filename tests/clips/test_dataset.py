@@ -1,4 +1,6 @@
 import csv
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,51 @@ def test_unlabeled_clips_have_names_of_their_own(tmp_path: Path) -> None:
 def test_unlabeled_folder_without_clips_is_named(tmp_path: Path, folder: str, reason: str) -> None:
     with pytest.raises(UserError, match=f"--unlabeled .*{reason}"):
         find_unlabeled(tmp_path / folder)
+
+
+def test_what_a_system_or_an_archive_leaves_is_passed_over(tmp_path: Path) -> None:
+    expected = find_clips(make_files(tmp_path, LAYOUT_2), seed=0)
+    make_files(tmp_path, ["__MACOSX/violent/._0.mp4", "@eaDir/a.mp4", "violent/@eaDir/0.mp4"])
+    assert find_clips(tmp_path, seed=0) == expected
+
+
+@pytest.mark.parametrize("layout", [LAYOUT_1, LAYOUT_2])
+def test_other_files_are_counted_by_their_type(layout: list[str], tmp_path: Path) -> None:
+    folder = Path(layout[0]).parent
+    more = [f"{folder}/{name}" for name in ("a.gif", "b.GIF", "c.mp4.part", "deep/notes", ".x.gif")]
+    left_out: Counter[str] = Counter()
+    clips = find_clips(make_files(tmp_path, [*layout, *more]), 0, left_out)
+    assert left_out == {".gif": 2, ".part": 1, "": 1}
+    assert len(clips) == len(layout)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "3gp", "MTS", "m2ts", "vob", "dav"])
+def test_files_of_recorders_and_phones_are_clips(suffix: str, tmp_path: Path) -> None:
+    names = [f"{name}/{n}.{suffix}" for name in ("violent", "nonviolent") for n in range(5)]
+    assert len(find_clips(make_files(tmp_path, names), seed=0)) == 10
+
+
+@pytest.mark.parametrize(("violent", "words"), [(1, "1 violent clip "), (2, "2 violent clips ")])
+def test_too_few_clips_of_a_class_are_not_divided(violent: int, words: str, tmp_path: Path) -> None:
+    names = [f"violent/{n}.mp4" for n in range(violent)]
+    make_files(tmp_path, [*names, *(f"nonviolent/{n}.mp4" for n in range(20))])
+    with pytest.raises(UserError, match=f"^{words}cannot be divided .* at least 3"):
+        find_clips(tmp_path, seed=0)
+
+
+def test_too_few_groups_of_a_class_are_not_divided(tmp_path: Path) -> None:
+    make_files(tmp_path, LAYOUT_2)
+    write_groups(tmp_path, [(f"violent/{n}.mp4", f"source{n % 2}") for n in range(20)])
+    with pytest.raises(UserError, match=r"^20 violent clips of 2 groups cannot be divided"):
+        find_clips(tmp_path, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("", "data"), ("data/violent", "data"), ("splits/train/fight", "splits")]
+)
+def test_folder_one_level_off_is_recognized(given: str, meant: str, tmp_path: Path) -> None:
+    make_files(tmp_path / "data", LAYOUT_2)
+    if meant == "splits":
+        make_files(tmp_path / "splits", LAYOUT_1)
+    with pytest.raises(UserError, match=rf"Did you mean {re.escape(str(tmp_path / meant))}\?"):
+        find_clips(tmp_path / given, seed=0)

@@ -52,7 +52,7 @@ def test_a_name_that_looks_like_a_pattern_is_found() -> None:
     [
         ("gone.mp4", "gone.mp4: no such file or folder"),
         ("clips/*.webm", "clips/*.webm: no such file or folder, and no file matches it"),
-        ("empty", "empty contains no clips (file types: .avi"),
+        ("empty", "empty contains no clips (file types: .3gp"),
         ("ftp://server/clips", "ftp:// is none of s3://"),
     ],
 )

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from violence_detection.storage.remote_paths import AnyPath
 
 VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg")
+    (
+        *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg"),
+        *(".ts", ".mts", ".m2ts", ".3gp", ".vob", ".dav"),
+    )
 )
 FILE_TYPES = ", ".join(sorted(VIDEO_SUFFIXES))  # as messages list them
 

@@ -6,51 +6,35 @@ Two layouts are understood: `DIR/{train,val,test}/{violent,nonviolent}/…` and
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TypeVar, overload
 
 from violence_detection.clips.clip import FILE_TYPES, VIDEO_SUFFIXES, Clip
-from violence_detection.clips.splits import require_both_classes, split_clips
+from violence_detection.clips.folder_names import class_of, is_passed_over, split_of
+from violence_detection.clips.splits import (
+    require_both_classes,
+    require_enough_to_split,
+    split_clips,
+)
 from violence_detection.errors import UserError
 from violence_detection.settings.constants import CLASS_NAMES, SPLITS, UNLABELED
 from violence_detection.storage.remote_paths import AnyPath, RemotePath
 
-# Folder names, compared without case and punctuation: "Non-Violent" is "nonviolent".
-CLASS_FOLDERS = {
-    "nonviolent": 0,
-    "nonviolence": 0,
-    "notviolent": 0,
-    "noviolence": 0,
-    "nofight": 0,
-    "nofights": 0,
-    "nonfight": 0,
-    "nonfights": 0,
-    "normal": 0,
-    "violent": 1,
-    "violence": 1,
-    "fight": 1,
-    "fights": 1,
-    "fighting": 1,
-}
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+Meaning = TypeVar("Meaning", str, int)
 
 
-def find_clips(dataset_path: AnyPath, seed: int) -> list[Clip]:
+def find_clips(
+    dataset_path: AnyPath, seed: int, left_out: Counter[str] | None = None
+) -> list[Clip]:
     """Return the clips of a dataset folder, sorted by name within each split.
 
     Args:
         dataset_path: a folder on a disk or in an object store.
         seed: of the automatic split (`split_clips`), if the folder has no split folders.
+        left_out: the files beside the clips are added to it, counted by suffix in lower case.
 
     Raises:
         UserError: the folder is missing or has neither layout; a split or a class has no clips;
@@ -61,8 +45,9 @@ def find_clips(dataset_path: AnyPath, seed: int) -> list[Clip]:
         dataset_path = dataset_path.expanduser().resolve()
     if not dataset_path.is_dir():
         raise UserError(f"--dataset-path {dataset_path}: no such folder")
-    splits = _known_folders(dataset_path, SPLIT_FOLDERS)
-    classes = _known_folders(dataset_path, CLASS_FOLDERS)
+    left_out = Counter() if left_out is None else left_out
+    splits = _known_folders(dataset_path, split_of)
+    classes = _known_folders(dataset_path, class_of)
     if splits and classes:
         raise UserError(
             f"{dataset_path} has both split folders ({_names(splits.values())}) and class folders "
@@ -71,20 +56,23 @@ def find_clips(dataset_path: AnyPath, seed: int) -> list[Clip]:
     if not splits and not classes:
         raise UserError(
             f"{dataset_path} has neither train/val/test nor violent/nonviolent folders; "
-            f"folders found: {_names(_folders(dataset_path))}"
+            f"folders found: {_names(_folders(dataset_path))}{_suggestion(dataset_path)}"
         )
     if splits:
-        clips = _clips_in_split_folders(dataset_path, splits)
+        clips = _clips_in_split_folders(dataset_path, splits, left_out)
     else:
-        clips = _clips_in_class_folders(dataset_path, dataset_path, "train")
+        clips = _clips_in_class_folders(dataset_path, dataset_path, "train", left_out)
     clips = _with_groups(clips, dataset_path / "groups.csv")
     if not splits:
+        require_enough_to_split(clips)
         clips = split_clips(clips, seed)
     require_both_classes(clips)
     return sorted(clips, key=lambda clip: (SPLITS.index(clip.split), clip.name))
 
 
-def _clips_in_split_folders(dataset_path: AnyPath, splits: dict[str, AnyPath]) -> list[Clip]:
+def _clips_in_split_folders(
+    dataset_path: AnyPath, splits: dict[str, AnyPath], left_out: Counter[str]
+) -> list[Clip]:
     for missing in (split for split in ("train", "val") if split not in splits):
         raise UserError(
             f"{dataset_path} has no {missing} folder; folders found: {_names(splits.values())}"
@@ -98,12 +86,14 @@ def _clips_in_split_folders(dataset_path: AnyPath, splits: dict[str, AnyPath]) -
     return [
         clip
         for split, folder in splits.items()
-        for clip in _clips_in_class_folders(dataset_path, folder, split)
+        for clip in _clips_in_class_folders(dataset_path, folder, split, left_out)
     ]
 
 
-def _clips_in_class_folders(dataset_path: AnyPath, folder: AnyPath, split: str) -> list[Clip]:
-    classes = _known_folders(folder, CLASS_FOLDERS)
+def _clips_in_class_folders(
+    dataset_path: AnyPath, folder: AnyPath, split: str, left_out: Counter[str]
+) -> list[Clip]:
+    classes = _known_folders(folder, class_of)
     found = _folders(folder)
     for unknown in (path for path in found if path not in classes.values()):
         raise UserError(
@@ -114,21 +104,26 @@ def _clips_in_class_folders(dataset_path: AnyPath, folder: AnyPath, split: str) 
         if label not in classes:
             raise UserError(f"{folder} has no {class_name} folder; folders found: {_names(found)}")
     prefix = "" if folder == dataset_path else f"{folder.name}/"
-    return [
-        Clip(dataset_path, f"{prefix}{class_folder.name}/{name}", label, split)
-        for label, class_folder in classes.items()
-        for name in video_names(class_folder)
-    ]
+    clips = []
+    for label, class_folder in classes.items():
+        for name in file_names(class_folder):
+            if _suffix(name) in VIDEO_SUFFIXES:
+                file = f"{prefix}{class_folder.name}/{name}"
+                clips.append(Clip(dataset_path, file, label, split))
+            else:
+                left_out[_suffix(name)] += 1
+    return clips
 
 
-def _known_folders(folder: AnyPath, meanings: dict[str, Any]) -> dict[Any, AnyPath]:
+def _known_folders(
+    folder: AnyPath, meaning_of: Callable[[str], Meaning | None]
+) -> dict[Meaning, AnyPath]:
     """Return the sub-folders with a known name by their meaning; raises if two mean the same."""
-    found: dict[Any, AnyPath] = {}
+    found: dict[Meaning, AnyPath] = {}
     for path in _folders(folder):
-        plain = "".join(character for character in path.name.lower() if character.isalnum())
-        if plain not in meanings:
+        meaning = meaning_of(path.name)
+        if meaning is None:
             continue
-        meaning = meanings[plain]
         if meaning in found:
             raise UserError(
                 f"{folder}: {found[meaning].name!r} and {path.name!r} mean the same; "
@@ -138,13 +133,27 @@ def _known_folders(folder: AnyPath, meanings: dict[str, Any]) -> dict[Any, AnyPa
     return found
 
 
+def _suggestion(folder: AnyPath) -> str:
+    """Return the end of a message: the folder that was meant, if it is a level or two off."""
+    above = [folder.parent.parent, folder.parent] if isinstance(folder, Path) else []
+    for candidate in (*_folders(folder), *above):
+        if _has_layout(candidate):
+            return f". Did you mean {candidate}?"
+    return ""
+
+
+def _has_layout(folder: AnyPath) -> bool:
+    names = [path.name for path in _folders(folder)]
+    return {0, 1} <= set(map(class_of, names)) or {"train", "val"} <= set(map(split_of, names))
+
+
 def _folders(folder: AnyPath) -> list[AnyPath]:
     found: Iterable[AnyPath]
     if isinstance(folder, RemotePath):
         found = folder.subfolders()
     else:
         found = (path for path in folder.iterdir() if path.is_dir())
-    visible = (path for path in found if not path.name.startswith("."))
+    visible = (path for path in found if not is_passed_over(path.name))
     return sorted(visible, key=lambda path: path.name)
 
 
@@ -162,28 +171,33 @@ def video_files(folder: AnyPath) -> Sequence[AnyPath]:
 
 
 def video_names(folder: AnyPath) -> list[str]:
-    """Return the paths relative to `folder` of the video files at any depth, with slashes.
+    """Return the paths relative to `folder` of the video files at any depth, with slashes."""
+    return [name for name in file_names(folder) if _suffix(name) in VIDEO_SUFFIXES]
 
-    Symbolic links are followed; hidden files and folders are skipped.
+
+def file_names(folder: AnyPath) -> list[str]:
+    """Return the paths relative to `folder` of the files at any depth, with slashes.
+
+    Symbolic links are followed; files and folders that `is_passed_over` names are skipped.
     """
     if isinstance(folder, RemotePath):
-        return folder.names_below(VIDEO_SUFFIXES)
-    found, visited, suffixes = [], set(), tuple(VIDEO_SUFFIXES)
+        return folder.names_below(is_passed_over)
+    found, visited = [], set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real_parent = os.path.realpath(parent)
         if real_parent in visited:  # a link back up
             folders.clear()
             continue
         visited.add(real_parent)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_passed_over(name))
         relative = Path(parent).relative_to(folder).as_posix()
         prefix = "" if relative == "." else f"{relative}/"
-        found += [
-            prefix + name
-            for name in sorted(files)
-            if not name.startswith(".") and name.lower().endswith(suffixes)
-        ]
+        found += [prefix + name for name in sorted(files) if not is_passed_over(name)]
     return found
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122, of millions of names
 
 
 def _with_groups(clips: list[Clip], groups_csv: AnyPath) -> list[Clip]:

@@ -1,13 +1,17 @@
 """The clips that a command works on: found, drawn for a demo, or fetched from an object store."""
 
+import logging
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from violence_detection.clips.clip import Clip
+from violence_detection.clips.clip import FILE_TYPES, Clip
 from violence_detection.clips.dataset import find_clips, find_unlabeled
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.remote_paths import clips_folder
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ def find_dataset(settings: Settings, stack: ExitStack) -> Dataset:
 
         draw_demo_clips(folder)
     unlabeled = settings.training.unlabeled
-    return Dataset(
-        find_clips(folder, settings.devices.seed), find_unlabeled(unlabeled) if unlabeled else []
-    )
+    left_out: Counter[str] = Counter()
+    clips = find_clips(folder, settings.devices.seed, left_out)
+    if left_out:
+        kinds = (f"{left_out[kind]} {kind or 'without a type'}" for kind in sorted(left_out))
+        log.warning("files left out: %s\n(file types read: %s)", ", ".join(kinds), FILE_TYPES)
+    return Dataset(clips, find_unlabeled(unlabeled) if unlabeled else [])

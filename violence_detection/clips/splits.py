@@ -10,6 +10,7 @@ import numpy as np
 
 from violence_detection.clips.clip import FILE_TYPES, Clip
 from violence_detection.errors import UserError
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CLASS_NAMES, SPLIT_SHARES, SPLITS
 from violence_detection.storage.files import write_csv
 
@@ -43,6 +44,24 @@ def split_clips(clips: Sequence[Clip], seed: int) -> list[Clip]:
         assigned[split] += size
         result += [replace(clip, split=SPLITS[split]) for clip in group]
     return result
+
+
+def require_enough_to_split(clips: Sequence[Clip]) -> None:
+    """Check that each class has clips for three splits.
+
+    Raises:
+        UserError: names the class that has too few.
+    """
+    for label, class_name in enumerate(CLASS_NAMES):
+        count = sum(clip.label == label for clip in clips)
+        groups = len({clip.group_key for clip in clips if clip.label == label})
+        if count > 0 and groups < len(SPLITS):
+            of_groups = "" if groups == count else f" of {count_of(groups, 'group')}"
+            raise UserError(
+                f"{count_of(count, f'{class_name} clip')}{of_groups} cannot be divided into "
+                f"{', '.join(SPLITS)}: at least {len(SPLITS)} are needed, or split folders of "
+                "your own"
+            )
 
 
 def require_both_classes(clips: Sequence[Clip]) -> None:

@@ -6,6 +6,7 @@ Only a plain cross-validation, which chooses nothing, uses the test split.
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def _run(
     log.info(
         "best settings: %s\nTo train with these settings: --config %s",
         " ".join(f"{flag(name)} {format_value(value)}" for name, value in best.items()),
-        folder / BEST_CONFIG,
+        quote(str(folder / BEST_CONFIG)),
     )
 
 

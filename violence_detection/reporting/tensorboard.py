@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import keras
@@ -302,7 +303,7 @@ class Profile(keras.callbacks.Callback):
         self.end()
         log.info(
             "profiled %s; to view: pip install xprof\n  tensorboard --logdir %s",
-            *(count_of(steps, "step"), self.folder),
+            *(count_of(steps, "step"), quote(str(self.folder))),
         )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

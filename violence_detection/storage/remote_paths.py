@@ -232,23 +232,18 @@ class RemotePath:
                 return False
         return True
 
-    def names_below(self, suffixes: Iterable[str]) -> list[str]:
-        """Return the files at any depth that have one of the suffixes, without hidden ones.
+    def names_below(self, is_passed_over: Callable[[str], bool]) -> list[str]:
+        """Return the files at any depth.
 
         Args:
-            suffixes: in lower case, with their dots.
+            is_passed_over: whether a file or folder of a name is left out.
 
         Returns:
             Paths relative to this folder, sorted.
         """
-        wanted, start = frozenset(suffixes), f"{self.key}/" if self.key else ""
+        start = f"{self.key}/" if self.key else ""
         names = (name[len(start) :] for name in self.clips.listing if name.startswith(start))
-        return sorted(
-            name
-            for name in names
-            if PurePosixPath(name).suffix.lower() in wanted
-            and not any(part.startswith(".") for part in name.split("/"))
-        )
+        return sorted(name for name in names if not any(map(is_passed_over, name.split("/"))))
 
     def open(self, encoding: str, newline: str | None = None) -> TextIO:
         """Return a small text file, opened for reading; raises as `exists` does."""

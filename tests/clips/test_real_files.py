@@ -1,0 +1,76 @@
+"""Files that recorders, phones and archives leave behind, where they are at hand."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from violence_detection.clips.frames import read_frames, sample_positions
+from violence_detection.clips.video import UnreadableClip
+
+CASES = ROOT.parent / "shared" / "cases"
+BLOCKS = 10  # of a frame's number in binary, from left to right, in the middle of the picture
+
+pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason=f"there is no {CASES}")
+
+
+def numbers(frames: np.ndarray) -> list[int]:
+    """Return the numbers that are drawn on frames."""
+    size = frames.shape[2] / BLOCKS
+    centres = [int(size * (block + 0.5)) for block in range(BLOCKS)]
+    bits = frames[:, frames.shape[1] // 2, centres].mean(axis=2) > 128
+    return (bits @ (1 << np.arange(BLOCKS))).tolist()
+
+
+@pytest.mark.parametrize(
+    ("file", "length", "tolerance"),
+    [
+        ("01-interlaced-h264/interlaced264.mp4", 60, 0),
+        ("03-video-pause-audio-goes-on/gap150.mkv", 80, 1),
+        ("04-one-damaged-packet/one_packet_h264.mp4", 100, 1),
+        ("04-one-damaged-packet/one_packet_vp8.webm", 100, 1),
+        ("05-av1/av1.mp4", 30, 0),
+    ],
+)
+def test_frames_are_spread_over_all_that_is_there(file: str, length: int, tolerance: int) -> None:
+    found = numbers(read_frames(CASES / file, 16))
+    assert found == pytest.approx(sample_positions(length, 16).tolist(), abs=tolerance)
+
+
+def test_picture_of_a_front_camera_is_mirrored() -> None:
+    frames = read_frames(CASES / "06-mirrored-display-matrix" / "mirror_h.mp4", 16)
+    assert numbers(frames[:, :, ::-1]) == sample_positions(60, 16).tolist()
+    corners = [frames[0, y, x].tolist() for y in (5, -5) for x in (5, -5)]
+    assert np.array(corners) == pytest.approx(
+        np.array([(0, 255, 0), (255, 0, 0), (255, 255, 255), (0, 0, 255)]), abs=20
+    )
+
+
+def test_fields_of_a_dvd_are_pictures() -> None:
+    frames = read_frames(CASES / "01-interlaced-h264" / "dvd50i.mpg", 16).astype(int)
+    assert frames.mean() > 60
+    assert np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3)).min() > 0.5
+
+
+def test_frames_before_and_after_damaged_ones_are_used(tmp_path: Path) -> None:
+    packed = CASES / "04-one-damaged-packet" / "damaged_middle.avi.gz"
+    clip = tmp_path / "damaged.avi"
+    clip.write_bytes(gzip.decompress(packed.read_bytes()))
+    found = numbers(read_frames(clip, 16))
+    assert (found[0], found[-1]) == (0, 199)
+    assert not set(found) & set(range(30, 120))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "11-still-picture-judged/audio_cover.mp4",
+        "16-playlists/concat_rel.mp4",
+        "16-playlists/gif.mp4",
+    ],
+)
+def test_what_is_no_video_is_refused(file: str) -> None:
+    with pytest.raises(UnreadableClip):
+        read_frames(CASES / file, 16)

@@ -1,9 +1,11 @@
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
+from tests.clips.videos import grey, write_clip
 from violence_detection.errors import RunError
 from violence_detection.inference.annotation import annotate_video
 from violence_detection.inference.events import Event, Timeline, Window
@@ -33,7 +35,7 @@ def test_copy_has_the_size_and_rate_of_the_video_and_the_score(clip: Path, tmp_p
     annotate_video(timeline, 0.5, tmp_path / "out.mp4", TIMEOUT)
     (before, rate_before), (after, rate_after) = frames_in(clip), frames_in(tmp_path / "out.mp4")
     assert after.shape == before.shape
-    assert rate_after == rate_before
+    assert rate_after == pytest.approx(rate_before)
     height = before.shape[1]
     band, picture = slice(height - height // 20, height), slice(height // 4, height // 2)
     middle = slice(60, 120)
@@ -43,6 +45,18 @@ def test_copy_has_the_size_and_rate_of_the_video_and_the_score(clip: Path, tmp_p
     red, blue = after[:, band, middle, 2].mean(axis=(1, 2)), after[:, band, middle, 0].mean((1, 2))
     assert np.all(red[14:] > blue[14:] + 50)  # a long bar in the colour of the violent class
     assert np.all(red[:9] < blue[:9] + 50)
+
+
+def test_copy_has_the_times_of_the_frames(tmp_path: Path) -> None:
+    times = [0, 0.04, 0.08, 1.5, 1.54, 4, 4.04]
+    path = write_clip(
+        tmp_path / "clip.mkv", [grey(9, (65, 49))] * len(times), codec="ffv1", times=times
+    )
+    timeline = Timeline(path, (Window(0.0, 4.0, 0.9),))
+    annotate_video(timeline, 0.5, tmp_path / "out.mp4", TIMEOUT)
+    with av.open(str(tmp_path / "out.mp4")) as copy:
+        assert copy.streams.video[0].codec_context.name == "h264"
+        assert [frame.time for frame in copy.decode(video=0)] == pytest.approx(times, abs=1e-3)
 
 
 def test_unreadable_video_leaves_no_copy(tmp_path: Path) -> None:

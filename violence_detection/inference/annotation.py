@@ -4,27 +4,29 @@ It is written in a decoder process, which loads this module: it imports no heavy
 """
 
 import bisect
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self, cast
 
+import av
 import cv2
 import numpy as np
+from av.video.stream import VideoStream
 
 from violence_detection.clips.decoders import stream_from_process
-from violence_detection.clips.video import (
-    DEFAULT_PERIOD,
-    UnreadableClip,
-    frames_of,
-    open_video,
-)
+from violence_detection.clips.video import UnreadableClip, frames_of, open_video
 from violence_detection.errors import RunError
 from violence_detection.inference.events import Timeline
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.files import replace_file
 
 YIELD_EVERY = 25  # frames
+TICK = Fraction(1, 90_000)  # seconds: the unit of a copy's times
+ENCODING = {"crf": "20", "preset": "veryfast"}  # of H.264
+PLAYS_EARLY = {"movflags": "+faststart"}  # in a browser, before all of it is loaded
 VIOLENT, NONVIOLENT, INK, BAND = (0, 94, 213), (178, 114, 0), (255, 255, 255), (40, 35, 31)  # BGR
 
 
@@ -49,9 +51,9 @@ class Scores(NamedTuple):
 
 
 def annotate_video(timeline: Timeline, threshold: float, target: Path, timeout: float) -> None:
-    """Write a copy of a video, in its size and frame rate, with the probability on each frame.
+    """Write a copy of a video, in its size, with the probability on each frame.
 
-    The copy has no sound. If the frame rate varies, it has the mean rate.
+    The copy has the times of the video's frames, and no sound.
 
     Args:
         timeline: of the video, with at least one window.
@@ -97,44 +99,78 @@ def write_annotated(source: Path, target: Path, scores: Scores) -> Iterator[int]
         UnreadableClip: the video cannot be decoded, or the copy cannot be written.
     """
     video = open_video(source)
-    rate = video.info.frames_per_second
-    writer = None
+    frames = frames_of(video, video.info.frames_per_second)
     image = None
     written = 0
-    for frame in frames_of(video, rate):
-        decoded = frame.retrieve()
-        image = decoded if decoded is not None else image  # a damaged frame repeats the previous
-        if image is None:
-            continue
-        if writer is None:
-            size = image.shape[1], image.shape[0]
-            writer = _open_writer(target, rate or 1 / DEFAULT_PERIOD, size)
-        shown = cv2.resize(image, size) if image.shape[1::-1] != size else image.copy()
-        draw_score(shown, scores.at(frame.time), scores.is_event(frame.time), scores.threshold)
-        writer.write(shown)
-        written += 1
-        if written % YIELD_EVERY == 0:
-            yield written
-    if writer is None:
+    with contextlib.ExitStack() as stack:
+        copy: _Copy | None = None
+        for frame in frames:
+            decoded = frame.retrieve()
+            image = decoded if decoded is not None else image  # a bad frame repeats the previous
+            if image is None:
+                continue
+            if copy is None:
+                copy = stack.enter_context(_Copy(target, image.shape[1], image.shape[0]))
+            size = copy.width, copy.height
+            shown = cv2.resize(image, size) if image.shape[1::-1] != size else image.copy()
+            draw_score(shown, scores.at(frame.time), scores.is_event(frame.time), scores.threshold)
+            copy.write(shown, frame.time)
+            written += 1
+            if written % YIELD_EVERY == 0:
+                yield written
+    if copy is None:
         raise UnreadableClip("no frame can be decoded")
-    writer.release()
-    _require_complete(target, written)
 
 
-def _open_writer(target: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
-    writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
-    if not writer.isOpened():
-        raise UnreadableClip("OpenCV cannot write an mp4 video of this size")
-    return writer
+class _Copy:
+    """An mp4 file that is written frame by frame: H.264 where there is an encoder, else MPEG-4.
 
+    Args:
+        target: its path.
+        width, height: of the frames in pixels. H.264 needs even ones: the last row or column is
+            repeated.
+    """
 
-def _require_complete(target: Path, written: int) -> None:
-    """Raise if frames are missing: OpenCV does not report a full disk."""
-    video = cv2.VideoCapture(str(target), cv2.CAP_FFMPEG)
-    found = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
-    video.release()
-    if found != written:
-        raise UnreadableClip(f"only {found} of {written} frames were written: is the disk full?")
+    def __init__(self, target: Path, width: int, height: int):
+        self.width, self.height = width, height
+        self._container = av.open(str(target), "w", format="mp4", options=PLAYS_EARLY)
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        options = ENCODING if codec == "libx264" else {}
+        stream = cast(VideoStream, self._container.add_stream(codec, options=options))
+        stream.width, stream.height = width + width % 2, height + height % 2
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = stream.time_base = TICK
+        stream.codec_context.thread_count = 1
+        self._stream = stream
+        self._ticks: list[int] = []  # of the last two frames
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self._encode(None)
+        self._container.close()
+
+    def write(self, image: np.ndarray, time: float) -> None:
+        """Add a frame.
+
+        Args:
+            image: `(height, width, 3)` uint8 BGR.
+            time: seconds, later than that of the frame before.
+        """
+        self._ticks = [*self._ticks[-1:], round(time / TICK)]
+        odd = self.height % 2, self.width % 2
+        if any(odd):
+            image = np.pad(image, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(image, "bgr24")
+        frame.time_base, frame.pts = TICK, self._ticks[-1]
+        self._encode(frame)
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        for packet in self._stream.encode(frame):
+            packet.duration = self._ticks[-1] - self._ticks[0]  # counts for the last one
+            self._container.mux(packet)
 
 
 def draw_score(image: np.ndarray, probability: float, is_event: bool, threshold: float) -> None:

@@ -146,7 +146,7 @@ def test_disk_that_is_full_then_is_not(
     (small_disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - room))
     assert main(flags) == 1
     said = capsys.readouterr().err
-    assert_one_clear_error(said, str(small_disk), "No space left on device", "to resume")
+    assert_one_clear_error(said, str(small_disk), "No space left on device", "run the same command again")
     remount(small_disk, "size=200m")
     assert main(flags) == 0
     assert outcome_of(small_disk / "there" if folder == "--checkpoint-dir" else run) == whole
@@ -182,7 +182,7 @@ def test_folder_that_is_lost_in_the_middle_of_a_run(
     else:
         subprocess.run(["umount", "--lazy", str(run)], check=True)
     assert status == 1
-    assert_one_clear_error(capsys.readouterr().err, str(run), "to resume")
+    assert_one_clear_error(capsys.readouterr().err, str(run), "run the same command again")
     assert len(figures_of(run)) == 1
     assert main(flags) == 0
     assert outcome_of(run) == whole

@@ -146,7 +146,9 @@ def test_disk_that_is_full_then_is_not(
     (small_disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - room))
     assert main(flags) == 1
     said = capsys.readouterr().err
-    assert_one_clear_error(said, str(small_disk), "No space left on device", "run the same command again")
+    assert_one_clear_error(
+        said, str(small_disk), "No space left on device", "run the same command again"
+    )
     remount(small_disk, "size=200m")
     assert main(flags) == 0
     assert outcome_of(small_disk / "there" if folder == "--checkpoint-dir" else run) == whole

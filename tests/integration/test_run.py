@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -87,9 +88,10 @@ def test_run_leaves_what_it_promises(finished: Path) -> None:
 
 
 def test_screen_is_lines_that_fit_and_ends_with_where_everything_is(
-    flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*flags, "--quiet", "--cloud-price", "3.6"]) == 0
+    run = tmp_path / "my drive" / "run #1 100%"
+    assert main([*flags, "--checkpoint-dir", str(run), "--quiet", "--cloud-price", "3.6"]) == 0
     screen = capsys.readouterr().out
     assert not re.search(r"[\x00-\x08\x0b-\x1f]", screen + (run / "training.log").read_text())
     lines = screen.splitlines()
@@ -100,18 +102,13 @@ def test_screen_is_lines_that_fit_and_ends_with_where_everything_is(
     spent = results_of(run)["usage"]
     assert spent["energy_kwh"] is None  # there is no GPU to measure
     assert spent["cloud_cost"] == pytest.approx(spent["seconds"] / 1000)
-    accuracy, spent_line, *places, following = lines[-6:]
+    accuracy, spent_line, *places, curves, following = lines[-6:]
     assert accuracy.startswith("test accuracy ")
     assert "in the cloud" in spent_line
-    for line, place in zip(
-        places,
-        ("report   report.html", "model    best_model.keras", "curves   tensorboard"),
-        strict=True,
-    ):
-        word, name = place.split()
-        assert line.startswith(f"{word} ")
-        assert line.endswith(str(run / name))
-    assert following == f"next     python predict.py --checkpoint-dir {run} CLIP…"
+    assert places == [f"report   {run / 'report.html'}", f"model    {run / 'best_model.keras'}"]
+    # They can be pasted into a shell.
+    assert shlex.split(curves)[1:] == ["tensorboard", "--logdir", str(run / "tensorboard")]
+    assert shlex.split(following)[-2:] == [str(run), "CLIP…"]
     stages = results_of(run)["seconds_by_stage"]
     assert {"VGG19", "training", "validation", "test"} <= stages.keys()
     assert sum(stages.values()) == pytest.approx(spent["seconds"], rel=0.2)

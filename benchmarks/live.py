@@ -123,9 +123,11 @@ def watch(
     with SourceReader(Source(str(video), "file"), sampling, SILENCE) as reader:
         figures = watched.run(reader)
     layer = detector.recipes[0].layer
+    with open_video(video) as opened:
+        rate = opened.info.frames_per_second
     return {
         "machine": describe_machine(list(detector.devices)),
-        "frames_per_second": open_video(video).info.frames_per_second,
+        "frames_per_second": rate,
         "window": window,
         "stride": stride,
         "detectors": {

@@ -143,6 +143,12 @@ def test_what_a_system_or_an_archive_leaves_is_passed_over(tmp_path: Path) -> No
     assert find_clips(tmp_path, seed=0) == expected
 
 
+def test_clips_may_have_any_name_that_is_not_hidden(tmp_path: Path) -> None:
+    names = ["violent/@home.mp4", "nonviolent/$1.mp4", "violent/#1.mp4"]
+    found = {clip.name for clip in find_clips(make_files(tmp_path, [*LAYOUT_2, *names]), seed=0)}
+    assert set(names) <= found
+
+
 @pytest.mark.parametrize("layout", [LAYOUT_1, LAYOUT_2])
 def test_other_files_are_counted_by_their_type(layout: list[str], tmp_path: Path) -> None:
     folder = Path(layout[0]).parent

@@ -241,7 +241,10 @@ def test_source_starts_anew_after_a_pause(clock: Clock) -> None:
         def picture(self, number: int) -> np.ndarray:
             return np.zeros((48, 64, 3), np.uint8)
 
-        def close(self) -> None:
+        def __enter__(self) -> "Camera":
+            return self
+
+        def __exit__(self, *error: object) -> None:
             """There is nothing to close."""
 
     source = Source("0", "camera")

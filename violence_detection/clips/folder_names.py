@@ -11,13 +11,16 @@ SPLITS_BY_NAME = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-# Of archives, network disks and operating systems; those that start with ".", "@" or "$" too.
-SYSTEM_NAMES = {"__macosx", "#recycle", "#snapshot", "lost+found", "system volume information"}
+# Of archives, network disks and operating systems.
+SYSTEM_NAMES = {
+    *("__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found"),
+    "system volume information",
+}
 
 
 def is_passed_over(name: str) -> bool:
     """Return whether a file or folder is hidden or the system's: nothing a user has put there."""
-    return name.startswith((".", "@", "$")) or name.lower() in SYSTEM_NAMES
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def class_of(name: str) -> int | None:

@@ -162,59 +162,60 @@ def _read_chosen(path: Path, frames: int) -> _Chosen | None:
             return None
         rate = video.info.frames_per_second
         positions = positions_in_time(index.times, frames, rate)
-        wanted = {index.shown[position] for position in positions}
-        images, is_interlaced = _images_of(video, path, index, wanted, wanted)
-        if is_interlaced:  # a frame is deinterlaced with the frames around it
-            end = len(index.shown) - 1
-            around = {n + side for n in positions for side in (-1, 0, 1)}
-            needed = {index.shown[min(max(position, 0), end)] for position in around}
-            images, _ = _images_of(video, path, index, wanted, needed)
-    if wanted - images.keys():
+        images = _images_at(video, path, index, positions)
+        if images is None:
+            images = _images_at(video, path, index, positions, neighbours=True)
+    if images is None or set(positions) - images.keys():
         return None
     return _Chosen(
-        [images[index.shown[position]] for position in positions],
+        [images[position] for position in positions],
         tuple(index.times[position] for position in positions),
     )
 
 
-def _images_of(
-    video: Video, path: Path, index: PacketIndex, wanted: set[int], needed: set[int]
-) -> tuple[dict[int, np.ndarray], bool]:
-    """Decode the frames of some time stamps.
+def _images_at(
+    video: Video,
+    path: Path,
+    index: PacketIndex,
+    positions: Sequence[int],
+    neighbours: bool = False,
+) -> dict[int, np.ndarray] | None:
+    """Decode the frames at some positions, and of the others only those that they depend on.
 
     Args:
         video: open, of `path`.
         index: of its packets.
-        wanted: time stamps of the frames to return.
-        needed: of those to decode; if they are only those that are wanted, others are skipped
-            where no frame depends on them.
+        positions: of the frames, in the order in which they are shown.
+        neighbours: decode the frames around them, too: an interlaced one is deinterlaced with them.
 
     Returns:
-        By time stamp, the images of `network_image`; and whether one of them is interlaced and
-        was decoded without its neighbours.
+        By position, the images of `network_image`; without those that cannot be decoded. None if
+        there are interlaced frames, and `neighbours` is False.
     """
+    wanted = {index.shown[position]: position for position in positions}
+    around = {n + side for n in positions for side in ((-1, 0, 1) if neighbours else (0,))}
+    needed = {index.shown[n] for n in around if 0 <= n < len(index.shown)}
     images: dict[int, np.ndarray] = {}
-    alone = needed == wanted
     with ExitStack() as stack:
         if index.held is None:
             video = stack.enter_context(open_video(path))
-        packets = iter(index.held) if index.held is not None else video.packets()
+        packets = video.packets() if index.held is None else iter(index.held)
         for run in in_runs(packets, index.runs(needed)):
             video.forget_frames()
-            for decoded in video.decoded(_skipping(video, run, wanted) if alone else run):
-                if decoded.frame.interlaced_frame and alone:
-                    return {}, True
+            for decoded in video.decoded(_skipping(video, run, needed)):
+                if decoded.frame.interlaced_frame and not neighbours:
+                    return None
                 if decoded.frame.pts in wanted:
                     picture = video.picture(decoded)
                     if picture is not None:
-                        images[decoded.frame.pts] = network_image(picture)
-    return images, False
+                        images[wanted[decoded.frame.pts]] = network_image(picture)
+    return images
 
 
-def _skipping(video: Video, packets: Iterator[Packet], wanted: set[int]) -> Iterator[Packet]:
-    """Yield packets to decode; let the decoder skip frames that are of no use."""
+def _skipping(video: Video, packets: Iterator[Packet], needed: set[int]) -> Iterator[Packet]:
+    """Yield packets to decode; let the decoder skip frames that neither we nor others need."""
     for packet in packets:
-        video.decode_references_only(packet.pts not in wanted)
+        video.decode_references_only(packet.pts not in needed)
         yield packet
 
 

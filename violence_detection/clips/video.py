@@ -1,6 +1,6 @@
 """A video file: opened, what it reports of itself, and its frames with their times."""
 
-import contextlib
+import itertools
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
@@ -29,7 +29,7 @@ ATTEMPTS = 100  # reading errors in succession after which the rest of a file is
 CONTAINERS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "dhav", "dv"),
     *("mxf", "gxf", "rm", "nut", "ivf", "m4v", "h264", "hevc", "obu", "vc1", "wtv", "mjpeg"),
-    *("h261", "h263", "nsv", "nuv", "roq", "swf", "thp", "vivo", "xwma", "yuv4mpegpipe"),
+    *("h261", "h263", "nsv", "nuv", "roq", "swf", "thp", "vivo", "yuv4mpegpipe"),
 )
 
 
@@ -291,7 +291,7 @@ def aspect_ratio(path: Path) -> float:
 
 
 def increasing_times(
-    reported: Iterable[float], period: float, longest_pause: float = LONGEST_PAUSE
+    reported: Iterable[float], period: float, longest_pause: float
 ) -> Iterator[float]:
     """Yield times in seconds that increase, whatever a file reports.
 
@@ -323,14 +323,9 @@ def frames_of(video: Video, frames_per_second: float | None) -> Generator[Frame,
         Frames whose times increase. A frame can be retrieved until the next is yielded.
     """
     period = 1 / frames_per_second if frames_per_second else DEFAULT_PERIOD
-    reported = math.nan
-
-    def times() -> Iterator[float]:
-        while True:
-            yield reported
-
-    steady = increasing_times(times(), period, video.longest_pause)
-    with contextlib.closing(video):
-        for position, decoded in enumerate(video.decoded(video.packets())):
-            reported = video.time_of(decoded.frame.pts)
-            yield Frame(position, next(steady), partial(video.picture, decoded))
+    with video:
+        frames, timed = itertools.tee(video.decoded(video.packets()))
+        reported = (video.time_of(decoded.frame.pts) for decoded in timed)
+        times = increasing_times(reported, period, video.longest_pause)
+        for position, (decoded, time) in enumerate(zip(frames, times, strict=True)):
+            yield Frame(position, time, partial(video.picture, decoded))

@@ -110,6 +110,6 @@ def _matches(pattern: str) -> list[Path]:
 
 
 def _no_clips_in(name: str) -> UserError:
-    from violence_detection.clips.clip import VIDEO_SUFFIXES
+    from violence_detection.clips.clip import FILE_TYPES
 
-    return UserError(f"{name} contains no clips (file types: {', '.join(sorted(VIDEO_SUFFIXES))})")
+    return UserError(f"{name} contains no clips (file types: {FILE_TYPES})")

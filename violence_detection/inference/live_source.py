@@ -244,7 +244,7 @@ def _arriving(
     video: Video, silence: float, clock: Callable[[], float]
 ) -> Iterator[tuple[Frame, float]]:
     """Yield frames with their times of arrival; raise `UnreadableClip` when there are no more."""
-    with contextlib.closing(video):
+    with video:
         try:
             for position, decoded in enumerate(video.decoded(video.packets())):
                 arrived = clock()

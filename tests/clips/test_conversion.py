@@ -5,7 +5,8 @@ import pytest
 
 from tests.clips.videos import write_clip
 from violence_detection.clips.conversion import is_turned, upright
-from violence_detection.clips.video import open_video
+from violence_detection.clips.frames import network_image, read_frames, sample_positions
+from violence_detection.clips.video import frames_of, open_video
 
 # The corners of a picture, as letters: top left, top right, bottom left, bottom right.
 CORNERS = np.array([list("ab"), list("cd")])
@@ -40,6 +41,23 @@ def moving_bar(number: int) -> np.ndarray:
         left = 8 + 6 * (2 * number + field) % 96
         image[field::2, left : left + 16] = 220
     return image
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "options"),
+    [("libx264", "mp4", {"bf": "3", "qp": "5"}), ("mpeg2video", "mkv", {"qscale": "2"})],
+)
+def test_sampled_frames_are_deinterlaced_as_in_the_whole_video(
+    codec: str, suffix: str, options: dict[str, str], tmp_path: Path
+) -> None:
+    images = [moving_bar(number) for number in range(40)]
+    options = {**options, "flags": "+ildct+ilme", "g": "6"}
+    path = write_clip(
+        tmp_path / f"clip.{suffix}", images, codec=codec, options=options, fields="tff"
+    )
+    whole = [network_image(frame.retrieve()) for frame in frames_of(open_video(path), 25.0)]
+    expected = [whole[position] for position in sample_positions(len(whole), 16)]
+    np.testing.assert_array_equal(read_frames(path, 16), expected)
 
 
 def comb(image: np.ndarray) -> float:

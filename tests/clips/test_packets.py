@@ -20,7 +20,7 @@ def index_of(stamps: str) -> PacketIndex:
     [
         ("K0 1 2 K3 4 5 K6 7 8", {4}, [range(3, 5)]),
         ("K0 1 2 K3 4 5 K6 7 8", {0, 7}, [range(1), range(6, 8)]),
-        ("K0 1 2 K3 4 5 K6 7 8", {1, 2, 3}, [range(3), range(3, 4)]),
+        ("K0 1 2 K3 4 5 K6 7 8", {1, 2, 3}, [range(4)]),  # frames 2 and 3 are neighbours
         ("K0 2 1 K5 3 4 6", {6}, [range(3, 7)]),
         ("K0 2 1 K5 3 4 6", {4}, [range(6)]),  # shown before the keyframe that it follows
         ("0 1 K2 3", {1}, [range(2)]),  # the file begins without a keyframe

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from violence_detection.clips.frames import read_frames, sample_positions
-from violence_detection.clips.video import UnreadableClip
+from violence_detection.clips.frames import network_image, read_frames, sample_positions
+from violence_detection.clips.video import UnreadableClip, frames_of, open_video
 
 CASES = ROOT.parent / "shared" / "cases"
 BLOCKS = 10  # of a frame's number in binary, from left to right, in the middle of the picture
@@ -52,6 +52,9 @@ def test_fields_of_a_dvd_are_pictures() -> None:
     frames = read_frames(CASES / "01-interlaced-h264" / "dvd50i.mpg", 16).astype(int)
     assert frames.mean() > 60
     assert np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3)).min() > 0.5
+    video = open_video(CASES / "01-interlaced-h264" / "dvd50i.mpg")
+    whole = [network_image(frame.retrieve()) for frame in frames_of(video, 25.0)]
+    np.testing.assert_array_equal(frames, [whole[n] for n in sample_positions(25, 16)])
 
 
 def test_frames_before_and_after_damaged_ones_are_used(tmp_path: Path) -> None:

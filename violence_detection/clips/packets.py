@@ -57,7 +57,7 @@ class PacketIndex:
             start = next(
                 (k for k in reversed(keyframes) if (self.stamps[k][0] or 0) <= pts), keyframes[0]
             )
-            if runs and start < runs[-1].stop:
+            if runs and start <= runs[-1].stop:
                 runs[-1] = range(runs[-1].start, index + 1)
             else:
                 runs.append(range(start, index + 1))

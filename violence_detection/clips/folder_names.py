@@ -38,7 +38,7 @@ def class_of(name: str) -> int | None:
         label = _class_of_word(word)
         if label is not None:
             labels.add(1 - label if negated else label)
-        negated = False
+            negated = False
     return labels.pop() if len(labels) == 1 else None
 
 

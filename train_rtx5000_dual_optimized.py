@@ -229,9 +229,11 @@ def write_outcome(
 
     untrained = settings.features.vgg19_weights == "random"
     recipes = features.recipes[: features.views]
-    frames = settings.features.frames
     pseudo_labels = [{"unlabeled": len(checked.unlabeled), **r.as_json()} for r in trained.rounds]
-    write_detector(run.directory, detector.file, frames, recipes, untrained, detector.point)
+    write_detector(
+        *(run.directory, detector.file, settings.features.frames, recipes, untrained),
+        *(detector.point, checked.clip_seconds),
+    )
     used = usage(
         time.perf_counter() - machine.started,
         machine.monitor.energy_kwh,
@@ -246,10 +248,8 @@ def write_outcome(
         tested=tested,
         clips=checked,
         training=TrainingData(
-            describe_sampling(settings.training),
-            settings.training.augment,
-            trained.splits.factors,
-            pseudo_labels,
+            *(describe_sampling(settings.training), settings.training.augment),
+            *(trained.splits.factors, pseudo_labels),
         ),
         untrained_vgg19=untrained,
         used=used,

@@ -8,7 +8,7 @@ import pytest
 from av.stream import Disposition
 
 from tests.clips.videos import frame_numbers, grey, write_clip
-from violence_detection.clips.frames import read_frames, read_timed_frames, sample_positions
+from violence_detection.clips.frames import read_clip, read_frames, sample_positions
 from violence_detection.clips.sampling import Sampling, sample_video
 from violence_detection.clips.video import UnreadableClip, open_video
 from violence_detection.settings.constants import FRAME_SIZE
@@ -40,12 +40,11 @@ def test_positions_are_even_from_first_to_last(
 
 
 def test_frames_have_their_times(tmp_path: Path) -> None:
-    frames, times = read_timed_frames(write_video(tmp_path / "clip.avi", 50), 4)
-    assert times == pytest.approx([0, 16 / 25, 33 / 25, 49 / 25])
+    frames, info = read_clip(write_video(tmp_path / "clip.avi", 50), 4)
+    assert info.times == pytest.approx([0, 16 / 25, 33 / 25, 49 / 25])
     assert frame_numbers(frames) == [0, 16, 33, 49]
-    assert read_timed_frames(write_video(tmp_path / "short.avi", 2), 4)[1] == pytest.approx(
-        [0, 0, 1 / 25, 1 / 25]
-    )
+    _, short = read_clip(write_video(tmp_path / "short.avi", 2), 4)
+    assert short.times == pytest.approx([0, 0, 1 / 25, 1 / 25])
 
 
 @pytest.mark.parametrize("length", [50, 5, 1])
@@ -96,13 +95,38 @@ def test_wrong_frame_count_in_the_container_is_corrected(tmp_path: Path, reporte
     assert frame_numbers(read_frames(path, 16)) == sample_positions(40, 16).tolist()
 
 
-def test_truncated_clip_is_sampled_over_its_remaining_frames(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "clip.avi", 60, size=(320, 240))
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    numbers = frame_numbers(read_frames(path, 16))
-    assert len(set(numbers)) == 16
-    assert numbers == sample_positions(numbers[-1] + 1, 16).tolist()
-    assert 15 < numbers[-1] < 45
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "flv", "webm"])
+def test_truncated_clip_is_sampled_over_its_remaining_frames(suffix: str, tmp_path: Path) -> None:
+    path = write_long_clip(tmp_path / f"clip.{suffix}")
+    cut_off(path, 0.7)
+    frames, info = read_clip(path, 16)
+    numbers = frame_numbers(frames)
+    assert 30 < info.frames < 55
+    assert numbers[:-1] == pytest.approx(sample_positions(info.frames, 16)[:-1].tolist(), abs=1)
+    assert info.share == pytest.approx(info.frames / 60, abs=0.01)
+    assert info.warnings() == [f"only {info.share:.0%} of it could be read"]
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "flv"])
+def test_clip_of_which_less_than_half_is_left_is_bad(suffix: str, tmp_path: Path) -> None:
+    path = write_long_clip(tmp_path / f"clip.{suffix}")
+    cut_off(path, 0.25)
+    with pytest.raises(UnreadableClip, match="only .* of it can be read"):
+        read_clip(path, 16)
+
+
+def write_long_clip(path: Path) -> Path:
+    """Write 60 frames that take many bytes each, so that most of the file is frames."""
+    noise = np.random.default_rng(0).integers(0, 4, (60, 96, 128, 3), np.uint8)
+    images = [grey(number, (128, 96)) + noise[number] for number in range(60)]
+    codec = {"webm": "libvpx-vp9", "flv": "flv1"}.get(path.suffix[1:], "libx264")
+    options = {"crf": "10"} if codec == "libx264" else {"b": "2000000"}
+    return write_clip(path, images, codec=codec, options=options)
+
+
+def cut_off(path: Path, share: float) -> None:
+    """Keep a share of a file's bytes, from its start."""
+    path.write_bytes(path.read_bytes()[: round(share * path.stat().st_size)])
 
 
 @pytest.mark.parametrize(
@@ -150,21 +174,36 @@ def test_packet_that_is_damaged_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_most_of_a_clip_may_be_damaged(tmp_path: Path) -> None:
-    damaged = range(10, 40)
+    damaged = range(10, 32)
     path = write_clip(
         tmp_path / "clip.mp4", [grey(n) for n in NUMBERS], options={"g": "1"}, damaged=damaged
     )
-    found = frame_numbers(read_frames(path, 16))
+    frames, info = read_clip(path, 16)
+    found = frame_numbers(frames)
     assert set(found) <= set(NUMBERS) - set(damaged)
     assert (found[0], found[-1]) == (0, 49)
+    assert info.share == pytest.approx(28 / 50)
+    assert info.warnings() == ["only 56% of it could be read"]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video", "mpeg4", "libvpx", "libsvtav1"])
+def test_clip_of_which_most_is_damaged_is_bad(codec: str, tmp_path: Path) -> None:
+    path = write_clip(
+        *(tmp_path / "clip.mkv", [grey(n) for n in NUMBERS]),
+        codec=codec,
+        options={"g": "1"},
+        damaged=range(10, 45),
+    )
+    with pytest.raises(UnreadableClip, match=r"only 3\d% of it can be read"):
+        read_clip(path, 16)
 
 
 def test_pause_of_minutes_ends_nothing(tmp_path: Path) -> None:
     times = [n / 25 + (150 if n >= 25 else 0) for n in NUMBERS]
     path = write_clip(tmp_path / "clip.mkv", [grey(n) for n in NUMBERS], times=times)
-    frames, shown = read_timed_frames(path, 16)
+    frames, info = read_clip(path, 16)
     assert frame_numbers(frames) == pytest.approx(sample_positions(50, 16).tolist(), abs=1)
-    assert shown is not None and shown[-1] == pytest.approx(times[-1])
+    assert info.times is not None and info.times[-1] == pytest.approx(times[-1])
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -173,13 +212,13 @@ def test_frames_are_even_in_time_as_those_of_a_window_over_the_clip(
 ) -> None:
     times = [n / 30 for n in range(30)] + [2 + n / 10 for n in range(20)]
     path = write_clip(tmp_path / f"clip.{suffix}", [grey(n) for n in NUMBERS], times=times)
-    _, shown = read_timed_frames(path, 16)
+    shown = read_clip(path, 16)[1].times
     assert shown is not None
     with open_video(path) as video:
         rate = video.info.frames_per_second
     assert rate is not None
     length = times[-1] + 1 / rate
-    _, *samples = sample_video(path, Sampling(length, length, ("rgb",), 16, tuple(range(16))))
+    _, *samples, _ = sample_video(path, Sampling(length, length, ("rgb",), 16, tuple(range(16))))
     assert [sample.time for sample in samples[:16]] == pytest.approx(list(shown))
     later = [time for time in shown if time >= 2]
     assert len(later) == pytest.approx(16 * 5 / 7, abs=3)  # by number, 6 of 50 frames in 16

@@ -80,7 +80,7 @@ def test_windows_begin_whole_samples_apart(
 def test_samples_of_a_video_show_what_the_clip_shows(drawn_clips: Path) -> None:
     path = drawn_clips / "train" / "violent" / "violent0.mp4"
     streams = ("rgb", "difference", "flow")
-    info, *samples = sample_video(path, Sampling(2.0, 1.0, streams, 6, tuple(range(6))))
+    info, *samples, _ = sample_video(path, Sampling(2.0, 1.0, streams, 6, tuple(range(6))))
     assert info == VideoInfo(12.0, 2.0)
     frames = read_frames(path, 6)
     for index, stream in enumerate(streams):
@@ -109,7 +109,7 @@ def test_only_used_samples_have_images(tmp_path: Path) -> None:
     for number in range(20):
         writer.write(np.full((48, 64, 3), number, np.uint8))
     writer.release()
-    _, *samples = sample_video(tmp_path / "v.avi", sampling(1.0, 0.5, 4, (1, 3)))
+    _, *samples, _ = sample_video(tmp_path / "v.avi", sampling(1.0, 0.5, 4, (1, 3)))
     assert [isinstance(sample, Sample) for sample in samples] == [True] * len(samples)
     assert [sample.images is not None for sample in samples] == [
         sample.number % 2 == 1 for sample in samples

@@ -5,9 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
+from violence_detection.clips.frames import read_clip
 from violence_detection.clips.video import (
     UnreadableClip,
-    aspect_ratio,
     frames_of,
     increasing_times,
     open_video,
@@ -58,13 +58,13 @@ def test_file_reports_its_rate_and_duration(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(64, 48), (48, 64), (320, 64)])
 def test_aspect_ratio_is_width_over_height(tmp_path: Path, size: tuple[int, int]) -> None:
     path = write_video(tmp_path / "clip.avi", 2, size=size)
-    assert aspect_ratio(path) == pytest.approx(size[0] / size[1])
+    assert read_clip(path, 2)[1].aspect_ratio == pytest.approx(size[0] / size[1])
 
 
 @pytest.mark.parametrize(("content", "reason"), [(b"", "empty"), (b"hello" * 99, "not a video")])
 def test_unreadable_file_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "clip.mp4").write_bytes(content)
-    for read in (open_video, reported_duration, aspect_ratio):
+    for read in (open_video, reported_duration):
         with pytest.raises(UnreadableClip, match=reason):
             read(tmp_path / "clip.mp4")
     with pytest.raises(FileNotFoundError):

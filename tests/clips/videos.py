@@ -48,7 +48,6 @@ def write_clip(
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = base
         graph = _marker(width, height, base, fields) if fields else None
-        packets = []
         for number, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p")
             frame.pts = round(times[number] * 1000) if times else number
@@ -56,12 +55,23 @@ def write_clip(
             if graph is not None:
                 graph.push(frame)
                 frame = graph.pull()
-            packets += stream.encode(frame)
-        for number, packet in enumerate([*packets, *stream.encode()]):
-            if number in damaged:
-                packet.update(bytes(packet.size))
-            container.mux(packet)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    if damaged:
+        damage(path, damaged)
     return path
+
+
+def damage(path: Path, numbers: Sequence[int]) -> None:
+    """Overwrite the data of some packets of a file with zeros."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        damaged = [(packets[number].pos, bytes(packets[number])) for number in numbers]
+    content = bytearray(path.read_bytes())
+    for position, data in damaged:
+        at = content.index(data, position)
+        content[at : at + len(data)] = bytes(len(data))
+    path.write_bytes(content)
 
 
 def _marker(width: int, height: int, base: Fraction, fields: str) -> av.filter.Graph:

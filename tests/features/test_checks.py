@@ -19,7 +19,8 @@ def clips_of(count: int, split: str = "train") -> list[Clip]:
 
 
 def survey_of(summaries: np.ndarray, changes: np.ndarray) -> Survey:
-    return Survey([], {row: row for row in range(len(summaries))}, summaries, changes)
+    unknown = np.full(len(summaries), np.nan), np.ones(len(summaries))
+    return Survey([], {row: row for row in range(len(summaries))}, summaries, changes, *unknown)
 
 
 def test_still_among_moving_clips() -> None:

@@ -17,7 +17,8 @@ from violence_detection.features.survey import SUMMARY_SIZE, Survey
 
 def survey_of(summaries: np.ndarray) -> Survey:
     index_of = {row: row for row in range(len(summaries))}
-    return Survey([], index_of, summaries, np.ones(len(summaries), np.float32))
+    ones = np.ones(len(summaries), np.float32)
+    return Survey([], index_of, summaries, ones, ones, ones)
 
 
 @pytest.mark.parametrize("block", [32, 2048])

@@ -49,7 +49,7 @@ def test_file_is_played_at_its_own_rate(played_file: Source, clock: Clock) -> No
             shown.append((item.arrived - 1000, item.sample))
     assert [seconds for seconds, _ in shown] == pytest.approx([s.time for _, s in shown])
     assert clock.now - 1000 == pytest.approx(23 / 12)  # its last frame
-    _, *samples = sample_video(Path(played_file.name), sampling())
+    _, *samples, _ = sample_video(Path(played_file.name), sampling())
     for (_, live), sample in zip(shown, samples, strict=True):
         assert live[:2] == pytest.approx(sample[:2])
         np.testing.assert_array_equal(live.images, sample.images)

@@ -1,18 +1,37 @@
-"""A decoded frame as it is to be shown: deinterlaced, in BGR, upright."""
+"""A decoded frame as it is to be shown: deinterlaced, cropped, in SDR and BGR, upright."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import ColorTrc, Interpolation, VideoReformatter
+
+HDR = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)  # PQ and HLG
+# Relative colorimetric: diffuse white, 203 cd/m2 by ITU-R BT.2408, becomes SDR's white.
+TO_SDR = "out_transfer=bt709:out_primaries=bt709:out_color_matrix=bt709:out_range=pc:flags=bicubic"
+
+
+class Crop(NamedTuple):
+    """How many pixels a container hides at each edge of its pictures, before they are turned."""
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
 
 
 class Converter:
-    """Converts the frames of one video; keeps FFmpeg's converter for their size and format."""
+    """Converts the frames of one video; keeps FFmpeg's converters for their size and format.
 
-    def __init__(self) -> None:
+    Args:
+        crop: what is hidden of each frame.
+    """
+
+    def __init__(self, crop: Crop = Crop()) -> None:  # noqa: B008 (immutable)
+        self._crop = crop
         self._reformatter = VideoReformatter()
+        self._to_sdr: tuple[object, av.filter.Graph] | None = None  # for frames of a kind
 
     def picture(
         self, frame: VideoFrame, before: VideoFrame | None, after: VideoFrame | None
@@ -31,11 +50,30 @@ class Converter:
         """
         if frame.interlaced_frame:
             frame = deinterlaced(frame, before, after)
+        matrix = display_matrix(frame)
+        if frame.color_trc in HDR:
+            frame = self._in_sdr(frame)
         # Accurate rounding would differ from what ffmpeg itself does by default.
         converted = self._reformatter.reformat(
             frame, format="bgr24", interpolation=Interpolation.BICUBIC, threads=1
         )
-        return upright(converted.to_ndarray(), display_matrix(frame))
+        return upright(self._cropped(converted.to_ndarray()), matrix)
+
+    def _in_sdr(self, frame: VideoFrame) -> VideoFrame:
+        """Return an HDR frame in 8 bits of BT.709, as FFmpeg's scaler maps it."""
+        kind = (frame.width, frame.height, frame.format.name, frame.color_trc)
+        if self._to_sdr is None or self._to_sdr[0] != kind:
+            self._to_sdr = kind, filter_graph(frame, ("scale", TO_SDR), ("format", "bgr24"))
+        graph = self._to_sdr[1]
+        graph.push(frame)
+        return pulled(graph)
+
+    def _cropped(self, image: np.ndarray) -> np.ndarray:
+        top, bottom, left, right = self._crop
+        height, width = image.shape[:2]
+        if top + bottom >= height or left + right >= width:
+            return image  # nothing would be left: not believed
+        return image[top : height - bottom, left : width - right]
 
 
 def deinterlaced(
@@ -51,31 +89,49 @@ def deinterlaced(
     Raises:
         av.FFmpegError: the filter does not take the format.
     """
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width,
-        height=frame.height,
-        format=frame.format,
-        time_base=frame.time_base,
-    )
-    bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
-    sink = graph.add("buffersink")
-    source.link_to(bwdif)
-    bwdif.link_to(sink)
-    graph.configure()
+    graph = filter_graph(frame, ("bwdif", "mode=send_frame:deint=interlaced"))
     same = [f if f is not None and _alike(f, frame) else None for f in (before, after)]
     given = [f for f in (same[0], frame, same[1]) if f is not None]
     for each in (*given, None):  # None: the end
         graph.push(each)
-    results: list[object] = []
+    results: list[VideoFrame] = []
     try:
         while len(results) < len(given):
-            results.append(graph.pull())
+            results.append(pulled(graph))
     except (av.BlockingIOError, av.EOFError):
         pass
-    result = results[1 if same[0] is not None else 0]
-    assert isinstance(result, VideoFrame)
-    return result
+    return results[1 if same[0] is not None else 0]
+
+
+def filter_graph(frame: VideoFrame, *filters: tuple[str, str]) -> av.filter.Graph:
+    """Return a chain of FFmpeg's filters for frames like `frame`.
+
+    Args:
+        frame: decides size, format and colours of what goes in.
+        *filters: name and arguments of each.
+    """
+    graph = av.filter.Graph()
+    last = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    for name, arguments in (*filters, ("buffersink", "")):
+        added = graph.add(name, arguments) if arguments else graph.add(name)
+        last.link_to(added)
+        last = added
+    graph.configure()
+    return graph
+
+
+def pulled(graph: av.filter.Graph) -> VideoFrame:
+    """Return the next frame that comes out of a graph.
+
+    Raises:
+        av.BlockingIOError: it takes more frames to go in.
+        av.EOFError: there are no more.
+    """
+    frame = graph.pull()
+    assert isinstance(frame, VideoFrame)
+    return frame
 
 
 def display_matrix(frame: VideoFrame) -> np.ndarray | None:

@@ -6,6 +6,7 @@ and the run continues.
 """
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import queue
@@ -19,19 +20,22 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import av
 import cv2
 import numpy as np
 import pebble
 
-from violence_detection.clips.frames import Times, read_timed_frames
+from violence_detection.clips.ffmpeg_log import FFmpegMessages
+from violence_detection.clips.frames import ClipInfo, read_clip
 from violence_detection.clips.streams import stream_images
-from violence_detection.clips.video import UnreadableClip, aspect_ratio, reported_duration
+from violence_detection.clips.video import UnreadableClip, reported_duration
 from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.settings.constants import FRAME_SIZE
 from violence_detection.storage.files import file_checksum
+
+log = logging.getLogger(__name__)
 
 MEMORY_LIMIT = 1.6 * 2**30  # bytes for decoding a clip, on top of the program itself
 ORPHAN_GRACE = 10  # seconds past the time limit after which a decoder ends itself
@@ -86,12 +90,12 @@ class DecoderProcesses:
             future.cancel()
 
     def read_images(self, path: Path, views: Sequence[View] = (("rgb", False),)) -> np.ndarray:
-        """Return the images of `read_timed_images` without their times."""
-        return self.read_timed_images(path, views)[0]
+        """Return the images of `read_clip` alone."""
+        return self.read_clip(path, views)[0]
 
-    def read_timed_images(
+    def read_clip(
         self, path: Path, views: Sequence[View] = (("rgb", False),)
-    ) -> tuple[np.ndarray, Times]:
+    ) -> tuple[np.ndarray, ClipInfo]:
         """Return a clip's frames in one or several views. Thread-safe.
 
         Args:
@@ -99,7 +103,7 @@ class DecoderProcesses:
             views: see `streams.stream_images`.
 
         Returns:
-            `(views, frames, 224, 224, 3)` uint8, and the time of each frame in seconds.
+            `(views, frames, 224, 224, 3)` uint8, and what the clip is like.
 
         Raises:
             UnreadableClip: also for a clip that takes too much time or memory, or crashes its
@@ -108,8 +112,8 @@ class DecoderProcesses:
         """
         slot = self._free.get()
         try:
-            times = self._call(_decode_into, path, slot, views)
-            return self._slots[slot, : len(views)].copy(), times
+            info = self._call(_decode_into, path, slot, views)
+            return self._slots[slot, : len(views)].copy(), info
         finally:
             self._free.put(slot)
 
@@ -117,32 +121,32 @@ class DecoderProcesses:
         """Return `storage.files.file_checksum`, under the same limits: reading may hang, too."""
         return self._call(file_checksum, path)
 
-    def aspect_ratio(self, path: Path) -> float:
-        """Return `video.aspect_ratio`; raises as `read_timed_images` does."""
-        return self._call(aspect_ratio, path)
-
     def reported_duration(self, path: Path) -> float | None:
-        """Return `video.reported_duration`; raises as `read_timed_images` does."""
+        """Return `video.reported_duration`; raises as `read_clip` does."""
         return self._call(reported_duration, path)
 
-    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _call(self, function: Callable[..., Any], path: Path, *arguments: Any) -> Any:
         """Call a function in a decoder; once more if the decoder dies the first time."""
         try:
             try:
-                return self._call_once(function, *arguments)
+                answer = self._call_once(function, path, *arguments)
             except pebble.ProcessExpired:
-                return self._call_once(function, *arguments)
+                answer = self._call_once(function, path, *arguments)
         except DecodingTimeout as error:
             raise UnreadableClip(_too_slow(self.timeout)) from error
         except pebble.ProcessExpired as error:
             raise UnreadableClip(_died(error.exitcode)) from error
+        log_messages(path, answer.messages)
+        if answer.error is not None:
+            raise answer.error
+        return answer.result
 
-    def _call_once(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _call_once(self, function: Callable[..., Any], *arguments: Any) -> "_Answer":
         pool = self._pool
         try:
             with _interrupts_blocked():
                 future = pool.schedule(
-                    _limited, args=(self.timeout, function, *arguments), timeout=self.timeout
+                    _answer, args=(self.timeout, function, *arguments), timeout=self.timeout
                 )
         except RuntimeError as error:  # a decoder was killed while it was idle
             if self._closed:
@@ -178,7 +182,7 @@ def stream_from_process(
 
     Args:
         function: of a module that is quick to import; it yields anything but None.
-        *arguments: of `function`.
+        *arguments: of `function`; the first one is what is read.
         timeout: seconds that one item may take.
         ahead: how many items are made in advance.
 
@@ -201,6 +205,9 @@ def stream_from_process(
         while (item := _received(receiver, process, patience, timeout)) is not None:
             if isinstance(item, Exception):
                 raise item
+            if isinstance(item, _Messages):
+                log_messages(arguments[0], item.lines)
+                continue
             patience = timeout
             yield item
     finally:
@@ -251,10 +258,27 @@ def _send_all(
             # The limit is for making an item: it may then wait for long.
             while (item := _limited(timeout, next, items, None)) is not None:
                 made.put(item)
+                if messages := _ffmpeg.take():
+                    made.put(_Messages(messages))
+        made.put(_Messages(_ffmpeg.take()))
         made.put(None)
     except (UnreadableClip, OSError) as error:
+        made.put(_Messages(_ffmpeg.take()))
         made.put(error)
     threading.Event().wait()  # until `send` ends the process
+
+
+class _Messages(NamedTuple):
+    """What FFmpeg had to say."""
+
+    lines: list[str]
+
+
+def log_messages(source: object, messages: Sequence[str]) -> None:
+    """Log what FFmpeg said while it read a source: a path, or an object with a `display_name`."""
+    for message in messages:
+        name = getattr(source, "display_name", source)  # an address may contain a password
+        log.debug("%s: FFmpeg: %s", name, message.strip())
 
 
 def _died(exit_code: int | None) -> str:
@@ -277,8 +301,10 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-# Only in a decoder process: the shared memory for its images, set when it starts.
+# Only in a decoder process: the shared memory for its images, set when it starts, and what FFmpeg
+# has said.
 _process_slots: list[np.ndarray] = []
+_ffmpeg = FFmpegMessages()
 
 
 def _start_decoder(shared: Any, shape: tuple[int, ...]) -> None:
@@ -289,6 +315,7 @@ def _start_decoder(shared: Any, shape: tuple[int, ...]) -> None:
 def _start_process() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends it at once, even inside FFmpeg
     cv2.setNumThreads(1)  # the processes share the cores already
+    _ffmpeg.start()
     if sys.platform == "linux":
         import resource
 
@@ -308,13 +335,31 @@ def _limited(timeout: float, function: Callable[..., Any], *arguments: Any) -> A
         signal.alarm(0)
 
 
-def _decode_into(path: Path, slot: int, views: Sequence[View]) -> Times:
+class _Answer(NamedTuple):
+    """What a call in a decoder process has come to."""
+
+    result: Any
+    error: Exception | None
+    messages: list[str]
+
+
+def _answer(timeout: float, function: Callable[..., Any], *arguments: Any) -> _Answer:
+    """Call a function under an alarm; return its result or its error with FFmpeg's messages."""
+    result, error = None, None
+    try:
+        result = _limited(timeout, function, *arguments)
+    except (UnreadableClip, OSError) as unreadable:
+        error = unreadable
+    return _Answer(result, error, _ffmpeg.take())
+
+
+def _decode_into(path: Path, slot: int, views: Sequence[View]) -> ClipInfo:
     images = _process_slots[slot]
     with _explaining_errors():
-        frames, times = read_timed_frames(path, images.shape[1])
+        frames, info = read_clip(path, images.shape[1])
         for index, (stream, flipped) in enumerate(views):
             images[index] = stream_images(frames, stream, flipped)
-    return times
+    return info
 
 
 @contextlib.contextmanager

@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 from av.packet import Packet
 
+from violence_detection.clips.coverage import Coverage
 from violence_detection.clips.packets import PacketIndex, in_runs, index_packets
+from violence_detection.clips.stills import is_still
 from violence_detection.clips.video import (
     DEFAULT_PERIOD,
     UnreadableClip,
@@ -25,14 +27,52 @@ Times = tuple[float, ...] | None  # of frames, in seconds from the start; None i
 TIME_TOLERANCE = 1e-5  # seconds, for times that were rounded
 LONGEST_STILL = 60.0  # seconds between two frames; more is a pause of the recording
 EVEN = 0.25  # share of the usual period by which the frames of a constant rate may be off
+WARNED_SHARE = 0.9  # a clip of which less can be read has a warning
+LEAST_SHARE = 0.5  # a clip of which less can be read is bad
+
+
+class ClipInfo(NamedTuple):
+    """What reading a clip has told of it."""
+
+    frames: int  # that it has
+    seconds: float  # from its first frame to the end of its last
+    times: Times  # of the frames that were chosen
+    share: float  # of it that could be read, 0 to 1
+    still: bool  # nothing moves from one of the chosen frames to the next
+    aspect_ratio: float  # width over height, as it is displayed
+
+    def warnings(self) -> list[str]:
+        """Return why a prediction from these frames is unreliable; mostly nothing."""
+        warnings = share_warnings(self.share)
+        if self.frames == 1:
+            warnings.append("it is one frame: nothing can move in it")
+        elif self.still:
+            warnings.append("nothing moves in it: its frames are all the same")
+        return warnings
+
+
+def share_warnings(share: float) -> list[str]:
+    """Return a warning if only a share of a clip could be read, 0 to 1."""
+    return [f"only {share:.0%} of it could be read"] if share < WARNED_SHARE else []
+
+
+class _Chosen(NamedTuple):
+    """The sampled frames of a clip."""
+
+    images: Sequence[np.ndarray]  # (224, 224, 3) uint8 RGB each
+    times: tuple[float, ...]  # seconds
+    frames: int  # of the clip
+    seconds: float
+    share: float
+    aspect_ratio: float
 
 
 def read_frames(path: Path, frames: int) -> np.ndarray:
-    """Return the frames of `read_timed_frames` without their times."""
-    return read_timed_frames(path, frames)[0]
+    """Return the frames of `read_clip` alone."""
+    return read_clip(path, frames)[0]
 
 
-def read_timed_frames(path: Path, frames: int) -> tuple[np.ndarray, Times]:
+def read_clip(path: Path, frames: int) -> tuple[np.ndarray, ClipInfo]:
     """Return `frames` frames of a clip, evenly spaced in time, its first and last among them.
 
     The packets' times tell which frames these are: of a long clip only the groups of pictures
@@ -45,26 +85,24 @@ def read_timed_frames(path: Path, frames: int) -> tuple[np.ndarray, Times]:
         frames: how many to return.
 
     Returns:
-        `(frames, 224, 224, 3)` uint8 RGB, and the time of each frame.
+        `(frames, 224, 224, 3)` uint8 RGB, and what the clip is like.
 
     Raises:
-        UnreadableClip: the file is empty or not a video, or one of the frames cannot be decoded.
+        UnreadableClip: the file is empty or not a video, or less than `LEAST_SHARE` of it can be
+            decoded.
         OSError: the file cannot be read.
     """
     chosen = _read_chosen(path, frames) or _read_all(path, frames)
-    if chosen is None:
-        raise UnreadableClip("no frame can be decoded")
+    if chosen.share < LEAST_SHARE:
+        raise UnreadableClip(f"only {chosen.share:.0%} of it can be read")
     clip = np.empty((frames, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
     for index, image in enumerate(chosen.images):
         clip[index] = image
-    return clip, chosen.times if min(chosen.times) >= 0 else None
-
-
-class _Chosen(NamedTuple):
-    """The sampled frames of a clip."""
-
-    images: Sequence[np.ndarray]  # (224, 224, 3) uint8 RGB each
-    times: tuple[float, ...]  # seconds
+    times = chosen.times if min(chosen.times) >= 0 else None
+    return clip, ClipInfo(
+        *(chosen.frames, chosen.seconds, times, chosen.share),
+        *(is_still(clip), chosen.aspect_ratio),
+    )
 
 
 def even_positions(cached: int, frames: int) -> np.ndarray:
@@ -162,28 +200,35 @@ def _read_chosen(path: Path, frames: int) -> _Chosen | None:
             return None
         rate = video.info.frames_per_second
         positions = positions_in_time(index.times, frames, rate)
-        images = _images_at(video, path, index, positions)
-        if images is None:
-            images = _images_at(video, path, index, positions, neighbours=True)
-    if images is None or set(positions) - images.keys():
-        return None
-    return _Chosen(
-        [images[position] for position in positions],
-        tuple(index.times[position] for position in positions),
-    )
+        for neighbours in (False, True):
+            reader = video if index.held is not None else stack.enter_context(open_video(path))
+            images = _images_at(reader, index, positions, neighbours)
+            if images is not None:
+                break
+        if images is None or set(positions) - images.keys():
+            return None
+        return _Chosen(
+            [images[position] for position in positions],
+            tuple(index.times[position] for position in positions),
+            len(index.times),
+            _length(index.times, rate),
+            video.present_share(index.times),
+            reader.aspect_ratio,
+        )
+
+
+def _length(times: Sequence[float], frames_per_second: float | None) -> float:
+    """Return the seconds from the first of some frames to the end of the last."""
+    return times[-1] - times[0] + (1 / frames_per_second if frames_per_second else DEFAULT_PERIOD)
 
 
 def _images_at(
-    video: Video,
-    path: Path,
-    index: PacketIndex,
-    positions: Sequence[int],
-    neighbours: bool = False,
+    video: Video, index: PacketIndex, positions: Sequence[int], neighbours: bool
 ) -> dict[int, np.ndarray] | None:
     """Decode the frames at some positions, and of the others only those that they depend on.
 
     Args:
-        video: open, of `path`.
+        video: open; of which nothing has been read if the index does not hold the packets.
         index: of its packets.
         positions: of the frames, in the order in which they are shown.
         neighbours: decode the frames around them, too: an interlaced one is deinterlaced with them.
@@ -196,19 +241,16 @@ def _images_at(
     around = {n + side for n in positions for side in ((-1, 0, 1) if neighbours else (0,))}
     needed = {index.shown[n] for n in around if 0 <= n < len(index.shown)}
     images: dict[int, np.ndarray] = {}
-    with ExitStack() as stack:
-        if index.held is None:
-            video = stack.enter_context(open_video(path))
-        packets = video.packets() if index.held is None else iter(index.held)
-        for run in in_runs(packets, index.runs(needed)):
-            video.forget_frames()
-            for decoded in video.decoded(_skipping(video, run, needed)):
-                if decoded.frame.interlaced_frame and not neighbours:
-                    return None
-                if decoded.frame.pts in wanted:
-                    picture = video.picture(decoded)
-                    if picture is not None:
-                        images[wanted[decoded.frame.pts]] = network_image(picture)
+    packets = video.packets() if index.held is None else iter(index.held)
+    for run in in_runs(packets, index.runs(needed)):
+        video.forget_frames()
+        for decoded in video.decoded(_skipping(video, run, needed)):
+            if decoded.frame.interlaced_frame and not neighbours:
+                return None
+            if decoded.frame.pts in wanted:
+                picture = video.picture(decoded)
+                if picture is not None:
+                    images[wanted[decoded.frame.pts]] = network_image(picture)
     return images
 
 
@@ -219,38 +261,59 @@ def _skipping(video: Video, packets: Iterator[Packet], needed: set[int]) -> Iter
         yield packet
 
 
-def _read_all(path: Path, frames: int) -> _Chosen | None:
-    """Decode a whole clip, once if the container's frame count is right; None: it has no frame."""
+def _read_all(path: Path, frames: int) -> _Chosen:
+    """Decode a whole clip, once if the container's frame count is right.
+
+    Raises:
+        UnreadableClip: no frame can be decoded.
+    """
     with open_video(path) as video:
         reported, rate = video.frame_count or 1, video.info.frames_per_second
-    images, times = _read_pass(path, set(sample_positions(reported, frames).tolist()))
-    if not times:
-        return None
-    positions = positions_in_time(times, frames, rate)
-    if not images.keys() >= set(positions):
-        images, times = _read_pass(path, set(positions))
-    return _Chosen([images[position] for position in positions], tuple(times[n] for n in positions))
+    whole = _read_pass(path, set(sample_positions(reported, frames).tolist()))
+    positions = positions_in_time(whole.times, frames, rate)
+    if not whole.images.keys() >= set(positions):
+        whole = _read_pass(path, set(positions))
+    # If one of them cannot be converted after all, the nearest one stands for it.
+    found = [min(whole.images, key=lambda n: abs(n - position)) for position in positions]
+    return _Chosen(
+        [whole.images[position] for position in found],
+        tuple(whole.times[position] for position in found),
+        len(whole.times),
+        _length(whole.times, rate),
+        whole.share,
+        whole.aspect_ratio,
+    )
 
 
-def _read_pass(path: Path, wanted: set[int]) -> tuple[dict[int, np.ndarray], list[float]]:
-    """Decode a clip from its first frame to its last.
+class _Pass(NamedTuple):
+    """A clip that was decoded from its first frame to its last."""
+
+    images: dict[int, np.ndarray]  # by position, those of `network_image` that were wanted
+    times: list[float]  # of all frames, in seconds
+    share: float  # of the clip that could be read
+    aspect_ratio: float
+
+
+def _read_pass(path: Path, wanted: set[int]) -> _Pass:
+    """Decode a clip from its first frame to its last; not counting those that are not converted.
 
     Args:
         path: the video file.
         wanted: positions of the frames to return.
 
-    Returns:
-        By position, the images of `network_image`; and the times of all frames in seconds. Frames
-        that cannot be converted are not counted.
+    Raises:
+        UnreadableClip: no frame can be decoded.
     """
     images: dict[int, np.ndarray] = {}
     times: list[float] = []
-    video = open_video(path)
-    for frame in frames_of(video, video.info.frames_per_second):
+    video, coverage = open_video(path), Coverage()
+    for frame in frames_of(video, video.info.frames_per_second, coverage):
         if len(times) in wanted:
             picture = frame.retrieve()
             if picture is None:
                 continue
             images[len(times)] = network_image(picture)
         times.append(frame.time)
-    return images, times
+    if not images:
+        raise UnreadableClip(video.nothing_decoded)
+    return _Pass(images, times, video.readable_share(coverage), video.aspect_ratio)

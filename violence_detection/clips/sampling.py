@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from violence_detection.clips.coverage import Coverage
 from violence_detection.clips.frames import (
     TIME_TOLERANCE,
     is_sample,
     network_image,
     sample_interval,
 )
+from violence_detection.clips.stills import block_means, has_moved
 from violence_detection.clips.streams import stream_images
 from violence_detection.clips.video import (
     Frame,
@@ -52,6 +54,13 @@ class Sample(NamedTuple):
     number: int  # from 0
     time: float  # seconds
     images: np.ndarray | None  # (streams, 224, 224, 3) uint8; None if no window uses them
+    moved: bool = True  # something has moved since the sample before
+
+
+class VideoEnd(NamedTuple):
+    """A video has been read to its end."""
+
+    share: float  # of it that could be decoded, 0 to 1
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,16 @@ class Sampling:
         if self.frames == 1:
             return self.stride
         return sample_interval(self.window, self.frames, frames_per_second)
+
+    def covers(self, seconds: float | None, frames_per_second: float | None) -> bool:
+        """Return whether a window is as long as a whole video, give or take a frame.
+
+        Args:
+            seconds: of the video; None if unknown.
+            frames_per_second: likewise.
+        """
+        period = 1 / frames_per_second if frames_per_second else 0.0
+        return seconds is not None and seconds <= self.window + period
 
     @property
     def unit(self) -> int:
@@ -121,6 +140,7 @@ class Sampler:
         self._start: float | None = None
         self._number = 0
         self._previous: np.ndarray | None = None  # the image of the last sample, RGB
+        self._means: np.ndarray | None = None  # its `block_means`
         self._pending: tuple[Frame, np.ndarray] | None = None  # may serve later samples, too
 
     def take(self, frame: Frame) -> Iterator[Sample]:
@@ -147,8 +167,10 @@ class Sampler:
     def _samples(self, frame: Frame, image: np.ndarray, until: float) -> Iterator[Sample]:
         while self._is_nearest(frame) and self._next_time <= until + TIME_TOLERANCE:
             images = self._images(image) if self.sampling.is_used(self._number) else None
-            yield Sample(self._number, frame.time, images)
-            self._previous = image
+            means = block_means(image)
+            moved = self._means is not None and has_moved(self._means, means)
+            yield Sample(self._number, frame.time, images, moved)
+            self._previous, self._means = image, means
             self._number += 1
 
     @property
@@ -166,8 +188,8 @@ class Sampler:
         return np.stack([stream_images(pair, stream)[1] for stream in self.sampling.streams])
 
 
-def sample_video(path: Path, sampling: Sampling) -> Iterator[VideoInfo | Sample]:
-    """Yield what a file reports of its video, then its samples.
+def sample_video(path: Path, sampling: Sampling) -> Iterator[VideoInfo | Sample | VideoEnd]:
+    """Yield what a file reports of its video, then its samples, and how much of it was read.
 
     Raises:
         UnreadableClip: the file is not a video, or none of its frames can be decoded.
@@ -175,11 +197,12 @@ def sample_video(path: Path, sampling: Sampling) -> Iterator[VideoInfo | Sample]
     video = open_video(path)
     info = video.info
     yield info
-    sampler = Sampler(sampling, info.frames_per_second)
+    sampler, coverage = Sampler(sampling, info.frames_per_second), Coverage()
     sampled = False
-    for frame in frames_of(video, info.frames_per_second):
+    for frame in frames_of(video, info.frames_per_second, coverage):
         for sample in sampler.take(frame):
             sampled = True
             yield sample
     if not sampled:
-        raise UnreadableClip("no frame can be decoded")
+        raise UnreadableClip(video.nothing_decoded)
+    yield VideoEnd(video.readable_share(coverage))

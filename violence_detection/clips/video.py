@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -14,7 +15,9 @@ from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from violence_detection.clips.conversion import Converter, display_matrix, is_turned
+from violence_detection.clips.conversion import Converter, Crop, display_matrix, is_turned
+from violence_detection.clips.coverage import Coverage, missing_frames
+from violence_detection.clips.ffmpeg_log import description, errors_logged
 
 FRAME_RATES = (1.0, 240.0)  # frames per second; a file that reports others is not believed
 DEFAULT_PERIOD = 1 / 25  # seconds between frames, if neither times nor rate are known
@@ -22,6 +25,8 @@ LONGEST_PAUSE = 24 * 3600.0  # seconds between two frames; more is a fault of th
 # Formats whose clock may jump, as where recordings were joined: a pause in them is shorter.
 JUMPING_FORMATS = {"mpegts", "mpeg", "dhav", "rtsp", "rtp"}
 LONGEST_PAUSE_THERE = 60.0  # seconds
+CROPPING_FORMATS = {"mov", "matroska"}  # containers that can hide the edges of pictures
+CONVERT = "convert it with ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
 MAX_FRAMES = 2**31  # reported frame counts from here on are not believed
 ATTEMPTS = 100  # reading errors in succession after which the rest of a file is given up
 # FFmpeg's names of the containers that are read: no playlists, no pictures, nothing that names
@@ -85,6 +90,7 @@ class Video:
     ):
         limits = None if timeout is None else (timeout, timeout)
         given = dict(options)
+        errors = errors_logged()
         try:
             self._container = av.open(
                 name, format=container, options=given, timeout=limits, metadata_errors="replace"
@@ -98,9 +104,18 @@ class Video:
         except UnreadableClip:
             self._container.close()
             raise
+        # Kept, because they are asked for when the file is closed.
+        self.info = self._reported_info()  # what the file reports of itself
+        self._frames_reported = self.stream.frames
+        self._time_base = self.stream.time_base
+        self._start = self.stream.start_time or 0
         self._codec = self.stream.codec_context
         self._codec.thread_count = 1  # clips are decoded side by side
-        self._converter = Converter()
+        self._converter = Converter(_crop_of(self._container, self.stream))
+        # Whether FFmpeg has complained of the file: it is cut, or parts of it are damaged.
+        self.is_damaged = errors_logged() > errors
+        self.aspect_ratio = 1.0  # of the last picture as it is displayed: width over height
+        self._refused = 0  # packets, by the decoder
 
     def __enter__(self) -> Self:
         return self
@@ -112,13 +127,11 @@ class Video:
         """Close the file; frames that were decoded remain usable."""
         self._container.close()
 
-    @property
-    def info(self) -> VideoInfo:
-        """What the file reports of itself."""
+    def _reported_info(self) -> VideoInfo:
         rate = float(self.stream.average_rate or self.stream.guessed_rate or 0)
         if not FRAME_RATES[0] <= rate <= FRAME_RATES[1]:
             return VideoInfo(None, None)
-        duration = self._duration
+        duration = self._reported_duration()
         if duration is None and self.stream.frames:
             duration = self.stream.frames / rate
         return VideoInfo(rate, duration)
@@ -127,14 +140,41 @@ class Video:
     def frame_count(self) -> int | None:
         """How many frames the file reports; None if that is not plausible."""
         rate, duration = self.info
-        count = self.stream.frames or round((rate or 0.0) * (duration or 0.0))
+        count = self._frames_reported or round((rate or 0.0) * (duration or 0.0))
         return count if 1 <= count < MAX_FRAMES else None
 
-    @property
-    def _duration(self) -> float | None:
+    def readable_share(self, coverage: Coverage) -> float:
+        """Return the share of the video that was decoded, 0 to 1, once it has been read.
+
+        Args:
+            coverage: of all its packets.
+        """
+        times = [self.time_of(stamp) for stamp in coverage.stamps]
+        return coverage.decoded_share(self._refused) * self.present_share(times)
+
+    def present_share(self, times: Sequence[float]) -> float:
+        """Return the share of the video that is in the file; 1 unless the file is damaged.
+
+        What a whole file says of its own length is not believed: its packets count.
+
+        Args:
+            times: of the packets in seconds.
+        """
+        if not self.is_damaged or self.info.frames_per_second is None or len(times) < 2:
+            return 1.0
+        if 0 < self._frames_reported < MAX_FRAMES:
+            return min(1.0, len(times) / self._frames_reported)
+        return len(times) / (len(times) + missing_frames(times, self.info.duration))
+
+    def _reported_duration(self) -> float | None:
         if self.stream.duration and self.stream.time_base:
             return float(self.stream.duration * self.stream.time_base)
         return self._container.duration / av.time_base if self._container.duration else None
+
+    @property
+    def nothing_decoded(self) -> str:
+        """The message when the file is a video, but no frame of it can be decoded."""
+        return f"no frame can be decoded (codec {self._codec.name})"
 
     @property
     def longest_pause(self) -> float:
@@ -147,9 +187,10 @@ class Video:
         failures = 0
         while failures < ATTEMPTS:
             try:
-                for packet in self._container.demux(self.stream):
+                for packet in self._demuxed():
                     if packet.size:
                         failures = 0
+                        self.is_damaged |= packet.is_corrupt
                         yield packet
                 return
             except av.ExitError:  # the time limit
@@ -157,7 +198,19 @@ class Video:
             except av.EOFError:
                 return
             except av.FFmpegError:
+                self.is_damaged = True
                 failures += 1
+
+    def _demuxed(self) -> Iterator[Packet]:
+        """Yield packets, and note whether FFmpeg complains of the file between them."""
+        packets = self._container.demux(self.stream)
+        while True:
+            errors = errors_logged()
+            packet = next(packets, None)
+            self.is_damaged |= errors_logged() > errors
+            if packet is None:
+                return
+            yield packet
 
     def decode(self, packet: Packet | None) -> list[VideoFrame]:
         """Return the frames that a packet completes: none if it cannot be decoded.
@@ -173,6 +226,7 @@ class Video:
         except MemoryError:
             raise
         except av.FFmpegError:
+            self._refused += packet is not None
             return []
 
     def decoded(self, packets: Iterable[Packet]) -> Iterator[DecodedFrame]:
@@ -207,9 +261,9 @@ class Video:
 
     def time_of(self, pts: int | None) -> float:
         """Return a time stamp in seconds from the start that the stream states; NaN for None."""
-        if pts is None or self.stream.time_base is None:
+        if pts is None or self._time_base is None:
             return math.nan
-        return float((pts - (self.stream.start_time or 0)) * self.stream.time_base)
+        return float((pts - self._start) * self._time_base)
 
     def picture(self, decoded: DecodedFrame) -> np.ndarray | None:
         """Return a frame as it is to be shown, `(height, width, 3)` uint8 BGR.
@@ -217,11 +271,20 @@ class Video:
         None if it cannot be converted.
         """
         try:
-            return self._converter.picture(*decoded)
+            picture = self._converter.picture(*decoded)
         except MemoryError:
             raise
         except av.FFmpegError:
             return None
+        self.aspect_ratio = self._aspect_ratio(picture, decoded.frame)
+        return picture
+
+    def _aspect_ratio(self, picture: np.ndarray, frame: VideoFrame) -> float:
+        # That of one pixel; where it is unknown, pixels are square.
+        stated = self.stream.sample_aspect_ratio or self._codec.sample_aspect_ratio
+        pixel = float(stated or 1)
+        height, width = picture.shape[:2]
+        return width / height * (1 / pixel if is_turned(display_matrix(frame)) else pixel)
 
 
 def _picture_stream(container: av.container.InputContainer) -> VideoStream:
@@ -233,14 +296,33 @@ def _picture_stream(container: av.container.InputContainer) -> VideoStream:
     best = container.streams.best("video")
     stream = next((each for each in films if each == best), films[0])
     if stream.codec_context is None:
-        raise UnreadableClip(
-            "its codec cannot be decoded here: convert it with "
-            "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
-        )
+        codec = _codec_name(container, stream)
+        raise UnreadableClip(f"its codec ({codec}) cannot be decoded here: {CONVERT}")
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
     return stream
+
+
+def _described(container: av.container.InputContainer, stream: VideoStream) -> str:
+    """Return what FFmpeg's description of a file says of one stream."""
+    streams = re.split(r"^  Stream #0:", description(container), flags=re.MULTILINE)
+    return next((text for text in streams[1:] if re.match(rf"{stream.index}\D", text)), "")
+
+
+def _codec_name(container: av.container.InputContainer, stream: VideoStream) -> str:
+    """Return the name of a codec that FFmpeg has no decoder for, or else the file's code for it."""
+    found = re.search(r"Video: (\S+?)[, ](?: *\((\S+) / 0x)?", _described(container, stream))
+    name, code = found.groups() if found else ("none", None)
+    return (code or "unknown") if name == "none" else name
+
+
+def _crop_of(container: av.container.InputContainer, stream: VideoStream) -> Crop:
+    """Return what the container says is hidden of the pictures; the codec's own crop is applied."""
+    if not CROPPING_FORMATS & set(container.format.name.split(",")):
+        return Crop()
+    found = re.search(r"cropping: (\d+)/(\d+)/(\d+)/(\d+)", _described(container, stream), re.I)
+    return Crop(*map(int, found.groups())) if found else Crop()
 
 
 def open_video(path: Path) -> Video:
@@ -272,24 +354,6 @@ def reported_duration(path: Path) -> float | None:
         return video.info.duration
 
 
-def aspect_ratio(path: Path) -> float:
-    """Return the width over the height of a video's picture as it is displayed.
-
-    Raises:
-        UnreadableClip: as `open_video` does; also if no frame can be decoded.
-    """
-    with open_video(path) as video:
-        for decoded in video.decoded(video.packets()):
-            frame = decoded.frame
-            # That of one pixel; where it is unknown, pixels are square.
-            stream = video.stream
-            stated = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-            pixel = float(stated or 1)
-            ratio = frame.width * pixel / frame.height
-            return 1 / ratio if is_turned(display_matrix(frame)) else ratio
-    raise UnreadableClip("no frame can be decoded")
-
-
 def increasing_times(
     reported: Iterable[float], period: float, longest_pause: float
 ) -> Iterator[float]:
@@ -312,20 +376,25 @@ def increasing_times(
         yield time
 
 
-def frames_of(video: Video, frames_per_second: float | None) -> Generator[Frame, None, None]:
+def frames_of(
+    video: Video, frames_per_second: float | None, coverage: Coverage | None = None
+) -> Generator[Frame, None, None]:
     """Yield all frames in order, and close the video.
 
     Args:
         video: open, of which nothing has been read.
         frames_per_second: None if unknown.
+        coverage: notes what could be decoded.
 
     Yields:
         Frames whose times increase. A frame can be retrieved until the next is yielded.
     """
     period = 1 / frames_per_second if frames_per_second else DEFAULT_PERIOD
+    coverage = Coverage() if coverage is None else coverage
     with video:
-        frames, timed = itertools.tee(video.decoded(video.packets()))
+        frames, timed = itertools.tee(video.decoded(coverage.noted(video.packets())))
         reported = (video.time_of(decoded.frame.pts) for decoded in timed)
         times = increasing_times(reported, period, video.longest_pause)
         for position, (decoded, time) in enumerate(zip(frames, times, strict=True)):
+            coverage.add(decoded.frame)
             yield Frame(position, time, partial(video.picture, decoded))

@@ -22,7 +22,7 @@ from violence_detection.commands.predict_live import LIVE_WINDOW, SILENCE, watch
 from violence_detection.commands.predict_windows import predict_windows
 from violence_detection.errors import UserError
 from violence_detection.runtime.interrupts import run_or_explain
-from violence_detection.settings.constants import CLIP_TIMEOUT
+from violence_detection.settings.constants import CLIP_TIMEOUT, LONG_CLIP
 from violence_detection.settings.parser import FlagParser
 from violence_detection.settings.schema import Settings
 from violence_detection.settings.setting import ABOVE_0, AT_LEAST_1
@@ -127,8 +127,14 @@ def _add_window_flags(group: argparse._ArgumentGroup) -> None:
         "--window",
         type=finite,
         metavar="SECONDS",
-        help="predict for windows of this length and report when violence happens (default: one "
-        f"prediction per clip; {LIVE_WINDOW:g} with --source)",
+        help="predict for windows of this length and report when violence happens (default: as "
+        f"long as a training clip for videos over {LONG_CLIP} times as long, whole clips "
+        f"otherwise; {LIVE_WINDOW:g} with --source)",
+    )
+    group.add_argument(
+        "--whole",
+        action="store_true",
+        help="give one prediction for each clip, however long it is (default: off)",
     )
     group.add_argument(
         "--stride",

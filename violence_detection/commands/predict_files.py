@@ -12,11 +12,13 @@ from violence_detection.commands.clip_arguments import require_local
 from violence_detection.commands.flags import check_output_file
 from violence_detection.commands.loading import load_for, reported
 from violence_detection.commands.output import print_message, write_text
+from violence_detection.commands.predict_video import predict_long_clip
 from violence_detection.errors import UserError
 from violence_detection.runtime.wording import count_of
 
 if TYPE_CHECKING:
     from violence_detection.inference.detector import Detector, PredictedClip, Prediction
+    from violence_detection.inference.events import Timeline
     from violence_detection.storage.remote_paths import AnyPath
 
 BAD_CLIPS = 3  # exit status, when some clips could not be read
@@ -68,33 +70,38 @@ def _predict(
     explained: Sequence[Path],
     clip_timeout: float,
 ) -> int:
-    from violence_detection.inference.formats import as_csv, as_json, as_table
+    from violence_detection.inference.formats import as_csv, as_json, as_table, class_of
     from violence_detection.runtime.progress import Progress, shows_bar
 
     started = time.perf_counter()
     counts = Counter(violent=0, nonviolent=0, bad=0)
+    bar = shows_bar(flags.quiet)
+    one_answer = flags.whole or flags.explain
     explanations = None
     if explained:
         from violence_detection.inference.explanation_pictures import ExplanationWriter
 
         explanations = ExplanationWriter(detector, flags.explain_dir, explained)
 
-    def counted(predicted_clips: Iterable["PredictedClip"]) -> Iterator["Prediction"]:
+    def outcomes(predicted_clips: Iterable["PredictedClip"]) -> Iterator["Prediction | Timeline"]:
         for predicted in predicted_clips:
-            prediction = predicted.prediction
-            if explanations and prediction.error is None:
+            outcome: Prediction | Timeline = predicted.prediction
+            info = predicted.prediction.info
+            if explanations and outcome.error is None:
                 explanations.write(predicted)
+            elif info and detector.is_too_long(info.seconds) and not one_answer:
+                outcome = predict_long_clip(detector, outcome.path, info.seconds, clip_timeout, bar)
             progress.update()
-            counts[{True: "violent", False: "nonviolent", None: "bad"}[prediction.violent]] += 1
-            yield prediction
+            counts[class_of(outcome) or "bad"] += 1
+            yield outcome
 
     with (
-        Progress("predicting", len(clips), bar=shows_bar(flags.quiet)) as progress,
+        Progress("predicting", len(clips), bar=bar) as progress,
         contextlib.closing(
             detector.predict_with_inputs(clips, clip_timeout, with_pictures=flags.explain)
         ) as predicted_clips,
     ):
-        predictions = counted(predicted_clips)
+        predictions = outcomes(predicted_clips)
         if flags.json:
             text = as_json(detector, predictions)
         elif flags.csv:

@@ -10,11 +10,11 @@ from violence_detection.commands.clip_arguments import require_local
 from violence_detection.commands.loading import load_for, reported
 from violence_detection.commands.output import print_message, write_text
 from violence_detection.commands.predict_files import BAD_CLIPS, check_output
+from violence_detection.commands.predict_video import predict_video
 from violence_detection.errors import UserError
 from violence_detection.runtime.wording import count_of
 
 if TYPE_CHECKING:
-    from violence_detection.clips.sampling import Sampling
     from violence_detection.inference.detector import Detector
     from violence_detection.inference.events import Timeline
     from violence_detection.storage.remote_paths import AnyPath
@@ -37,8 +37,9 @@ def predict_windows(
 
     videos = require_local("--window", clips)
     check_windows(flags.window, stride_of(flags))
-    if flags.explain:
-        raise UserError("--explain is for whole clips: drop it, or --window")
+    for name in ("explain", "whole"):
+        if getattr(flags, name):
+            raise UserError(f"--{name} is for whole clips: drop it, or --window")
     _check_files(flags, videos)
     detector = load_for(flags)
     with reported(detector, flags.quiet):
@@ -89,7 +90,7 @@ def _predict(
     def timelines() -> Iterator["Timeline"]:
         nonlocal events, bad, seconds
         for video in videos:
-            timeline = _predict_video(detector, video, sampling, clip_timeout, bar)
+            timeline = predict_video(detector, video, sampling, clip_timeout, bar)
             events += len(timeline.events)
             bad += timeline.error is not None
             seconds += timeline.windows[-1].end if timeline.windows else 0
@@ -111,23 +112,6 @@ def _predict(
             f"{count_of(bad, 'bad video')}; {speed:.3g}x real time"
         )
     return BAD_CLIPS if bad else 0
-
-
-def _predict_video(
-    detector: "Detector", video: Path, sampling: "Sampling", clip_timeout: float, bar: bool
-) -> "Timeline":
-    from tqdm import tqdm
-
-    from violence_detection.inference.formats import printable_name
-    from violence_detection.inference.windows import predict_timeline
-
-    with tqdm(desc=printable_name(video), unit="s", leave=False, disable=not bar) as progress:
-
-        def show(read: float, duration: float | None) -> None:
-            progress.total = duration and round(duration)
-            progress.update(round(read) - progress.n)
-
-        return predict_timeline(detector, video, sampling, clip_timeout, show)
 
 
 def _draw(

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from violence_detection.clips.clip import Clip
@@ -16,9 +16,12 @@ from violence_detection.clips.splits import (
 from violence_detection.errors import UserError
 from violence_detection.features.checks import (
     contradicting_labels,
+    long_clips,
+    partly_read_clips,
     require_varied_features,
     static_clips,
     uncertain_validation,
+    usual_length,
 )
 from violence_detection.features.leakage import Leak, find_leaks, write_leaks
 from violence_detection.features.prepare import Features
@@ -46,6 +49,9 @@ class CheckedClips:
     groups_on_two_sides: Mapping[str, Sequence[str]]  # splits by group
     under_both_labels: Sequence[Sequence[Clip]]  # copies of a file with different labels
     static: Sequence[Clip]  # without motion
+    partly_read: Mapping[Clip, float] = field(default_factory=dict)  # the shares that were read
+    long: Mapping[Clip, float] = field(default_factory=dict)  # seconds, far more than clip_seconds
+    clip_seconds: float | None = None  # the median length of a training clip; None: unknown
 
     def of_split(self, split: str) -> list[Clip]:
         """Return the usable clips of a split."""
@@ -77,8 +83,14 @@ def check_clips(
     labelled = {clip: row for clip, row in rows.items() if clip.split != UNLABELED}
     under_both_labels = contradicting_labels(labelled)
     static = static_clips(rows, survey)
+    partly_read = partly_read_clips(rows, survey)
+    training_rows = [row for clip, row in rows.items() if clip.split == "train"]
+    clip_seconds = usual_length(training_rows, survey)
+    long = long_clips(rows, survey, clip_seconds)
     _warn_of_labels(under_both_labels)
     _warn_of_static(static)
+    _warn_of_partly_read(partly_read)
+    _warn_of_long(long, clip_seconds, features.recipes[0].frames)
     leaks = find_leaks(rows, survey)
     repeated = _repeating(dataset.unlabeled, rows, survey)
     _handle_leaks(leaks, data.on_leakage, leakage_csv)
@@ -95,6 +107,9 @@ def check_clips(
         *(bad, data.on_bad_clip, leaks, left_out),
         groups_in_several_splits(dataset.clips),
         *(under_both_labels, static),
+        partly_read=partly_read,
+        long=long,
+        clip_seconds=clip_seconds,
     )
 
 
@@ -115,6 +130,35 @@ def _warn_of_static(static: Sequence[Clip]) -> None:
             count_of(len(static), "clip"),
             names,
             more,
+        )
+
+
+def _warn_of_partly_read(clips: Mapping[Clip, float]) -> None:
+    if clips:
+        worst = sorted(clips.items(), key=lambda item: item[1])
+        names = ", ".join(f"{clip.name} ({share:.0%})" for clip, share in worst[:SHOWN])
+        log.warning(
+            "%s that could only be read in part: %s%s",
+            count_of(len(clips), "clip"),
+            names,
+            ", …" if len(clips) > SHOWN else "",
+        )
+
+
+def _warn_of_long(clips: Mapping[Clip, float], usual: float | None, frames: int) -> None:
+    if clips:
+        longest = sorted(clips.items(), key=lambda item: -item[1])
+        listed = (
+            f"\n  {clip.name}: {seconds:.0f} s, a frame every {seconds / frames:.1f} s"
+            for clip, seconds in longest[:SHOWN]
+        )
+        log.warning(
+            "%s far longer than the others (%.1f s), of which %d frames are little: cut them%s%s",
+            count_of(len(clips), "clip"),
+            usual,
+            frames,
+            "".join(listed),
+            "\n  …" if len(clips) > SHOWN else "",
         )
 
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from violence_detection.clips.clip import Clip
+from violence_detection.clips.frames import WARNED_SHARE
 from violence_detection.errors import UserError
 from violence_detection.features.survey import Survey
-from violence_detection.settings.constants import CLASS_NAMES
+from violence_detection.settings.constants import CLASS_NAMES, LONG_CLIP
 
 STATIC_SHARE = 0.03  # of the median change from frame to frame; below it, nothing moves
 TOLERATED_UNCERTAINTY = 0.05  # half an interval of the validation accuracy that needs no warning
@@ -54,6 +55,47 @@ def static_clips(clips: Mapping[Clip, int], survey: Survey) -> list[Clip]:
     changes = survey.changes[survey.indices(list(clips.values()))]
     least = STATIC_SHARE * np.median(changes)  # nan with one frame per clip, so none is below
     return [clip for clip, change in zip(clips, changes, strict=True) if change < least]
+
+
+def usual_length(rows: Sequence[int], survey: Survey) -> float | None:
+    """Return the median length of clips in seconds; None if it is unknown.
+
+    Args:
+        rows: of the clips' features.
+        survey: of those rows.
+    """
+    seconds = survey.seconds[survey.indices(rows)]
+    known = seconds[np.isfinite(seconds)]
+    return round(float(np.median(known)), 3) if len(known) else None
+
+
+def long_clips(clips: Mapping[Clip, int], survey: Survey, usual: float | None) -> dict[Clip, float]:
+    """Return the clips that are far longer than usual, with their seconds.
+
+    Args:
+        clips: each with the row of its features.
+        survey: of those rows.
+        usual: length of a clip in seconds; None: unknown, so none is longer.
+    """
+    if usual is None:
+        return {}
+    seconds = survey.seconds[survey.indices(list(clips.values()))].tolist()
+    return {
+        clip: length
+        for clip, length in zip(clips, seconds, strict=True)
+        if length > LONG_CLIP * usual
+    }
+
+
+def partly_read_clips(clips: Mapping[Clip, int], survey: Survey) -> dict[Clip, float]:
+    """Return the clips of which a part could not be read, with the share that could.
+
+    Args:
+        clips: each with the row of its features.
+        survey: of those rows.
+    """
+    shares = survey.shares[survey.indices(list(clips.values()))].tolist()
+    return {clip: s for clip, s in zip(clips, shares, strict=True) if s < WARNED_SHARE}
 
 
 def uncertain_validation(clips: Sequence[Clip]) -> str | None:

@@ -13,7 +13,7 @@ from violence_detection.clips.decoders import DecoderProcesses
 from violence_detection.clips.streams import thumbnails
 from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import RESUME, RunError, UserError
-from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache
+from violence_detection.features.cache.feature_cache import THUMBNAIL, ClipFacts, FeatureCache
 from violence_detection.features.cache.folder import Stamp, file_stamp
 from violence_detection.features.cache.lookup import ClipRows, rows_of_contents
 from violence_detection.features.network import padded_features
@@ -41,6 +41,7 @@ class _Decoded:
     stamp: Stamp
     content: bytes
     images: dict[int, np.ndarray]  # (frames, height, width, 3) uint8, by view to compute
+    facts: ClipFacts
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,9 @@ class _Batches:
         """Run the network over a view's batch, store the features and empty the batch."""
         cache, batch = self.caches[view], self._batches[view]
         images = np.stack([decoded.images.pop(view) for decoded in batch.values()])
+        facts = [decoded.facts for decoded in batch.values()]
         if cache.recipe.layer == THUMBNAIL:
-            cache.store(batch, thumbnails(images))
+            cache.store(batch, thumbnails(images), facts)
             batch.clear()
             return
         self._network = self._network or self._make_network()
@@ -191,7 +193,7 @@ class _Batches:
                     f"{decoded.clip.path}: features overflow {cache.recipe.dtype}: use "
                     "--feature-dtype float32 --no-mixed-precision"
                 )
-        cache.store(batch, features)
+        cache.store(batch, features, facts)
         batch.clear()
 
 
@@ -215,10 +217,11 @@ def _decode_missing(
                 lacking = [
                     view for view, cache in enumerate(caches) if cache.row_of(content) is None
                 ]
-                images = (
-                    decoders.read_images(path, [views[view] for view in lacking]) if lacking else ()
-                )
-            return _Decoded(clip, stamp, content, dict(zip(lacking, images, strict=True)))
+                if not lacking:
+                    return _Decoded(clip, stamp, content, {}, ClipFacts())
+                images, info = decoders.read_clip(path, [views[view] for view in lacking])
+            facts = ClipFacts(info.seconds, info.share)
+            return _Decoded(clip, stamp, content, dict(zip(lacking, images, strict=True)), facts)
         except UnreadableClip as error:
             return BadClip(clip, str(error))
         except OSError as error:

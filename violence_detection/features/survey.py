@@ -26,6 +26,8 @@ class Survey:
     index_of: dict[int, int]  # from each row to its index in the arrays below
     summaries: np.ndarray  # (rows, values) float32: the mean over the frames
     changes: np.ndarray  # (rows,) float32: median change from frame to frame over mean
+    seconds: np.ndarray  # (rows,) float32: lengths of the clips; nan where it is unknown
+    shares: np.ndarray  # (rows,) float32: how much of the clips could be read, 0 to 1
 
     def indices(self, rows: Sequence[int]) -> np.ndarray:
         """Return `(rows,)` int64: the indices of rows in the arrays."""
@@ -49,7 +51,8 @@ def survey_features(cache: FeatureCache, rows: Sequence[int]) -> Survey:
     size = cache.recipe.features if projection is None else SUMMARY_SIZE
     index_of = {row: index for index, row in enumerate(ordered)}
     summaries = np.empty((len(ordered), size), np.float32)
-    survey = Survey([], index_of, summaries, np.empty(len(ordered), np.float32))
+    changes = np.empty(len(ordered), np.float32)
+    survey = Survey([], index_of, summaries, changes, *cache.facts_of(ordered))
 
     def summarize(part: Sequence[int]) -> list[int]:
         """Fill in the summaries of a part of the rows, and return the damaged ones."""

@@ -119,7 +119,7 @@ def write_annotated(source: Path, target: Path, scores: Scores) -> Iterator[int]
             if written % YIELD_EVERY == 0:
                 yield written
     if copy is None:
-        raise UnreadableClip("no frame can be decoded")
+        raise UnreadableClip(video.nothing_decoded)
 
 
 class _Copy:

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from violence_detection.clips.decode_ahead import decode_ahead
 from violence_detection.clips.decoders import DecoderProcesses
-from violence_detection.clips.frames import Times, even_positions
+from violence_detection.clips.frames import ClipInfo, Times, even_positions
 from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import UserError
 from violence_detection.evaluation.calibration import calibrate
@@ -28,7 +28,7 @@ from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, build_extractor, 
 from violence_detection.runs.files import CONFIG, DETECTOR
 from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 from violence_detection.runtime.stage_clock import StageClock
-from violence_detection.settings.constants import CLIP_TIMEOUT
+from violence_detection.settings.constants import CLIP_TIMEOUT, LONG_CLIP
 from violence_detection.storage.files import file_checksum, read_json
 from violence_detection.storage.remote_paths import AnyPath, local_copy, prefetched
 
@@ -52,6 +52,8 @@ class Prediction:
     attention: tuple[float, ...] | None = None  # the frames' weights, which sum to 1
     times: Times = None  # of the frames, in seconds from the start
     error: str | None = None
+    warnings: tuple[str, ...] = ()  # why it is unreliable; mostly none
+    info: ClipInfo | None = None  # what the clip is like, if it could be read
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class DecodedClip:
     path: AnyPath
     images: np.ndarray  # (streams, frames, 224, 224, 3) uint8
     times: Times
+    info: ClipInfo
     pictures: np.ndarray | None = None  # (frames, 224, 224, 3) uint8 RGB, if asked for
-    aspect_ratio: float | None = None  # width over height; None: not asked for, or unknown
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,11 @@ class Detector:
     computation: str  # dtype of VGG19's arithmetic
     devices: tuple[tf.config.LogicalDevice, ...]
     strategy: tf.distribute.Strategy  # over these devices
+    clip_seconds: float | None = None  # the usual length of a training clip; None: unknown
+
+    def is_too_long(self, seconds: float) -> bool:
+        """Return whether a clip is too long for one answer: far longer than training clips."""
+        return self.clip_seconds is not None and seconds > LONG_CLIP * self.clip_seconds
 
     @property
     def name(self) -> str:
@@ -229,21 +236,17 @@ class Detector:
             The clip; if it cannot be read, a `Prediction` with the reason.
         """
         streams = [*self.streams, *(["rgb"] if with_pictures else [])]
-        aspect_ratio = None
         try:
             with local_copy(path) as copy:
-                images, times = decoders.read_timed_images(copy, [(n, False) for n in streams])
-                if with_pictures:
-                    with contextlib.suppress(UnreadableClip):
-                        aspect_ratio = decoders.aspect_ratio(copy)
+                images, info = decoders.read_clip(copy, [(name, False) for name in streams])
         except UnreadableClip as error:
             return Prediction(path, error=str(error))
         except OSError as error:
             return Prediction(path, error=error.strerror or str(error))
-        indices = self.frame_indices
-        images, times = images[:, indices], times and tuple(times[index] for index in indices)
+        images = images[:, self.frame_indices]
+        times = info.times and tuple(info.times[index] for index in self.frame_indices)
         pictures = images[-1] if with_pictures else None
-        return DecodedClip(path, images[: len(self.streams)], times, pictures, aspect_ratio)
+        return DecodedClip(path, images[: len(self.streams)], times, info, pictures)
 
     def predict_decoded(self, clips: Sequence[DecodedClip]) -> list[Prediction]:
         """Return the predictions for clips that were read, computed in one batch."""
@@ -271,7 +274,19 @@ class Detector:
             bool(probability >= self.threshold),
             tuple(attention.tolist()),
             clip.times,
+            warnings=self._warnings(clip.info),
+            info=clip.info,
         )
+
+    def _warnings(self, info: ClipInfo) -> tuple[str, ...]:
+        """Return why a prediction for a whole clip is unreliable."""
+        warnings = info.warnings()
+        if self.is_too_long(info.seconds):
+            warnings.append(
+                f"{self.frames} frames stand for {info.seconds:.0f} s, but training clips last "
+                f"{self.clip_seconds:g} s"
+            )
+        return tuple(warnings)
 
     def predict_clips(
         self,
@@ -380,6 +395,7 @@ def load_detector(
         computation=fast if mixed else "float32",
         devices=tuple(devices),
         strategy=strategy,
+        clip_seconds=saved.get("clip_seconds"),
     )
 
 

@@ -5,8 +5,9 @@ It imports no heavy library: decoder processes load it.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
+
+from violence_detection.storage.remote_paths import AnyPath
 
 
 class Window(NamedTuple):
@@ -15,6 +16,7 @@ class Window(NamedTuple):
     start: float  # seconds, the time of its first frame
     end: float  # seconds, the time of its last frame
     probability: float  # calibrated
+    still: bool = False  # nothing moves in it
 
     @property
     def middle(self) -> float:
@@ -29,16 +31,18 @@ class Event(NamedTuple):
     end: float  # seconds, of its last window
     peak: float  # seconds, the middle of its window with the highest probability
     probability: float  # of that window
+    still: bool = False  # nothing moves in any of its windows
 
 
 @dataclass(frozen=True)
 class Timeline:
     """The predictions for a video over time."""
 
-    path: Path
+    path: AnyPath
     windows: tuple[Window, ...] = ()
     events: tuple[Event, ...] = ()
     error: str | None = None  # why the video could not be read, or not to its end
+    warnings: tuple[str, ...] = ()  # why the predictions are unreliable; mostly none
 
 
 def find_events(windows: Iterable[Window], threshold: float, gap: float) -> Iterator[Event]:
@@ -78,8 +82,8 @@ def event_after(event: Event | None, window: Window, threshold: float, gap: floa
     if not window.probability >= threshold:
         return event
     if event is None:
-        return Event(window.start, window.end, window.middle, window.probability)
-    event = event._replace(end=max(event.end, window.end))
+        return Event(window.start, window.end, window.middle, window.probability, window.still)
+    event = event._replace(end=max(event.end, window.end), still=event.still and window.still)
     if window.probability > event.probability:
         event = event._replace(peak=window.middle, probability=window.probability)
     return event

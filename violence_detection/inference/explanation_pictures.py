@@ -85,7 +85,7 @@ def _attention_rows(prediction: Prediction, clip: DecodedClip) -> list[np.ndarra
         time = f"{prediction.times[frame]:.2f} s" if prediction.times else f"frame {frame + 1}"
         caption = f"{time}  {100 * weight:.1f}%"
         tiles.append(
-            _tile(picture, clip.aspect_ratio, WIDTH // COLUMNS, caption, bar=weight / highest)
+            _tile(picture, clip.info.aspect_ratio, WIDTH // COLUMNS, caption, bar=weight / highest)
         )
     tiles += [np.full_like(tiles[0], PAPER)] * (-len(tiles) % COLUMNS)
     return [np.hstack(tiles[first : first + COLUMNS]) for first in range(0, len(tiles), COLUMNS)]
@@ -105,11 +105,11 @@ def _heat_rows(
     for frame, frame_heat in zip(frames, heat, strict=True):
         picture = clip.pictures[frame]
         time = f", {prediction.times[frame]:.2f} s" if prediction.times else ""
-        tiles = [_tile(picture, clip.aspect_ratio, size, f"frame {frame + 1}{time}")]
+        tiles = [_tile(picture, clip.info.aspect_ratio, size, f"frame {frame + 1}{time}")]
         for stream, stream_heat, top in zip(streams, frame_heat, highest, strict=True):
             heated = overlay(picture, stream_heat / top)
             caption = f"evidence of violence: {stream}"
-            tiles.append(_tile(heated, clip.aspect_ratio, size, caption))
+            tiles.append(_tile(heated, clip.info.aspect_ratio, size, caption))
         rows.append(np.hstack(tiles))
     return rows
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.inference.detector import Detector, Prediction
-from violence_detection.inference.events import Timeline, timestamp
+from violence_detection.inference.events import Timeline, Window, timestamp
 from violence_detection.runtime.logs import CONTROL_CHARACTERS
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.remote_paths import AnyPath
@@ -36,30 +36,57 @@ def top_frames(prediction: Prediction) -> list[int]:
     return sorted(range(len(attention)), key=lambda frame: -attention[frame])[:TOP_FRAMES]
 
 
-def as_table(predictions: Iterable[Prediction], paths: Sequence[AnyPath]) -> Iterator[str]:
+def class_of(outcome: Prediction | Timeline) -> str | None:
+    """Return the class that was predicted for a clip; None if it could not be read."""
+    if outcome.error is not None:
+        return None
+    if isinstance(outcome, Timeline):
+        return CLASS_NAMES[bool(outcome.events)]
+    return CLASS_NAMES[bool(outcome.violent)]
+
+
+def as_table(
+    predictions: Iterable[Prediction | Timeline], paths: Sequence[AnyPath]
+) -> Iterator[str]:
     """Yield the lines of a table.
 
     Args:
-        predictions: one per clip.
+        predictions: one per clip; a timeline for one that is too long for one prediction.
         paths: of all clips to come; they set the width of the first column.
     """
     width = _name_width(paths, "clip")
     yield f"{'clip':<{width}}  {'probability':>11}  {'prediction':<10}  top frames (s)\n"
     for prediction in predictions:
         name = padded(printable_name(prediction.path), width)
-        if prediction.probability is None:
+        class_name = class_of(prediction)
+        if class_name is None:
             yield from _error_lines(name, prediction.error or "", width)
             continue
-        class_name = CLASS_NAMES[bool(prediction.violent)]
-        frames = " ".join(_frame_time(prediction, frame) for frame in top_frames(prediction))
-        yield (
-            f"{name}  {prediction.probability:>11.3f}  {class_name:<10}  {frames or 'all equal'}\n"
-        )
+        if isinstance(prediction, Timeline):
+            frames, probability = _event_times(prediction), highest(prediction).probability
+        else:
+            frames = " ".join(_frame_time(prediction, frame) for frame in top_frames(prediction))
+            probability = prediction.probability or 0.0
+        yield f"{name}  {probability:>11.3f}  {class_name:<10}  {frames or 'all equal'}\n"
+        yield from _warning_lines(prediction.warnings)
 
 
 def _name_width(paths: Sequence[AnyPath], header: str) -> int:
     widths = (display_width(printable_name(path)) for path in paths)
     return min(NAME_COLUMNS, max(widths, default=len(header)))
+
+
+def highest(timeline: Timeline) -> Window:
+    """Return the window of a video with the highest probability."""
+    return max(timeline.windows, key=lambda window: window.probability)
+
+
+def _event_times(timeline: Timeline) -> str:
+    """Return when the first event starts, and how many others there are."""
+    if not timeline.events:
+        return "no event"
+    others = f" +{len(timeline.events) - 1}" if len(timeline.events) > 1 else ""
+    return f"{timestamp(timeline.events[0].start)}{others}"
 
 
 def _frame_time(prediction: Prediction, frame: int) -> str:
@@ -78,26 +105,39 @@ def _error_lines(name: str, reason: str, width: int) -> Iterator[str]:
         yield f"{name if number == 0 else ' ' * width}  {line}\n"
 
 
-def as_csv(predictions: Iterable[Prediction], frames: int) -> Iterator[str]:
-    """Yield the lines of a CSV file: `clip,probability,verdict,error,attention_1,…,time_1,…`.
+def _warning_lines(warnings: Iterable[str]) -> Iterator[str]:
+    for warning in warnings:
+        yield from (
+            f"{line}\n"
+            for line in textwrap.wrap(
+                f"WARNING: {warning}", COLUMNS, initial_indent="  ", subsequent_indent="    "
+            )
+        )
+
+
+def as_csv(predictions: Iterable[Prediction | Timeline], frames: int) -> Iterator[str]:
+    """Yield a CSV file: `clip,probability,verdict,error,attention_1,…,time_1,…,warnings`.
 
     Args:
-        predictions: one per clip.
+        predictions: one per clip; of a timeline, the highest probability.
         frames: per clip, as the detector takes them.
     """
     numbers = range(1, frames + 1)
     frame_columns = [f"{column}_{n}" for column in ("attention", "time") for n in numbers]
-    yield csv_line(["clip", "probability", "verdict", "error", *frame_columns])
+    yield csv_line(["clip", "probability", "verdict", "error", *frame_columns, "warnings"])
     empty = [""] * frames
     for prediction in predictions:
-        if prediction.probability is None:
+        class_name = class_of(prediction)
+        if class_name is None:
             row = ["", "", prediction.error, *empty, *empty]
+        elif isinstance(prediction, Timeline):
+            probability = highest(prediction).probability
+            row = [f"{probability:.6f}", class_name, "", *empty, *empty]
         else:
-            class_name = CLASS_NAMES[bool(prediction.violent)]
             attention = [f"{weight:.4f}" for weight in prediction.attention or ()]
             times = [f"{time:.3f}" for time in prediction.times] if prediction.times else empty
             row = [f"{prediction.probability:.6f}", class_name, "", *attention, *times]
-        yield csv_line([prediction.path, *row])
+        yield csv_line([prediction.path, *row, "; ".join(prediction.warnings)])
 
 
 def csv_line(values: Sequence[Any]) -> str:
@@ -107,7 +147,7 @@ def csv_line(values: Sequence[Any]) -> str:
     return text.getvalue()
 
 
-def as_json(detector: Detector, predictions: Iterable[Prediction]) -> Iterator[str]:
+def as_json(detector: Detector, predictions: Iterable[Prediction | Timeline]) -> Iterator[str]:
     """Yield a JSON document: the detector, and under `clips` an object per clip, one per line."""
     yield from _json_document(detector, map(_prediction_object, predictions))
 
@@ -124,9 +164,16 @@ def _json_document(detector: Detector, clips: Iterable[dict[str, Any]]) -> Itera
     yield "\n]}\n"
 
 
-def _prediction_object(prediction: Prediction) -> dict[str, Any]:
-    if prediction.probability is None:
+def _prediction_object(prediction: Prediction | Timeline) -> dict[str, Any]:
+    if prediction.error is not None:
         return {"clip": str(prediction.path), "error": prediction.error}
+    if isinstance(prediction, Timeline):
+        return {
+            "probability": highest(prediction).probability,
+            "violent": bool(prediction.events),
+            "frames": [],
+            **_timeline_object(prediction),
+        }
     attention = prediction.attention or ()
     times = prediction.times or (None,) * len(attention)
     return {
@@ -138,6 +185,7 @@ def _prediction_object(prediction: Prediction) -> dict[str, Any]:
             for time, weight in zip(times, attention, strict=True)
         ],
         "weighed_most": [frame + 1 for frame in top_frames(prediction)],
+        "warnings": list(prediction.warnings),
     }
 
 
@@ -158,9 +206,10 @@ def timelines_as_table(timelines: Iterable[Timeline], paths: Sequence[Path]) -> 
         if timeline.error is not None:
             yield from _error_lines(name, timeline.error, width)
         elif not timeline.events:
-            highest = max(timeline.windows, key=lambda window: window.probability)
-            peak = timestamp(highest.middle)
-            yield f"{name}  {'no event':<20}  {peak:>9}  {highest.probability:>11.3f}\n"
+            top = highest(timeline)
+            peak = timestamp(top.middle)
+            yield f"{name}  {'no event':<20}  {peak:>9}  {top.probability:>11.3f}\n"
+        yield from _warning_lines(timeline.warnings)
 
 
 def timelines_as_csv(timelines: Iterable[Timeline]) -> Iterator[str]:
@@ -193,6 +242,7 @@ def _timeline_object(timeline: Timeline) -> dict[str, Any]:
         "clip": str(timeline.path),
         "windows": [window._asdict() for window in timeline.windows],
         "events": [event._asdict() for event in timeline.events],
+        "warnings": list(timeline.warnings),
         **({} if timeline.error is None else {"error": timeline.error}),
     }
 

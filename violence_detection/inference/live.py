@@ -14,7 +14,7 @@ from violence_detection.clips.sampling import Sampling
 from violence_detection.errors import UserError
 from violence_detection.inference.detector import Detector
 from violence_detection.inference.events import Window, timestamp
-from violence_detection.inference.live_events import LiveEvents
+from violence_detection.inference.live_events import STILL, LiveEvents
 from violence_detection.inference.live_predictor import LivePredictor, LiveWindow
 from violence_detection.inference.live_source import (
     Arrival,
@@ -25,6 +25,7 @@ from violence_detection.inference.live_source import (
     NotLive,
     Source,
     Started,
+    Warned,
 )
 from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.settings.constants import FRAME_SIZE
@@ -51,6 +52,7 @@ class LiveStatistics:
     frames: int = 0  # that arrived
     samples: int = 0  # frames that VGG19 was run on
     windows: int = 0  # that were predicted
+    still: int = 0  # windows in which nothing moved
     skipped: int = 0  # windows that were not
     events: int = 0
     total_delay: float = 0.0  # seconds from the windows' ends to their predictions
@@ -65,6 +67,7 @@ class LiveStatistics:
         self.frames += later.frames
         self.samples += later.samples
         self.windows += later.windows
+        self.still += later.still
         self.skipped += later.skipped
         self.events += later.events
         self.total_delay += later.total_delay
@@ -93,7 +96,12 @@ class LiveStatistics:
         )
         if self.skipped:
             speed += f", skipped {self.skipped} of {self.windows + self.skipped} windows"
-        return [f"{counts}, highest probability {self.max_probability:.3f}", speed]
+        lines = [f"{counts}, highest probability {self.max_probability:.3f}", speed]
+        if self.still:
+            lines.append(
+                f"{self.seconds:.0f} s: {STILL} in {self.still} of {_count(self.windows, 'window')}"
+            )
+        return lines
 
 
 def _count(number: int, noun: str) -> str:
@@ -189,6 +197,8 @@ class LiveMonitor:
                 self._origin = 0.0 if source.kind == "file" else item.sample.time
         elif isinstance(item, FrameCount):
             self._recent.frames += item.frames
+        elif isinstance(item, Warned):
+            self._report(f"WARNING: {name}: {item.reason}")
         elif isinstance(item, Lost):
             self._is_lost = True
             self._report(f"{name}: {item.reason}; reconnecting in {item.pause:g} s")
@@ -242,8 +252,8 @@ class LiveMonitor:
         self._gap += windows / predictor.windows_due_per_second
 
     def _take(self, predicted: LiveWindow, origin: float, events: LiveEvents) -> None:
-        start, end, probability = predicted.window
-        window = Window(start - origin, end - origin, probability)
+        start, end, probability, still = predicted.window
+        window = Window(start - origin, end - origin, probability, still)
         recent, events_before = self._recent, events.count
         if math.isfinite(probability):
             seen = datetime.now(UTC) - timedelta(seconds=self._clock() - predicted.arrived)
@@ -254,6 +264,9 @@ class LiveMonitor:
             self._report(
                 f"{timestamp(window.start)}: no prediction, features too large for {dtype}"
             )
+        if still and not recent.still:  # once per period is enough
+            self._report(f"{timestamp(window.start)}: {STILL}: does the camera deliver new frames?")
+        recent.still += still
         recent.windows += 1
         recent.events += events.count - events_before
         recent.total_delay += predicted.delay

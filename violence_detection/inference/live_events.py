@@ -6,6 +6,8 @@ from typing import Any
 
 from violence_detection.inference.events import Event, Window, event_after
 
+STILL = "nothing moves in the picture"
+
 
 class LiveEvents:
     """Turns a source's windows into notices.
@@ -67,5 +69,6 @@ class LiveEvents:
                 "end": None if ongoing else round(event.end, 3),
                 "peak": round(event.peak, 3),
                 "probability": event.probability,
+                "warnings": [STILL] if event.still else [],
             }
         )

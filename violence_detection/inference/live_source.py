@@ -19,7 +19,9 @@ from urllib.parse import urlsplit
 
 import av
 
+from violence_detection.clips.coverage import Coverage
 from violence_detection.clips.decoders import stream_from_process
+from violence_detection.clips.frames import share_warnings
 from violence_detection.clips.sampling import Sample, Sampler, Sampling
 from violence_detection.clips.video import Frame, UnreadableClip, Video, frames_of, open_video
 from violence_detection.errors import UserError
@@ -111,6 +113,12 @@ class FrameCount(NamedTuple):
     frames: int
 
 
+class Warned(NamedTuple):
+    """Something about the source makes predictions unreliable."""
+
+    reason: str
+
+
 class Lost(NamedTuple):
     """The connection to the source is lost."""
 
@@ -124,7 +132,7 @@ class Ended(NamedTuple):
     error: UnreadableClip | None  # why it cannot be read; None: the end of a file
 
 
-Item = Started | Arrival | FrameCount | Lost | Ended
+Item = Started | Arrival | FrameCount | Warned | Lost | Ended
 
 
 def sample_source(
@@ -134,7 +142,7 @@ def sample_source(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     video: Video | None = None,
-) -> Iterator[Started | Arrival | FrameCount]:
+) -> Iterator[Started | Arrival | FrameCount | Warned]:
     """Yield the samples of a source as they arrive, until it ends.
 
     Cameras and network streams are timed by the arrival of their frames: the times that they state
@@ -152,9 +160,9 @@ def sample_source(
         UnreadableClip: the source cannot be read, or is lost.
     """
     video = video or open_source(source, silence)
-    rate = video.info.frames_per_second
+    rate, coverage = video.info.frames_per_second, Coverage()
     if source.kind == "file":
-        frames = _played(frames_of(video, rate), clock)
+        frames = _played(frames_of(video, rate, coverage), clock)
     else:
         frames = _arriving(video, silence, clock)
     sampler: Sampler | None = None
@@ -179,7 +187,9 @@ def sample_source(
         raise
     yield FrameCount(count)
     if sampler is None:
-        raise UnreadableClip("no frame can be decoded")
+        raise UnreadableClip(video.nothing_decoded)
+    for warning in share_warnings(video.readable_share(coverage)):  # only a file comes to its end
+        yield Warned(warning)
 
 
 def open_source(source: Source, silence: float) -> Video:

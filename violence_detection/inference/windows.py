@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 
 from violence_detection.clips.decoders import stream_from_process
-from violence_detection.clips.sampling import Sample, Sampling, check_windows, sample_video
+from violence_detection.clips.frames import LEAST_SHARE, share_warnings
+from violence_detection.clips.sampling import (
+    Sample,
+    Sampling,
+    VideoEnd,
+    check_windows,
+    sample_video,
+)
 from violence_detection.clips.video import UnreadableClip, VideoInfo
-from violence_detection.inference.detector import Detector
-from violence_detection.inference.events import Timeline, Window, find_events
+from violence_detection.inference.detector import Detector, Prediction
+from violence_detection.inference.events import Event, Timeline, Window, find_events, timestamp
 from violence_detection.settings.constants import CLIP_TIMEOUT
 
 
@@ -61,6 +68,7 @@ class WindowPredictor:
         self._next = 0  # the sample at which the next window starts
         self._skipped_to = 0  # windows that start before it can no longer be predicted
         self._times: dict[int, float] = {}
+        self._moved: dict[int, bool] = {}  # by sample: since the one before
         self._features: dict[int, np.ndarray] = {}  # by sample: (streams, features)
         self._waiting: dict[int, np.ndarray] = {}  # images of samples without features so far
 
@@ -68,6 +76,7 @@ class WindowPredictor:
         """Take the next sample."""
         self._samples = sample.number + 1
         self._times[sample.number] = sample.time
+        self._moved[sample.number] = sample.moved
         if sample.images is not None:
             self._waiting[sample.number] = sample.images
 
@@ -79,7 +88,7 @@ class WindowPredictor:
     def skip_to(self, start: int) -> None:
         """Skip the windows before the one that starts at the sample `start`."""
         self._next = self._skipped_to = start
-        for by_sample in (self._times, self._features, self._waiting):
+        for by_sample in (self._times, self._moved, self._features, self._waiting):
             for number in [number for number in by_sample if number < start]:
                 del by_sample[number]
 
@@ -106,8 +115,8 @@ class WindowPredictor:
         windows = self._windows_at(starts)
         # The newest window's samples are kept: the last window may overlap it.
         for number in range(max(0, previous), self._next - self.step):
-            self._times.pop(number, None)
-            self._features.pop(number, None)
+            for by_sample in (self._times, self._moved, self._features):
+                by_sample.pop(number, None)
         return windows
 
     def _compute_features(self) -> None:
@@ -126,7 +135,10 @@ class WindowPredictor:
         probabilities = self.detector.predict_features(features).probabilities
         length = self.sampling.frames - 1
         return [
-            Window(self._times[start], self._times[start + length], float(probability))
+            Window(
+                *(self._times[start], self._times[start + length], float(probability)),
+                still=length > 0 and not any(self._moved[start + n] for n in range(1, length + 1)),
+            )
             for start, probability in zip(starts, probabilities, strict=True)
         ]
 
@@ -149,6 +161,7 @@ def predict_video(
     timeout: float = CLIP_TIMEOUT,
     on_progress: Callable[[float, float | None], None] = lambda seconds, duration: None,
     stream: Callable[..., Generator[Any, None, None]] = stream_from_process,
+    on_end: Callable[[VideoEnd], None] = lambda end: None,
 ) -> Generator[Window, None, None]:
     """Yield the windows of a video in order; the video is read once.
 
@@ -163,36 +176,95 @@ def predict_video(
         on_progress: called with the seconds of video read so far, and the video's duration in
             seconds if its file states one.
         stream: runs `sample_video` and yields its items, as `stream_from_process` does.
+        on_end: called once the video has been read to its end.
 
     Raises:
         UnreadableClip: the video cannot be read, or not any further than the windows that were
-            yielded.
+            yielded; or it has been read, but less than `LEAST_SHARE` of it could be.
     """
     ahead = 2 * max(1, detector.images_per_batch // len(detector.streams))
     items = stream(sample_video, path, sampling, timeout=timeout, ahead=ahead)
     with contextlib.closing(items):
         info: VideoInfo = next(items)
+        if sampling.covers(info.duration, info.frames_per_second):
+            whole = _predict_as_clip(detector, path, timeout)
+            # What the file says of its length may be false.
+            if whole.info and sampling.covers(whole.info.seconds, info.frames_per_second):
+                on_end(VideoEnd(whole.info.share))
+                yield window_of(whole)
+                return
         predictor = WindowPredictor(detector, sampling, sampling.interval(info.frames_per_second))
-        count = 0
-        for sample in items:
-            predictor.add(sample)
+        count, end = 0, VideoEnd(1.0)
+        for item in items:
+            if isinstance(item, VideoEnd):
+                end = item
+                break
+            predictor.add(item)
             if predictor.is_full:
                 windows = predictor.predict()
                 count += len(windows)
                 yield from windows
-                on_progress(sample.time, info.duration)
+                on_progress(item.time, info.duration)
         windows = predictor.predict(ended=True)
         yield from windows
     if count + len(windows) == 0:
-        yield _predict_as_clip(detector, path, timeout)
+        yield window_of(_predict_as_clip(detector, path, timeout))
+    on_end(readable_end(end))
 
 
-def _predict_as_clip(detector: Detector, path: Path, timeout: float) -> Window:
+def readable_end(end: VideoEnd) -> VideoEnd:
+    """Return the end of a video.
+
+    Raises:
+        UnreadableClip: less than `LEAST_SHARE` of it could be read.
+    """
+    if end.share < LEAST_SHARE:
+        raise UnreadableClip(f"only {end.share:.0%} of it can be read")
+    return end
+
+
+def _predict_as_clip(detector: Detector, path: Path, timeout: float) -> Prediction:
     (prediction,) = detector.predict_clips([path], timeout)
     if prediction.probability is None:
         raise UnreadableClip(prediction.error or "")
+    return prediction
+
+
+def window_of(prediction: Prediction) -> Window:
+    """Return the prediction for a whole clip as a window over it."""
+    assert prediction.probability is not None
     times = prediction.times or (0.0,)
-    return Window(times[0], times[-1], prediction.probability)
+    still = prediction.info is not None and prediction.info.still
+    return Window(times[0], times[-1], prediction.probability, still)
+
+
+def video_warnings(
+    detector: Detector,
+    sampling: Sampling,
+    windows: Sequence[Window],
+    events: Sequence[Event],
+    share: float,
+) -> tuple[str, ...]:
+    """Return why the predictions for a video are unreliable; mostly nothing.
+
+    Args:
+        detector: made them.
+        sampling: of the windows.
+        windows: of the video.
+        events: among them.
+        share: of the video that could be read, 0 to 1.
+    """
+    warnings = share_warnings(share)
+    if windows and all(window.still for window in windows):
+        warnings.append("nothing moves in it: its frames are all the same")
+    else:
+        still = [timestamp(event.start) for event in events if event.still]
+        warnings += [f"nothing moves in the event at {start}" for start in still]
+    if detector.is_too_long(sampling.window):
+        warnings.append(
+            f"windows of {sampling.window:g} s, but training clips last {detector.clip_seconds:g} s"
+        )
+    return tuple(warnings)
 
 
 def predict_timeline(
@@ -209,13 +281,18 @@ def predict_timeline(
     windows up to there, and the error.
     """
     windows: list[Window] = []
+    ends: list[VideoEnd] = []
     error = None
     try:
-        for window in predict_video(detector, path, sampling, timeout, on_progress, stream):
+        for window in predict_video(
+            detector, path, sampling, timeout, on_progress, stream, ends.append
+        ):
             windows.append(window)
     except UnreadableClip as unreadable:
         error = str(unreadable)
     except OSError as unreadable:
         error = unreadable.strerror or str(unreadable)
     events = tuple(find_events(windows, detector.threshold, sampling.stride))
-    return Timeline(path, tuple(windows), events, error)
+    share = ends[0].share if ends else 1.0
+    warnings = video_warnings(detector, sampling, windows, events, share)
+    return Timeline(path, tuple(windows), events, error, warnings)

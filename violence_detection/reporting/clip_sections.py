@@ -101,6 +101,10 @@ def data_checks(run: FinishedRun) -> dict[str, Any]:
         "excluded": results.get("clips_left_out_for_leakage", []),
         "both_labels": results.get("one_file_under_both_labels", []),
         "static": results.get("static_clips", []),
+        "partly_read": [
+            (item["clip"], f"{item['share']:.0%}") for item in results.get("partly_read_clips", [])
+        ],
+        "long": [(item["clip"], item["seconds"]) for item in results.get("long_clips", [])],
         "two_sides": list(results.get("groups_on_two_sides", {}).items()),
     }
     return {

@@ -116,8 +116,8 @@ def read_strips(
     def read(path: AnyPath) -> Strip:
         try:
             with local_copy(path) as copy:
-                images = decoders.read_images(copy)[0][used]
-                return _as_strip(images, decoders.aspect_ratio(copy), side)
+                images, info = decoders.read_clip(copy)
+            return _as_strip(images[0, used], info.aspect_ratio, side)
         except FileNotFoundError:
             return Strip(trouble="the file is missing")
         except (UnreadableClip, RunError) as error:  # the latter: its store does not answer

@@ -78,6 +78,7 @@ def write_detector(
     recipes: Sequence[Recipe],
     untrained_vgg19: bool,
     point: OperatingPoint,
+    clip_seconds: float | None = None,
 ) -> None:
     """Write `detector.json`: what is needed to predict with the model.
 
@@ -89,6 +90,7 @@ def write_detector(
             are used in training alone.
         untrained_vgg19: whether VGG19 had random weights.
         point: temperature and threshold.
+        clip_seconds: how long a training clip is, in the median; None: unknown.
     """
     write_json(
         run / DETECTOR,
@@ -98,6 +100,7 @@ def write_detector(
             "frames": frames,
             "features": [dataclasses.asdict(recipe) for recipe in recipes if not recipe.flipped],
             "untrained_vgg19": untrained_vgg19,
+            "clip_seconds": clip_seconds,
             **dataclasses.asdict(point),
         },
     )
@@ -169,4 +172,13 @@ def _clip_results(clips: CheckedClips) -> dict[str, Any]:
             [clip.name for clip in copies] for copies in clips.under_both_labels
         ],
         "static_clips": [clip.name for clip in clips.static],
+        "partly_read_clips": [
+            {"clip": clip.name, "share": round(share, 3)}
+            for clip, share in clips.partly_read.items()
+        ],
+        "clip_seconds": clips.clip_seconds,
+        "long_clips": [
+            {"clip": clip.name, "seconds": round(seconds, 1)}
+            for clip, seconds in clips.long.items()
+        ],
     }

@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from violence_detection.clips.sampling import Sampling
 from violence_detection.inference.detector import Detector
 from violence_detection.inference.events import Window
 from violence_detection.inference.windows import window_sampling
@@ -223,9 +224,10 @@ async def predict_timeline(
     start = time.monotonic()
     if stride > window:
         raise Problem(422, "query.stride: must be at most `window`, or parts would be skipped")
-    steps = service.predict_video(path, window_sampling(service.detector, window, stride))
+    sampling = window_sampling(service.detector, window, stride)
+    steps = service.predict_video(path, sampling)
     first = await anext(steps)  # an unreadable video gets its own status
-    lines = _timeline_lines(service.detector, first, steps, stride, start)
+    lines = _timeline_lines(service.detector, first, steps, sampling, start)
     # A buffering proxy would hide the progress.
     return JsonLinesResponse(lines, headers={"X-Accel-Buffering": "no"})
 
@@ -234,25 +236,27 @@ async def _timeline_lines(
     detector: Detector,
     first: VideoStep,
     steps: AsyncGenerator[VideoStep, None],
-    stride: float,
+    sampling: Sampling,
     start: float,
 ) -> AsyncIterator[str]:
     def line(content: TimelineLine) -> str:
         return content.model_dump_json(exclude_unset=True) + "\n"
 
     windows: list[Window] = []
+    share = 1.0
     try:
         async with contextlib.aclosing(steps):
             yield line(TimelineLine(progress=0.0, windows=[]))
             async for step in steps:
                 windows += step.windows
+                share = step.share
                 progress = step.duration and min(1.0, step.read / step.duration)
                 yield line(TimelineLine(progress=progress, windows=window_answers(step.windows)))
     except Problem as problem:
         yield line(TimelineLine(problem=problem_details(problem)))
         return
     seconds = round(time.monotonic() - start, 3)
-    result = timeline_answer(detector, windows, first.duration, stride, seconds)
+    result = timeline_answer(detector, sampling, windows, first.duration, share, seconds)
     yield line(TimelineLine(result=result))
 
 

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from violence_detection.clips.decoders import DecoderProcesses, decoder_count, stream_from_process
-from violence_detection.clips.sampling import Sample, Sampling, sample_video
+from violence_detection.clips.sampling import Sample, Sampling, VideoEnd, sample_video
 from violence_detection.clips.video import UnreadableClip
 from violence_detection.inference.detector import DecodedClip, Detector, PredictedClip, Prediction
 from violence_detection.inference.events import Window
-from violence_detection.inference.windows import WindowPredictor
+from violence_detection.inference.windows import WindowPredictor, readable_end, window_of
 from violence_detection.serving.limits import Limits
 from violence_detection.serving.metrics import ServiceMetrics
 from violence_detection.settings.constants import CLASS_NAMES
@@ -61,6 +61,7 @@ class VideoStep(NamedTuple):
     windows: list[Window]  # that are complete now, in time order
     read: float  # seconds of the video so far
     duration: float | None  # seconds; None: not known from the file
+    share: float = 1.0  # of the video that could be read, known with the last step
 
 
 @dataclass(frozen=True)
@@ -228,18 +229,26 @@ class PredictionQueue:
                 info = await run(partial(next, samples))
                 self._require_short(info.duration)
                 yield VideoStep([], 0.0, info.duration)
+                if sampling.covers(info.duration, info.frames_per_second):
+                    whole = await self._predict_whole(path)
+                    # What the file says of its length may be false.
+                    if whole.info and sampling.covers(whole.info.seconds, info.frames_per_second):
+                        yield _step_of(whole, info.duration)
+                        return
                 interval = sampling.interval(info.frames_per_second)
                 predictor = WindowPredictor(self.detector, sampling, interval)
                 count, reached = 0, 0.0
-                while (time_read := await run(partial(_fill, predictor, samples))) is not None:
-                    self._require_short(time_read)
+                while isinstance(filled := await run(partial(_fill, predictor, samples)), float):
+                    self._require_short(filled)
                     windows = await self._predict_windows(predictor, ended=False)
-                    count, reached = count + len(windows), time_read
+                    count, reached = count + len(windows), filled
                     yield VideoStep(windows, reached, info.duration)
                 windows = await self._predict_windows(predictor, ended=True)
         if not count and not windows:  # shorter than a window: predicted as a clip
-            windows = [await self._as_one_window(path)]
-        yield VideoStep(windows, max(reached, *(w.end for w in windows), 0.0), info.duration)
+            yield _step_of(await self._predict_whole(path), info.duration)
+            return
+        reached = max(reached, *(window.end for window in windows), 0.0)
+        yield VideoStep(windows, reached, info.duration, readable_end(filled).share)
 
     async def _predict_windows(self, predictor: WindowPredictor, ended: bool) -> list[Window]:
         start = time.monotonic()
@@ -252,12 +261,11 @@ class PredictionQueue:
                 )
         return windows
 
-    async def _as_one_window(self, path: Path) -> Window:
+    async def _predict_whole(self, path: Path) -> Prediction:
         prediction = (await self.predict_file(path)).prediction
         if prediction.probability is None:
             raise UnreadableClip(prediction.error or "")
-        times = prediction.times or (0.0,)
-        return Window(times[0], times[-1], prediction.probability)
+        return prediction
 
     async def _predict(self, clip: DecodedClip) -> Prediction:
         waiting = _WaitingClip(clip, asyncio.get_running_loop().create_future())
@@ -336,10 +344,19 @@ def _closing_after_last_call(
             last.add_done_callback(lambda _: generator.close())
 
 
-def _fill(predictor: WindowPredictor, samples: Iterator[Sample]) -> float | None:
-    """Add samples until a batch is full; return the seconds of video read, None at its end."""
-    for sample in samples:
-        predictor.add(sample)
+def _fill(predictor: WindowPredictor, items: Iterator[Sample | VideoEnd]) -> float | VideoEnd:
+    """Add samples until a batch is full; return the seconds of video read so far, or its end."""
+    for item in items:
+        if isinstance(item, VideoEnd):
+            return item
+        predictor.add(item)
         if predictor.is_full:
-            return sample.time
-    return None
+            return item.time
+    raise UnreadableClip("the decoder has stopped before the end")
+
+
+def _step_of(prediction: Prediction, duration: float | None) -> VideoStep:
+    """Return the prediction for a whole video as its only step."""
+    window = window_of(prediction)
+    share = prediction.info.share if prediction.info else 1.0
+    return VideoStep([window], window.end, duration, share)

@@ -8,8 +8,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from violence_detection.clips.pictures import as_jpeg, shrink
+from violence_detection.clips.sampling import Sampling
 from violence_detection.inference.detector import Detector, PredictedClip
 from violence_detection.inference.events import Window, find_events
+from violence_detection.inference.windows import video_warnings
 from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.serving.problems import ProblemDetails
 
@@ -44,6 +46,7 @@ class ClipAnswer(BaseModel):
             "frames": [{"time": 0.0, "attention": 0.38}, {"time": 1.92, "attention": 0.62}],
             "model": EXAMPLE_MODEL,
             "warning": None,
+            "warnings": [],
             "seconds": 0.71,
         }
     )
@@ -54,6 +57,7 @@ class ClipAnswer(BaseModel):
     frames: list[Frame] = Field(description="in time order")
     model: str = Field(description="its file name and the first digits of its checksum")
     warning: str | None = Field(description="why the prediction is unreliable; usually null")
+    warnings: list[str] = Field(description="the reasons in `warning`, each by itself")
     seconds: float = Field(ge=0, description="processing time in seconds, without the upload")
 
 
@@ -63,6 +67,7 @@ class WindowAnswer(BaseModel):
     start: float = Field(description="seconds from the start of the video")
     end: float = Field(description="seconds from the start of the video")
     probability: float = Field(ge=0, le=1, description="calibrated probability of violence")
+    still: bool = Field(description="whether nothing moves in it")
 
 
 class EventAnswer(BaseModel):
@@ -72,6 +77,7 @@ class EventAnswer(BaseModel):
     end: float = Field(description="end of the last window, in seconds")
     peak: float = Field(description="middle of the window of highest probability, in seconds")
     probability: float = Field(ge=0, le=1, description="highest probability of a window")
+    still: bool = Field(description="whether nothing moves in it")
 
 
 class TimelineAnswer(BaseModel):
@@ -84,10 +90,11 @@ class TimelineAnswer(BaseModel):
     events: list[EventAnswer] = Field(description="in time order")
     model: str = Field(description="its file name and the first digits of its checksum")
     warning: str | None = Field(description="why the prediction is unreliable; usually null")
+    warnings: list[str] = Field(description="the reasons in `warning`, each by itself")
     seconds: float = Field(ge=0, description="processing time in seconds, without the upload")
 
 
-EXAMPLE_WINDOW: dict[str, Any] = {"start": 0.0, "end": 1.96, "probability": 0.97}
+EXAMPLE_WINDOW: dict[str, Any] = {"start": 0.0, "end": 1.96, "probability": 0.97, "still": False}
 
 
 class TimelineLine(BaseModel):
@@ -106,6 +113,7 @@ class TimelineLine(BaseModel):
                         "events": [{**EXAMPLE_WINDOW, "peak": 0.98}],
                         "model": EXAMPLE_MODEL,
                         "warning": None,
+                        "warnings": [],
                         "seconds": 3.1,
                     }
                 },
@@ -152,6 +160,13 @@ def warning_of(detector: Detector) -> str | None:
     return RANDOM_WEIGHTS_WARNING if detector.untrained_vgg19 else None
 
 
+def _all_warnings(detector: Detector, warnings: Sequence[str]) -> dict[str, Any]:
+    """Return the fields on what makes an answer unreliable: the detector, or its clip."""
+    general = warning_of(detector)
+    listed = [*([general] if general else []), *warnings]
+    return {"warning": "\n".join(listed) or None, "warnings": listed}
+
+
 def clip_answer(detector: Detector, predicted: PredictedClip, seconds: float) -> ClipAnswer:
     """Return the response for a clip, with pictures if it was decoded with them.
 
@@ -170,35 +185,38 @@ def clip_answer(detector: Detector, predicted: PredictedClip, seconds: float) ->
     ]
     if clip is not None and clip.pictures is not None:
         for frame, picture in zip(frames, clip.pictures, strict=True):
-            frame.image = as_data_url(picture, clip.aspect_ratio or 1.0)
+            frame.image = as_data_url(picture, clip.info.aspect_ratio)
     return ClipAnswer(
         violent=prediction.violent,
         probability=prediction.probability,
         threshold=detector.threshold,
         frames=frames,
         model=detector.name,
-        warning=warning_of(detector),
         seconds=seconds,
+        **_all_warnings(detector, prediction.warnings),
     )
 
 
 def timeline_answer(
     detector: Detector,
+    sampling: Sampling,
     windows: Sequence[Window],
     duration: float | None,
-    gap: float,
+    share: float,
     seconds: float,
 ) -> TimelineAnswer:
     """Return the response for a video.
 
     Args:
         detector: made the predictions.
+        sampling: of the windows.
         windows: in time order; at least one.
         duration: seconds, from the file; None: not known.
-        gap: seconds between windows that belong to one event, at most.
+        share: of the video that could be read, 0 to 1.
         seconds: processing time.
     """
-    events = list(find_events(windows, detector.threshold, gap))
+    events = list(find_events(windows, detector.threshold, sampling.stride))
+    warnings = video_warnings(detector, sampling, windows, events, share)
     return TimelineAnswer(
         violent=bool(events),
         threshold=detector.threshold,
@@ -206,8 +224,8 @@ def timeline_answer(
         windows=window_answers(windows),
         events=[EventAnswer(**event._asdict()) for event in events],
         model=detector.name,
-        warning=warning_of(detector),
         seconds=seconds,
+        **_all_warnings(detector, warnings),
     )
 
 

@@ -8,12 +8,12 @@ from violence_detection.errors import UserError
 from violence_detection.features.cache.record_file import (
     HEADER_BYTES,
     KEY_BYTES,
-    ROW_FIELDS,
     RecordFile,
     as_keys,
     write_records,
 )
 
+FIELDS = (("number", "<u4"),)
 SIZE = KEY_BYTES + 8  # bytes of a record
 
 
@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def opened(path: Path, writable: bool = False, limit: int | None = None) -> RecordFile:
-    return RecordFile(path, "of a test", ROW_FIELDS, writable, limit)
+    return RecordFile(path, "of a test", FIELDS, writable, limit)
 
 
 def filled(path: Path, *keys: bytes) -> RecordFile:
@@ -76,7 +76,7 @@ def test_many_records(path: Path, count: int) -> None:
     """More than a block, some of which share the half of their key that is sorted."""
     keys = np.random.default_rng(0).integers(0, 2**64, (count, 2), np.uint64).astype(">u8")
     keys[: count // 100, 0] = keys[0, 0]
-    write_records(path, "", ROW_FIELDS, [(np.arange(count), keys, [np.arange(count)])])
+    write_records(path, "", FIELDS, [(np.arange(count), keys, [np.arange(count)])])
     order = np.random.default_rng(1).permutation(count)
     unknown = np.array([[keys[0, 0], 1], [3, 4]], ">u8")
     records = opened(path, writable=True)

@@ -15,9 +15,10 @@ import os
 import time
 import weakref
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -70,6 +71,13 @@ class Recipe:
 def row_checksum(row: np.ndarray) -> int:
     """Return the CRC-32 of a row's bytes: as fast as memory, against damage, not malice."""
     return zlib.crc32(row.reshape(-1).view(np.uint8).data)
+
+
+class ClipFacts(NamedTuple):
+    """What was found out about a clip when its features were computed."""
+
+    seconds: float = math.nan  # its length
+    share: float = 1.0  # of it that could be read
 
 
 class _Shard:
@@ -188,12 +196,29 @@ class FeatureCache:
                 found[index] = checksum
         return found
 
-    def store(self, clips: Iterable[bytes], features: np.ndarray) -> None:
+    def facts_of(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the seconds and the readable shares of the clips in `rows`, float32 each.
+
+        NaN and 1 where they are unknown.
+        """
+        seconds, shares = (np.full(len(rows), value, np.float32) for value in ClipFacts())
+        for shard, positions, indices in self._by_shard(rows):
+            records = shard.records.records(positions)
+            seconds[indices], shares[indices] = records["seconds"], records["share"]
+        return seconds, shares
+
+    def store(
+        self,
+        clips: Collection[bytes],
+        features: np.ndarray,
+        facts: Sequence[ClipFacts] | None = None,
+    ) -> None:
         """Append features, which are durable after the next `commit`.
 
         Args:
             clips: their content hashes.
             features: `(clips, frames, features)`, converted to the recipe's dtype.
+            facts: of each clip; None: unknown.
 
         Raises:
             RunError: the disk is full, gone or read-only.
@@ -207,8 +232,9 @@ class FeatureCache:
         with failing_as(self.path), self.path.open("r+b") as file:
             file.seek(records.count * self.row_bytes)
             file.write(rows.tobytes())
-        for clip, row in zip(clips, rows, strict=True):
-            records.add(clip, row_checksum(row))
+        facts = [ClipFacts()] * len(clips) if facts is None else facts
+        for clip, row, known in zip(clips, rows, facts, strict=True):
+            records.add(clip, row_checksum(row), *known)
         self._unsynced = True
         if time.monotonic() - self._committed_at > COMMIT_INTERVAL:
             self.commit()
@@ -268,7 +294,8 @@ class FeatureCache:
             features = stored.read([row])
             intact = row_checksum(features) == self.checksum_of(row)
             if intact and self._own.records.find_one(content.tobytes()) is None:
-                self.store([content.tobytes()], features)
+                (seconds,), (share,) = self.facts_of([row])
+                self.store([content.tobytes()], features, [ClipFacts(seconds, share)])
         self.commit()
         return self._own.records.count - before
 

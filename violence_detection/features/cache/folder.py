@@ -32,7 +32,7 @@ from violence_detection.storage.files import PARTIAL, remove_partial_files
 from violence_detection.storage.locks import LOCK_NAME, locked
 from violence_detection.storage.remote_paths import AnyPath, RemotePath
 
-FORMAT = 2  # of the features; raise it when decoding or preprocessing changes
+FORMAT = 3  # of the features; raise it when decoding or preprocessing changes
 SHARD_PREFIX = "shard_"  # of a worker's folder; its number follows, from 1
 LOCAL_SHARD = 2**20  # the number of the folder on this machine's own disk
 BAD_CLIPS = "bad_clips.json"  # the clips that a worker could not read, for the other workers

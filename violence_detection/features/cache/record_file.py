@@ -33,9 +33,10 @@ FEW = 64  # up to so many records are read one by one
 KEY_BYTES = 16
 
 # What a cache keeps records of, by the fields of a record's value: for each row, the checksum of
-# its features (the key is its clip's content hash); for each file, its stamp and content hash (the
+# its features, and its clip's length and the share of it that could be read (the key is the clip's
+# content hash); for each file, its stamp and content hash (the
 # key is the hash of its path).
-ROW_FIELDS = (("checksum", "<u4"),)
+ROW_FIELDS = (("checksum", "<u4"), ("seconds", "<f4"), ("share", "<f4"))
 FILE_FIELDS = (("stamp", "<i8", 3), ("clip", "V16"), ("unused", "<u4"))
 FILES_INDEX = "files.index"
 

@@ -111,7 +111,7 @@ def test_truncated_clip_is_sampled_over_its_remaining_frames(suffix: str, tmp_pa
 def test_clip_of_which_less_than_half_is_left_is_bad(suffix: str, tmp_path: Path) -> None:
     path = write_long_clip(tmp_path / f"clip.{suffix}")
     cut_off(path, 0.25)
-    with pytest.raises(UnreadableClip, match="only .* of it can be read"):
+    with pytest.raises(UnreadableClip, match="of it can be read"):
         read_clip(path, 16)
 
 

@@ -29,6 +29,7 @@ def write_clip(
     times: Sequence[float] | None = None,
     fields: str = "",
     damaged: Sequence[int] = (),
+    pixel: Fraction | None = None,
 ) -> Path:
     """Write a video; its container is chosen by the suffix.
 
@@ -40,6 +41,7 @@ def write_clip(
         times: of the frames in seconds; None: 25 a second.
         fields: "tff" or "bff": frames are marked as interlaced, top or bottom field first.
         damaged: numbers of packets whose data are zeroed.
+        pixel: width of a pixel over its height; None: not stated.
     """
     height, width = images[0].shape[:2]
     base = Fraction(1, 1000) if times else Fraction(1, RATE)
@@ -47,6 +49,8 @@ def write_clip(
         stream = container.add_stream(codec, rate=RATE, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = base
+        if pixel is not None:
+            stream.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio = pixel
         graph = _marker(width, height, base, fields) if fields else None
         for number, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p")

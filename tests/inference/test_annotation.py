@@ -1,3 +1,4 @@
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -5,7 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.browser import launched, needs_browser
 from tests.clips.videos import grey, write_clip
+from violence_detection.clips.frames import read_clip
 from violence_detection.errors import RunError
 from violence_detection.inference.annotation import annotate_video
 from violence_detection.inference.events import Event, Timeline, Window
@@ -65,3 +68,35 @@ def test_unreadable_video_leaves_no_copy(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="the file is empty"):
         annotate_video(timeline, 0.5, tmp_path / "out.mp4", TIMEOUT)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.mp4"]
+
+
+@needs_browser
+def test_copy_plays_in_a_browser(clip: Path, tmp_path: Path) -> None:
+    timeline = Timeline(clip, (Window(0.0, 1.9, 0.9),))
+    annotate_video(timeline, 0.5, tmp_path / "out.mp4", TIMEOUT)
+    with launched() as browser:
+        page = browser.new_page()
+        (tmp_path / "page.html").write_text('<video src="out.mp4" muted></video>')
+        page.goto((tmp_path / "page.html").as_uri())
+        played = page.evaluate(
+            """async () => {
+              const video = document.querySelector("video");
+              const ended = new Promise((resolve, reject) => {
+                video.onended = resolve;
+                video.onerror = () => reject(video.error.message);
+              });
+              await video.play();
+              await ended;
+              return [video.currentTime, video.videoWidth, video.getVideoPlaybackQuality()
+                .totalVideoFrames];
+            }"""
+        )
+    with av.open(str(clip)) as source:
+        width = source.streams.video[0].width
+    assert played == [pytest.approx(2.0, abs=0.1), width, pytest.approx(24, abs=4)]
+
+
+def test_copy_of_pixels_that_are_not_square_looks_like_the_video(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", [grey(9)] * 5, pixel=Fraction(16, 11))
+    annotate_video(Timeline(path, (Window(0.0, 0.2, 0.9),)), 0.5, tmp_path / "out.mp4", TIMEOUT)
+    assert read_clip(tmp_path / "out.mp4", 2)[1].aspect_ratio == pytest.approx(64 / 48 * 16 / 11)

@@ -4,6 +4,7 @@ import pytest
 
 from violence_detection.inference.detector import Detector, PredictedClip, Prediction
 from violence_detection.inference.events import Window
+from violence_detection.inference.windows import window_sampling
 from violence_detection.serving.schemas import clip_answer, timeline_answer
 
 
@@ -23,7 +24,8 @@ def test_timeline_lasts_at_least_until_its_last_window(
     detector: Detector, duration: float | None, expected: float
 ) -> None:
     windows = [Window(0.0, 2.0, 0.0), Window(1.0, 3.0, 0.0)]
-    answer = timeline_answer(detector, windows, duration, gap=1.0, seconds=0.5)
+    sampling = window_sampling(detector, 2.0, 1.0)
+    answer = timeline_answer(detector, sampling, windows, duration, share=1.0, seconds=0.5)
     assert answer.duration == expected
     assert not answer.violent
     assert answer.events == []

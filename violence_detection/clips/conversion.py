@@ -111,8 +111,11 @@ def filter_graph(frame: VideoFrame, *filters: tuple[str, str]) -> av.filter.Grap
         *filters: name and arguments of each.
     """
     graph = av.filter.Graph()
-    last = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    last = graph.add(
+        "buffer",
+        f"width={frame.width}:height={frame.height}:pix_fmt={frame.format.name}:"
+        "time_base=1/1000:"  # of no account: each frame is given and taken by itself
+        f"colorspace={int(frame.colorspace)}:range={int(frame.color_range)}",
     )
     for name, arguments in (*filters, ("buffersink", "")):
         added = graph.add(name, arguments) if arguments else graph.add(name)

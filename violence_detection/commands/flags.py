@@ -92,7 +92,9 @@ def add_devices(flags: Flags) -> None:
 def add_debug(flags: Flags) -> None:
     """Add `--debug`."""
     flags.add_argument(
-        "--debug", action="store_true", help="show errors with their traceback (default: off)"
+        "--debug",
+        action="store_true",
+        help="show errors with their traceback, and FFmpeg's messages (default: off)",
     )
 
 

@@ -124,4 +124,6 @@ def _draw(
     if flags.annotate:
         from violence_detection.inference.annotation import annotate_video
 
-        annotate_video(timeline, threshold, flags.annotate, clip_timeout)
+        copy = annotate_video(timeline, threshold, flags.annotate, clip_timeout)
+        if not flags.quiet:
+            print_message(f"{flags.annotate}: {copy}")

@@ -20,11 +20,13 @@ from violence_detection.clips.decoders import stream_from_process
 from violence_detection.clips.video import UnreadableClip, frames_of, open_video
 from violence_detection.errors import RunError
 from violence_detection.inference.events import Timeline
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.files import replace_file
 
 YIELD_EVERY = 25  # frames
 TICK = Fraction(1, 90_000)  # seconds: the unit of a copy's times
+CODECS = {"libx264": "H.264", "mpeg4": "MPEG-4, which few browsers play"}  # the first there is
 ENCODING = {"crf": "20", "preset": "veryfast"}  # of H.264
 PLAYS_EARLY = {"movflags": "+faststart"}  # in a browser, before all of it is loaded
 VIOLENT, NONVIOLENT, INK, BAND = (0, 94, 213), (178, 114, 0), (255, 255, 255), (40, 35, 31)  # BGR
@@ -50,10 +52,21 @@ class Scores(NamedTuple):
         return before >= 0 and time <= self.events[before][1]
 
 
-def annotate_video(timeline: Timeline, threshold: float, target: Path, timeout: float) -> None:
+class Annotated(NamedTuple):
+    """A copy that was written."""
+
+    codec: str
+    frames: int
+
+    def __str__(self) -> str:
+        count = count_of(self.frames, "frame")
+        return f"{self.codec}, {count} at the times of the video's, without sound"
+
+
+def annotate_video(timeline: Timeline, threshold: float, target: Path, timeout: float) -> Annotated:
     """Write a copy of a video, in its size, with the probability on each frame.
 
-    The copy has the times of the video's frames, and no sound.
+    The copy has the times of the video's frames, and no sound. Return what it is.
 
     Args:
         timeline: of the video, with at least one window.
@@ -71,17 +84,26 @@ def annotate_video(timeline: Timeline, threshold: float, target: Path, timeout: 
         threshold,
     )
 
+    written = 0
+
     def write(partial: Path) -> None:
+        nonlocal written
         frames = stream_from_process(
             write_annotated, timeline.path, partial, scores, timeout=timeout, ahead=1
         )
         try:
-            for _ in frames:
+            for written in frames:  # noqa: B007 (the last one counts)
                 pass
         except UnreadableClip as error:
             raise RunError(f"--annotate {target}: {timeline.path}: {error}") from error
 
     replace_file(target, write)
+    return Annotated(CODECS[encoder()], written)
+
+
+def encoder() -> str:
+    """Return FFmpeg's name of the encoder of copies: H.264 where there is one."""
+    return next(name for name in CODECS if name in av.codecs_available)
 
 
 def write_annotated(source: Path, target: Path, scores: Scores) -> Iterator[int]:
@@ -93,7 +115,7 @@ def write_annotated(source: Path, target: Path, scores: Scores) -> Iterator[int]
         scores: to draw.
 
     Yields:
-        The number of frames written so far, every 25 frames: a sign of life.
+        The number of frames written so far, every 25 frames and at the end: a sign of life.
 
     Raises:
         UnreadableClip: the video cannot be decoded, or the copy cannot be written.
@@ -110,7 +132,8 @@ def write_annotated(source: Path, target: Path, scores: Scores) -> Iterator[int]
             if image is None:
                 continue
             if copy is None:
-                copy = stack.enter_context(_Copy(target, image.shape[1], image.shape[0]))
+                size = image.shape[1], image.shape[0]
+                copy = stack.enter_context(_Copy(target, *size, video.aspect_ratio))
             size = copy.width, copy.height
             shown = cv2.resize(image, size) if image.shape[1::-1] != size else image.copy()
             draw_score(shown, scores.at(frame.time), scores.is_event(frame.time), scores.threshold)
@@ -120,6 +143,7 @@ def write_annotated(source: Path, target: Path, scores: Scores) -> Iterator[int]
                 yield written
     if copy is None:
         raise UnreadableClip(video.nothing_decoded)
+    yield written
 
 
 class _Copy:
@@ -129,16 +153,18 @@ class _Copy:
         target: its path.
         width, height: of the frames in pixels. H.264 needs even ones: the last row or column is
             repeated.
+        aspect_ratio: width over height as they are displayed: pixels may not be square.
     """
 
-    def __init__(self, target: Path, width: int, height: int):
+    def __init__(self, target: Path, width: int, height: int, aspect_ratio: float):
         self.width, self.height = width, height
         self._container = av.open(str(target), "w", format="mp4", options=PLAYS_EARLY)
-        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        options = ENCODING if codec == "libx264" else {}
-        stream = cast(VideoStream, self._container.add_stream(codec, options=options))
+        options = ENCODING if encoder() == "libx264" else {}
+        stream = cast(VideoStream, self._container.add_stream(encoder(), options=options))
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p"
+        pixel = Fraction(aspect_ratio * height / width).limit_denominator(1000)
+        stream.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio = pixel
         stream.codec_context.time_base = stream.time_base = TICK
         stream.codec_context.thread_count = 1
         self._stream = stream

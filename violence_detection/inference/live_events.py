@@ -69,6 +69,6 @@ class LiveEvents:
                 "end": None if ongoing else round(event.end, 3),
                 "peak": round(event.peak, 3),
                 "probability": event.probability,
-                "warnings": [STILL] if event.still else [],
+                **({"warnings": [STILL]} if event.still else {}),
             }
         )

@@ -45,6 +45,14 @@ def start_log(path: Path, screen_level: int = logging.INFO) -> None:
     package_log.addHandler(file)
 
 
+def show_debug_log() -> None:
+    """Send the package's log to standard error, every level of it; for commands without a log."""
+    screen = _Screen(sys.stderr)
+    screen.setFormatter(_PlainText("%(message)s"))
+    package_log.handlers, package_log.propagate = [screen], False
+    package_log.setLevel(logging.DEBUG)
+
+
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
         # logging itself would print a traceback for every line and continue.

@@ -41,16 +41,17 @@ class _OneLine(logging.Formatter):
         return super().format(record).translate(CONTROL_CHARACTERS)
 
 
-def start_service_log(tracebacks: bool) -> None:
+def start_service_log(debug: bool) -> None:
     """Send the log of the service to standard error.
 
     Args:
-        tracebacks: whether to write those of unexpected errors.
+        debug: whether to write the tracebacks of unexpected errors, and FFmpeg's messages.
     """
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of malformed forms
     screen = logging.StreamHandler()
-    screen.setFormatter(_OneLine(tracebacks))
-    for name, level in (("violence_detection", logging.INFO), ("uvicorn", logging.WARNING)):
+    screen.setFormatter(_OneLine(debug))
+    own_level = logging.DEBUG if debug else logging.INFO
+    for name, level in (("violence_detection", own_level), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [screen], False
         logger.setLevel(level)

@@ -13,7 +13,7 @@ from violence_detection.features.cache.record_file import (
     write_records,
 )
 
-FIELDS = (("number", "<u4"),)
+FIELDS = (("checksum", "<u4"),)
 SIZE = KEY_BYTES + 8  # bytes of a record
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from violence_detection.clips.demo import draw_clip
+
 RATE = 25
 
 
@@ -88,3 +90,33 @@ def _marker(width: int, height: int, base: Fraction, fields: str) -> av.filter.G
     marker.link_to(sink)
     graph.configure()
     return graph
+
+
+def write_doubtful_clip(path: Path, kind: str) -> Path:
+    """Write a clip of which little can be said.
+
+    Args:
+        path: of the file.
+        kind: "one frame", "still", or "damaged": the last two fifths cannot be decoded.
+    """
+    random = np.random.default_rng(0)
+    picture = random.integers(0, 255, (12, 16, 3), np.uint8).repeat(20, 0).repeat(20, 1)
+    if kind == "one frame":
+        return write_clip(path, [picture])
+    if kind == "still":
+        return write_clip(path, [picture] * 40, options={"crf": "35"})
+    moving = [np.roll(picture, 8 * number, axis=1) for number in range(40)]
+    return write_clip(path, moving, options={"g": "1"}, damaged=range(24, 40))
+
+
+def draw_video(path: Path, violence: Sequence[bool], random: np.random.Generator) -> Path:
+    """Draw parts of two seconds each, some of them violent, as the demo does."""
+    images = []
+    for number, is_violent in enumerate(violence):
+        part = path.with_name(f"part{number}.mp4")
+        draw_clip(part, is_violent, random)
+        with av.open(str(part)) as container:
+            images += [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        part.unlink()
+    times = [number / 12 for number in range(len(images))]
+    return write_clip(path, images, times=times)

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.clips.videos import draw_video, grey, write_clip, write_doubtful_clip
 from tests.conftest import ROOT
 from violence_detection.commands.predict import main
 from violence_detection.inference.formats import display_width
@@ -136,3 +138,91 @@ def test_an_output_that_nobody_reads_is_no_error(clips: Path, trained: Path) -> 
         process.wait()
     assert "error" not in messages
     assert process.returncode == 141
+
+
+def test_long_video_is_predicted_in_windows_of_a_training_clips_length(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "long.mp4"
+    draw_video(path, [False, True, False, False], np.random.default_rng(1))
+    assert main(in_run(trained, str(path), "--json", "--threshold", "0.99")) == 0
+    (clip,) = json.loads(capsys.readouterr().out)["clips"]
+    assert main(in_run(trained, str(path), "--window", "2", "--json", "--threshold", "0.99")) == 0
+    (in_windows,) = json.loads(capsys.readouterr().out)["clips"]
+    assert clip["windows"] == in_windows["windows"]
+    assert clip["probability"] == max(window["probability"] for window in clip["windows"])
+    assert clip["violent"] == bool(clip["events"])
+    assert clip["warnings"] == [
+        "it lasts 8 s, training clips 2 s: predicted in windows of 2 s (--whole: one answer)"
+    ]
+    assert main(in_run(trained, str(path))) == 0
+    assert "windows of 2 s" in " ".join(capsys.readouterr().out.split())
+    assert main(in_run(trained, str(path), "--csv")) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert float(row["probability"]) == pytest.approx(clip["probability"], abs=1e-6)
+    assert row["warnings"] == clip["warnings"][0]
+    assert main(in_run(trained, str(path), "--json", "--whole")) == 0
+    (whole,) = json.loads(capsys.readouterr().out)["clips"]
+    assert len(whole["frames"]) == 4
+    assert whole["warnings"] == ["4 frames stand for 8 s, but training clips last 2 s"]
+
+
+def test_clip_of_three_times_a_training_clips_length_gets_one_answer(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "clip.mp4"
+    draw_video(path, [False, True, False], np.random.default_rng(1))
+    assert main(in_run(trained, str(path), "--json")) == 0
+    (clip,) = json.loads(capsys.readouterr().out)["clips"]
+    assert len(clip["frames"]) == 4
+    assert clip["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "warning"),
+    [
+        ("one frame", "it is one frame: nothing can move in it"),
+        ("still", "nothing moves in it: its frames are all the same"),
+        ("damaged", "only 60% of it could be read"),
+    ],
+)
+@pytest.mark.parametrize("flags", [(), ("--window", "1"), ("--window", "0.3")])
+def test_clip_that_tells_little_has_a_warning(
+    kind: str,
+    warning: str,
+    flags: tuple[str, ...],
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = write_doubtful_clip(tmp_path / "clip.mp4", kind)
+    assert main(in_run(trained, str(path), *flags, "--json")) == 0
+    (clip,) = json.loads(capsys.readouterr().out)["clips"]
+    if kind == "one frame" and flags:  # its only window is still
+        warning = "nothing moves in it: its frames are all the same"
+    assert clip["warnings"] == [warning]
+    assert main(in_run(trained, str(path), *flags)) == 0
+    assert f"WARNING: {warning}" in capsys.readouterr().out
+
+
+def test_codec_without_a_decoder_is_named(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_clip(tmp_path / "clip.mp4", [grey(n) for n in range(9)])
+    content = path.read_bytes()
+    start = content.index(b"stsd")
+    path.write_bytes(content[:start] + content[start:].replace(b"avc1", b"XVQZ", 1))
+    assert main(in_run(trained, str(path))) == 3
+    reason = " ".join(capsys.readouterr().out.split())
+    assert "its codec (XVQZ) cannot be decoded here" in reason
+    assert "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4" in reason
+
+
+def test_messages_of_ffmpeg_are_shown_with_debug(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_doubtful_clip(tmp_path / "clip.mp4", "damaged")
+    assert main(in_run(trained, str(path))) == 0
+    assert "FFmpeg" not in capsys.readouterr().err
+    assert main(in_run(trained, str(path), "--debug")) == 0
+    assert f"{path}: FFmpeg: h264: " in capsys.readouterr().err

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.clips.videos import write_doubtful_clip
 from tests.conftest import ROOT
 from tests.inference.test_webhook import server
 from violence_detection.clips.demo import draw_clip
@@ -45,6 +46,23 @@ def test_command_writes_and_posts_events_of_a_file(
     assert 1.5 < seconds_ago < TIMEOUT
     assert "24 frames, " in captured.err
     assert "secret" not in captured.err
+
+
+@pytest.mark.parametrize("kind", ["still", "damaged"])
+def test_source_that_tells_little_has_a_warning(
+    kind: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_doubtful_clip(tmp_path / "clip.mp4", kind)
+    assert main(in_run(trained, "--source", str(path), "--window", "0.4", "--threshold", "0")) == 0
+    captured = capsys.readouterr()
+    if kind == "still":
+        notices = [json.loads(line) for line in captured.out.splitlines()]
+        assert {tuple(notice["warnings"]) for notice in notices} == {
+            ("nothing moves in the picture",)
+        }
+        assert "nothing moves in the picture" in captured.err
+    else:
+        assert "only 60% of it could be read" in captured.err
 
 
 @pytest.mark.parametrize(

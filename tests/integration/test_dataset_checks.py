@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.clips.videos import draw_video, write_doubtful_clip
 from tests.conftest import quick_flags_in, results_of
 from train_rtx5000_dual_optimized import main
 from violence_detection.clips.frames import read_frames
@@ -21,6 +22,8 @@ IN_GROUP = (
 )
 BOTH_LABELS = ("train/nonviolent/copied.mp4", "train/violent/violent1.mp4")
 STILL = "val/nonviolent/still.avi"
+PARTLY_READ = "train/violent/damaged.mp4"
+LONG = "train/nonviolent/long.mp4"
 
 
 def write_video(path: Path, images: list[np.ndarray], codec: str) -> None:
@@ -51,6 +54,8 @@ def dataset(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     shutil.copy(dataset / BOTH_LABELS[1], dataset / BOTH_LABELS[0])
     image = read_frames(dataset / "val" / "violent" / "violent1.mp4", 1)[0]
     write_video(dataset / STILL, [image] * 30, "MJPG")
+    write_doubtful_clip(dataset / PARTLY_READ, "damaged")
+    draw_video(dataset / LONG, [False] * 4, np.random.default_rng(5))
     return dataset
 
 
@@ -97,7 +102,7 @@ def test_leaking_clips_are_dropped_from_the_earlier_split(checked: Checked) -> N
     assert results["clips_left_out_for_leakage"] == sorted(dropped)
     assert results["evaluation"]["clips"] == 9  # the test split is complete
     with (checked.run / "splits.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == 31
+        assert len(list(csv.DictReader(file))) == 33
 
 
 def test_group_in_two_splits_is_reported(checked: Checked) -> None:
@@ -116,6 +121,18 @@ def test_contradicting_labels_stills_and_a_small_validation_split_are_reported(
     for name in (*BOTH_LABELS, STILL):
         assert name in checked.screen
     assert "the validation split is small" in checked.screen
+
+
+def test_clips_read_in_part_and_long_clips_are_reported(checked: Checked) -> None:
+    results = results_of(checked.run)
+    assert results["partly_read_clips"] == [{"clip": PARTLY_READ, "share": 0.6}]
+    assert f"could only be read in part: {PARTLY_READ} (60%)" in checked.screen
+    assert results["clip_seconds"] == 2.0
+    assert results["long_clips"] == [{"clip": LONG, "seconds": 8.0}]
+    assert f"{LONG}: 8 s, a frame every 0.5 s" in checked.screen
+    report = (checked.run / "report.html").read_text()
+    for name in (PARTLY_READ, LONG):
+        assert name in report
 
 
 def test_leakage_can_stop_the_run(

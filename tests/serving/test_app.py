@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.clips.videos import write_doubtful_clip
 from tests.serving.http import (
     BOUNDARY,
     END,
@@ -91,6 +92,26 @@ def test_timeline_of_a_short_clip_is_one_window(client: httpx.Client, clip: byte
     lines = client.post("/predict/timeline?window=5", **form_of(clip)).text.splitlines()
     (window,) = json.loads(lines[-1])["result"]["windows"]
     assert window["probability"] == pytest.approx(whole["probability"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "warning"),
+    [
+        ("still", "nothing moves in it: its frames are all the same"),
+        ("damaged", "only 60% of it could be read"),
+    ],
+)
+def test_clip_that_tells_little_has_a_warning(
+    kind: str, warning: str, client: httpx.Client, tmp_path: Path
+) -> None:
+    content = write_doubtful_clip(tmp_path / "clip.mp4", kind).read_bytes()
+    answer = client.post("/predict", **form_of(content)).json()
+    assert answer["warnings"][1:] == [warning]  # the first one is on VGG19's random weights
+    assert answer["warning"] == "\n".join(answer["warnings"])
+    for window in ("0.5", "5"):
+        lines = client.post(f"/predict/timeline?stride=0.5&window={window}", **form_of(content))
+        result = json.loads(lines.text.splitlines()[-1])["result"]
+        assert warning in result["warnings"]
 
 
 @pytest.mark.parametrize("route", ["/predict", "/predict/timeline"])

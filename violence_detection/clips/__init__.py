@@ -2,7 +2,6 @@
 
 import os
 
-# OpenCV reads these when it is first imported. FFmpeg would print several lines on the terminal
-# for every damaged clip, which the program reports itself.
+# OpenCV reads these when it is first imported; it would print FFmpeg's notes on the terminal.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")

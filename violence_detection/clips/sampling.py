@@ -54,7 +54,7 @@ class Sample(NamedTuple):
     number: int  # from 0
     time: float  # seconds
     images: np.ndarray | None  # (streams, 224, 224, 3) uint8; None if no window uses them
-    moved: bool = True  # something has moved since the sample before
+    moved: bool = True  # something is where it was not when something last moved
 
 
 class VideoEnd(NamedTuple):
@@ -140,7 +140,7 @@ class Sampler:
         self._start: float | None = None
         self._number = 0
         self._previous: np.ndarray | None = None  # the image of the last sample, RGB
-        self._means: np.ndarray | None = None  # its `block_means`
+        self._means: np.ndarray | None = None  # `block_means` when something last moved
         self._pending: tuple[Frame, np.ndarray] | None = None  # may serve later samples, too
 
     def take(self, frame: Frame) -> Iterator[Sample]:
@@ -167,11 +167,17 @@ class Sampler:
     def _samples(self, frame: Frame, image: np.ndarray, until: float) -> Iterator[Sample]:
         while self._is_nearest(frame) and self._next_time <= until + TIME_TOLERANCE:
             images = self._images(image) if self.sampling.is_used(self._number) else None
-            means = block_means(image)
-            moved = self._means is not None and has_moved(self._means, means)
-            yield Sample(self._number, frame.time, images, moved)
-            self._previous, self._means = image, means
+            yield Sample(self._number, frame.time, images, self._has_moved(image))
+            self._previous = image
             self._number += 1
+
+    def _has_moved(self, image: np.ndarray) -> bool:
+        # Against the frame of the last movement, not the one before: slow movement counts.
+        means = block_means(image)
+        moved = self._means is not None and has_moved(self._means, means)
+        if moved or self._means is None:
+            self._means = means
+        return moved
 
     @property
     def _next_time(self) -> float:

@@ -1,12 +1,10 @@
 """Whether anything moves between two frames."""
 
-from itertools import pairwise
-
 import cv2
 import numpy as np
 
 BLOCK = 8  # pixels; the mean of a block has little noise
-LEAST_CHANGE = 4  # levels of a block's mean; the encoding of a still picture changes it by less
+LEAST_CHANGE = 10  # levels of a block's mean; the encoding of a still picture changes it by less
 
 
 def block_means(image: np.ndarray) -> np.ndarray:
@@ -25,10 +23,10 @@ def has_moved(before: np.ndarray, after: np.ndarray) -> bool:
 
 
 def is_still(images: np.ndarray) -> bool:
-    """Return whether nothing moves from any frame to the next.
+    """Return whether nothing moves after the first frame.
 
     Args:
         images: `(frames, 224, 224, 3)` uint8.
     """
-    means = [block_means(image) for image in images]
-    return not any(has_moved(before, after) for before, after in pairwise(means))
+    first, *others = (block_means(image) for image in images)
+    return not any(has_moved(first, other) for other in others)

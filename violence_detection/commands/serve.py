@@ -36,9 +36,6 @@ from violence_detection.settings.values import finite
 log = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "VIOLENCE_API_TOKEN"
-# What FFmpeg may open: video containers, and nothing that they refer to. It also knows playlists.
-CONTAINERS = "mov,matroska,avi,flv,asf,mpeg,mpegts,mpegvideo,ogg"
-CAPTURE_OPTIONS = f"protocol_whitelist;file|format_whitelist;{CONTAINERS}"
 PORT: Check = (lambda value: 0 <= value <= 65535, "must be from 0 to 65535")
 
 ENVIRONMENT = f"""\
@@ -234,7 +231,6 @@ def serve(flags: argparse.Namespace) -> int:
             max_requests=flags.max_requests,
             clip_timeout=flags.clip_timeout,
         )
-        os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = CAPTURE_OPTIONS  # of decoder processes
         start_service_log(flags.debug)
         if detector.untrained_vgg19:
             log.warning("%s", RANDOM_WEIGHTS_WARNING)

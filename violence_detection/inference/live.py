@@ -96,12 +96,11 @@ class LiveStatistics:
         )
         if self.skipped:
             speed += f", skipped {self.skipped} of {self.windows + self.skipped} windows"
-        lines = [f"{counts}, highest probability {self.max_probability:.3f}", speed]
+        lines = [f"{counts}, highest probability {self.max_probability:.3f}"]
         if self.still:
-            lines.append(
-                f"{self.seconds:.0f} s: {STILL} in {self.still} of {_count(self.windows, 'window')}"
-            )
-        return lines
+            windows = _count(self.windows, "window")
+            lines.append(f"{self.seconds:.0f} s: {STILL} in {self.still} of {windows}")
+        return [*lines, speed]
 
 
 def _count(number: int, noun: str) -> str:

@@ -24,7 +24,7 @@ FIELD = b"video"
 MAX_FORM_OVERHEAD = 64 * 1024  # bytes of a form besides its clip
 HEAD_BYTES = 512  # of a clip, from which its container is recognized
 WRITE_BYTES = 2**20  # a thread writes each piece
-VIDEO_FORMATS = "mp4, mov, mkv, webm, avi, flv, wmv, mpg"
+VIDEO_FORMATS = "mp4, mov, mkv, webm, avi, flv, wmv, mpg, ts, m2ts, 3gp, vob, dav"
 NOT_A_VIDEO = f"not a video file ({VIDEO_FORMATS})"
 RETRY_AFTER_FULL_DISK = 30  # seconds
 
@@ -239,10 +239,23 @@ def is_video(head: bytes) -> bool:
         b"\x00\x00\x01\xba",  # MPEG program stream
         b"\x00\x00\x01\xb3",  # MPEG video
         b"OggS",
+        b"DHAV",  # of recorders: dav
+        b"\x06\x0e\x2b\x34",  # MXF
+        b"\x1f\x07\x00",  # DV
+        b"DKIF",  # IVF
+        b"\x00\x00\x00\x01",  # H.264 and H.265 without a container
     )
     return (
         head[4:8] in iso_boxes
         or head.startswith(starts)
         or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
-        or (len(head) > 188 and head[0] == head[188] == 0x47)  # MPEG transport stream
+        or _is_transport_stream(head)
+    )
+
+
+def _is_transport_stream(head: bytes) -> bool:
+    """Return whether MPEG's packets of 188 bytes follow each other, of 192 with a time before."""
+    return any(
+        head[first : first + 1] == head[first + size : first + size + 1] == b"\x47"
+        for first, size in ((0, 188), (4, 192))
     )

@@ -1,10 +1,12 @@
 """Run extraction on damaged and hostile clips: each must yield features or a reason.
 
-    python -m benchmarks.fuzz_clips --count 1000 --dataset-path DIR
+    python -m benchmarks.fuzz_clips --count 1000
 
-Copies of clips are mutated once or several times, then extracted as in training: decoded in the
-decoder processes, run through a small part of VGG19, and stored. Exit status 1 if a clip is not
-accounted for, the run itself hangs or crashes, or a decoder uses more than 2 GB.
+Clips of all kinds of `benchmarks.frames`, or those of a dataset, are mutated once or several times,
+then extracted as in training: decoded in the decoder processes, run through a small part of VGG19,
+and stored. The decoders' memory is filled with a pattern before it is used, which is looked for in
+the frames. Exit status 1 if a clip is not accounted for, a frame has memory that was never written,
+the run itself hangs or crashes, or a decoder uses more than 2 GB.
 """
 
 import multiprocessing
@@ -21,10 +23,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from benchmarks.command import make_parser, print_report
 
 MEMORY_LIMIT_MB = 2000
 FRAMES, LAYER = 16, "block1_conv1"
+# glibc fills memory with the complement of this byte when it is taken, with the byte when freed.
+FILLED_WITH = 90
+FILLED_SHARE = 0.02  # of a frame's pixels; with so many of the pattern's colours, it is memory
 ABSURD = (0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 1_000_000_000)
 TABLES = (b"stts", b"stsz", b"stsc", b"stco", b"stss", b"ctts", b"mdhd", b"mvhd", b"tkhd", b"hdlr")
 SAMPLE_ENTRIES = (b"avc1", b"mp4v", b"hev1", b"av01")
@@ -134,6 +141,7 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the mutations (default: 0)")
     flags = parser.parse_args()
+    os.environ["MALLOC_PERTURB_"] = str(FILLED_WITH)  # of the decoders, which are started later
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = originals(flags.dataset_path, folder)
@@ -141,21 +149,20 @@ def main() -> int:
         report = extract(mutated, flags.clip_timeout, folder)
     print_report(report, flags.json)
     peak = max(report["decoder_peak_mb"], report["run_peak_mb"])
-    return int(report["unaccounted_for"] > 0 or peak >= MEMORY_LIMIT_MB)
+    unwritten = report["frames_of_unwritten_memory"]
+    return int(report["unaccounted_for"] > 0 or unwritten > 0 or peak >= MEMORY_LIMIT_MB)
 
 
 def originals(dataset_path: Path | None, folder: Path) -> list[Path]:
-    """Return the clips of a dataset; without one, drawn ones."""
+    """Return the clips of a dataset; without one, drawn ones of all kinds."""
     if dataset_path is not None:
         return sorted(dataset_path.rglob("*.mp4"))
-    import numpy as np
+    from benchmarks.frames import KINDS, write_clip
 
-    from violence_detection.clips.demo import draw_clip
-
-    drawing = np.random.default_rng(0)
-    paths = [folder / f"drawn{number}.mp4" for number in range(4)]
-    for number, path in enumerate(paths):
-        draw_clip(path, number % 2 == 1, drawing)
+    paths = []
+    for number, kind in enumerate(KINDS.values()):
+        paths.append(folder / f"drawn{number}.{kind.suffix}")
+        write_clip(paths[-1], kind)
     return paths
 
 
@@ -177,6 +184,33 @@ def mutate(paths: Sequence[Path], count: int, seed: int, folder: Path) -> list[P
     return mutated
 
 
+def colours_of_unwritten_memory() -> np.ndarray:
+    """Return the colours that memory with the pattern has in a frame, `(colours, 3)` int RGB."""
+    import av
+
+    colours = []
+    for byte in (FILLED_WITH, 255 - FILLED_WITH):
+        colours.append((byte, byte, byte))
+        for pixel_format in ("yuv420p", "yuvj420p"):
+            planes = np.full((24, 16), byte, np.uint8)
+            frame = av.VideoFrame.from_ndarray(planes, pixel_format)
+            colours.append(tuple(frame.to_ndarray(format="rgb24")[8, 8].tolist()))
+    return np.array(colours)
+
+
+def is_unwritten_memory(image: np.ndarray, colours: np.ndarray) -> bool:
+    """Return whether much of a frame has one of some colours, give or take two levels.
+
+    Args:
+        image: `(224, 224, 3)` uint8 RGB.
+        colours: `(colours, 3)`.
+    """
+    pixels = image.reshape(-1, 3).astype(np.int16)
+    return any(
+        (np.abs(pixels - colour).max(axis=1) <= 2).mean() > FILLED_SHARE for colour in colours
+    )
+
+
 def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[str, Any]:
     """Extract features as training does; return what happened to the clips."""
     from violence_detection.clips.clip import Clip
@@ -190,12 +224,25 @@ def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[st
     make_extractor = partial(build_extractor, LAYER, "random")
     clips = [Clip(path.parent, path.name, number % 2, "train") for number, path in enumerate(paths)]
     recipe = Recipe(FRAMES, LAYER, "random-0", feature_size(LAYER), "float32")
+    colours, unwritten = colours_of_unwritten_memory(), 0
+
+    def make_network() -> Callable[[np.ndarray], np.ndarray]:
+        network = on_replicas(make_strategy(find_devices(1), 4), make_extractor)
+
+        def checked(images: np.ndarray) -> np.ndarray:
+            nonlocal unwritten
+            frames = images.reshape(-1, *images.shape[2:])
+            unwritten += sum(is_unwritten_memory(frame, colours) for frame in frames)
+            return network(images)
+
+        return checked
+
     started = time.perf_counter()
     with DecoderPeaks() as peaks, CacheFolder(folder / "cache") as cache_folder:
         rows, bad = extract_features(
             clips,
             [FeatureCache(cache_folder, recipe)],
-            lambda: on_replicas(make_strategy(find_devices(1), 4), make_extractor),
+            make_network,
             1,
             clip_timeout,
         )
@@ -207,6 +254,7 @@ def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[st
         "with_features": len(rows),
         "with_a_reason": len(bad),
         "unaccounted_for": len(set(clips) - rows.keys() - {item.clip for item in bad}),
+        "frames_of_unwritten_memory": unwritten,
         "decoders_that_died": sum("decoder died" in item.reason for item in bad),
         "clips_that_timed_out": sum("could not be read within" in item.reason for item in bad),
         "decoder_peak_mb": peaks.decoders,

@@ -1,9 +1,18 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks.fuzz_clips import MUTATIONS, Mutation, mutate, originals, write_at
+from benchmarks.fuzz_clips import (
+    MUTATIONS,
+    Mutation,
+    colours_of_unwritten_memory,
+    is_unwritten_memory,
+    mutate,
+    originals,
+    write_at,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +46,13 @@ def test_file_names_have_the_mutations(clips: list[Path], tmp_path: Path) -> Non
 )
 def test_numbers_are_written_only_within_the_data(offset: int, expected: bytes) -> None:
     assert bytes(write_at(bytearray(b"somedata"), offset, ">I", 7)) == expected
+
+
+def test_unwritten_memory_is_recognized_in_a_frame() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (224, 224, 3), np.uint8)
+    colours = colours_of_unwritten_memory()
+    assert not is_unwritten_memory(image, colours)
+    for colour in colours:
+        below = image.copy()
+        below[200:] = colour  # as where a slice was lost
+        assert is_unwritten_memory(below, colours)

@@ -63,6 +63,8 @@ def test_common_class_names_are_understood(tmp_path: Path, violent: str, nonviol
         ([*LAYOUT_1, "violent/a.mp4"], ["violent", "keep one kind", "train"]),
         ([*LAYOUT_1, "holdout/fight/a.mp4"], ["holdout"]),
         ([*LAYOUT_2, "others/a.mp4"], ["others"]),
+        ([*LAYOUT_2, "fights_or_normal/a.mp4"], ["fights_or_normal", "ambiguous"]),
+        (["fights_or_normal/a.mp4", "b/a.mp4"], ["fights_or_normal", "ambiguous"]),
         (LAYOUT_2[:20], ["nonviolent"]),
         (LAYOUT_2[:21], ["nonviolent"]),
     ],

@@ -13,7 +13,7 @@ from violence_detection.clips.folder_names import class_of, is_passed_over, spli
         (
             "nonviolent non_violent Non-Violence NonFight nonfights NoFight no-fighting not_fight "
             "without_any_violence not-a-fight NotViolent Normal normal_videos "
-            "NormalVideos NON_VIOLENT peaceful unviolent safe",
+            "NormalVideos NON_VIOLENT peaceful unviolent safe violence-free FightFree",
             0,
         ),
         ("movies maybe abnormal 123 fight_and_normal violent-or-nonviolent notes", None),

@@ -437,6 +437,7 @@ def test_fuzz_harness_accounts_for_every_clip(tmp_path: Path) -> None:
     report = harness("benchmarks.fuzz_clips", "--count", "150", tmp_path=tmp_path)
     assert report["clips"] == report["with_features"] + report["with_a_reason"] == 150
     assert report["with_features"] > 10
+    assert report["frames_of_unwritten_memory"] == 0
     assert 20 < report["decoder_peak_mb"] < 2000
 
 

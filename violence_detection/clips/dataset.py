@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import TypeVar, overload
 
 from violence_detection.clips.clip import FILE_TYPES, VIDEO_SUFFIXES, Clip
-from violence_detection.clips.folder_names import class_of, is_passed_over, split_of
+from violence_detection.clips.folder_names import (
+    class_of,
+    is_ambiguous,
+    is_passed_over,
+    split_of,
+)
 from violence_detection.clips.splits import (
     require_both_classes,
     require_enough_to_split,
@@ -54,6 +59,8 @@ def find_clips(
             f"({_names(classes.values())}): keep one kind"
         )
     if not splits and not classes:
+        for folder in _folders(dataset_path):
+            _require_clear_name(folder)
         raise UserError(
             f"{dataset_path} has neither train/val/test nor violent/nonviolent folders; "
             f"folders found: {_names(_folders(dataset_path))}{_suggestion(dataset_path)}"
@@ -96,6 +103,7 @@ def _clips_in_class_folders(
     classes = _known_folders(folder, class_of)
     found = _folders(folder)
     for unknown in (path for path in found if path not in classes.values()):
+        _require_clear_name(unknown)
         raise UserError(
             f"{unknown} is neither a violent nor a nonviolent folder; folders found: "
             f"{_names(found)}. Rename it or move it out of {folder}"
@@ -113,6 +121,14 @@ def _clips_in_class_folders(
             else:
                 left_out[_suffix(name)] += 1
     return clips
+
+
+def _require_clear_name(folder: AnyPath) -> None:
+    """Raise `UserError` if a folder's name says both classes."""
+    if is_ambiguous(folder.name):
+        raise UserError(
+            f"{folder}: its name is ambiguous, both violent and nonviolent: rename it or move it"
+        )
 
 
 def _known_folders(

@@ -29,17 +29,27 @@ def class_of(name: str) -> int | None:
     "No Fighting", "not_fight", "NonViolence", "Normal Videos" and "safe" are nonviolent;
     "Violent Videos", "fights" and "assault_clips" are violent.
     """
-    labels = set()
+    labels = _classes_of(name)
+    return labels.pop() if len(labels) == 1 else None
+
+
+def is_ambiguous(name: str) -> bool:
+    """Return whether a folder's name says both classes, as "fights and normal" does."""
+    return len(_classes_of(name)) > 1
+
+
+def _classes_of(name: str) -> set[int]:
+    labels: list[int] = []
     negated = False
     for word in _words(name):
         if word in NEGATIONS:
             negated = True
-            continue
-        label = _class_of_word(word)
-        if label is not None:
-            labels.add(1 - label if negated else label)
+        elif word == "free" and labels:  # "violence-free"
+            labels[-1] = 0
+        elif (label := _class_of_word(word)) is not None:
+            labels.append(1 - label if negated else label)
             negated = False
-    return labels.pop() if len(labels) == 1 else None
+    return set(labels)
 
 
 def split_of(name: str) -> str | None:

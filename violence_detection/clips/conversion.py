@@ -57,7 +57,7 @@ class Converter:
         converted = self._reformatter.reformat(
             frame, format="bgr24", interpolation=Interpolation.BICUBIC, threads=1
         )
-        return upright(self._cropped(converted.to_ndarray()), matrix)
+        return upright(self._cropped(pixels(converted)), matrix)
 
     def _in_sdr(self, frame: VideoFrame) -> VideoFrame:
         """Return an HDR frame in 8 bits of BT.709, as FFmpeg's scaler maps it."""
@@ -74,6 +74,13 @@ class Converter:
         if top + bottom >= height or left + right >= width:
             return image  # nothing would be left: not believed
         return image[top : height - bottom, left : width - right]
+
+
+def pixels(frame: VideoFrame) -> np.ndarray:
+    """Return the pixels of a frame in BGR, `(height, width, 3)` uint8; its memory, not a copy."""
+    plane: Any = frame.planes[0]
+    shape, strides = (frame.height, frame.width, 3), (plane.line_size, 3, 1)
+    return np.ndarray(shape, np.uint8, plane, strides=strides)
 
 
 def deinterlaced(
@@ -139,7 +146,8 @@ def pulled(graph: av.filter.Graph) -> VideoFrame:
 
 def display_matrix(frame: VideoFrame) -> np.ndarray | None:
     """Return the `(2, 2)` matrix that turns a frame as it is to be shown, if it has one."""
-    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    side_data = frame.side_data
+    data: Any = side_data.get("DISPLAYMATRIX") if len(side_data) else None
     if data is None:
         return None
     return np.frombuffer(bytes(data), np.int32)[:9].reshape(3, 3)[:2, :2] / 2**16

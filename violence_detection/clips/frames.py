@@ -1,6 +1,6 @@
 """The frames of one clip: evenly spaced in time, RGB, at the network's size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -59,7 +59,7 @@ def share_warnings(share: float) -> list[str]:
 class _Chosen(NamedTuple):
     """The sampled frames of a clip."""
 
-    images: Sequence[np.ndarray]  # (224, 224, 3) uint8 RGB each
+    images: np.ndarray  # (frames, 224, 224, 3) uint8 RGB
     times: tuple[float, ...]  # seconds
     frames: int  # of the clip
     seconds: float
@@ -95,13 +95,10 @@ def read_clip(path: Path, frames: int) -> tuple[np.ndarray, ClipInfo]:
     chosen = _read_chosen(path, frames) or _read_all(path, frames)
     if chosen.share < LEAST_SHARE:
         raise UnreadableClip(f"only {chosen.share:.0%} of it can be read")
-    clip = np.empty((frames, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
-    for index, image in enumerate(chosen.images):
-        clip[index] = image
     times = chosen.times if min(chosen.times) >= 0 else None
-    return clip, ClipInfo(
+    return chosen.images, ClipInfo(
         *(chosen.frames, chosen.seconds, times, chosen.share),
-        *(is_still(clip), chosen.aspect_ratio),
+        *(is_still(chosen.images), chosen.aspect_ratio),
     )
 
 
@@ -178,17 +175,18 @@ def positions_in_time(
 def is_constant(times: Sequence[float]) -> bool:
     """Return whether frames follow each other at a constant rate, but for rounded times."""
     periods = np.diff(times)
-    usual = float(np.median(periods))
+    usual = float(np.sort(periods)[len(periods) // 2])
     return bool(np.abs(periods - usual).max() <= EVEN * usual)
 
 
-def network_image(image: np.ndarray) -> np.ndarray:
+def network_image(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Return a frame as the network gets it, `(224, 224, 3)` uint8 RGB.
 
     Args:
         image: `(height, width, 3)` uint8 BGR, as `Video.picture` returns it.
+        out: where to write it; None: new memory.
     """
-    return cv2.cvtColor(cv2.resize(image, (FRAME_SIZE, FRAME_SIZE)), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(cv2.resize(image, (FRAME_SIZE, FRAME_SIZE)), cv2.COLOR_BGR2RGB, out)
 
 
 def _read_chosen(path: Path, frames: int) -> _Chosen | None:
@@ -200,15 +198,20 @@ def _read_chosen(path: Path, frames: int) -> _Chosen | None:
             return None
         rate = video.info.frames_per_second
         positions = positions_in_time(index.times, frames, rate)
+        images = np.empty((frames, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+        rows = {position: images[row] for row, position in enumerate(positions)}
         for neighbours in (False, True):
             reader = video if index.held is not None else stack.enter_context(open_video(path))
-            images = _images_at(reader, index, positions, neighbours)
-            if images is not None:
+            found = _read_into(rows, reader, index, neighbours)
+            if found is not None:
                 break
-        if images is None or set(positions) - images.keys():
+        if found != rows.keys():
             return None
+        for row, position in enumerate(positions[:-1]):
+            if position == positions[row + 1]:  # repeated: the last of its rows was written
+                images[row] = rows[position]
         return _Chosen(
-            [images[position] for position in positions],
+            images,
             tuple(index.times[position] for position in positions),
             len(index.times),
             _length(index.times, rate),
@@ -222,25 +225,26 @@ def _length(times: Sequence[float], frames_per_second: float | None) -> float:
     return times[-1] - times[0] + (1 / frames_per_second if frames_per_second else DEFAULT_PERIOD)
 
 
-def _images_at(
-    video: Video, index: PacketIndex, positions: Sequence[int], neighbours: bool
-) -> dict[int, np.ndarray] | None:
-    """Decode the frames at some positions, and of the others only those that they depend on.
+def _read_into(
+    images: Mapping[int, np.ndarray], video: Video, index: PacketIndex, neighbours: bool
+) -> set[int] | None:
+    """Decode some frames, and of the others only those that they depend on.
 
     Args:
+        images: by the frames' positions in the order in which they are shown, where to write what
+            `network_image` makes of them.
         video: open; of which nothing has been read if the index does not hold the packets.
         index: of its packets.
-        positions: of the frames, in the order in which they are shown.
         neighbours: decode the frames around them, too: an interlaced one is deinterlaced with them.
 
     Returns:
-        By position, the images of `network_image`; without those that cannot be decoded. None if
-        there are interlaced frames, and `neighbours` is False.
+        The positions of the frames that could be decoded. None if there are interlaced frames, and
+        `neighbours` is False.
     """
-    wanted = {index.shown[position]: position for position in positions}
-    around = {n + side for n in positions for side in ((-1, 0, 1) if neighbours else (0,))}
+    wanted = {index.shown[position]: position for position in images}
+    around = {n + side for n in images for side in ((-1, 0, 1) if neighbours else (0,))}
     needed = {index.shown[n] for n in around if 0 <= n < len(index.shown)}
-    images: dict[int, np.ndarray] = {}
+    found: set[int] = set()
     packets = video.packets() if index.held is None else iter(index.held)
     for run in in_runs(packets, index.runs(needed)):
         video.forget_frames()
@@ -250,8 +254,10 @@ def _images_at(
             if decoded.frame.pts in wanted:
                 picture = video.picture(decoded)
                 if picture is not None:
-                    images[wanted[decoded.frame.pts]] = network_image(picture)
-    return images
+                    position = wanted[decoded.frame.pts]
+                    network_image(picture, out=images[position])
+                    found.add(position)
+    return found
 
 
 def _skipping(video: Video, packets: Iterator[Packet], needed: set[int]) -> Iterator[Packet]:
@@ -276,7 +282,7 @@ def _read_all(path: Path, frames: int) -> _Chosen:
     # If one of them cannot be converted after all, the nearest one stands for it.
     found = [min(whole.images, key=lambda n: abs(n - position)) for position in positions]
     return _Chosen(
-        [whole.images[position] for position in found],
+        np.stack([whole.images[position] for position in found]),
         tuple(whole.times[position] for position in found),
         len(whole.times),
         _length(whole.times, rate),

@@ -115,6 +115,7 @@ class Video:
         # Whether FFmpeg has complained of the file: it is cut, or parts of it are damaged.
         self.is_damaged = errors_logged() > errors
         self.aspect_ratio = 1.0  # of the last picture as it is displayed: width over height
+        self._shape: tuple[int, ...] = ()  # of that picture
         self._refused = 0  # packets, by the decoder
 
     def __enter__(self) -> Self:
@@ -263,7 +264,8 @@ class Video:
         """Return a time stamp in seconds from the start that the stream states; NaN for None."""
         if pts is None or self._time_base is None:
             return math.nan
-        return float((pts - self._start) * self._time_base)
+        base = self._time_base
+        return (pts - self._start) * base.numerator / base.denominator
 
     def picture(self, decoded: DecodedFrame) -> np.ndarray | None:
         """Return a frame as it is to be shown, `(height, width, 3)` uint8 BGR.
@@ -276,7 +278,9 @@ class Video:
             raise
         except av.FFmpegError:
             return None
-        self.aspect_ratio = self._aspect_ratio(picture, decoded.frame)
+        if picture.shape != self._shape:
+            self._shape = picture.shape
+            self.aspect_ratio = self._aspect_ratio(picture, decoded.frame)
         return picture
 
     def _aspect_ratio(self, picture: np.ndarray, frame: VideoFrame) -> float:

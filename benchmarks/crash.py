@@ -102,19 +102,30 @@ def main() -> int:
         "--kills", type=int, default=50, metavar="N", help="number of kills (default: 50)"
     )
     parser.add_argument("--dataset-path", type=Path, help="real clips (default: drawn ones)")
+    parser.add_argument(
+        "--feature-layer", default="block2_conv1", help="of VGG19 (default: block2_conv1)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: 0)")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        report = crash(flags.kills, flags.dataset_path, flags.seed, Path(folder))
+        dataset = flags.dataset_path or drawn_dataset(Path(folder))
+        report = crash(flags.kills, dataset, flags.feature_layer, flags.seed, Path(folder))
     print_report(report, flags.json)
     return int(report["runs_that_differ"] > 0)
 
 
-def crash(kills: int, dataset_path: Path | None, seed: int, folder: Path) -> dict[str, Any]:
-    """Return how many kills there were, in which stages, and what differs at the end."""
-    dataset = dataset_path or drawn_dataset(folder)
+def crash(kills: int, dataset: Path, layer: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Return how many kills there were, in which stages, and what differs at the end.
+
+    Args:
+        kills: how many there are to be.
+        dataset: the clips.
+        layer: of VGG19, whose output are the features.
+        seed: of the random moments.
+        folder: for the runs' files.
+    """
     moments = random.Random(seed)
-    undisturbed = Attempt(run_flags(dataset, folder / "whole"), folder / "whole")
+    undisturbed = Attempt(run_flags(dataset, layer, folder / "whole"), folder / "whole")
     began = time.monotonic()
     undisturbed.wait_until(lambda: undisturbed.has_printed(EXTRACTING))
     extraction = time.monotonic()
@@ -136,7 +147,7 @@ def crash(kills: int, dataset_path: Path | None, seed: int, folder: Path) -> dic
         for stage in STAGES:
             if sum(killed.values()) == kills:
                 break
-            attempt = Attempt(run_flags(dataset, run_folder), run_folder)
+            attempt = Attempt(run_flags(dataset, layer, run_folder), run_folder)
             if attempt.wait_until(moment_in(stage, attempt, moments, extraction_seconds)):
                 attempt.kill()
                 killed[stage] += 1
@@ -144,7 +155,7 @@ def crash(kills: int, dataset_path: Path | None, seed: int, folder: Path) -> dic
             else:
                 missed += 1  # the run ended before the moment
                 break
-        last = Attempt(run_flags(dataset, run_folder), run_folder)
+        last = Attempt(run_flags(dataset, layer, run_folder), run_folder)
         if last.finish():
             differences.append(f"run {runs} failed: {''.join(last.lines)[-2000:]}")
         else:
@@ -215,12 +226,12 @@ def drawn_dataset(folder: Path) -> Path:
     return dataset
 
 
-def run_flags(dataset: Path, folder: Path) -> list[str]:
+def run_flags(dataset: Path, layer: str, folder: Path) -> list[str]:
     """Return the flags of a short deterministic run whose files are below `folder`."""
     return [
         *("--dataset-path", str(dataset), "--cache-dir", str(folder / "cache")),
         *("--checkpoint-dir", str(folder / "run"), "--deterministic", "--no-mixed-precision"),
-        *("--vgg19-weights", "random", "--feature-layer", "block2_conv1"),
+        *("--vgg19-weights", "random", "--feature-layer", layer),
         *("--streams", "rgb"),
         *("--epochs", str(EPOCHS), "--warmup-epochs", "1", "--batch-size", "8"),
     ]

@@ -158,6 +158,12 @@ def run_before(finished: Path, tmp_path: Path) -> None:
         shutil.copytree(finished / name, tmp_path / name)
 
 
+@pytest.fixture
+def features_before(finished: Path, tmp_path: Path) -> None:
+    """Put the features of the drawn clips where `flags` would have them."""
+    shutil.copytree(finished / "cache", tmp_path / "cache")
+
+
 @pytest.fixture(scope="session")
 def trained(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a finished run, of two streams, with more frames cached than used.

@@ -22,9 +22,9 @@ def rows_in(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def two_folds(flags: list[str]) -> list[str]:
+def two_folds(features_before: None, flags: list[str]) -> list[str]:
     """Return flags of a search on the drawn clips."""
-    return [*flags, "--epochs", "3", "--cross-validate", "2"]
+    return [*flags, "--epochs", "2", "--cross-validate", "2"]
 
 
 def test_search_writes_a_config_for_a_run_and_resumes(
@@ -44,29 +44,13 @@ def test_search_writes_a_config_for_a_run_and_resumes(
     top = max(trials, key=lambda trial: float(trial["score"]))
     assert best["head"] == top["head"]
     assert best["dropout"] == pytest.approx(float(top["dropout"]))
-    assert main([*flags, "--config", str(run / "best_config.json")]) == 0
+    assert main([*flags, "--epochs", "2", "--config", str(run / "best_config.json")]) == 0
     settings = json.loads((run / "training_config.json").read_text())["settings"]
     assert {name: settings[name] for name in best} == best
 
 
-def test_grid_tries_every_combination_and_names_the_best(
-    two_folds: list[str], run: Path, tmp_path: Path
-) -> None:
-    grid = tmp_path / "grid.json"
-    grid.write_text('{"head": ["mean", "attention-lstm"], "dropout": [0.1]}')
-    assert main([*two_folds, "--grid", str(grid)]) == 0
-    rows = rows_in(run / "grid.csv")
-    assert [(row["head"], row["dropout"]) for row in rows] == [
-        ("mean", "0.1"),
-        ("attention-lstm", "0.1"),
-    ]
-    best = max(rows, key=lambda row: float(row["roc_auc"]))
-    chosen = json.loads((run / "best_config.json").read_text())
-    assert chosen == {"head": best["head"], "dropout": 0.1}
-
-
 @pytest.mark.usefixtures("not_hurried")
-def test_interrupted_grid_resumes(
+def test_grid_resumes_tries_every_combination_and_names_the_best(
     two_folds: list[str],
     run: Path,
     tmp_path: Path,
@@ -74,7 +58,7 @@ def test_interrupted_grid_resumes(
 ) -> None:
     """Ctrl-C while the second combination is tried: the first is not tried again."""
     grid = tmp_path / "grid.json"
-    grid.write_text('{"head": ["mean", "bidirectional"]}')
+    grid.write_text('{"head": ["mean", "attention-lstm"], "dropout": [0.1]}')
     tried: list[str] = []
 
     def interrupted(settings: Settings, *others: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -87,8 +71,15 @@ def test_interrupted_grid_resumes(
     command = [*two_folds, "--grid", str(grid)]
     assert main(command) == 130
     assert main(command) == 0
-    assert tried == ["mean", "bidirectional", "bidirectional"]
-    assert [row["head"] for row in rows_in(run / "grid.csv")] == ["mean", "bidirectional"]
+    assert tried == ["mean", "attention-lstm", "attention-lstm"]
+    rows = rows_in(run / "grid.csv")
+    assert [(row["head"], row["dropout"]) for row in rows] == [
+        ("mean", "0.1"),
+        ("attention-lstm", "0.1"),
+    ]
+    best = max(rows, key=lambda row: float(row["roc_auc"]))
+    chosen = json.loads((run / "best_config.json").read_text())
+    assert chosen == {"head": best["head"], "dropout": 0.1}
 
 
 def test_grid_with_a_combination_that_contradicts_itself(
@@ -97,7 +88,7 @@ def test_grid_with_a_combination_that_contradicts_itself(
     grid = tmp_path / "grid.json"
     grid.write_text('{"warmup_epochs": [1, 9]}')
     assert main([*two_folds, "--grid", str(grid)]) == 2
-    assert "--epochs 3 is not above --warmup-epochs 9" in capsys.readouterr().err
+    assert "--epochs 2 is not above --warmup-epochs 9" in capsys.readouterr().err
 
 
 def test_range_test_writes_its_losses_and_its_plot(flags: list[str], run: Path) -> None:

@@ -1,3 +1,6 @@
+from typing import Any
+
+import keras
 import numpy as np
 import pytest
 
@@ -8,12 +11,17 @@ from violence_detection.models.classifier import with_attention
 from violence_detection.models.vgg19 import load_vgg19_weights, vgg19
 
 
+def outputs_of(model: keras.Model, inputs: Any) -> Any:
+    """Return arrays; without a graph, which takes longer to trace than these few clips."""
+    return keras.tree.map_structure(np.asarray, model(inputs, training=False))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("temperature", [0.2, 1.8])
 def test_detector_is_the_calibrated_classifier(kind: str, temperature: float) -> None:
     model, features = make_classifier(kind), draw_features(7)
-    expected = with_attention(model).predict(features, verbose=0)
-    outputs = detector_network(model, temperature).predict(features, verbose=0)
+    expected = outputs_of(with_attention(model), features)
+    outputs = outputs_of(detector_network(model, temperature), features)
     probabilities = calibrate(expected["violence"][:, 0], temperature)
     assert np.ptp(probabilities) > 0.05
     assert outputs["probability"].shape == (7,)
@@ -23,10 +31,10 @@ def test_detector_is_the_calibrated_classifier(kind: str, temperature: float) ->
 
 def test_probabilities_that_round_to_0_and_1_are_calibrated_as_in_the_run() -> None:
     model, features = make_classifier("mean", deviation=100.0), draw_features(40)
-    raw = model.predict(features, verbose=0)[:, 0]
+    raw = outputs_of(model, features)[:, 0]
     assert raw.min() == 0
     assert raw.max() == 1
-    outputs = detector_network(model, 3.0).predict(features, verbose=0)["probability"]
+    outputs = outputs_of(detector_network(model, 3.0), features)["probability"]
     np.testing.assert_allclose(outputs, calibrate(raw, 3.0), atol=2e-5)
 
 
@@ -35,12 +43,10 @@ def test_a_classifier_trained_in_bfloat16_computes_in_float32(kind: str) -> None
     features = draw_features(5)
     exact, rounded = (make_classifier(kind, dtype=d) for d in ("float32", "mixed_bfloat16"))
     rounded.set_weights(exact.get_weights())
-    expected, approximate = (m.predict(features, verbose=0) for m in (exact, rounded))
+    expected, approximate = (outputs_of(m, features) for m in (exact, rounded))
     assert np.abs(expected - approximate).max() > 1e-4
-    np.testing.assert_allclose(
-        float32_copy(rounded).predict(features, verbose=0), expected, atol=1e-6
-    )
-    outputs = detector_network(rounded, 1.0).predict(features, verbose=0)
+    np.testing.assert_allclose(outputs_of(float32_copy(rounded), features), expected, atol=1e-6)
+    outputs = outputs_of(detector_network(rounded, 1.0), features)
     np.testing.assert_allclose(outputs["probability"], expected[:, 0], atol=1e-6)
 
 
@@ -59,14 +65,14 @@ def test_end_to_end_network_is_vgg19_and_the_detector(
     load_vgg19_weights(network, "random", layer)
     images = draw_images(2, streams)
     by_stream = [
-        network.predict(images[stream].reshape(-1, 224, 224, 3), verbose=0).reshape(2, FRAMES, -1)
+        outputs_of(network, images[stream].reshape(-1, 224, 224, 3)).reshape(2, FRAMES, -1)
         for stream in streams
     ]
     features = np.concatenate(by_stream, axis=2).astype(dtype).astype(np.float32)
     head = detector_network(make_classifier("attention-lstm", features.shape[2]), 1.5)
-    expected = head.predict(features, verbose=0)
+    expected = outputs_of(head, features)
     whole = end_to_end_network(head, network, streams, FRAMES, dtype)
     assert {tensor.name for tensor in whole.inputs} == set(streams)
-    outputs = whole.predict(images, verbose=0)
+    outputs = outputs_of(whole, images)
     for name in ("probability", "attention"):
         np.testing.assert_allclose(outputs[name], expected[name], atol=1e-5)

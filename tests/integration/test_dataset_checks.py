@@ -71,7 +71,7 @@ class Checked:
 @pytest.fixture(scope="module")
 def checked(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Checked:
     folder = tmp_path_factory.mktemp("checked")
-    flags = ["--dataset-path", str(dataset), *quick_flags_in(folder), "--frames", "16"]
+    flags = ["--dataset-path", str(dataset), *quick_flags_in(folder), "--frames", "8"]
     flags += ["--epochs", "2"]
     with redirect_stdout(io.StringIO()) as screen:
         assert main([*flags, "--on-leakage", "drop"]) == 0

@@ -47,7 +47,7 @@ def most_bytes_in(folder: Path) -> Iterator[list[int]]:
     seen, ended = [0], threading.Event()
 
     def watch() -> None:
-        while not ended.wait(0.002):
+        while not ended.wait(0.01):
             try:
                 seen.append(sum(path.stat().st_size for path in folder.rglob("*.mp4")))
             except FileNotFoundError:  # removed meanwhile

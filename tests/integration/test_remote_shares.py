@@ -11,7 +11,8 @@ import pytest
 
 from tests.conftest import quick_flags_in
 from tests.features.test_extract_only import CLIPS, Features, extract, features_in, rows_in, start
-from tests.integration.test_cluster import HARDER, Workers, assert_same_losses
+from tests.integration.conftest import HARDER
+from tests.integration.test_cluster import Workers, assert_same_losses
 from tests.object_store import CUT, ObjectStore
 from tests.remote_cache import RECIPE, add, found
 from tests.waiting import wait_until
@@ -383,10 +384,8 @@ def test_shard_that_is_superseded_while_it_is_read(features: ObjectStore, tmp_pa
 
 @pytest.mark.slow
 def test_workers_on_buckets_end_with_the_losses_of_one_process(
-    bucket: ObjectStore, drawn_clips: Path, tmp_path: Path
+    bucket: ObjectStore, alone: Path, tmp_path: Path
 ) -> None:
-    alone = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path / "alone"), *HARDER]
-    assert main(alone) == 0
     flags = [
         *(*quick_flags_in(tmp_path), *HARDER, "--dataset-path", DATASET, "--cache-dir", CACHE),
         *("--spool-dir", str(tmp_path / "spool")),
@@ -394,10 +393,10 @@ def test_workers_on_buckets_end_with_the_losses_of_one_process(
     with Workers(2, *flags) as workers:
         ended = workers.ends()
     assert [status for status, _, _ in ended] == [0, 0], ended
-    assert_same_losses(tmp_path / "run", tmp_path / "alone" / "run")
+    assert_same_losses(tmp_path / "run", alone)
     shown_in_report = (tmp_path / "run" / "report.html").read_text().count("data:image/jpeg")
     assert shown_in_report
-    of_one = {p.name: sorted(rows_of_file(p)) for p in (tmp_path / "alone").rglob("*.features")}
+    of_one = {p.name: sorted(rows_of_file(p)) for p in alone.parent.rglob("*.features")}
     with LocalCache(CACHE, tmp_path / "reader", write=False) as cache:
         paths = list(cache.path.rglob("*.features"))
         assert {path.parent.name for path in paths} == {"shard_1", "shard_2"}

@@ -93,9 +93,9 @@ def test_ensemble_is_the_mean_of_its_members(tmp_path: Path) -> None:
     average_of(members).save(path)
     whole = keras.models.load_model(path, safe_mode=True)
     batch = np.random.default_rng(0).random((5, 4, 6), np.float32)
-    expected = np.mean([member.predict(batch, verbose=0) for member in members], axis=0)
-    outputs = with_attention(whole).predict(batch, verbose=0)
+    expected = np.mean([np.asarray(member(batch)) for member in members], axis=0)
+    outputs = with_attention(whole)(batch)
     np.testing.assert_allclose(outputs["violence"], expected, atol=1e-6)
-    np.testing.assert_allclose(outputs["attention"].sum(axis=1), 1, atol=1e-5)
-    attention = [with_attention(m).predict(batch, verbose=0)["attention"] for m in members]
+    np.testing.assert_allclose(np.sum(outputs["attention"], axis=1), 1, atol=1e-5)
+    attention = [np.asarray(with_attention(m)(batch)["attention"]) for m in members]
     np.testing.assert_allclose(outputs["attention"], np.mean(attention, axis=0), atol=1e-6)

@@ -83,22 +83,24 @@ def uninterrupted(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("not_hurried")
-@pytest.mark.parametrize("interrupted_in", ["run", "member_2"])
 def test_interrupted_run_with_all_options_resumes_with_the_same_results(
     flags: list[str],
     run: Path,
     uninterrupted: Path,
-    interrupted_in: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Interrupted in the first member of the ensemble, and then in the second."""
+
     def interrupt(of_run: RunDirectory, trainer: Trainer) -> None:
         write_models_of_last_epoch(of_run, trainer)
-        if of_run.folder.name == interrupted_in and len(of_run.history) == 3:
+        if len(of_run.history) == 3:
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as pressed:
         pressed.setattr(callbacks, "write_models_of_last_epoch", interrupt)
-        assert main([*flags, *ALL_OPTIONS]) == 130
+        for member in ("", "member_2"):
+            assert main([*flags, *ALL_OPTIONS]) == 130
+            assert len(figures_of(run / member)) == 3
     assert main([*flags, *ALL_OPTIONS]) == 0
     for folder in ("", "member_2"):
         assert figures_of(run / folder) == figures_of(uninterrupted / folder)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from violence_detection.features.cache.feature_cache import FeatureRows
-from violence_detection.models.classifier import classifier
+from violence_detection.models.classifier import classifier, with_attention
 from violence_detection.training.batches import ClipFeatures
 from violence_detection.training.predictions import violence_and_attention, violence_probabilities
 
@@ -41,7 +41,7 @@ def test_predictions_are_in_the_order_of_the_clips_without_padding(
 
 
 def test_attention_of_each_clip_sums_to_one(clips: ClipFeatures, model: keras.Model) -> None:
-    probabilities, attention = violence_and_attention(model, clips, batch_size=4)
+    probabilities, attention = violence_and_attention(with_attention(model), clips, batch_size=4)
     np.testing.assert_allclose(probabilities, violence_probabilities(model, clips, 4), atol=1e-6)
     assert attention.shape == (CLIPS, FRAMES)
     np.testing.assert_allclose(attention.sum(axis=1), 1, atol=1e-5)

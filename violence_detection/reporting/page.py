@@ -97,10 +97,7 @@ def draw_plots(run: FinishedRun) -> Plots:
         "reliability": lambda theme: plots.reliability(*scores, theme),
         "score_histogram": lambda theme: plots.score_histogram(*scores, theme),
     }
-    return {
-        name: (plots.as_png(draw(plots.LIGHT)), plots.as_png(draw(plots.DARK)))
-        for name, draw in figures.items()
-    }
+    return {name: plots.in_both_themes(draw) for name, draw in figures.items()}
 
 
 def _write_plots(drawn: Plots, folder: Path) -> None:

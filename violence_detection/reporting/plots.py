@@ -228,9 +228,25 @@ def four_panels(labels: np.ndarray, probabilities: np.ndarray, threshold: float 
 
 def as_png(figure: Figure, dpi: float = 2 * DPI) -> bytes:
     """Return a figure as a PNG file; by default at twice its size, for high-density screens."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    buffer, own_dpi = io.BytesIO(), figure.dpi
+    figure.set_dpi(dpi)
+    FigureCanvasAgg(figure).print_png(buffer)  # draws once; `savefig` draws twice
+    figure.set_dpi(own_dpi)
     return buffer.getvalue()
+
+
+def in_both_themes(draw: Callable[[Theme], Figure]) -> tuple[bytes, bytes]:
+    """Return what is drawn as two PNG files: in light and in dark colours.
+
+    Args:
+        draw: returns the figure in the colours of a theme, which must not change its layout.
+    """
+    light, dark = draw(LIGHT), draw(DARK)
+    pixels = as_png(light)
+    dark.set_layout_engine("none")  # as costly as the drawing itself
+    for axes, laid_out in zip(dark.axes, light.axes, strict=True):
+        axes.set_position(laid_out.get_position(original=True))
+    return pixels, as_png(dark)
 
 
 def as_image(figure: Figure) -> np.ndarray:

@@ -301,13 +301,11 @@ class Cluster:
         """
         chiefs, *others = self.gather(", ".join(values), dict(values))
         for number, theirs in enumerate(others, start=1):
-            for name in values:
-                if theirs[name] != chiefs[name]:
-                    raise UserError(
-                        f"{self.name_of(number)} differs from the chief in "
-                        f"{_difference(name, chiefs[name], theirs[name])}. All workers need the "
-                        "same code, settings, clips and weights"
-                    )
+            if difference := first_difference(chiefs, theirs):
+                raise UserError(
+                    f"{self.name_of(number)} differs from the chief in {difference}. All workers "
+                    "need the same code, settings, clips and weights"
+                )
 
     def _next_key(self, what: str) -> str:
         self._uses[what] += 1
@@ -432,6 +430,14 @@ def _accepts(address: str) -> bool:
             return True
     except OSError:
         return False
+
+
+def first_difference(chiefs: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+    """Return a description of the first value that differs from the chief's, with both; or None."""
+    for name in chiefs:
+        if theirs[name] != chiefs[name]:
+            return _difference(name, chiefs[name], theirs[name])
+    return None
 
 
 def _difference(name: str, chiefs: Any, theirs: Any) -> str:

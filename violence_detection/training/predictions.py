@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 
-from violence_detection.models.classifier import with_attention
 from violence_detection.training.batches import (
     ClipFeatures,
     evaluation_batches,
@@ -36,7 +35,7 @@ def violence_and_attention(
     """Return `(clips,)` probabilities and `(clips, frames)` attention, both float32, in one pass.
 
     Args:
-        model: a classifier or an ensemble.
+        model: a classifier or an ensemble, as `with_attention` returns it.
         clips: what to predict.
         batch_size: clips per forward pass.
 
@@ -46,7 +45,7 @@ def violence_and_attention(
     batches = evaluation_batches(clips, batch_size).map(lambda features, *_: features)
     steps = steps_per_epoch(len(clips), batch_size)
     with read_errors([clips]):
-        predicted = with_attention(model).predict(batches, steps=steps, verbose=0)
+        predicted = model.predict(batches, steps=steps, verbose=0)
     probabilities, attention = predicted["violence"][:, 0], predicted["attention"]
     return (
         probabilities[: len(clips)].astype(np.float32),

@@ -13,7 +13,7 @@ from violence_detection.evaluation.calibration import (
     choose_operating_point,
 )
 from violence_detection.evaluation.metrics import evaluate, figures_table
-from violence_detection.models.classifier import average_of
+from violence_detection.models.classifier import average_of, with_attention
 from violence_detection.runs.directory import Row, RunDirectory
 from violence_detection.runs.files import BEST_MODEL, ENSEMBLE_MODEL, PREDICTIONS
 from violence_detection.runs.results import Tested, write_predictions
@@ -43,7 +43,7 @@ class Trained:
 class CalibratedModel:
     """The best model of a run, and how its output becomes a prediction."""
 
-    model: keras.Model  # for an ensemble, the mean of its members
+    model: keras.Model  # with its attention; for an ensemble, the mean of its members
     file: str  # its name in the checkpoint directory
     members: Sequence[keras.Model]  # of an ensemble; otherwise empty
     point: OperatingPoint
@@ -72,7 +72,8 @@ def calibrate_detector(
     for member in members:
         for path in member.damaged_checkpoints():
             log.warning("%s is missing or damaged (its checksum differs): do not use it", path)
-    raw = violence_probabilities(model, splits.val, settings.training.batch_size)
+    model = with_attention(model)
+    raw, _ = violence_and_attention(model, splits.val, settings.training.batch_size)
     point = choose_operating_point(splits.val.labels, raw, settings.test.threshold_for)
     log.info(
         "temperature %.2f, threshold %.3f, chosen for %s on the validation clips",

@@ -75,10 +75,10 @@ def write_long_clip(path: Path, seconds: int, keyframe_every: int) -> Path:
     width, height = LONG_SIZE
     random = np.random.default_rng(0)
     noise = random.integers(0, 255, (height // 8, width // 8, 3), np.uint8)
-    picture = cv2.resize(noise, LONG_SIZE, interpolation=cv2.INTER_CUBIC)
+    picture = cv2.resize(noise, LONG_SIZE, interpolation=cv2.INTER_CUBIC).astype(np.uint8)
     with av.open(str(path), "w") as container:
         options = {"preset": "veryfast", "g": str(keyframe_every * LONG_RATE)}
-        stream = container.add_stream("libx264", rate=LONG_RATE, options=options)
+        stream = cast(VideoStream, container.add_stream("libx264", rate=LONG_RATE, options=options))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(seconds * LONG_RATE):
             image = np.roll(picture, 3 * number, axis=1)

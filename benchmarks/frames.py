@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import cv2
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.stream import VideoStream
 
 from benchmarks.command import make_parser, write_report
 from benchmarks.tables import Table
@@ -163,7 +164,9 @@ def write_clip(path: Path, kind: Kind) -> None:
     times = kind.times or [number / RATE for number in range(COUNT)]
     with av.open(str(path), "w") as container:
         options = {"g": "8", **kind.options} if kind.codec.startswith("libx26") else kind.options
-        stream = container.add_stream(kind.codec, rate=RATE, options=dict(options))
+        stream = cast(
+            VideoStream, container.add_stream(kind.codec, rate=RATE, options=dict(options))
+        )
         stream.width, stream.height = kind.size
         stream.pix_fmt = kind.pixel_format
         context = stream.codec_context
@@ -185,7 +188,7 @@ def write_clip(path: Path, kind: Kind) -> None:
             frame.pts, frame.time_base = round(time / base), base
             if marker is not None:
                 marker.push(frame)
-                frame = marker.pull()
+                frame = cast(av.VideoFrame, marker.pull())
                 frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -78,7 +78,7 @@ def write_long_clip(path: Path, seconds: int, keyframe_every: int) -> Path:
     picture = cv2.resize(noise, LONG_SIZE, interpolation=cv2.INTER_CUBIC).astype(np.uint8)
     with av.open(str(path), "w") as container:
         options = {"preset": "veryfast", "g": str(keyframe_every * LONG_RATE)}
-        stream = cast(VideoStream, container.add_stream("libx264", rate=LONG_RATE, options=options))
+        stream = container.add_stream("libx264", rate=LONG_RATE, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(seconds * LONG_RATE):
             image = np.roll(picture, 3 * number, axis=1)
@@ -137,7 +137,7 @@ def measure_decoding(
         paths: of the clips.
         frames: of a clip.
         folder: for the long clips.
-        long_seconds: length of the long clips.
+        long_seconds: length of the long clips; 0: none.
     """
     cv2.setNumThreads(1)
     workloads = {
@@ -170,9 +170,9 @@ def measure_decoding(
         "ours_over_opencv": rates.ratio("ours", "opencv"),
         "ours_over_plain": rates.ratio("ours", "seeking"),
         "two_cores_over_one": rates_by_cores.ratio("2", "1") if cores > 1 else None,
-        **_long_figures(measure_long_clips(frames, folder, long_seconds)),
+        **_long_figures(measure_long_clips(frames, folder, long_seconds) if long_seconds else []),
     }
 
 
 def _long_figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"long": rows, "long_over_opencv": rows[0]["ours_over_opencv"]}
+    return {"long": rows, "long_over_opencv": rows[0]["ours_over_opencv"] if rows else None}

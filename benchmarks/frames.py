@@ -49,7 +49,7 @@ class Kind:
         matrix, primaries, transfer, full_range: of the colours; None: not stated.
         times: of the frames in seconds; None: `RATE` frames a second.
         damaged: the packets whose data are zeroed.
-        filters: of `ffmpeg`, before its conversion to BGR.
+        filters: of `ffmpeg`, before its conversion to RGB.
         limit: of the mean difference in levels.
     """
 
@@ -251,7 +251,7 @@ def damage(path: Path, numbers: Sequence[int]) -> None:
 
 
 def own_frames(path: Path) -> list[np.ndarray]:
-    """Return all frames of a clip as this package reads them, BGR."""
+    """Return all frames of a clip as this package reads them, RGB."""
     video = open_video(path)
     frames = [frame.retrieve() for frame in frames_of(video, video.info.frames_per_second)]
     return [frame for frame in frames if frame is not None]
@@ -271,7 +271,7 @@ def ffmpeg_frames(path: Path, kind: Kind, shape: tuple[int, ...]) -> list[np.nda
     filters = ["-vf", ",".join(kind.filters)] if kind.filters else []
     command = ["ffmpeg", "-v", "error", "-i", str(path), *filters, "-fps_mode", "passthrough"]
     done = subprocess.run(
-        [*command, "-pix_fmt", "bgr24", "-f", "rawvideo", "-"], capture_output=True, check=True
+        [*command, "-pix_fmt", "rgb24", "-f", "rawvideo", "-"], capture_output=True, check=True
     )
     values = np.frombuffer(done.stdout, np.uint8)
     if len(values) % np.prod(shape):

@@ -56,7 +56,7 @@ def main() -> None:
         "--stages", nargs="+", choices=STAGES, default=STAGES, help="(default: all)"
     )
     parser.add_argument(
-        "--long-seconds", type=int, default=300, help="length of long clips (default: 300)"
+        "--long-seconds", type=int, default=300, help="length of long clips, 0: none (default: 300)"
     )
     parser.add_argument("--markdown", type=Path, help="where to write the tables")
     flags = parser.parse_args()
@@ -164,16 +164,14 @@ def compare_with_targets(report: dict[str, Any]) -> list[dict[str, Any]]:
 def at_best(report: dict[str, Any], name: str) -> float | None:
     """Return the best possible ratio on this machine; None where that is unknown.
 
-    Decoding has to retrieve its frames, extraction has to decode besides running the network, and a
-    training step has to pass over features and weights besides its matrix products.
+    Extraction has to decode besides running the network, and a training step has to pass over
+    features and weights besides its matrix products.
     """
     stage, _, ratio = name.rpartition(".")
     figures = figure_at(report, stage)
     if figures is None or figures.get(ratio) is None:
         return None
     rates = figures.get("clips_per_second")
-    if name == "decode.ours_over_limit":
-        return rates["retrieved"] / rates["limit"]
     if stage.startswith("extraction"):
         over = "plain" if "plain" in ratio else "limit"
         return figures["shared_limit_clips_per_second"] / rates[over]

@@ -1,4 +1,4 @@
-"""A decoded frame as it is to be shown: deinterlaced, cropped, in SDR and BGR, upright."""
+"""A decoded frame as it is to be shown: deinterlaced, cropped, in SDR and RGB, upright."""
 
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ class Converter:
     def picture(
         self, frame: VideoFrame, before: VideoFrame | None, after: VideoFrame | None
     ) -> np.ndarray:
-        """Return a frame as `(height, width, 3)` uint8 BGR.
+        """Return a frame as `(height, width, 3)` uint8 RGB.
 
         The colours are those of FFmpeg's own conversion: its matrix and range are the frame's.
 
@@ -55,7 +55,7 @@ class Converter:
             frame = self._in_sdr(frame)
         # Accurate rounding would differ from what ffmpeg itself does by default.
         converted = self._reformatter.reformat(
-            frame, format="bgr24", interpolation=Interpolation.BICUBIC, threads=1
+            frame, format="rgb24", interpolation=Interpolation.BICUBIC, threads=1
         )
         return upright(self._cropped(pixels(converted)), matrix)
 
@@ -63,7 +63,7 @@ class Converter:
         """Return an HDR frame in 8 bits of BT.709, as FFmpeg's scaler maps it."""
         kind = (frame.width, frame.height, frame.format.name, frame.color_trc)
         if self._to_sdr is None or self._to_sdr[0] != kind:
-            self._to_sdr = kind, filter_graph(frame, ("scale", TO_SDR), ("format", "bgr24"))
+            self._to_sdr = kind, filter_graph(frame, ("scale", TO_SDR), ("format", "rgb24"))
         graph = self._to_sdr[1]
         graph.push(frame)
         return pulled(graph)
@@ -77,7 +77,7 @@ class Converter:
 
 
 def pixels(frame: VideoFrame) -> np.ndarray:
-    """Return the pixels of a frame in BGR, `(height, width, 3)` uint8; its memory, not a copy."""
+    """Return the pixels of a frame in RGB, `(height, width, 3)` uint8; its memory, not a copy."""
     plane: Any = frame.planes[0]
     shape, strides = (frame.height, frame.width, 3), (plane.line_size, 3, 1)
     return np.ndarray(shape, np.uint8, plane, strides=strides)

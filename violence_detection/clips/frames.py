@@ -183,10 +183,10 @@ def network_image(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarra
     """Return a frame as the network gets it, `(224, 224, 3)` uint8 RGB.
 
     Args:
-        image: `(height, width, 3)` uint8 BGR, as `Video.picture` returns it.
+        image: `(height, width, 3)` uint8 RGB, as `Video.picture` returns it.
         out: where to write it; None: new memory.
     """
-    return cv2.cvtColor(cv2.resize(image, (FRAME_SIZE, FRAME_SIZE)), cv2.COLOR_BGR2RGB, out)
+    return cv2.resize(image, (FRAME_SIZE, FRAME_SIZE), out)
 
 
 def _read_chosen(path: Path, frames: int) -> _Chosen | None:

@@ -54,7 +54,7 @@ class Frame(NamedTuple):
 
     position: int  # from 0
     time: float  # seconds
-    retrieve: Callable[[], np.ndarray | None]  # (height, width, 3) uint8 BGR; None: undecodable
+    retrieve: Callable[[], np.ndarray | None]  # (height, width, 3) uint8 RGB; None: undecodable
 
 
 class DecodedFrame(NamedTuple):
@@ -268,7 +268,7 @@ class Video:
         return (pts - self._start) * base.numerator / base.denominator
 
     def picture(self, decoded: DecodedFrame) -> np.ndarray | None:
-        """Return a frame as it is to be shown, `(height, width, 3)` uint8 BGR.
+        """Return a frame as it is to be shown, `(height, width, 3)` uint8 RGB.
 
         None if it cannot be converted.
         """

@@ -29,7 +29,7 @@ TICK = Fraction(1, 90_000)  # seconds: the unit of a copy's times
 CODECS = {"libx264": "H.264", "mpeg4": "MPEG-4, which few browsers play"}  # the first there is
 ENCODING = {"crf": "20", "preset": "veryfast"}  # of H.264
 PLAYS_EARLY = {"movflags": "+faststart"}  # in a browser, before all of it is loaded
-VIOLENT, NONVIOLENT, INK, BAND = (0, 94, 213), (178, 114, 0), (255, 255, 255), (40, 35, 31)  # BGR
+VIOLENT, NONVIOLENT, INK, BAND = (213, 94, 0), (0, 114, 178), (255, 255, 255), (31, 35, 40)  # RGB
 
 
 class Scores(NamedTuple):
@@ -182,14 +182,14 @@ class _Copy:
         """Add a frame.
 
         Args:
-            image: `(height, width, 3)` uint8 BGR.
+            image: `(height, width, 3)` uint8 RGB.
             time: seconds, later than that of the frame before.
         """
         self._ticks = [*self._ticks[-1:], round(time / TICK)]
         odd = self.height % 2, self.width % 2
         if any(odd):
             image = np.pad(image, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
-        frame = av.VideoFrame.from_ndarray(image, "bgr24")
+        frame = av.VideoFrame.from_ndarray(image, "rgb24")
         frame.time_base, frame.pts = TICK, self._ticks[-1]
         self._encode(frame)
 
@@ -203,7 +203,7 @@ def draw_score(image: np.ndarray, probability: float, is_event: bool, threshold:
     """Draw the probability as a bar and in words in a band at the bottom of a frame.
 
     Args:
-        image: `(height, width, 3)` uint8 BGR; changed in place.
+        image: `(height, width, 3)` uint8 RGB; changed in place.
         probability: of violence.
         is_event: whether to draw a border.
         threshold: drawn as a mark on the bar.

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.browser import FAULTS, SIZES, launched, needs_browser
+from tests.clips.videos import write_doubtful_clip
 from tests.serving.http import LIMITS, ready
 from tests.waiting import wait_until
 from violence_detection.inference.detector import Detector
@@ -92,6 +93,17 @@ def test_chosen_clip_is_predicted_and_its_frames_are_shown(
     assert "largest" in page.locator("#strip li").nth(heaviest).get_attribute("class")
     assert probability in announced(page)
     assert page.locator("#over-time").is_hidden()
+
+
+@pytest.mark.parametrize("mode", ["clip", "timeline"])
+def test_clip_that_tells_little_has_a_warning(page: Any, tmp_path: Path, mode: str) -> None:
+    page.check(f"input[value={mode}]")
+    page.set_input_files("#file", write_doubtful_clip(tmp_path / "clip.mp4", "still"))
+    prediction(page)
+    assert page.locator("#warnings p").all_inner_texts() == [
+        "Nothing moves in it: its frames are all the same."
+    ]
+    assert "Nothing moves in it" in announced(page)
 
 
 def test_dropped_clip_is_predicted(page: Any, drawn_clips: Path) -> None:

@@ -253,6 +253,12 @@ function show(result, finding, probability) {
   byId("prediction").textContent = result.violent ? "Violent" : "Nonviolent";
   byId("prediction").className = prediction;
   byId("summary").textContent = summary;
+  // What concerns the detector stands at the top of the page.
+  const shown = byId("detector-warning")?.textContent;
+  const warnings = result.warnings.filter((text) => `${text}.` !== shown);
+  byId("warnings").replaceChildren(
+    ...warnings.map((text) => element("p", { class: "warning" }, sentence(text))),
+  );
   const at = 1000 * result.threshold;
   byId("scale").replaceChildren(
     svgElement("rect", { class: "ground", width: 1000, y: 12, height: 16 }),
@@ -261,7 +267,7 @@ function show(result, finding, probability) {
   );
   byId("model").textContent = `Analyzed in ${result.seconds.toFixed(2)} s by ${result.model}.`;
   byId("result").hidden = false;
-  announce(`${sentence(prediction)} ${summary}`);
+  announce([sentence(prediction), summary, ...warnings.map(sentence)].join(" "));
 }
 
 const percent = (probability) => `${(100 * probability).toFixed(1)}%`;

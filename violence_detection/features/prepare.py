@@ -1,5 +1,6 @@
 """The features of all clips: found in the cache or computed, by one worker or several."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCa
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.cache.local import LocalCache
 from violence_detection.features.cache.lookup import ClipRows
+from violence_detection.features.cache.record_file import row_index
 from violence_detection.features.cache.transfer import (
     PeriodicUpload,
     copy_to_local_disk,
@@ -96,6 +98,7 @@ def prepare_features(
         uploads = PeriodicUpload(cache, cache_local, recipes, worker, wait_for_cache)
         bad: list[BadClip] | None = None
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
+        log_earlier_features(caches)
         share = share_of(dataset.all_clips, worker)
         for _ in range(ATTEMPTS):
             rows, own_bad = extract_share(share, caches, settings, machine, uploads, known_bad)
@@ -135,6 +138,18 @@ def log_random_weights(weights: str) -> None:
     """Warn if VGG19 is untrained."""
     if weights == "random":
         log.warning("%s", RANDOM_WEIGHTS_WARNING)
+
+
+def log_earlier_features(caches: Sequence[FeatureCache]) -> None:
+    """Log it if features of these clips were computed before, but from frames read differently."""
+    for cache in caches:
+        before = dataclasses.replace(cache.recipe, format=cache.recipe.format - 1)
+        if not cache.path.exists() and row_index(cache.path.parent, before.key).exists():
+            log.info(
+                "%s has features of an earlier version, which read interlaced, turned and damaged "
+                "clips wrongly: they are computed again (its %s.* can be deleted)",
+                *(cache.path.parent, before.key),
+            )
 
 
 def log_bad_clips(bad: Sequence[BadClip]) -> None:

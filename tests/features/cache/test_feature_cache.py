@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import opened_cache
 from violence_detection.errors import RunError
-from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
+from violence_detection.features.cache.feature_cache import ClipFacts, FeatureCache, Recipe
 from violence_detection.features.cache.folder import FORMAT, CacheFolder
 
 RECIPE = Recipe(frames=4, layer="fc2", weights="md5-0", features=8, dtype="float16")
@@ -131,3 +131,14 @@ def test_rows_whose_index_is_gone_stay_readable_for_a_run_that_has_them(tmp_path
         cache.store([b"two"], features(9))
     np.testing.assert_array_equal(rows.read([0, 1]), features(0, 1))
     np.testing.assert_array_equal(cache.rows().read([0]), features(9))
+
+
+def test_what_was_found_out_about_clips_is_kept(tmp_path: Path) -> None:
+    facts = [ClipFacts(seconds=2.5, share=0.75), ClipFacts()]
+    with opened_cache(tmp_path, RECIPE) as cache:
+        cache.store([b"one", b"two"], features(0, 1), facts)
+    with opened_cache(tmp_path, RECIPE) as cache:
+        rows = [cache.row_of(b"two"), cache.row_of(b"one"), -1]
+        seconds, shares = cache.facts_of(rows)
+    np.testing.assert_array_equal(seconds, [np.nan, 2.5, np.nan])
+    np.testing.assert_array_equal(shares, [1, 0.75, 1])

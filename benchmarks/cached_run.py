@@ -14,7 +14,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from violence_detection.features.cache.feature_cache import FeatureCache, Recipe, row_checksum
+from violence_detection.features.cache.feature_cache import (
+    ClipFacts,
+    FeatureCache,
+    Recipe,
+    row_checksum,
+)
 from violence_detection.features.cache.folder import CacheFolder, file_stamp
 from violence_detection.features.cache.record_file import (
     ROW_FIELDS,
@@ -117,7 +122,8 @@ def cached_dataset(folder: Path, clips: int) -> Path:
             file.write(values[0, :PAGE].tobytes())
         file.truncate(clips * cache.row_bytes)
     index = row_index(dataset / "cache", cache.recipe.key)
-    parts = [(np.arange(clips), as_keys(contents), [checksums])]
+    facts = [np.full(clips, value, np.float32) for value in ClipFacts()]
+    parts = [(np.arange(clips), as_keys(contents), [checksums, *facts])]
     write_records(index, cache.recipe.description, ROW_FIELDS, parts)
     return dataset
 

@@ -115,7 +115,10 @@ def draw_cache(cache: Path, clips: int, shards: int) -> None:
                 yield np.arange(start - first, start - first + count), contents_of(start, count)
 
         for recipe in RECIPES:
-            rows = ((numbers, keys, [keys[:, 1]]) for numbers, keys in parts())
+            rows = (
+                (numbers, keys, [keys[:, 1], np.ones(len(keys)), np.ones(len(keys))])
+                for numbers, keys in parts()
+            )
             write_records(row_index(folder, recipe.key), recipe.description, ROW_FIELDS, rows)
             row_bytes = recipe.frames * recipe.features * 2
             with (folder / f"{recipe.key}.features").open("wb") as file:

@@ -7,7 +7,7 @@ import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-LONGEST_GAP = 60.0  # seconds; more is a pause of the recording
+LONGEST_GAP = 5.0  # seconds; more is a pause of the recording, also in a damaged file
 NEAR = 0.75  # of a period: a packet with a frame so near is a field, or one that is never shown
 
 

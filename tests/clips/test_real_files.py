@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from violence_detection.clips.frames import network_image, read_frames, sample_positions
+from violence_detection.clips.frames import (
+    network_image,
+    read_clip,
+    read_frames,
+    sample_positions,
+)
 from violence_detection.clips.video import UnreadableClip, frames_of, open_video
 
 CASES = ROOT.parent / "shared" / "cases"
@@ -77,3 +82,24 @@ def test_frames_before_and_after_damaged_ones_are_used(tmp_path: Path) -> None:
 def test_what_is_no_video_is_refused(file: str) -> None:
     with pytest.raises(UnreadableClip):
         read_frames(CASES / file, 16)
+
+
+@pytest.mark.parametrize(
+    ("file", "frames", "seconds", "still"),
+    [
+        ("07-vfr-whole-and-window-differ/vfr_screen.mp4", 90, 10, False),
+        ("12-long-video-by-16-frames/long700.mp4", 3500, 700, True),  # 16 frames miss its event
+        ("14-sparse-frames/gap29s.mkv", 20, 551, False),
+    ],
+)
+def test_what_a_clip_is_like(file: str, frames: int, seconds: float, still: bool) -> None:
+    info = read_clip(CASES / file, 16)[1]
+    assert (info.frames, info.still) == (frames, still)
+    assert info.seconds == pytest.approx(seconds, rel=0.01)
+
+
+def test_frames_of_a_variable_rate_are_even_in_time() -> None:
+    times = read_clip(CASES / "07-vfr-whole-and-window-differ" / "vfr_screen.mp4", 16)[1].times
+    assert times is not None
+    # Two seconds at 30 frames a second, six without a new frame, two at 15.
+    assert [len([t for t in times if start <= t < start + 2]) for start in (0, 2, 8)] == [4, 0, 12]

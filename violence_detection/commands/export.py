@@ -22,7 +22,6 @@ from violence_detection.commands.loading import load
 from violence_detection.errors import RunError, UserError
 from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.runtime.interrupts import run_or_explain
-from violence_detection.runtime.logs import show_debug_log
 from violence_detection.settings.parser import FlagParser
 from violence_detection.settings.setting import ABOVE_0, AT_LEAST_1
 from violence_detection.settings.values import finite
@@ -88,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     flags = make_parser().parse_args(arguments)
     if flags.debug:
+        from violence_detection.runtime.logs import show_debug_log
+
         show_debug_log()
     return run_or_explain(lambda: export(flags), flags.debug)
 

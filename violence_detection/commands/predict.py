@@ -22,7 +22,6 @@ from violence_detection.commands.predict_live import LIVE_WINDOW, SILENCE, watch
 from violence_detection.commands.predict_windows import predict_windows
 from violence_detection.errors import UserError
 from violence_detection.runtime.interrupts import run_or_explain
-from violence_detection.runtime.logs import show_debug_log
 from violence_detection.settings.constants import CLIP_TIMEOUT, LONG_CLIP
 from violence_detection.settings.parser import FlagParser
 from violence_detection.settings.schema import Settings
@@ -55,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     flags = make_parser().parse_args(arguments)
     if flags.debug:
+        from violence_detection.runtime.logs import show_debug_log
+
         show_debug_log()
 
     def run() -> int:

@@ -10,7 +10,6 @@ from violence_detection.commands.flags import (
     examples_and_exit_status,
 )
 from violence_detection.runtime.interrupts import run_or_explain
-from violence_detection.runtime.logs import show_debug_log
 from violence_detection.settings.parser import FlagParser
 
 EXAMPLES = (
@@ -36,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     flags = make_parser().parse_args(arguments)
     if flags.debug:
+        from violence_detection.runtime.logs import show_debug_log
+
         show_debug_log()
     return run_or_explain(lambda: report(flags), flags.debug)
 

@@ -85,13 +85,13 @@ def test_clip_that_crashes_its_decoder_twice_is_unreadable(
 
 
 def test_clip_that_needs_gigabytes_is_unreadable(tmp_path: Path, good_clip: Path) -> None:
-    side = 16000  # 768 MB as a frame, and as an image; FFmpeg refuses more
+    side = 16000  # 1 GB as a frame, 768 MB as an image; FFmpeg refuses more
     clip = tmp_path / "huge.avi"
     with av.open(str(clip), "w") as container:
         stream = container.add_stream("png", rate=5)
         stream.width = stream.height = side
-        stream.pix_fmt = "rgb24"
-        frame = av.VideoFrame(side, side, "rgb24")
+        stream.pix_fmt = "rgba"
+        frame = av.VideoFrame(side, side, "rgba")
         for number in range(2):
             frame.pts = number
             container.mux(stream.encode(frame))

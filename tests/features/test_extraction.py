@@ -11,7 +11,7 @@ from tests.conftest import opened_cache
 from violence_detection.clips.clip import Clip
 from violence_detection.clips.dataset import find_clips
 from violence_detection.clips.decoders import DecoderProcesses, View
-from violence_detection.clips.frames import read_frames
+from violence_detection.clips.frames import ClipInfo, read_frames
 from violence_detection.clips.streams import stream_images
 from violence_detection.errors import RunError, UserError
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
@@ -93,13 +93,15 @@ STREAM_RECIPES = [dataclasses.replace(RECIPE, stream=name) for name in ("differe
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """Return a list that fills with the streams of every decoding of a clip."""
     decoded: list[tuple[str, ...]] = []
-    read_images = DecoderProcesses.read_images
+    read_clip = DecoderProcesses.read_clip
 
-    def counted(decoders: DecoderProcesses, path: Path, views: Sequence[View]) -> np.ndarray:
+    def counted(
+        decoders: DecoderProcesses, path: Path, views: Sequence[View]
+    ) -> tuple[np.ndarray, ClipInfo]:
         decoded.append(tuple(stream for stream, _ in views))
-        return read_images(decoders, path, views)
+        return read_clip(decoders, path, views)
 
-    monkeypatch.setattr(DecoderProcesses, "read_images", counted)
+    monkeypatch.setattr(DecoderProcesses, "read_clip", counted)
     return decoded
 
 

@@ -129,7 +129,7 @@ def test_clips_read_in_part_and_long_clips_are_reported(checked: Checked) -> Non
     assert f"could only be read in part: {PARTLY_READ} (60%)" in checked.screen
     assert results["clip_seconds"] == 2.0
     assert results["long_clips"] == [{"clip": LONG, "seconds": 8.0}]
-    assert f"{LONG}: 8 s, a frame every 0.5 s" in checked.screen
+    assert f"{LONG}: 8 s, a frame every 1.0 s" in checked.screen
     report = (checked.run / "report.html").read_text()
     for name in (PARTLY_READ, LONG):
         assert name in report

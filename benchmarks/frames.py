@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 
 from benchmarks.command import make_parser, write_report
 from benchmarks.tables import Table
+from violence_detection.clips.conversion import filter_graph, pulled
 from violence_detection.clips.video import frames_of, open_video
 
 WIDTH, HEIGHT, RATE, COUNT = 320, 240, 25, 25
@@ -182,14 +183,11 @@ def write_clip(path: Path, kind: Kind) -> None:
             context.color_trc = kind.transfer
         if kind.rotation or kind.mirrored:
             stream.set_display_rotation(kind.rotation, hflip=kind.mirrored)
-        marker = field_marker(kind, base) if kind.fields else None
-        for number, time in enumerate(times):
+        for time in times:
             frame = encoder_frame(kind, time, context.color_range)
             frame.pts, frame.time_base = round(time / base), base
-            if marker is not None:
-                marker.push(frame)
-                frame = cast(av.VideoFrame, marker.pull())
-                frame.pts = number
+            if kind.fields:
+                frame = marked_as_interlaced(frame, {"top": "tff", "bottom": "bff"}[kind.fields])
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     if kind.damaged:
@@ -223,19 +221,19 @@ def encoder_frame(kind: Kind, time: float, colour_range: int) -> av.VideoFrame:
     return frame
 
 
-def field_marker(kind: Kind, base: Fraction) -> av.filter.Graph:
-    """Return a graph that marks frames as interlaced."""
-    graph = av.filter.Graph()
-    width, height = kind.size
-    source = graph.add_buffer(
-        width=width, height=height, format=av.VideoFormat(kind.pixel_format), time_base=base
-    )
-    marker = graph.add("setfield", "mode=tff" if kind.fields == "top" else "mode=bff")
-    sink = graph.add("buffersink")
-    source.link_to(marker)
-    marker.link_to(sink)
-    graph.configure()
-    return graph
+def marked_as_interlaced(frame: av.VideoFrame, fields: str) -> av.VideoFrame:
+    """Return a frame that is marked as interlaced, at the same time.
+
+    Args:
+        frame: to be marked.
+        fields: "tff" or "bff": top or bottom field first.
+    """
+    pts, base = frame.pts, frame.time_base
+    graph = filter_graph(frame, ("setfield", f"mode={fields}"))
+    graph.push(frame)
+    marked = pulled(graph)
+    marked.pts, marked.time_base = pts, base
+    return marked
 
 
 def damage(path: Path, numbers: Sequence[int]) -> None:

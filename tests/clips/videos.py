@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from benchmarks.frames import damage, marked_as_interlaced
 from violence_detection.clips.demo import draw_clip
 
 RATE = 25
@@ -53,43 +54,17 @@ def write_clip(
         stream.codec_context.time_base = base
         if pixel is not None:
             stream.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio = pixel
-        graph = _marker(width, height, base, fields) if fields else None
         for number, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p")
             frame.pts = round(times[number] * 1000) if times else number
             frame.time_base = base
-            if graph is not None:
-                graph.push(frame)
-                frame = graph.pull()
+            if fields:
+                frame = marked_as_interlaced(frame, fields)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     if damaged:
         damage(path, damaged)
     return path
-
-
-def damage(path: Path, numbers: Sequence[int]) -> None:
-    """Overwrite the data of some packets of a file with zeros."""
-    with av.open(str(path)) as container:
-        packets = [packet for packet in container.demux(video=0) if packet.size]
-        damaged = [(packets[number].pos, bytes(packets[number])) for number in numbers]
-    content = bytearray(path.read_bytes())
-    for position, data in damaged:
-        at = content.index(data, position)
-        content[at : at + len(data)] = bytes(len(data))
-    path.write_bytes(content)
-
-
-def _marker(width: int, height: int, base: Fraction, fields: str) -> av.filter.Graph:
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=width, height=height, format=av.VideoFormat("yuv420p"), time_base=base
-    )
-    marker, sink = graph.add("setfield", f"mode={fields}"), graph.add("buffersink")
-    source.link_to(marker)
-    marker.link_to(sink)
-    graph.configure()
-    return graph
 
 
 def write_doubtful_clip(path: Path, kind: str) -> Path:

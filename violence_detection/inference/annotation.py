@@ -60,7 +60,7 @@ class Annotated(NamedTuple):
 
     def __str__(self) -> str:
         count = count_of(self.frames, "frame")
-        return f"{self.codec}, {count} at the times of the video's, without sound"
+        return f"{self.codec}, {count} at the video's own times, without sound"
 
 
 def annotate_video(timeline: Timeline, threshold: float, target: Path, timeout: float) -> Annotated:

@@ -175,12 +175,7 @@ def write_clip(path: Path, kind: Kind) -> None:
         context.color_range = ColorRange.JPEG if kind.full_range else ColorRange.MPEG
         if "yuvj" in kind.pixel_format:
             context.color_range = ColorRange.JPEG
-        if kind.matrix is not None:
-            context.colorspace = kind.matrix
-        if kind.primaries is not None:
-            context.color_primaries = kind.primaries
-        if kind.transfer is not None:
-            context.color_trc = kind.transfer
+        state_colours(context, kind)
         if kind.rotation or kind.mirrored:
             stream.set_display_rotation(kind.rotation, hflip=kind.mirrored)
         for time in times:
@@ -192,6 +187,16 @@ def write_clip(path: Path, kind: Kind) -> None:
         container.mux(stream.encode())
     if kind.damaged:
         damage(path, kind.damaged)
+
+
+def state_colours(target: Any, kind: Kind) -> None:
+    """Set what a kind states of its colours, on an encoder or on a frame."""
+    if kind.matrix is not None:
+        target.colorspace = kind.matrix
+    if kind.primaries is not None:
+        target.color_primaries = kind.primaries
+    if kind.transfer is not None:
+        target.color_trc = kind.transfer
 
 
 def encoder_frame(kind: Kind, time: float, colour_range: int) -> av.VideoFrame:
@@ -212,12 +217,7 @@ def encoder_frame(kind: Kind, time: float, colour_range: int) -> av.VideoFrame:
         interpolation="BICUBIC",
     )
     frame.color_range = colour_range
-    if kind.matrix is not None:
-        frame.colorspace = kind.matrix
-    if kind.primaries is not None:
-        frame.color_primaries = kind.primaries
-    if kind.transfer is not None:
-        frame.color_trc = kind.transfer
+    state_colours(frame, kind)
     return frame
 
 

@@ -153,7 +153,7 @@ def _warn_of_long(clips: Mapping[Clip, float], usual: float | None, frames: int)
             for clip, seconds in longest[:SHOWN]
         )
         log.warning(
-            "%s far longer than the others (%.1f s): %d frames say little, cut them into clips%s%s",
+            "%s far longer than most (%.1f s): %d frames say little, cut them%s%s",
             count_of(len(clips), "clip"),
             usual,
             frames,

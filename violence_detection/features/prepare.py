@@ -146,8 +146,8 @@ def log_earlier_features(caches: Sequence[FeatureCache]) -> None:
         before = dataclasses.replace(cache.recipe, format=cache.recipe.format - 1)
         if not cache.path.exists() and row_index(cache.path.parent, before.key).exists():
             log.info(
-                "%s has features of an earlier version, which read interlaced, turned and damaged "
-                "clips wrongly: they are computed again (its %s.* can be deleted)",
+                "%s has features of an earlier version,\nwhich read interlaced, turned and damaged "
+                "clips wrongly: they are computed\nagain (its %s.* can be deleted)",
                 *(cache.path.parent, before.key),
             )
 

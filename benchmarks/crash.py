@@ -9,6 +9,7 @@ Exit status 1 if anything differs.
 """
 
 import csv
+import itertools
 import json
 import random
 import shutil
@@ -142,18 +143,19 @@ def crash(kills: int, dataset: Path, layer: str, seed: int, folder: Path) -> dic
     killed: Counter[str] = Counter()
     differences: list[str] = []
     runs, missed = 0, 0
+    stages = itertools.cycle(STAGES)
     while sum(killed.values()) < kills:
         run_folder = folder / f"run_{runs}"
-        for stage in STAGES:
-            if sum(killed.values()) == kills:
-                break
+        # A run that ends before its moment has come leaves the stages after it to the next one.
+        for stage in stages:
             attempt = Attempt(run_flags(dataset, layer, run_folder), run_folder)
-            if attempt.wait_until(moment_in(stage, attempt, moments, extraction_seconds)):
-                attempt.kill()
-                killed[stage] += 1
-                print(f"kill {sum(killed.values())} in {stage}", file=sys.stderr, flush=True)
-            else:
-                missed += 1  # the run ended before the moment
+            if not attempt.wait_until(moment_in(stage, attempt, moments, extraction_seconds)):
+                missed += 1
+                break
+            attempt.kill()
+            killed[stage] += 1
+            print(f"kill {sum(killed.values())} in {stage}", file=sys.stderr, flush=True)
+            if stage == STAGES[-1] or sum(killed.values()) == kills:
                 break
         last = Attempt(run_flags(dataset, layer, run_folder), run_folder)
         if last.finish():

@@ -145,7 +145,7 @@ def train_detector(
     checked = check_clips(dataset, features, settings.data, leakage_csv)
     splits = load_splits(checked, features, settings)
     if settings.experiment.requested:
-        run_experiment(settings, splits.all_clips, checked.usable, machine, run.directory.folder)
+        run_experiment(settings, splits, checked.usable, machine, run.directory.folder)
         return 0
 
     # Each classifier is trained from its last finished epoch on.
@@ -159,7 +159,7 @@ def train_detector(
 
     # Temperature and threshold come from validation clips, figures from clips never seen.
     machine.clock.begin(TEST)
-    detector = calibrate_detector(run.directory, trained.members, trained.splits, settings)
+    detector = calibrate_detector(trained.members, settings)
     clips = checked.of_split(trained.splits.tested[0])
     tested = test_detector(detector, trained.splits, clips, run.directory, settings)
     used = write_outcome(settings, features, checked, trained, run, machine, detector, tested)
@@ -182,20 +182,15 @@ def train_classifiers(
     from violence_detection.features.leakage import write_leaks
     from violence_detection.reporting.watching import TrainingWatch
     from violence_detection.runs.files import LEAKAGE
-    from violence_detection.training.member import (
-        Training,
-        log_classifier,
-        new_trainer,
-        train_members,
-    )
+    from violence_detection.training.member import Training, members_of, new_trainer, train_members
     from violence_detection.training.pseudo_labels import learn_from_unlabeled
     from violence_detection.training.testing import Trained
 
     inputs = splits.fingerprints | {"the precision": machine.precision.policy}
     watch = partial(TrainingWatch, settings=settings, trackers=trackers, run=run.directory)
     training = Training(settings, splits, machine, run.directory, watch, inputs)
-    trainer = new_trainer(training, settings)
-    log_classifier(trainer, training)
+    members = members_of(training)  # one, or one for each fold of the clips
+    trainer = new_trainer(members[0])
 
     # Nothing of an earlier run is touched before here.
     with machine.cluster.chief_first("the checkpoint directory"):
@@ -208,7 +203,8 @@ def train_classifiers(
     rounds: list[PseudoLabels] = []
     if unlabeled := checked.unlabeled:
         training, trainer, rounds = learn_from_unlabeled(training, trainer, unlabeled, stack)
-    members = train_members(training, trainer, stack)
+        members = members_of(training)
+    train_members(members, trainer, stack)
     return Trained(training.splits, members, rounds, training.earlier_epochs)
 
 
@@ -231,7 +227,7 @@ def write_outcome(
     recipes = features.recipes[: features.views]
     pseudo_labels = [{"unlabeled": len(checked.unlabeled), **r.as_json()} for r in trained.rounds]
     write_detector(
-        *(run.directory, detector.file, settings.features.frames, recipes, untrained),
+        *(run.directory, settings.features.frames, recipes, untrained),
         *(detector.point, checked.clip_seconds),
     )
     used = usage(
@@ -245,6 +241,7 @@ def write_outcome(
         run.directory,
         epochs=settings.training.epochs,
         point=detector.point,
+        promised=detector.promised,
         tested=tested,
         clips=checked,
         training=TrainingData(
@@ -279,7 +276,7 @@ def print_summary(
 ) -> None:
     """Log the test figures, what the run has used, and where to look next."""
     from violence_detection.evaluation.metrics import format_figure
-    from violence_detection.runs.files import REPORT, TENSORBOARD
+    from violence_detection.runs.files import BEST_MODEL, REPORT, TENSORBOARD
     from violence_detection.runs.usage import describe_usage
 
     directory, figures = run.directory, tested.figures
@@ -289,7 +286,7 @@ def print_summary(
         f"best epoch {directory.best_epoch()} of {len(directory.history)}",
         describe_usage(used),
         f"report   {directory / REPORT}",
-        f"model    {directory / detector.file}",
+        f"model    {directory / BEST_MODEL}",
         f"curves   tensorboard --logdir {quote(str(directory / TENSORBOARD))}",
         f"next     python predict.py --checkpoint-dir {quote(str(directory.folder))} CLIP…",
     )

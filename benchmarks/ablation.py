@@ -39,7 +39,6 @@ from violence_detection.clips.clip import Clip
 from violence_detection.clips.dataset import find_clips
 from violence_detection.evaluation.intervals import CONFIDENCE
 from violence_detection.evaluation.metrics import classification_figures
-from violence_detection.experiments.cross_validation import folds
 from violence_detection.features.cache.feature_cache import FeatureCache
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.extraction import extract_features
@@ -51,7 +50,8 @@ from violence_detection.settings.constants import HEADS, STREAMS
 from violence_detection.settings.parser import parse_settings
 from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import ClipFeatures
-from violence_detection.training.loop import ensemble_members, fit
+from violence_detection.training.folds import folds
+from violence_detection.training.loop import fit, with_seeds
 from violence_detection.training.predictions import violence_probabilities
 
 FOLDS = 5
@@ -181,7 +181,7 @@ def ablate(
         ) -> np.ndarray:
             trainers = (
                 fit(member, chosen.select(train), policy)
-                for member in ensemble_members(changed.replace(seed=seed))
+                for member in with_seeds(changed.replace(seed=seed), changed.training.ensemble)
             )
             return np.mean(
                 [
@@ -250,16 +250,16 @@ def cross_validate(
     labels = np.array([clip.label for clip in clips])
     by_fold: list[float] = []
     predictions = []
+    _, group_of = np.unique([clip.group_key for clip in clips], return_inverse=True)
     for seed in seeds:
         probabilities = np.zeros(len(clips))
-        for train, held_out in folds(clips, FOLDS, seed):
+        for train, held_out in folds(labels, group_of, FOLDS, seed, "--compare"):
             if violent_share:
                 train = make_imbalanced(clips, train, seed, violent_share)
             probabilities[held_out] = predict(train, held_out, seed)
             by_fold.append(float(roc_auc_score(labels[held_out], probabilities[held_out])))
         predictions.append(probabilities)
     figures = mean_figures(labels, predictions, np.ones((1, len(clips))))
-    _, group_of = np.unique([clip.group_key for clip in clips], return_inverse=True)
     count = group_of.max() + 1
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     resampled = mean_figures(labels, predictions, drawn[:, group_of].astype(float))

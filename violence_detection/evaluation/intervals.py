@@ -21,7 +21,7 @@ Interval = tuple[float, float] | None  # None: there are no data for one
 
 def bootstrap_intervals(
     figures_of: Callable[[np.ndarray], dict[str, np.ndarray]],
-    groups: Sequence[str],
+    groups: Sequence[str] | Sequence[int],
     seed: int,
     mirrored: Collection[str] = (),
 ) -> dict[str, Interval]:

@@ -13,7 +13,10 @@ FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc")
 
 
 def classification_figures(
-    labels: np.ndarray, probabilities: np.ndarray, threshold: float, weights: np.ndarray
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    threshold: float | np.ndarray,
+    weights: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Return accuracy, precision, recall, F1, ROC-AUC, PR-AUC, each class's accuracy, ECE, Brier.
 
@@ -23,7 +26,7 @@ def classification_figures(
     Args:
         labels: `(clips,)` 0 or 1.
         probabilities: `(clips,)` float64, of violence.
-        threshold: a clip of at least this probability is predicted violent.
+        threshold: a clip of at least this probability is predicted violent; one, or `(clips,)`.
         weights: `(resamples, clips)` float64: how often each clip counts.
 
     Returns:
@@ -106,8 +109,8 @@ def calibration_bins(probabilities: np.ndarray) -> np.ndarray:
 def evaluate(
     labels: np.ndarray,
     probabilities: np.ndarray,
-    threshold: float,
-    groups: Sequence[str],
+    threshold: float | np.ndarray,
+    groups: Sequence[str] | Sequence[int],
     seed: int,
 ) -> dict[str, Any]:
     """Return the figures of a split at a threshold, with intervals and confusion matrix.
@@ -115,14 +118,14 @@ def evaluate(
     Args:
         labels: `(clips,)` 0 or 1.
         probabilities: `(clips,)`, of violence.
-        threshold: a clip of at least this probability is predicted violent.
+        threshold: a clip of at least this probability is predicted violent; one, or `(clips,)`.
         groups: `(clips,)`: clips of one group are resampled together for the intervals.
         seed: of the resampling.
 
     Returns:
         The figures of `classification_figures`, None where undefined; `clips`, `groups`,
-        `threshold`; `intervals` by figure; `confusion_matrix`, whose rows are the true classes and
-        columns the predicted ones, nonviolent first.
+        `threshold`, None if there are several; `intervals` by figure; `confusion_matrix`, whose
+        rows are the true classes and columns the predicted ones, nonviolent first.
     """
     probabilities = probabilities.astype(np.float64)
 
@@ -134,7 +137,7 @@ def evaluate(
     return {
         "clips": len(labels),
         "groups": len(set(groups)),
-        "threshold": threshold,
+        "threshold": None if isinstance(threshold, np.ndarray) else threshold,
         **{
             name: None if np.isnan(value[0]) else float(value[0]) for name, value in figures.items()
         },

@@ -1,132 +1,179 @@
-"""Cross-validation of settings: train on all folds but one, test on the held-out fold.
+"""Cross-validation: what the training command gives on clips of sources that it has not seen.
 
-Nothing is chosen on the held-out clips: the model is that of the last epoch, the threshold is 0.5.
-Clips of one group are in the same fold.
+In every fold the whole procedure is repeated on the other folds: training, choice of epoch,
+temperature and threshold. The held-out fold is only predicted. Finished folds are kept, and an
+interrupted fold resumes after its last finished epoch.
 """
 
+import hashlib
+import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import roc_auc_score, roc_curve
-from sklearn.model_selection import StratifiedGroupKFold
 
 from violence_detection.clips.clip import Clip
-from violence_detection.errors import UserError
+from violence_detection.evaluation.calibration import calibrate
 from violence_detection.evaluation.metrics import FIGURES, evaluate, format_figure
+from violence_detection.runs.directory import RunDirectory
+from violence_detection.runtime.logs import only_warnings_on_screen
+from violence_detection.runtime.machine import Machine
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CLASS_NAMES
-from violence_detection.settings.schema import Settings
-from violence_detection.storage.files import replace_file, write_csv, write_json
-from violence_detection.training.batches import ClipFeatures
-from violence_detection.training.loop import ensemble_members, fit
-from violence_detection.training.predictions import violence_probabilities
+from violence_detection.settings.schema import CHANGES_ON_RESUME, Settings
+from violence_detection.storage.files import read_json, replace_file, write_csv, write_json
+from violence_detection.training.folds import folds, possible_folds, sources_of
+from violence_detection.training.member import (
+    Training,
+    Unwatched,
+    members_of,
+    new_trainer,
+    train_members,
+)
+from violence_detection.training.predictions import violence_and_attention
+from violence_detection.training.splits import Splits
+from violence_detection.training.testing import calibrate_detector
 
 log = logging.getLogger(__name__)
 
 JSON, CSV, PLOT = "cross_validation.json", "cross_validation.csv", "cross_validation.png"
+FOLDER = "cross_validation"  # of the folds, until all are finished
 SHOWN = (*FIGURES, *(f"{name}_accuracy" for name in CLASS_NAMES))
-THRESHOLD = 0.5
+DECIDED_BY = "inputs.json"  # in FOLDER: what the finished folds were computed from
+PROMISED = ("promised_accuracy", "promised_roc_auc")  # of the clips that choices were made on
+INNER_FOLDS = 7  # of the clips that are not held out, one validates if --folds is 1
 
 
-def folds(
-    clips: Sequence[Clip], count: int, seed: int, rows: np.ndarray | None = None
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the indices of the training clips and of the held-out clips for each fold.
+@dataclass(frozen=True)
+class HeldOut:
+    """A fold's detector on the clips that it has not seen, and what validation promised."""
 
-    Args:
-        clips: all clips.
-        count: number of folds.
-        seed: of the shuffling.
-        rows: `(clips,)` int64, each clip's row of features, -1 for zeros: copies of one file are
-            kept in the same fold, too. None: only groups are kept together.
-
-    Returns:
-        A pair of int64 arrays per fold.
-
-    Raises:
-        UserError: there are too few groups of a class for that many folds.
-    """
-    labels = np.array([clip.label for clip in clips])
-    groups = np.unique([clip.group_key for clip in clips], return_inverse=True)[1]
-    if rows is not None:
-        groups = _joined(groups, rows)
-    for label, name in enumerate(CLASS_NAMES):
-        found = len(set(groups[labels == label]))
-        if found < count:
-            raise UserError(
-                f"--cross-validate {count}: only {count_of(found, 'group')} with {name} clips: "
-                f"use at most {count_of(found, 'fold')}"
-            )
-    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    splits = list(splitter.split(labels, labels, groups))
-    for train, held_out in splits:
-        if len(set(labels[train])) < 2 or len(set(labels[held_out])) < 2:
-            raise UserError(
-                f"--cross-validate {count}: the groups cannot be split so that every fold has both "
-                "classes: use fewer folds or another --seed"
-            )
-    return splits
-
-
-def _joined(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return groups joined where clips share a group or a row, directly or through others."""
-    rows = np.where(rows < 0, rows.max() + 1 + np.arange(len(rows)), rows)  # zeros: no copies
-    nodes = np.unique(rows, return_inverse=True)[1] + groups.max() + 1
-    links = coo_array((np.ones(len(groups)), (groups, nodes)), shape=(nodes.max() + 1,) * 2)
-    return connected_components(links, directed=False)[1][groups]
+    probabilities: list[float]  # of violence, calibrated, in the order of the held-out clips
+    threshold: float
+    temperature: float
+    validation_clips: int  # that the choices were made on
+    promised_accuracy: float  # of these
+    promised_roc_auc: float | None
 
 
 def cross_validate(
     settings: Settings,
-    features: ClipFeatures,
-    clips: Sequence[Clip],
+    splits: Splits,
     count: int,
-    policy: str,
-    after_fold: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return each clip's probability by the model that was not trained on it, and its fold.
+    machine: Machine,
+    folder: Path,
+) -> list[tuple[np.ndarray, HeldOut]]:
+    """Return each fold's held-out clips, and what a detector says of them that never saw them.
 
     Args:
-        settings: of the classifiers.
-        features: of `clips`, in their order.
-        clips: all clips.
+        settings: of the training.
+        splits: of all clips; which split a clip is in does not matter.
         count: number of folds.
-        policy: Keras dtype policy.
-        after_fold: called with the fold's number, the indices of the held-out clips and their
-            probabilities; it may raise to stop.
+        machine: what is computed on.
+        folder: where finished folds are kept until all are.
 
     Returns:
-        `(clips,)` float32 and `(clips,)` int64.
+        For each fold, `(clips,)` int64 indices into `splits.all_clips`, and the predictions.
 
     Raises:
         UserError: there are too few groups of a class for that many folds.
+        RunError: a file cannot be read or written.
     """
-    probabilities = np.zeros(len(clips), np.float32)
-    fold_of = np.zeros(len(clips), np.int64)
-    for fold, (train, held_out) in enumerate(
-        folds(clips, count, settings.devices.seed, features.rows[:, 0])
-    ):
-        for member in ensemble_members(settings):
-            trainer = fit(member, features.select(train), policy)
-            probabilities[held_out] += violence_probabilities(
-                trainer.classifier, features.select(held_out), settings.training.batch_size
-            )
-        probabilities[held_out] /= settings.training.ensemble
-        fold_of[held_out] = fold
-        if after_fold:
-            after_fold(fold, held_out, probabilities[held_out])
-    return probabilities, fold_of
+    clips, seed = splits.all_clips, settings.devices.seed
+    asked_by = f"--cross-validate {count}"
+    divided = folds(clips.labels, sources_of(clips), count, seed, asked_by)
+    inputs = splits.fingerprints | {
+        "precision": machine.precision.policy,
+        "settings": _hash_of(settings),
+        "folds": [held_out.tolist() for _, held_out in divided],
+    }
+    _keep_only_if_same(folder, inputs)
+    found = []
+    for number, (known, held_out) in enumerate(divided, start=1):
+        path = folder / f"fold_{number}.json"
+        if not path.exists():
+            own = _splits_of_fold(splits, known, held_out, settings)
+            result = _run_fold(settings, own, machine, folder / f"fold_{number}")
+            write_json(path, asdict(result))
+            shutil.rmtree(folder / f"fold_{number}")
+        stored = read_json(path)
+        fold = HeldOut(**{name: stored[name] for name in HeldOut.__dataclass_fields__})
+        found.append((held_out, fold))
+        _log_fold(number, count, clips.labels[held_out], fold)
+    return found
+
+
+def _keep_only_if_same(folder: Path, inputs: dict[str, Any]) -> None:
+    """Remove the folds of an earlier cross-validation, unless it is this one."""
+    path = folder / DECIDED_BY
+    if path.exists() and all(read_json(path).get(name) == v for name, v in inputs.items()):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_json(path, inputs)
+
+
+def _hash_of(settings: Settings) -> str:
+    values = settings.as_json().items()
+    fixed = {name: value for name, value in values if name not in CHANGES_ON_RESUME}
+    fixed["threshold_for"] = settings.test.threshold_for
+    return hashlib.blake2b(json.dumps(fixed).encode(), digest_size=16).hexdigest()
+
+
+def _splits_of_fold(
+    splits: Splits, known: np.ndarray, held_out: np.ndarray, settings: Settings
+) -> Splits:
+    """Return splits of which the test clips are held out, and the others are divided anew."""
+    clips = splits.all_clips.select(known)
+    # A seventh validates, about as much as where the program splits by itself.
+    divided = possible_folds(
+        clips.labels, sources_of(clips), INNER_FOLDS, settings.devices.seed
+    ) or folds(clips.labels, sources_of(clips), 2, settings.devices.seed, "--cross-validate")
+    train, val = divided[0]
+    own = replace(splits, val=clips.select(val), test=splits.all_clips.select(held_out))
+    return own.trained_on(clips.select(train), settings)
+
+
+def _run_fold(settings: Settings, splits: Splits, machine: Machine, folder: Path) -> HeldOut:
+    """Do what the training command does, and predict the clips that are held out."""
+    assert splits.test is not None
+    with ExitStack() as stack:
+        directory = stack.enter_context(RunDirectory(folder))
+        stack.enter_context(only_warnings_on_screen())
+        inputs = {"the fold": "the same"}  # the folder is of this cross-validation alone
+        training = Training(settings, splits, machine, directory, Unwatched, inputs)
+        members = members_of(training)
+        train_members(members, new_trainer(members[0]), stack)
+        detector = calibrate_detector(members, settings)
+        raw, _ = violence_and_attention(detector.model, splits.test, settings.training.batch_size)
+    point, promised = detector.point, detector.promised
+    return HeldOut(
+        calibrate(raw, point.temperature).tolist(),
+        *(point.threshold, point.temperature),
+        *(promised["clips"], promised["accuracy"], promised["roc_auc"]),
+    )
+
+
+def _log_fold(number: int, count: int, labels: np.ndarray, fold: HeldOut) -> None:
+    probabilities = np.array(fold.probabilities)
+    log.info(
+        "fold %d of %d: accuracy %.3f, ROC-AUC %.3f on %s held out; validation %.3f, %.3f",
+        *(number, count, ((probabilities >= fold.threshold) == labels).mean()),
+        *(roc_auc(labels, probabilities), count_of(len(labels), "clip")),
+        *(fold.promised_accuracy, fold.promised_roc_auc or math.nan),
+    )
 
 
 def summarize(
-    clips: Sequence[Clip], probabilities: np.ndarray, fold_of: np.ndarray, seed: int
+    clips: Sequence[Clip], found: Sequence[tuple[np.ndarray, HeldOut]], seed: int
 ) -> dict[str, Any]:
     """Return the metrics of each fold, their mean and deviation, and those of all clips pooled.
 
@@ -134,22 +181,22 @@ def summarize(
 
     Args:
         clips: all clips.
-        probabilities: `(clips,)` of violence, each by the model that was not trained on the clip.
-        fold_of: `(clips,)` int64 numbers of the folds, from 0.
+        found: of each fold, what `cross_validate` returns.
         seed: of the intervals.
     """
     labels = np.array([clip.label for clip in clips])
     groups = np.array([clip.group_key for clip in clips])
-
-    def figures(chosen: np.ndarray) -> dict[str, Any]:
-        return evaluate(
-            labels[chosen], probabilities[chosen], THRESHOLD, groups[chosen].tolist(), seed
-        )
-
-    by_fold = [figures(fold_of == fold) for fold in range(fold_of.max() + 1)]
+    probabilities, thresholds = np.zeros(len(clips)), np.zeros(len(clips))
+    by_fold = []
+    for held_out, fold in found:
+        own = np.array(fold.probabilities)
+        probabilities[held_out], thresholds[held_out] = own, fold.threshold
+        figures = evaluate(labels[held_out], own, fold.threshold, groups[held_out].tolist(), seed)
+        promised = {name: getattr(fold, name) for name in PROMISED}
+        by_fold.append(figures | promised | {"temperature": fold.temperature})
     values = {
         name: [fold[name] for fold in by_fold if fold[name] is not None]  # None: undefined
-        for name in SHOWN
+        for name in (*SHOWN, *PROMISED)
     }
     return {
         "folds": by_fold,
@@ -158,7 +205,7 @@ def summarize(
             name: float(np.std(found, ddof=1)) if len(found) > 1 else None
             for name, found in values.items()
         },
-        "pooled": figures(np.ones(len(clips), bool)),
+        "pooled": evaluate(labels, probabilities, thresholds, groups.tolist(), seed),
     }
 
 
@@ -192,8 +239,7 @@ def roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
 def write_summary(
     settings: dict[str, Any],
     clips: Sequence[Clip],
-    probabilities: np.ndarray,
-    fold_of: np.ndarray,
+    found: Sequence[tuple[np.ndarray, HeldOut]],
     summary: dict[str, Any],
     folder: Path,
 ) -> None:
@@ -201,7 +247,7 @@ def write_summary(
 
     Args:
         settings: by name, as JSON has them.
-        clips, probabilities, fold_of: as for `summarize`.
+        clips, found: as for `summarize`.
         summary: what `summarize` returned.
         folder: where the files are written.
 
@@ -209,25 +255,35 @@ def write_summary(
         RunError: a file cannot be written.
     """
     write_json(folder / JSON, {"settings": settings, **summary})
-    rows = [
-        (clip.name, CLASS_NAMES[clip.label], clip.group or "", fold + 1, f"{probability:.6f}")
-        for clip, fold, probability in zip(clips, fold_of, probabilities, strict=True)
-    ]
-    write_csv(folder / CSV, ("clip", "label", "group", "fold", "probability"), rows)
+    rows = {
+        index: (number, f"{probability:.6f}", CLASS_NAMES[int(probability >= fold.threshold)])
+        for number, (held_out, fold) in enumerate(found, start=1)
+        for index, probability in zip(held_out.tolist(), fold.probabilities, strict=True)
+    }
+    write_csv(
+        folder / CSV,
+        ("clip", "label", "group", "fold", "probability", "predicted"),
+        [
+            (clip.name, CLASS_NAMES[clip.label], clip.group or "", *rows[index])
+            for index, clip in enumerate(clips)
+        ],
+    )
     labels = np.array([clip.label for clip in clips])
-    figure = _draw(labels, probabilities, fold_of, summary)
+    figure = _draw(labels, found, summary)
     replace_file(folder / PLOT, lambda partial: figure.savefig(partial, format="png", dpi=120))
 
 
 def _draw(
-    labels: np.ndarray, probabilities: np.ndarray, fold_of: np.ndarray, summary: dict[str, Any]
+    labels: np.ndarray, found: Sequence[tuple[np.ndarray, HeldOut]], summary: dict[str, Any]
 ) -> Figure:
     figure = Figure(figsize=(11, 5), layout="constrained")
     curves, figures = figure.subplots(1, 2)
-    for fold, metrics in enumerate(summary["folds"]):
-        chosen = fold_of == fold
-        false_positives, true_positives, _ = roc_curve(labels[chosen], probabilities[chosen])
-        name = f"fold {fold + 1}, {count_of(metrics['clips'], 'clip')}: {metrics['roc_auc']:.2f}"
+    probabilities = np.zeros(len(labels))
+    for number, (held_out, fold) in enumerate(found, start=1):
+        probabilities[held_out] = fold.probabilities
+        false_positives, true_positives, _ = roc_curve(labels[held_out], fold.probabilities)
+        metrics = summary["folds"][number - 1]
+        name = f"fold {number}, {count_of(metrics['clips'], 'clip')}: {metrics['roc_auc']:.2f}"
         curves.plot(false_positives, true_positives, linewidth=1, alpha=0.6, label=name)
     false_positives, true_positives, _ = roc_curve(labels, probabilities)
     label = f"all clips: {summary['pooled']['roc_auc']:.2f}"
@@ -257,48 +313,39 @@ def _draw(
 
 def run_cross_validation(
     settings: Settings,
-    features: ClipFeatures,
+    splits: Splits,
     clips: Sequence[Clip],
     count: int,
-    policy: str,
+    machine: Machine,
     folder: Path,
 ) -> None:
-    """Cross-validate the settings; log the metrics and write them with a plot.
+    """Cross-validate the training command; log the metrics and write them with a plot.
 
     Args:
-        settings: of the classifiers.
-        features: of `clips`, in their order.
-        clips: all clips.
+        settings: of the training.
+        splits: of all clips; which split a clip is in does not matter.
+        clips: all clips, in the order of their features.
         count: number of folds.
-        policy: Keras dtype policy.
+        machine: what is computed on.
         folder: where results are written.
 
     Raises:
         UserError: there are too few groups of a class for that many folds.
-        RunError: a file cannot be written.
+        RunError: a file cannot be read or written.
     """
-    labels = np.array([clip.label for clip in clips])
-
-    def log_fold(fold: int, held_out: np.ndarray, probabilities: np.ndarray) -> None:
-        right = (probabilities >= THRESHOLD) == labels[held_out]
-        log.info(
-            "fold %d of %d: %s held out, accuracy %.3f, ROC-AUC %.3f",
-            fold + 1,
-            count,
-            count_of(len(held_out), "clip"),
-            right.mean(),
-            roc_auc(labels[held_out], probabilities),
-        )
-
-    probabilities, fold_of = cross_validate(settings, features, clips, count, policy, log_fold)
-    summary = summarize(clips, probabilities, fold_of, settings.devices.seed)
-    write_summary(settings.as_json(), clips, probabilities, fold_of, summary, folder)
+    found = cross_validate(settings, splits, count, machine, folder / FOLDER)
+    summary = summarize(clips, found, settings.devices.seed)
+    write_summary(settings.as_json(), clips, found, summary, folder)
+    shutil.rmtree(folder / FOLDER)
     log.info(
-        "%d folds, %d clips, %d groups; threshold %.1f, models of the last epoch\n%s",
+        "%d folds, %d clips, %d groups; every choice made without the held-out clips\n%s",
         count,
         len(clips),
         len({clip.group_key for clip in clips}),
-        THRESHOLD,
         as_table(summary),
+    )
+    log.info(
+        "validation promised accuracy %.3f; the held-out clips give %.3f",
+        *(summary["mean"]["promised_accuracy"], summary["mean"]["accuracy"]),
     )
     log.info("results: %s and %s", folder / JSON, folder / PLOT)

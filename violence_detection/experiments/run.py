@@ -14,12 +14,7 @@ import numpy as np
 from violence_detection.clips.clip import Clip
 from violence_detection.clips.splits import fingerprint
 from violence_detection.errors import UserError
-from violence_detection.experiments.cross_validation import (
-    cross_validate,
-    folds,
-    roc_auc,
-    run_cross_validation,
-)
+from violence_detection.experiments.cross_validation import roc_auc, run_cross_validation
 from violence_detection.experiments.grid import read_grid, try_grid
 from violence_detection.experiments.range_test import find_rate
 from violence_detection.experiments.search import Score, trials_table, tune, write_config
@@ -30,6 +25,10 @@ from violence_detection.settings.setting import flag
 from violence_detection.settings.values import format_value
 from violence_detection.storage.files import write_csv
 from violence_detection.training.batches import ClipFeatures, read_errors
+from violence_detection.training.folds import folds, sources_of
+from violence_detection.training.loop import fit, with_seeds
+from violence_detection.training.predictions import violence_probabilities
+from violence_detection.training.splits import Splits
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ SEARCH_FILE, TRIALS, BEST_CONFIG = "search.sqlite", "trials.csv", "best_config.j
 
 def run_experiment(
     settings: Settings,
-    features: ClipFeatures,
+    splits: Splits,
     clips: Sequence[Clip],
     machine: Machine,
     folder: Path,
@@ -48,8 +47,8 @@ def run_experiment(
 
     Args:
         settings: the experiment, and the settings of its classifiers.
-        features: of `clips`, in their order.
-        clips: all usable clips.
+        splits: of `clips`.
+        clips: all usable clips, in the order of their features.
         machine: its strategy and precision.
         folder: the checkpoint directory.
 
@@ -58,20 +57,26 @@ def run_experiment(
             diverged with all settings tried.
         RunError: a file cannot be read or written.
     """
+    experiment, features = settings.experiment, splits.all_clips
+    count = experiment.cross_validate or FOLDS
+    if not (experiment.find_lr or experiment.tune or experiment.grid):
+        run_cross_validation(settings, splits, clips, count, machine, folder)
+        return
     with machine.strategy.scope(), read_errors([features]):
-        _run(settings, features, clips, machine.precision.policy, folder)
+        _search(settings, features, clips, count, machine.precision.policy, folder)
 
 
-def _run(
-    settings: Settings, features: ClipFeatures, clips: Sequence[Clip], policy: str, folder: Path
+def _search(
+    settings: Settings,
+    features: ClipFeatures,
+    clips: Sequence[Clip],
+    count: int,
+    policy: str,
+    folder: Path,
 ) -> None:
-    count = settings.experiment.cross_validate or FOLDS
     if settings.experiment.find_lr:
         training = np.array([i for i, clip in enumerate(clips) if clip.split == "train"])
         find_rate(settings, features.select(training), policy, folder)
-        return
-    if not settings.experiment.tune and not settings.experiment.grid:
-        run_cross_validation(settings, features, clips, count, policy, folder)
         return
     known = np.array([i for i, clip in enumerate(clips) if clip.split != "test"])
     chosen = [clips[i] for i in known]
@@ -95,7 +100,9 @@ def _run(
 def score_by_folds(features: ClipFeatures, clips: Sequence[Clip], count: int, policy: str) -> Score:
     """Return a function that scores settings by the ROC-AUC of a cross-validation.
 
-    After each fold it reports the ROC-AUC over the clips held out so far.
+    In each fold one classifier is trained, on all other folds, and the last epoch's weights
+    predict: for choosing, that is enough. After each fold it reports the ROC-AUC over the clips
+    held out so far.
 
     Args:
         features: of `clips`, in their order.
@@ -110,13 +117,18 @@ def score_by_folds(features: ClipFeatures, clips: Sequence[Clip], count: int, po
         predicted = np.zeros(len(clips), bool)
         all_probabilities = np.zeros(len(clips), np.float32)
 
-        def after_fold(fold: int, held_out: np.ndarray, probabilities: np.ndarray) -> None:
+        seed, asked_by = settings.devices.seed, f"--cross-validate {count}"
+        divided = folds(labels, sources_of(features), count, seed, asked_by)
+        for fold, (train, held_out) in enumerate(divided):
+            members = with_seeds(settings, settings.training.ensemble)
+            for member in members:
+                trainer = fit(member, features.select(train), policy)
+                all_probabilities[held_out] += violence_probabilities(
+                    trainer.classifier, features.select(held_out), settings.training.batch_size
+                ) / len(members)
             predicted[held_out] = True
-            all_probabilities[held_out] = probabilities
             report(fold, roc_auc(labels[predicted], all_probabilities[predicted]))
-
-        probabilities, _ = cross_validate(settings, features, clips, count, policy, after_fold)
-        return roc_auc(labels, probabilities)
+        return roc_auc(labels, all_probabilities)
 
     return score
 
@@ -137,7 +149,10 @@ def check_experiment(settings: Settings, clips: Sequence[Clip]) -> None:
     if not settings.experiment.find_lr:
         searched = settings.experiment.tune or settings.experiment.grid
         chosen = [clip for clip in clips if not searched or clip.split != "test"]
-        folds(chosen, settings.experiment.cross_validate or FOLDS, settings.devices.seed)
+        labels = np.array([clip.label for clip in chosen])
+        sources = np.unique([clip.group_key for clip in chosen], return_inverse=True)[1]
+        count = settings.experiment.cross_validate or FOLDS
+        folds(labels, sources, count, settings.devices.seed, f"--cross-validate {count}")
 
 
 def _combinations(settings: Settings) -> list[dict[str, Any]]:

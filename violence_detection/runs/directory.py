@@ -24,11 +24,11 @@ from violence_detection.runs.files import (
     BEST_MODEL,
     CONFIG,
     DETECTOR,
-    ENSEMBLE_MODEL,
     HISTORY,
     LEAKAGE,
     LOG,
     MEMBER,
+    MEMBER_MODEL,
     MODELS,
     PLOTS,
     PREDICTIONS,
@@ -43,6 +43,7 @@ from violence_detection.runs.files import (
     TENSORBOARD,
     WORKER_LOG,
 )
+from violence_detection.runs.selection import Selection
 from violence_detection.runs.versions import git_commit, versions
 from violence_detection.runtime.worker import Worker
 from violence_detection.settings.schema import CHANGES_ON_RESUME, Settings
@@ -64,7 +65,7 @@ RUN_FILES = (  # patterns of everything that a run writes beside its config
     *(RESUME, RESULTS, HISTORY, BEST_MODEL, "checkpoint_epoch_*.keras", LOG),
     *(TENSORBOARD, SPLITS_FILE, PREDICTIONS, DETECTOR, LEAKAGE, REPORT, PLOTS),
     WORKER_LOG.format("*"),
-    *(ENSEMBLE_MODEL, f"{MEMBER}*", f"{TEACHER}*", PSEUDO_LABELS, "wandb"),
+    *(MEMBER_MODEL, "ensemble.keras", f"{MEMBER}*", f"{TEACHER}*", PSEUDO_LABELS, "wandb"),
 )
 SINGLE_WORKER = Worker()
 Row = dict[str, Any]  # one epoch's figures
@@ -82,13 +83,16 @@ class RunDirectory:
         folder: the checkpoint directory; entering the context makes it.
         worker: of several workers, only the chief locks the folder and writes. For the others,
             methods that write do nothing, and the history is what they have recorded themselves.
+        best_model: name of the file of the selected epoch's model.
 
     Raises:
         UserError: on entering, if the folder cannot be written or another process has locked it.
     """
 
-    def __init__(self, folder: Path, worker: Worker = SINGLE_WORKER):
+    def __init__(self, folder: Path, worker: Worker = SINGLE_WORKER, best_model: str = BEST_MODEL):
         self.folder = folder.expanduser().absolute()
+        self.best_model = best_model
+        self.selection = Selection()  # of the epoch whose weights become `best_model`
         self.writes = worker.is_chief
         self.history: list[Row] = []  # of the finished epochs
         self._checksums: dict[str, str] = {}  # of the epochs' weights that are kept
@@ -300,15 +304,16 @@ class RunDirectory:
         weights = self.weights_after(epoch)
         if not self._is_intact_weights(weights):
             raise RunError(
-                f"{self / BEST_MODEL} and the weights to restore it from, {weights}, are damaged "
-                "or missing: restore one of them, or use --fresh to start again"
+                f"{self / self.best_model} and the weights to restore it from, {weights}, are "
+                "damaged or missing: restore one of them, or use --fresh to start again"
             )
         return weights
 
     def finish_epoch(self, row: Row, inputs: Inputs, save_state: Callable[[Path], None]) -> None:
         """Record an epoch as finished: write its weights, then the state that names them.
 
-        Kept are the weights after this epoch, after the one before, and after the best ones.
+        Kept are the weights after this epoch, after the one before, and after those that are or
+        may be selected.
 
         Args:
             row: the epoch's figures, for the history.
@@ -321,9 +326,9 @@ class RunDirectory:
         weights = self.weights_after(row["epoch"])
         replace_file(weights, save_state)
         kept = {row["epoch"] - 1, row["epoch"]}
-        kept |= {self.best_epoch()} if self.history else set()
+        kept |= self._selectable() if self.history else set()
         self.history.append(row)
-        kept.add(self.best_epoch())
+        kept |= self._selectable()
         checksums = self._checksums | {weights.name: file_checksum(weights).hex()}
         names = [self.weights_after(epoch).name for epoch in sorted(kept)]
         self._checksums = {name: checksums[name] for name in names if name in checksums}
@@ -355,7 +360,7 @@ class RunDirectory:
 
     def damaged_checkpoints(self) -> list[Path]:
         """Return the models beside the best one that are missing or not as they were written."""
-        names = [name for name in self._models() if name != BEST_MODEL]
+        names = [name for name in self._models() if name not in (BEST_MODEL, self.best_model)]
         return [self / name for name in names if not self.is_intact(name)]
 
     def _models(self) -> dict[str, Any]:
@@ -387,9 +392,11 @@ class RunDirectory:
             write_text(path, "\n".join(lines) + "\n")
 
     def best_epoch(self) -> int:
-        """Return the epoch (from 1) of highest validation accuracy; of equals, the lowest loss."""
-        best = max(self.history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
-        return best["epoch"]
+        """Return the selected epoch (from 1)."""
+        return self.selection.best_epoch(self.history)
+
+    def _selectable(self) -> set[int]:
+        return {self.best_epoch(), self.selection.leading_epoch(self.history)}
 
     def epochs_since_lowest_loss(self) -> int:
         """Return how many epochs ago the validation loss was lowest."""

@@ -3,9 +3,9 @@
 CONFIG = "training_config.json"
 RESULTS = "training_results.json"
 HISTORY = "training_history.csv"
-BEST_MODEL = "best_model.keras"
-ENSEMBLE_MODEL = "ensemble.keras"
-MEMBER = "member_"  # begins the folders of an ensemble's second member and those after it
+BEST_MODEL = "best_model.keras"  # what predicts; of several classifiers, their mean
+MEMBER_MODEL = "first_member.keras"  # of several classifiers, the one whose epochs are here
+MEMBER = "member_"  # begins the folders of the second classifier and those after it
 TEACHER = "teacher_"  # begins the folders of the teachers whose predictions become pseudo-labels
 PSEUDO_LABELS = "pseudo_labels.csv"
 TAKEN = "taken.json"  # in a teacher's folder: the pseudo-labels of its round

@@ -13,7 +13,7 @@ from violence_detection.evaluation.calibration import OperatingPoint
 from violence_detection.features.cache.feature_cache import Recipe
 from violence_detection.features.checked_clips import CheckedClips
 from violence_detection.runs.directory import RunDirectory
-from violence_detection.runs.files import DETECTOR, RESULTS
+from violence_detection.runs.files import BEST_MODEL, DETECTOR, RESULTS
 from violence_detection.runs.usage import Usage
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.files import file_checksum, write_csv, write_json
@@ -73,7 +73,6 @@ def write_predictions(
 
 def write_detector(
     run: RunDirectory,
-    model: str,
     frames: int,
     recipes: Sequence[Recipe],
     untrained_vgg19: bool,
@@ -84,7 +83,6 @@ def write_detector(
 
     Args:
         run: in whose directory the model is.
-        model: the file's name.
         frames: per clip.
         recipes: how the model's features are computed. Those of mirrored clips are left out: they
             are used in training alone.
@@ -95,8 +93,8 @@ def write_detector(
     write_json(
         run / DETECTOR,
         {
-            "model": model,
-            "model_checksum": file_checksum(run / model).hex(),
+            "model": BEST_MODEL,
+            "model_checksum": file_checksum(run / BEST_MODEL).hex(),
             "frames": frames,
             "features": [dataclasses.asdict(recipe) for recipe in recipes if not recipe.flipped],
             "untrained_vgg19": untrained_vgg19,
@@ -111,6 +109,7 @@ def write_results(
     *,
     epochs: int,
     point: OperatingPoint,
+    promised: Figures,
     tested: Tested,
     clips: CheckedClips,
     training: TrainingData,
@@ -124,6 +123,7 @@ def write_results(
         run: whose history has all epochs.
         epochs: that were asked for (--epochs).
         point: temperature and threshold, chosen on the validation clips.
+        promised: the figures of the clips that they were chosen on.
         tested: the figures of the test.
         clips: of the dataset, and what was found wrong with them.
         training: how the training clips were drawn and weighted.
@@ -141,6 +141,7 @@ def write_results(
             "validation": run.history[best_epoch - 1],
             "evaluated_split": tested.split,
             **dataclasses.asdict(point),
+            "chosen_on": promised,
             "evaluation": tested.figures,
             "evaluation_at_0.5": tested.at_half,
             "evaluation_uncalibrated": tested.uncalibrated,

@@ -87,6 +87,20 @@ class _ScreenLine(_PlainText):
 
 
 @contextlib.contextmanager
+def only_warnings_on_screen() -> Iterator[None]:
+    """Send lines below warnings to the log file alone, in the block."""
+    screens = [handler for handler in package_log.handlers if isinstance(handler, _Screen)]
+    levels = [screen.level for screen in screens]
+    for screen in screens:
+        screen.setLevel(max(screen.level, logging.WARNING))
+    try:
+        yield
+    finally:
+        for screen, level in zip(screens, levels, strict=True):
+            screen.setLevel(level)
+
+
+@contextlib.contextmanager
 def native_messages_to(path: Path) -> Iterator[None]:
     """Append what native libraries write to standard error in the block to a file.
 

@@ -25,6 +25,7 @@ DEMO_DEFAULTS = {
     "epochs": 30,
     "batch_size": 16,
     "warmup_epochs": 3,
+    "folds": 1,
 }
 EXAMPLES = """\
 examples:

@@ -9,6 +9,10 @@ from violence_detection.settings.constants import AUGMENTATIONS, FINAL_LEARNING_
 from violence_detection.settings.setting import AT_LEAST_0, AT_LEAST_1, SHARE, setting
 from violence_detection.settings.values import finite, local_folder, names_out_of
 
+SELECTIONS = ("auto", "val-accuracy", "val-loss", "last")
+PATIENCE = 15  # epochs
+CLIPS_TO_STOP_BY = 500  # of validation
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -102,9 +106,22 @@ class TrainingSettings:
         type=finite,
         metavar="NORM",
     )
-    early_stopping_patience: int = setting(
-        15,
-        "epochs without a lower validation loss after which training ends; 0: never",
+    select: str = setting(
+        "auto",
+        "which epoch's weights become the model",
+        "`val-accuracy` and `val-loss`: the epoch that is best on the validation clips, after the "
+        "warm-up; `last`: the last one; `auto`: the last one, unless another has a validation "
+        "accuracy that is higher by more than two standard errors of one on so many clips. With "
+        "thousands of validation clips `auto` does as `val-accuracy`.",
+        in_grid=True,
+        choices=SELECTIONS,
+    )
+    early_stopping_patience: int | None = setting(
+        None,
+        "epochs without a lower validation loss after which training ends; 0: never "
+        "(default: by the number of clips)",
+        f"Default: {PATIENCE}; 0 with fewer than {CLIPS_TO_STOP_BY} validation clips, whose loss "
+        "says little.",
         check=AT_LEAST_0,
         in_grid=True,
         type=int,
@@ -135,6 +152,20 @@ class TrainingSettings:
     ensemble: int = setting(
         1,
         "train K classifiers with successive seeds and average their probabilities",
+        check=AT_LEAST_1,
+        in_grid=True,
+        type=int,
+        metavar="K",
+    )
+    folds: int | None = setting(
+        None,
+        "train K classifiers, each validated on another K-th of the clips, and average them "
+        "(default: by the number of clips)",
+        "The training and validation clips are divided into K folds, by class and with groups "
+        "kept together. Each classifier is trained on all but one fold; temperature and threshold "
+        "are chosen on the predictions for all of them. 1: one classifier, trained on the "
+        "training split and validated on the validation split. Default: 5 with fewer than 2000 "
+        "training and validation clips; 1 with more, with --ensemble, and with --unlabeled.",
         check=AT_LEAST_1,
         in_grid=True,
         type=int,
@@ -181,8 +212,17 @@ class TrainingSettings:
         """Clips per optimizer step."""
         return self.batch_size * self.gradient_accumulation
 
+    def patience(self, validation_clips: int) -> int:
+        """Return the epochs without a lower validation loss after which to stop; 0: never."""
+        if self.early_stopping_patience is not None:
+            return self.early_stopping_patience
+        return PATIENCE if validation_clips >= CLIPS_TO_STOP_BY else 0
+
     def require_valid(self) -> None:
         """Raise `UserError` if two of these settings contradict each other."""
+        for name, value in (("ensemble", self.ensemble > 1), ("unlabeled", self.unlabeled)):
+            if value and (self.folds or 1) > 1:
+                raise UserError(f"--folds {self.folds} does not go with --{name}: drop one")
         if self.epochs <= self.warmup_epochs:
             raise UserError(
                 f"--epochs {self.epochs} is not above --warmup-epochs {self.warmup_epochs}: "

@@ -81,6 +81,7 @@ class ClipFeatures:
         class_factors: loss weights of nonviolent (0) and violent (1) clips; above 0.
         frames: number of frames used of those in the cache; None: all.
         streams: number of views that are not mirrored; None: all.
+        groups: `(clips,)` numbers of the clips' groups, from 0; None: each is its own.
     """
 
     def __init__(
@@ -91,11 +92,13 @@ class ClipFeatures:
         class_factors: tuple[float, float] = (1.0, 1.0),
         frames: int | None = None,
         streams: int | None = None,
+        groups: ArrayLike | None = None,
     ):
         self.stored = tuple(stored)
         self.streams = streams or len(self.stored)
         self.rows = np.asarray(rows, np.int64).reshape(-1, len(self.stored))
         self.labels = np.asarray(labels, np.int64)
+        self.groups = np.arange(len(self.labels)) if groups is None else np.asarray(groups, int)
         self.class_factors = class_factors
         self.weights = np.asarray(class_factors, np.float32)[self.labels]
         self.cached_frames = self.stored[0].row_shape[0]
@@ -119,6 +122,18 @@ class ClipFeatures:
             class_factors or self.class_factors,
             self.frames,
             self.streams,
+            self.groups[indices],
+        )
+
+    def followed_by(self, other: "ClipFeatures") -> "ClipFeatures":
+        """Return these clips and, after them, others of the same caches, without class factors."""
+        return ClipFeatures(
+            self.stored,
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.labels, other.labels]),
+            frames=self.frames,
+            streams=self.streams,
+            groups=np.concatenate([self.groups, other.groups]),
         )
 
     def batch(

@@ -13,7 +13,7 @@ import numpy as np
 from violence_detection.errors import RunError
 from violence_detection.models.classifier import as_plain_keras
 from violence_detection.runs.directory import Inputs, Row, RunDirectory
-from violence_detection.runs.files import BEST_MODEL, checkpoint_name
+from violence_detection.runs.files import checkpoint_name
 from violence_detection.runtime.cluster import Cluster
 from violence_detection.runtime.hardware import HardwareMonitor, utilization
 from violence_detection.runtime.interrupts import raise_if_interrupted
@@ -228,8 +228,8 @@ class FinishEpoch(keras.callbacks.Callback):
         }
         self.run.finish_epoch(row, self.inputs, self.model.save_state)
         write_models_of_last_epoch(self.run, self.model)
-        is_best = self.run.best_epoch() == epoch + 1
-        log.info("%s", epoch_line(row, self.params["epochs"], is_best))
+        leads = self.run.selection.leading_epoch(self.run.history) == epoch + 1
+        log.info("%s", epoch_line(row, self.params["epochs"], leads))
 
 
 def epoch_line(row: Row, epochs: int, is_best: bool) -> str:
@@ -262,8 +262,10 @@ def write_models_of_last_epoch(run: RunDirectory, trainer: Trainer) -> None:
         return
     run.write_history()
     epoch = run.history[-1]["epoch"]
-    names = [BEST_MODEL] if run.best_epoch() == epoch else []
+    names = []
     if epoch % CHECKPOINT_EVERY == 0:
+        # A selected epoch of those in between has its weights, for `complete_best_model`.
+        names = [run.best_model] if run.best_epoch() == epoch else []
         names.append(checkpoint_name(epoch))
     names = [name for name in names if not run.is_intact(name, epoch)]
     for name in names:
@@ -281,8 +283,8 @@ def write_models(run: RunDirectory, trainer: Trainer, names: Sequence[str], epoc
         run.record_checksum(name, epoch)
 
 
-def restore_best_model(run: RunDirectory, trainer: Trainer) -> None:
-    """Rewrite the best model from its epoch's weights if it does not match its checksum.
+def complete_best_model(run: RunDirectory, trainer: Trainer) -> None:
+    """Write the best model from its epoch's weights if it is of another epoch, or damaged.
 
     Args:
         run: the directory of the model.
@@ -292,12 +294,14 @@ def restore_best_model(run: RunDirectory, trainer: Trainer) -> None:
         RunError: those weights are damaged, too.
     """
     epoch = run.best_epoch()
-    if not run.writes or run.is_intact(BEST_MODEL, epoch):
+    name = run.best_model
+    if not run.writes or run.is_intact(name, epoch):
         return
     weights = run.intact_weights_after(epoch)
-    log.warning(REWRITTEN, run / BEST_MODEL, weights)
+    if (run / name).exists() and not run.is_intact(name):
+        log.warning(REWRITTEN, run / name, weights)
     trainer.load_state(weights)
-    write_models(run, trainer, [BEST_MODEL], epoch)
+    write_models(run, trainer, [name], epoch)
 
 
 class EarlyStopping(keras.callbacks.Callback):

@@ -25,11 +25,10 @@ STANDARDIZE_ON = 2048  # clips: enough for a mean and a deviation
 WARM_UP_EPOCHS = 5  # of the model whose losses rank the clips for a curriculum
 
 
-def ensemble_members(settings: Settings) -> list[Settings]:
-    """Return the settings of each ensemble member: they differ in their seed."""
+def with_seeds(settings: Settings, count: int) -> list[Settings]:
+    """Return the settings of each of several classifiers: they differ in their seed."""
     return [
-        settings.replace(seed=(settings.devices.seed + number) % 2**32)
-        for number in range(settings.training.ensemble)
+        settings.replace(seed=(settings.devices.seed + number) % 2**32) for number in range(count)
     ]
 
 

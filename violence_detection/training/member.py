@@ -1,15 +1,17 @@
 """Training of one classifier or ensemble member, resumed after its last finished epoch."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import keras
+import numpy as np
 
 from violence_detection.runs.directory import Inputs, Row, RunDirectory
-from violence_detection.runs.files import MEMBER
+from violence_detection.runs.files import MEMBER, MEMBER_MODEL
+from violence_detection.runs.selection import Selection
 from violence_detection.runtime.logs import native_messages_to
 from violence_detection.runtime.machine import Machine
 from violence_detection.runtime.progress import Progress
@@ -34,17 +36,17 @@ from violence_detection.training.callbacks import (
     ShowProgress,
     StopOnInterrupt,
     TimeStages,
-    restore_best_model,
+    complete_best_model,
     write_models_of_last_epoch,
 )
 from violence_detection.training.loop import (
     STANDARDIZE_ON,
-    ensemble_members,
     make_order,
     prepare_order,
+    with_seeds,
 )
 from violence_detection.training.order import ClipOrder
-from violence_detection.training.splits import Splits
+from violence_detection.training.splits import Splits, splits_of_folds
 from violence_detection.training.trainer import Trainer, make_trainer
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,23 @@ class Watch(Protocol):
 
     def end(self) -> None:
         """Close what was opened for the training, finished or not."""
+
+
+class Unwatched:
+    """Watches nothing: for classifiers of which only the result is wanted."""
+
+    def __init__(self, directory: RunDirectory, validation: ClipFeatures):
+        pass
+
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """Return none."""
+        return []
+
+    def catch_up(self, trainer: Trainer) -> None:
+        """Write nothing."""
+
+    def end(self) -> None:
+        """Close nothing."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +109,18 @@ class Training:
         )
 
 
-def new_trainer(training: Training, settings: Settings) -> Trainer:
-    """Return a trainer with a new classifier, standardized on a sample of the training clips.
+@dataclass(frozen=True)
+class Member:
+    """One of the classifiers of a run."""
 
-    Args:
-        training: of the run.
-        settings: of this classifier: those of ensemble members differ in their seed.
-    """
+    training: Training  # on its own clips
+    settings: Settings  # with its own seed
+    directory: RunDirectory
+
+
+def new_trainer(member: Member) -> Trainer:
+    """Return a trainer with a new classifier, standardized on a sample of the training clips."""
+    training, settings = member.training, member.settings
     splits, machine, options = training.splits, training.machine, settings.training
     # Seeded here, so that initial weights do not depend on whether VGG19 was built before.
     keras.utils.set_random_seed(settings.devices.seed)
@@ -117,8 +141,9 @@ def new_trainer(training: Training, settings: Settings) -> Trainer:
         )
 
 
-def log_classifier(trainer: Trainer, training: Training) -> None:
-    """Log the classifier's size, and how an epoch is divided into steps."""
+def log_classifier(trainer: Trainer, members: Sequence[Member]) -> None:
+    """Log the classifiers' size and number, and how an epoch is divided into steps."""
+    training = members[0].training
     machine, batch = training.machine, training.settings.training.global_batch
     steps = steps_per_epoch(len(training.splits.train), batch)
     workers = machine.worker.count
@@ -129,13 +154,20 @@ def log_classifier(trainer: Trainer, training: Training) -> None:
         *(count_of(steps, "step"), count_of(batch, "clip"), batch // machine.replicas),
         f"; {machine.replicas} replicas, {workers} workers" if workers > 1 else "",
     )
+    if training.splits.fold:
+        log.info(
+            "%d classifiers, each validated on another part of the %s for\n"
+            "training and validation; their mean is the detector (--folds)",
+            len(members),
+            count_of(len(training.splits.train) + len(training.splits.val), "clip"),
+        )
 
 
-def train_members(training: Training, trainer: Trainer, stack: ExitStack) -> list[RunDirectory]:
-    """Train the classifier, or the members of an ensemble; return their directories.
+def train_members(members: Sequence[Member], trainer: Trainer, stack: ExitStack) -> None:
+    """Train the classifier, or each of several.
 
     Args:
-        training: of the run.
+        members: as `members_of` returns them.
         trainer: of the first member, before its first epoch.
         stack: locks on the members' directories are held until it is closed.
 
@@ -143,68 +175,90 @@ def train_members(training: Training, trainer: Trainer, stack: ExitStack) -> lis
         UserError: finished epochs were computed from other inputs.
         RunError: the loss is not finite; a file cannot be read or written.
     """
-    directories: list[RunDirectory] = []
-    for number, settings in enumerate(ensemble_members(training.settings), start=1):
-        directory = training.directory
+    log_classifier(trainer, members)
+    for number, member in enumerate(members, start=1):
         if number > 1:
-            count, seed = settings.training.ensemble, settings.devices.seed
-            log.info("member %d of %d, seed %d", number, count, seed)
+            stack.enter_context(member.directory)
+            trainer = new_trainer(member)
+        if len(members) > 1:
+            log.info("member %d of %d, seed %d", number, len(members), member.settings.devices.seed)
+        train_member(member, trainer)
+
+
+def members_of(training: Training) -> list[Member]:
+    """Return the classifiers that a run trains: one, or several whose mean is the detector.
+
+    With folds, each is trained on all training and validation clips but those of its fold, which
+    validate it. Members of an ensemble differ in their seed alone.
+
+    Args:
+        training: on the splits of the run.
+
+    Raises:
+        UserError: there are fewer groups than --folds.
+    """
+    settings, directory = training.settings, training.directory
+    splits = splits_of_folds(training.splits, settings) or [training.splits] * (
+        settings.training.ensemble
+    )
+    members = []
+    seeded = with_seeds(settings, len(splits))
+    for number, (of_member, own) in enumerate(zip(seeded, splits, strict=True), start=1):
+        if number > 1:
             folder = training.directory / f"{MEMBER}{number}"
-            directory = stack.enter_context(RunDirectory(folder, training.machine.worker))
-            trainer = new_trainer(training, settings)
-        train_member(training, directory, settings, trainer)
-        directories.append(directory)
-    return directories
+            directory = RunDirectory(folder, training.machine.worker)
+        elif len(splits) > 1:
+            directory.best_model = MEMBER_MODEL  # BEST_MODEL is their mean
+        members.append(Member(training.on(own, **own.fold), of_member, directory))
+    return members
 
 
-def train_member(
-    training: Training, directory: RunDirectory, settings: Settings, trainer: Trainer
-) -> None:
+def train_member(member: Member, trainer: Trainer) -> None:
     """Train all epochs after the last finished one; write the best model.
 
     Args:
-        training: of the run.
-        directory: of this classifier.
-        settings: of this classifier.
+        member: the classifier.
         trainer: before its first epoch.
 
     Raises:
         UserError: finished epochs were computed from other inputs.
         RunError: the loss is not finite; a disk is full, gone or damaged.
     """
+    training, settings, directory = member.training, member.settings, member.directory
     splits, cluster, options = training.splits, training.machine.cluster, settings.training
+    sources = len(np.unique(splits.val.groups))
+    directory.selection = Selection(options.select, options.warmup_epochs, len(splits.val), sources)
     order = make_order(options, settings.devices.seed, splits.train)
     if weights_before := directory.restore(training.inputs):
         trainer.load_state(weights_before)
         write_models_of_last_epoch(directory, trainer)
         log.info("resuming after epoch %d of %d", len(directory.history), options.epochs)
-    early_stopping = EarlyStopping(directory, options.early_stopping_patience, cluster)
+    patience = options.patience(len(splits.val))
+    early_stopping = EarlyStopping(directory, patience, cluster)
     watch = training.watch(directory, splits.val)
     finished = len(directory.history)
     cluster.require_same({"the number of finished epochs (is --checkpoint-dir shared?)": finished})
     training.earlier_epochs.extend(directory.history)
     if finished < options.epochs and not early_stopping.due():
         with training.enough_memory(), read_errors(splits.read):
-            _fit(training, directory, settings, trainer, order, early_stopping, watch)
+            _fit(member, trainer, order, early_stopping, watch)
     else:
         watch.catch_up(trainer)
     if len(directory.history) < options.epochs:
-        patience = options.early_stopping_patience
         log.info("stopped early: no lower validation loss for %s", count_of(patience, "epoch"))
-    restore_best_model(directory, trainer)
-    log.info("best model: epoch %d of %d", directory.best_epoch(), len(directory.history))
+    complete_best_model(directory, trainer)
+    log.info("best model: %s", directory.selection.describe(directory.history))
 
 
 def _fit(
-    training: Training,
-    directory: RunDirectory,
-    settings: Settings,
+    member: Member,
     trainer: Trainer,
     order: ClipOrder,
     early_stopping: EarlyStopping,
     watch: Watch,
 ) -> None:
     """Train the remaining epochs."""
+    training, settings, directory = member.training, member.settings, member.directory
     machine, options = training.machine, settings.training
     train, finished = training.splits.train, len(directory.history)
     with machine.strategy.scope():

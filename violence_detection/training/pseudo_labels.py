@@ -22,8 +22,9 @@ from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.files import read_json, write_csv, write_json
 from violence_detection.training.batches import ClipFeatures
-from violence_detection.training.member import Training, new_trainer, train_member
+from violence_detection.training.member import Member, Training, new_trainer, train_member
 from violence_detection.training.predictions import violence_probabilities
+from violence_detection.training.splits import log_loss_weights
 from violence_detection.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -39,13 +40,10 @@ class PseudoLabels:
 
     def added_to(self, labelled: ClipFeatures, candidates: ClipFeatures) -> ClipFeatures:
         """Return the labelled clips followed by the pseudo-labelled ones."""
-        return ClipFeatures(
-            labelled.stored,
-            np.concatenate([labelled.rows, candidates.rows[self.indices]]),
-            np.concatenate([labelled.labels, self.labels]),
-            frames=labelled.frames,
-            streams=labelled.streams,
-        )
+        taken = candidates.select(self.indices)
+        taken.labels = self.labels
+        taken.groups = taken.groups + labelled.groups.max() + 1
+        return labelled.followed_by(taken)
 
     def fingerprint(self) -> str:
         """Return a hash of the clips and their labels."""
@@ -100,7 +98,7 @@ def learn_from_unlabeled(
     for number in range(1, options.pseudo_rounds + 1):
         log.info("teacher %d of %d", number, options.pseudo_rounds)
         teacher = stack.enter_context(RunDirectory(directory / f"{TEACHER}{number}"))
-        train_member(training, teacher, training.settings, trainer)
+        train_member(Member(training, training.settings, teacher), trainer)
         if (teacher / TAKEN).exists():
             labels = read_pseudo_labels(teacher / TAKEN)
         else:
@@ -123,8 +121,9 @@ def learn_from_unlabeled(
         splits = training.splits.trained_on(
             labels.added_to(labelled, candidates), training.settings
         )
+        log_loss_weights(splits, training.settings)
         training = training.on(splits, **{"the pseudo-labels": labels.fingerprint()})
-        trainer = new_trainer(training, training.settings)
+        trainer = new_trainer(Member(training, training.settings, directory))
     write_pseudo_labels(clips, rounds, directory / PSEUDO_LABELS)
     return training, trainer, rounds
 

@@ -1,8 +1,9 @@
 """The features of each split, and the loss weight of each class."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,10 +14,14 @@ from violence_detection.features.prepare import Features
 from violence_detection.settings.constants import CLASS_NAMES, SPLITS
 from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import ClipFeatures
+from violence_detection.training.folds import folds, possible_folds, sources_of
 from violence_detection.training.loop import describe_sampling, make_order
 from violence_detection.training.losses import class_factors, focal_alpha
 
 log = logging.getLogger(__name__)
+
+FOLDS = 5
+MANY_CLIPS = 2000  # of training and validation: one validation split is enough to choose by
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Splits:
     unlabeled: ClipFeatures
     factors: tuple[float, float]  # loss weights of nonviolent and violent clips
     fingerprints: dict[str, str]  # of clips and features, by name
+    fold: dict[str, str] = field(default_factory=dict)  # of a fold: its fingerprint, by name
 
     @property
     def tested(self) -> tuple[str, ClipFeatures]:
@@ -50,20 +56,64 @@ class Splits:
         """
         order = make_order(settings.training, settings.devices.seed, train)
         factors = class_factors(order.class_counts(), settings.loss)
-        weights = settings.loss.class_weights or "balanced"
-        log.info(
-            "loss weights: %s (class weights %s, focal alpha %s); sampling %s",
-            ", ".join(f"{name} {f:.3f}" for name, f in zip(CLASS_NAMES, factors, strict=True)),
-            weights if settings.loss.use_class_weights else "off",
-            focal_alpha(settings.loss) or "none",
-            describe_sampling(settings.training),
-        )
         return replace(
             self,
             train=train.select(slice(None), factors),
             val=self.val.select(slice(None), factors),
             factors=factors,
         )
+
+
+def log_loss_weights(splits: Splits, settings: Settings) -> None:
+    """Log how much a clip of each class counts, and how clips are drawn."""
+    by_class = zip(CLASS_NAMES, splits.factors, strict=True)
+    log.info(
+        "loss weights: %s (class weights %s, focal alpha %s); sampling %s",
+        ", ".join(f"{name} {factor:.3f}" for name, factor in by_class),
+        (settings.loss.class_weights or "balanced") if settings.loss.use_class_weights else "off",
+        focal_alpha(settings.loss) or "none",
+        describe_sampling(settings.training),
+    )
+
+
+def splits_of_folds(splits: Splits, settings: Settings) -> list[Splits]:
+    """Return the splits of each classifier if training and validation clips are divided by folds.
+
+    Args:
+        splits: of the run.
+        settings: the number of folds; without one, `FOLDS` if there are few clips, and enough
+            groups.
+
+    Returns:
+        A fold each: it validates, and the other clips of both splits are trained on. Empty if
+        there are no folds: one training split is trained on, and one validation split validates.
+
+    Raises:
+        UserError: there are fewer groups of a class than folds that were asked for.
+    """
+    options, seed = settings.training, settings.devices.seed
+    if options.folds == 1 or (options.ensemble > 1 or options.unlabeled):
+        return []
+    known = splits.train.followed_by(splits.val)
+    sources = sources_of(known)
+    if options.folds:
+        divided = folds(known.labels, sources, options.folds, seed, f"--folds {options.folds}")
+    elif len(known) < MANY_CLIPS:
+        divided = possible_folds(known.labels, sources, FOLDS, seed)
+    else:
+        divided = []
+    return [
+        replace(
+            splits,
+            val=known.select(held_out),
+            fold={"the division into folds": _hash_of(held_out)},
+        ).trained_on(known.select(train), settings)
+        for train, held_out in divided
+    ]
+
+
+def _hash_of(indices: np.ndarray) -> str:
+    return hashlib.blake2b(indices.astype(np.int64).tobytes(), digest_size=16).hexdigest()
 
 
 def load_splits(checked: CheckedClips, features: Features, settings: Settings) -> Splits:
@@ -84,6 +134,7 @@ def load_splits(checked: CheckedClips, features: Features, settings: Settings) -
             [clip.label for clip in clips],
             frames=settings.features.frames,
             streams=len(settings.features.streams),
+            groups=_group_numbers(clips),
         )
 
     everything = of_clips(checked.usable)
@@ -97,8 +148,19 @@ def load_splits(checked: CheckedClips, features: Features, settings: Settings) -
         fingerprints=_fingerprints(checked, features),
     )
     splits = splits.trained_on(train, settings)
+    log_loss_weights(splits, settings)
     log.info("augmentation: %s", ", ".join(settings.training.augment) or "none")
     return splits
+
+
+def _group_numbers(clips: Sequence[Clip]) -> np.ndarray:
+    """Return `(clips,)` int64 numbers, equal for clips of one group."""
+    known: dict[str, int] = {}
+    numbers = [known.setdefault(clip.group, len(known)) if clip.group else -1 for clip in clips]
+    groups = np.array(numbers, np.int64)
+    alone = np.flatnonzero(groups < 0)
+    groups[alone] = len(known) + np.arange(len(alone))
+    return groups
 
 
 def _fingerprints(checked: CheckedClips, features: Features) -> dict[str, str]:

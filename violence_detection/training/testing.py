@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 from violence_detection.clips.clip import Clip
 from violence_detection.evaluation.calibration import (
@@ -12,14 +13,15 @@ from violence_detection.evaluation.calibration import (
     calibrate,
     choose_operating_point,
 )
-from violence_detection.evaluation.metrics import evaluate, figures_table
+from violence_detection.evaluation.metrics import evaluate, figures_table, format_figure
 from violence_detection.models.classifier import average_of, with_attention
 from violence_detection.runs.directory import Row, RunDirectory
-from violence_detection.runs.files import BEST_MODEL, ENSEMBLE_MODEL, PREDICTIONS
-from violence_detection.runs.results import Tested, write_predictions
+from violence_detection.runs.files import BEST_MODEL, PREDICTIONS
+from violence_detection.runs.results import Figures, Tested, write_predictions
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import replace_file
+from violence_detection.training.member import Member
 from violence_detection.training.predictions import violence_and_attention, violence_probabilities
 from violence_detection.training.pseudo_labels import PseudoLabels
 from violence_detection.training.splits import Splits
@@ -34,7 +36,7 @@ class Trained:
     """The classifiers of a run, and what they were trained on."""
 
     splits: Splits
-    members: list[RunDirectory]
+    members: list[Member]
     rounds: list[PseudoLabels]  # one for each teacher
     earlier_epochs: list[Row]  # finished by earlier commands
 
@@ -43,45 +45,70 @@ class Trained:
 class CalibratedModel:
     """The best model of a run, and how its output becomes a prediction."""
 
-    model: keras.Model  # with its attention; for an ensemble, the mean of its members
-    file: str  # its name in the checkpoint directory
-    members: Sequence[keras.Model]  # of an ensemble; otherwise empty
+    model: keras.Model  # with its attention; of several classifiers, their mean
+    members: Sequence[keras.Model]  # of several classifiers; otherwise empty
     point: OperatingPoint
+    promised: Figures  # calibrated and at the threshold, of the clips that these were chosen on
 
 
-def calibrate_detector(
-    directory: RunDirectory, members: Sequence[RunDirectory], splits: Splits, settings: Settings
-) -> CalibratedModel:
+def calibrate_detector(members: Sequence[Member], settings: Settings) -> CalibratedModel:
     """Load the best model, fit its temperature and choose its threshold on the validation clips.
 
+    With folds, these are all training and validation clips, each predicted by the classifier that
+    was not trained on it.
+
     Args:
-        directory: of the run; an ensemble's model is written into it.
-        members: the directories of the classifiers; the first is the run's.
-        splits: only the validation clips are used.
-        settings: batch size, and the metric that the threshold is chosen for.
+        members: the classifiers; the mean of several is written into the directory of the first.
+        settings: batch size, seed, and the metric that the threshold is chosen for.
 
     Raises:
-        RunError: the ensemble's model cannot be written.
+        RunError: the mean of the classifiers cannot be written.
     """
-    models = [keras.models.load_model(member / BEST_MODEL, safe_mode=True) for member in members]
-    model, file = models[0], BEST_MODEL
+    models = [
+        keras.models.load_model(member.directory / member.directory.best_model, safe_mode=True)
+        for member in members
+    ]
+    model, directory = models[0], members[0].directory
     if len(models) > 1:
-        model, file = average_of(models), ENSEMBLE_MODEL
-        replace_file(directory / file, model.save)
-        directory.record_checksum(file, epoch=0)
+        model = average_of(models)
+        replace_file(directory / BEST_MODEL, model.save)
+        directory.record_checksum(BEST_MODEL, epoch=0)
     for member in members:
-        for path in member.damaged_checkpoints():
+        for path in member.directory.damaged_checkpoints():
             log.warning("%s is missing or damaged (its checksum differs): do not use it", path)
     model = with_attention(model)
-    raw, _ = violence_and_attention(model, splits.val, settings.training.batch_size)
-    point = choose_operating_point(splits.val.labels, raw, settings.test.threshold_for)
-    log.info(
-        "temperature %.2f, threshold %.3f, chosen for %s on the validation clips",
-        point.temperature,
-        point.threshold,
-        point.chosen_for,
+    validation = [member.training.splits.val for member in members]
+    batch_size, seed = settings.training.batch_size, settings.devices.seed
+    if not members[0].training.splits.fold:  # one validation split for all
+        validation, predicting = validation[:1], [model]
+    else:
+        predicting = [with_attention(member) for member in models]
+    raw = np.concatenate(
+        [
+            violence_and_attention(model, clips, batch_size)[0]
+            for model, clips in zip(predicting, validation, strict=True)
+        ]
     )
-    return CalibratedModel(model, file, models if len(models) > 1 else (), point)
+    labels = np.concatenate([clips.labels for clips in validation])
+    groups = np.concatenate([clips.groups for clips in validation])
+    point = choose_operating_point(labels, raw, settings.test.threshold_for, groups)
+    calibrated = calibrate(raw, point.temperature)
+    promised = evaluate(labels, calibrated, point.threshold, groups.tolist(), seed)
+    _log_choices(point, promised)
+    return CalibratedModel(model, models if len(models) > 1 else (), point, promised)
+
+
+def _log_choices(point: OperatingPoint, promised: Figures) -> None:
+    log.info(
+        "temperature %.2f, threshold %.3f for %s\nchosen on the validation, %s of %s: accuracy %s",
+        *(point.temperature, point.threshold, point.chosen_for),
+        *(count_of(promised["clips"], "clip"), count_of(promised["groups"], "source")),
+        format_figure(promised, "accuracy"),
+    )
+    if point.is_at_bound:
+        log.warning(
+            "the temperature is at its bound: these clips cannot tell how certain it should be"
+        )
 
 
 def test_detector(

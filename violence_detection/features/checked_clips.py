@@ -20,7 +20,6 @@ from violence_detection.features.checks import (
     partly_read_clips,
     require_varied_features,
     static_clips,
-    uncertain_validation,
     usual_length,
 )
 from violence_detection.features.leakage import Leak, find_leaks, write_leaks
@@ -98,8 +97,6 @@ def check_clips(
     readable = {*features.rows, *(bad if data.on_bad_clip == "zeros" else ())}
     usable = [clip for clip in dataset.clips if clip in readable and clip not in left_out]
     require_both_classes(usable)
-    if warning := uncertain_validation([clip for clip in usable if clip.split == "val"]):
-        log.warning(warning)
     return CheckedClips(
         usable,
         [clip for clip in dataset.unlabeled if clip in rows and clip not in repeated],

@@ -98,25 +98,24 @@ def partly_read_clips(clips: Mapping[Clip, int], survey: Survey) -> dict[Clip, f
     return {clip: s for clip, s in zip(clips, shares, strict=True) if s < WARNED_SHARE}
 
 
-def uncertain_validation(clips: Sequence[Clip]) -> str | None:
-    """Return a warning if the validation split is too small to choose by, else None.
+def uncertain_validation(labels: np.ndarray) -> str | None:
+    """Return a warning if there are too few validation clips to choose by, else None.
 
     By Wilson's score interval (1927) of 95 %, as if the clips were independent; the clips of a
     group are less so.
 
     Args:
-        clips: of the validation split.
+        labels: `(clips,)` 0 or 1, of the validation clips.
     """
-    count = len(clips)
+    count = len(labels)
     z, share = 1.96, ASSUMED_ACCURACY
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + (z / count) ** 2 / 4)
     if half <= TOLERATED_UNCERTAINTY:
         return None
-    counts = [sum(clip.label == label for clip in clips) for label in (0, 1)]
+    counts = np.bincount(labels, minlength=len(CLASS_NAMES))
     by_class = ", ".join(f"{n} {name}" for n, name in zip(counts, CLASS_NAMES, strict=True))
     return (
-        f"the validation split is small ({by_class}): add clips\n"
-        f"an accuracy of {share:.2f} could be {middle - half:.2f} to {middle + half:.2f}; "
-        "it selects epoch and threshold"
+        f"few clips to validate on ({by_class}): add clips\n"
+        f"an accuracy of {share:.2f} there could be {middle - half:.2f} to {middle + half:.2f}"
     )

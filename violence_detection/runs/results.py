@@ -40,6 +40,7 @@ class TrainingData:
     augmentation: Sequence[str]  # the values of --augment
     class_factors: Sequence[float]  # the weight of a clip in the loss: nonviolent, violent
     pseudo_labels: Sequence[Mapping[str, Any]] = ()  # by round: {"unlabeled": N, "taken": {…}}
+    folds: int = 1  # into which the clips were divided, a classifier for each
 
 
 def write_predictions(
@@ -137,6 +138,11 @@ def write_results(
         {
             "best_epoch": best_epoch,
             "epochs_trained": len(run.history),
+            "selection": {
+                **dataclasses.asdict(run.selection),
+                "reason": run.selection.describe(run.history),
+            },
+            "folds": training.folds,
             "stopped_early": len(run.history) < epochs,
             "validation": run.history[best_epoch - 1],
             "evaluated_split": tested.split,

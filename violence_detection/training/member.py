@@ -9,6 +9,7 @@ from typing import Protocol
 import keras
 import numpy as np
 
+from violence_detection.features.checks import uncertain_validation
 from violence_detection.runs.directory import Inputs, Row, RunDirectory
 from violence_detection.runs.files import MEMBER, MEMBER_MODEL
 from violence_detection.runs.selection import Selection
@@ -176,6 +177,8 @@ def train_members(members: Sequence[Member], trainer: Trainer, stack: ExitStack)
         RunError: the loss is not finite; a file cannot be read or written.
     """
     log_classifier(trainer, members)
+    if warning := uncertain_validation(np.concatenate([c.labels for c in validation_of(members)])):
+        log.warning(warning)
     for number, member in enumerate(members, start=1):
         if number > 1:
             stack.enter_context(member.directory)
@@ -211,6 +214,12 @@ def members_of(training: Training) -> list[Member]:
             directory.best_model = MEMBER_MODEL  # BEST_MODEL is their mean
         members.append(Member(training.on(own, **own.fold), of_member, directory))
     return members
+
+
+def validation_of(members: Sequence[Member]) -> list[ClipFeatures]:
+    """Return the clips that each member is validated on; one element if all have the same."""
+    validation = [member.training.splits.val for member in members]
+    return validation if members[0].training.splits.fold else validation[:1]
 
 
 def train_member(member: Member, trainer: Trainer) -> None:

@@ -21,7 +21,7 @@ from violence_detection.runs.results import Figures, Tested, write_predictions
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import replace_file
-from violence_detection.training.member import Member
+from violence_detection.training.member import Member, validation_of
 from violence_detection.training.predictions import violence_and_attention, violence_probabilities
 from violence_detection.training.pseudo_labels import PseudoLabels
 from violence_detection.training.splits import Splits
@@ -39,6 +39,11 @@ class Trained:
     members: list[Member]
     rounds: list[PseudoLabels]  # one for each teacher
     earlier_epochs: list[Row]  # finished by earlier commands
+
+    @property
+    def folds(self) -> int:
+        """Into how many folds the clips were divided; 1: they were not."""
+        return len(validation_of(self.members))
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,10 @@ def calibrate_detector(members: Sequence[Member], settings: Settings) -> Calibra
         for path in member.directory.damaged_checkpoints():
             log.warning("%s is missing or damaged (its checksum differs): do not use it", path)
     model = with_attention(model)
-    validation = [member.training.splits.val for member in members]
+    validation = validation_of(members)
     batch_size, seed = settings.training.batch_size, settings.devices.seed
-    if not members[0].training.splits.fold:  # one validation split for all
-        validation, predicting = validation[:1], [model]
-    else:
-        predicting = [with_attention(member) for member in models]
+    # With folds, each clip is predicted by the classifier that has not seen it.
+    predicting = [with_attention(each) for each in models] if len(validation) > 1 else [model]
     raw = np.concatenate(
         [
             violence_and_attention(model, clips, batch_size)[0]

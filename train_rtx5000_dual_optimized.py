@@ -246,7 +246,8 @@ def write_outcome(
         clips=checked,
         training=TrainingData(
             *(describe_sampling(settings.training), settings.training.augment),
-            *(trained.splits.factors, pseudo_labels, trained.folds),
+            *(trained.splits.factors, pseudo_labels),
+            folds=trained.folds,
         ),
         untrained_vgg19=untrained,
         used=used,

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from violence_detection.clips.clip import Clip
-from violence_detection.evaluation.calibration import calibrate
+from violence_detection.evaluation.calibration import HALF, calibrate
 from violence_detection.evaluation.metrics import FIGURES, evaluate, format_figure
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.runtime.logs import only_warnings_on_screen
@@ -57,6 +57,7 @@ class HeldOut:
     """A fold's detector on the clips that it has not seen, and what validation promised."""
 
     probabilities: list[float]  # of violence, calibrated, in the order of the held-out clips
+    uncalibrated: list[float]
     threshold: float
     temperature: float
     validation_clips: int  # that the choices were made on
@@ -156,7 +157,7 @@ def _run_fold(settings: Settings, splits: Splits, machine: Machine, folder: Path
         raw, _ = violence_and_attention(detector.model, splits.test, settings.training.batch_size)
     point, promised = detector.point, detector.promised
     return HeldOut(
-        calibrate(raw, point.temperature).tolist(),
+        *(calibrate(raw, point.temperature).tolist(), raw.tolist()),
         *(point.threshold, point.temperature),
         *(promised["clips"], promised["accuracy"], promised["roc_auc"]),
     )
@@ -186,11 +187,12 @@ def summarize(
     """
     labels = np.array([clip.label for clip in clips])
     groups = np.array([clip.group_key for clip in clips])
-    probabilities, thresholds = np.zeros(len(clips)), np.zeros(len(clips))
+    probabilities, raw, thresholds = (np.zeros(len(clips)) for _ in range(3))
     by_fold = []
     for held_out, fold in found:
         own = np.array(fold.probabilities)
-        probabilities[held_out], thresholds[held_out] = own, fold.threshold
+        probabilities[held_out], raw[held_out] = own, fold.uncalibrated
+        thresholds[held_out] = fold.threshold
         figures = evaluate(labels[held_out], own, fold.threshold, groups[held_out].tolist(), seed)
         promised = {name: getattr(fold, name) for name in PROMISED}
         by_fold.append(figures | promised | {"temperature": fold.temperature})
@@ -206,6 +208,7 @@ def summarize(
             for name, found in values.items()
         },
         "pooled": evaluate(labels, probabilities, thresholds, groups.tolist(), seed),
+        "uncalibrated": evaluate(labels, raw, HALF, groups.tolist(), seed),
     }
 
 

@@ -79,8 +79,7 @@ def train(settings: Settings, stack: ExitStack) -> int:
     require_supported(settings, worker)
     if worker.is_chief:
         require_trackers(settings.monitoring.mlflow, settings.monitoring.wandb)
-    dataset = find_dataset(settings, stack)
-    run = open_run(settings, dataset.clips, worker, stack)  # new, interrupted or finished
+    run = open_run(settings, find_dataset(settings, stack), worker, stack)
     if run.finished:
         return report_again(run)
 
@@ -98,7 +97,7 @@ def train(settings: Settings, stack: ExitStack) -> int:
         started=started,
         clock=clock,
     )
-    return train_detector(settings, dataset, run, machine, stack)
+    return train_detector(settings, run.dataset, run, machine, stack)
 
 
 def report_again(run: "OpenedRun") -> int:
@@ -123,10 +122,10 @@ def train_detector(
 ) -> int:
     """Prepare features, check clips, train, calibrate, test and report."""
     from violence_detection.features.checked_clips import check_clips
+    from violence_detection.features.grouping import group_clips
     from violence_detection.features.prepare import prepare_features
     from violence_detection.reporting.trackers import Trackers, make_trackers
     from violence_detection.runs.agreement import require_same_on_all_workers
-    from violence_detection.runs.files import LEAKAGE
     from violence_detection.runtime.machine import log_xla
     from violence_detection.runtime.stage_clock import TEST
     from violence_detection.training.splits import load_splits
@@ -141,8 +140,8 @@ def train_detector(
 
     # VGG19 up to a layer, computed once per clip and kept; then what is wrong with the clips.
     features = prepare_features(settings, dataset, machine, run.bad_clips, stack)
-    leakage_csv = run.directory / LEAKAGE if run.owns_directory else None
-    checked = check_clips(dataset, features, settings.data, leakage_csv)
+    dataset, features = group_clips(dataset, features, settings, machine, run.groups_csv)
+    checked = check_clips(dataset, features, settings.data, run.leakage_csv)
     splits = load_splits(checked, features, settings)
     if settings.experiment.requested:
         run_experiment(settings, splits, checked.usable, machine, run.directory.folder)
@@ -196,7 +195,7 @@ def train_classifiers(
     with machine.cluster.chief_first("the checkpoint directory"):
         bad_clips = {clip.name: reason for clip, reason in checked.bad.items()}
         computation = machine.precision.computation
-        run.begin(settings, dataset.clips, bad_clips, machine.descriptions, computation)
+        run.begin(settings, dataset, bad_clips, machine.descriptions, computation)
         if run.directory.writes:
             write_leaks(checked.leaks, run.directory / LEAKAGE)
     machine.cluster.require_same(inputs)

@@ -114,7 +114,7 @@ def quick_flags_in(folder: Path) -> list[str]:
         *("--vgg19-weights", "random", "--feature-layer", "block1_conv1", "--frames", "4"),
         *("--streams", "rgb"),
         *("--epochs", "6", "--warmup-epochs", "1", "--batch-size", "8", "--deterministic"),
-        "--no-mixed-precision",
+        *("--no-mixed-precision", "--groups", "none"),
     ]
 
 

@@ -28,6 +28,7 @@ from violence_detection.errors import UserError
 from violence_detection.settings.constants import CLASS_NAMES, SPLITS, UNLABELED
 from violence_detection.storage.remote_paths import AnyPath, RemotePath
 
+GROUPS_CSV = "groups.csv"
 Meaning = TypeVar("Meaning", str, int)
 
 
@@ -69,7 +70,7 @@ def find_clips(
         clips = _clips_in_split_folders(dataset_path, splits, left_out)
     else:
         clips = _clips_in_class_folders(dataset_path, dataset_path, "train", left_out)
-    clips = _with_groups(clips, dataset_path / "groups.csv")
+    clips = _with_groups(clips, dataset_path / GROUPS_CSV)
     if not splits:
         require_enough_to_split(clips)
         clips = split_clips(clips, seed)

@@ -2,16 +2,31 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from violence_detection.clips.clip import FILE_TYPES, Clip
-from violence_detection.clips.dataset import find_clips, find_unlabeled
+from violence_detection.clips.dataset import GROUPS_CSV, find_clips, find_unlabeled
+from violence_detection.clips.folder_names import split_of
+from violence_detection.clips.splits import (
+    require_both_classes,
+    require_enough_to_split,
+    split_clips,
+)
+from violence_detection.runtime.wording import count_of
+from violence_detection.settings.constants import SPLITS
 from violence_detection.settings.schema import Settings
+from violence_detection.storage.files import write_csv
 from violence_detection.storage.remote_paths import clips_folder
 
 log = logging.getLogger(__name__)
+
+
+GROUPS_PROPOSED = "groups_proposed.csv"  # in the checkpoint directory
+# Where groups come from; unknown: it has not been tried to propose some, alone: there are none.
+GIVEN, PROPOSED, UNKNOWN, ALONE = GROUPS_CSV, "proposed", "unknown", "alone"
 
 
 @dataclass(frozen=True)
@@ -20,11 +35,45 @@ class Dataset:
 
     clips: list[Clip]  # labelled, of all splits
     unlabeled: list[Clip]  # of --unlabeled
+    groups_from: str = UNKNOWN  # one of the names above
 
     @property
     def all_clips(self) -> list[Clip]:
         """All clips that need features, the labelled ones first."""
         return [*self.clips, *self.unlabeled]
+
+    @property
+    def has_split_folders(self) -> bool:
+        """Whether the folders say which split a clip is in, not this program."""
+        return any(split_of(clip.file.partition("/")[0]) for clip in self.clips)
+
+    def with_groups(self, groups: Mapping[str, str], seed: int) -> "Dataset":
+        """Return this dataset with proposed groups; without split folders, it is split by them.
+
+        Args:
+            groups: by the names of clips; those that are not in it have none.
+            seed: of the automatic split.
+
+        Raises:
+            UserError: there are too few groups for three splits.
+        """
+        clips = [replace(clip, group=groups.get(clip.name)) for clip in self.clips]
+        if not self.has_split_folders:
+            require_enough_to_split(clips)
+            clips = split_clips(clips, seed)
+            require_both_classes(clips)
+            clips.sort(key=lambda clip: (SPLITS.index(clip.split), clip.name))
+        return replace(self, clips=clips, groups_from=PROPOSED if groups else ALONE)
+
+    def describe_groups(self) -> str:
+        """Return how many clips and groups there are, and where the groups come from."""
+        groups = len({clip.group_key for clip in self.clips})
+        grouped = sum(clip.group is not None for clip in self.clips)
+        origin = {
+            GIVEN: GROUPS_CSV,
+            PROPOSED: f"proposed for {count_of(grouped, 'clip')}, the others on their own",
+        }.get(self.groups_from, "each clip counted as its own source")
+        return f"{count_of(len(self.clips), 'clip')}, {count_of(groups, 'group')} ({origin})"
 
 
 def find_dataset(settings: Settings, stack: ExitStack) -> Dataset:
@@ -50,4 +99,19 @@ def find_dataset(settings: Settings, stack: ExitStack) -> Dataset:
     if left_out:
         kinds = (f"{left_out[kind]} {kind or 'without a type'}" for kind in sorted(left_out))
         log.warning("files left out: %s\n(file types read: %s)", ", ".join(kinds), FILE_TYPES)
-    return Dataset(clips, find_unlabeled(unlabeled) if unlabeled else [])
+    ungrouped = UNKNOWN if data.groups == "auto" else ALONE
+    groups_from = GIVEN if (folder / GROUPS_CSV).is_file() else ungrouped
+    return Dataset(clips, find_unlabeled(unlabeled) if unlabeled else [], groups_from)
+
+
+def write_groups(dataset: Dataset, path: Path) -> None:
+    """Write proposed groups as groups.csv has them; of other groups, an earlier file is removed.
+
+    Raises:
+        RunError: the disk is full, gone or read-only.
+    """
+    if dataset.groups_from != PROPOSED:
+        path.unlink(missing_ok=True)
+        return
+    rows = sorted((clip.group, clip.name) for clip in dataset.clips if clip.group)
+    write_csv(path, ("clip", "group"), [(name, group) for group, name in rows])

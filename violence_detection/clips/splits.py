@@ -1,6 +1,8 @@
 """Splits of a dataset: made by group where the folder has none, checked, counted, written."""
 
+import csv
 import hashlib
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +15,8 @@ from violence_detection.errors import UserError
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CLASS_NAMES, SPLIT_SHARES, SPLITS
 from violence_detection.storage.files import write_csv
+
+log = logging.getLogger(__name__)
 
 
 def split_clips(clips: Sequence[Clip], seed: int) -> list[Clip]:
@@ -103,6 +107,12 @@ def count_by_split(clips: Sequence[Clip]) -> dict[str, dict[str, int]]:
     }
 
 
+def log_split_counts(clips: Sequence[Clip]) -> None:
+    """Log how many clips of each class the splits have."""
+    for split, by_class in count_by_split(clips).items():
+        log.info("%-6s %s", split, ", ".join(f"{n} {name}" for name, n in by_class.items()))
+
+
 def fingerprint(clips: Sequence[Clip]) -> str:
     """Return a hash of the clips' names, labels and splits, in their order."""
     listing = "\n".join(f"{clip.split}\t{clip.label}\t{clip.name}" for clip in clips)
@@ -110,6 +120,22 @@ def fingerprint(clips: Sequence[Clip]) -> str:
 
 
 def write_splits(clips: Sequence[Clip], path: Path) -> None:
-    """Write `clip,label,split,group`, a row per clip; raises `RunError` if it cannot."""
+    """Write `clip,label,split,group`, a row per clip, for `read_recorded_groups` as well.
+
+    Raises:
+        RunError: the disk is full, gone or read-only.
+    """
     rows = [(clip.name, CLASS_NAMES[clip.label], clip.split, clip.group or "") for clip in clips]
     write_csv(path, ("clip", "label", "split", "group"), rows)
+
+
+def read_recorded_groups(path: Path) -> dict[str, str]:
+    """Return the groups in a file of `write_splits`, by the names of the clips that have one.
+
+    Nothing if it cannot be read: `RunDirectory.require_same` then says so.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            return {row["clip"]: row["group"] for row in csv.DictReader(file) if row["group"]}
+    except (OSError, KeyError):
+        return {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from violence_detection.clips.clip import Clip
-from violence_detection.clips.loading import Dataset
+from violence_detection.clips.loading import PROPOSED, Dataset
 from violence_detection.clips.splits import (
     count_by_split,
     groups_in_several_splits,
@@ -22,7 +22,7 @@ from violence_detection.features.checks import (
     static_clips,
     usual_length,
 )
-from violence_detection.features.leakage import Leak, find_leaks, write_leaks
+from violence_detection.features.leakage import SAME_GROUP, Leak, find_leaks, write_leaks
 from violence_detection.features.prepare import Features
 from violence_detection.features.survey import Survey
 from violence_detection.runtime.wording import count_of
@@ -51,6 +51,7 @@ class CheckedClips:
     partly_read: Mapping[Clip, float] = field(default_factory=dict)  # the shares that were read
     long: Mapping[Clip, float] = field(default_factory=dict)  # seconds, far more than clip_seconds
     clip_seconds: float | None = None  # the median length of a training clip; None: unknown
+    groups: str = ""  # how many clips and groups there are, in words
 
     def of_split(self, split: str) -> list[Clip]:
         """Return the usable clips of a split."""
@@ -91,6 +92,11 @@ def check_clips(
     _warn_of_partly_read(partly_read)
     _warn_of_long(long, clip_seconds, features.recipes[0].frames)
     leaks = find_leaks(rows, survey)
+    two_sides = groups_in_several_splits(dataset.clips)
+    if dataset.groups_from == PROPOSED:
+        # A guess: the clips are named, but it neither stops a run nor leaves a clip out.
+        leaks = [leak for leak in leaks if leak.reason != SAME_GROUP]
+        _warn_of_groups(two_sides, dataset.clips)
     repeated = _repeating(dataset.unlabeled, rows, survey)
     _handle_leaks(leaks, data.on_leakage, leakage_csv)
     left_out = {leak.clip for leak in leaks} if data.on_leakage == "drop" else set()
@@ -102,11 +108,12 @@ def check_clips(
         [clip for clip in dataset.unlabeled if clip in rows and clip not in repeated],
         count_by_split(dataset.clips),
         *(bad, data.on_bad_clip, leaks, left_out),
-        groups_in_several_splits(dataset.clips),
+        two_sides,
         *(under_both_labels, static),
         partly_read=partly_read,
         long=long,
         clip_seconds=clip_seconds,
+        groups=dataset.describe_groups(),
     )
 
 
@@ -116,6 +123,21 @@ def _warn_of_labels(under_both_labels: Sequence[Sequence[Clip]]) -> None:
         log.warning("copies with different labels: %s; remove the wrong one", names)
     if len(under_both_labels) > SHOWN:
         log.warning("%d files have copies with different labels", len(under_both_labels))
+
+
+def _warn_of_groups(two_sides: Mapping[str, Sequence[str]], clips: Sequence[Clip]) -> None:
+    if two_sides:
+        first = {(clip.group, clip.split): clip.name for clip in reversed(clips)}
+        listed = (
+            f"\n  {group}: {', '.join(first[group, split] for split in splits)}"
+            for group, splits in list(two_sides.items())[:SHOWN]
+        )
+        log.warning(
+            "%s with clips in several splits, which look like one source:%s%s",
+            count_of(len(two_sides), "proposed group"),
+            "".join(listed),
+            "\n  …" if len(two_sides) > SHOWN else "",
+        )
 
 
 def _warn_of_static(static: Sequence[Clip]) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from violence_detection.clips.clip import Clip
-from violence_detection.clips.loading import find_dataset
-from violence_detection.features.cache.feature_cache import FeatureCache
+from violence_detection.clips.loading import GIVEN, find_dataset
+from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import BAD_CLIPS, LOG, CacheFolder
 from violence_detection.features.cache.local import LocalCache
 from violence_detection.features.cache.lookup import known_rows
@@ -55,15 +55,16 @@ def extract_only(settings: Settings) -> int:
         print(f"share {_name(worker)} is being extracted by {holder}: waiting", flush=True)
 
     with ExitStack() as stack:
-        clips = find_dataset(settings, stack).all_clips
+        dataset = find_dataset(settings, stack)
+        clips, recipes = dataset.all_clips, stored_recipes(settings, dataset.groups_from != GIVEN)
         # Without the rows of other shards: their names are enough.
         cache = stack.enter_context(
             LocalCache(
                 settings.data.cache_dir, settings.data.spool_dir, worker, busy, with_rows=False
             )
         )
-        bad = _extract(settings, worker, clips, cache, busy)
-        _report(settings, worker, clips, cache, busy, bad)
+        bad = _extract(settings, worker, clips, recipes, cache, busy)
+        _report(recipes, worker, clips, cache, busy, bad)
     return 0
 
 
@@ -71,12 +72,12 @@ def _extract(
     settings: Settings,
     worker: Worker,
     clips: Sequence[Clip],
+    recipes: Sequence[Recipe],
     cache: LocalCache,
     busy: Callable[[str], None],
 ) -> list[BadClip]:
     """Compute the missing features of this share; return the clips that cannot be read."""
     share, local = share_of(clips, worker), settings.data.cache_local
-    recipes = stored_recipes(settings)
     with ExitStack() as stack, CacheFolder(cache.path, busy, worker, local) as folder:
         log_file = folder.own_path / LOG
         start_log(log_file)
@@ -102,7 +103,7 @@ def _extract(
 
 
 def _report(
-    settings: Settings,
+    recipes: Sequence[Recipe],
     worker: Worker,
     clips: Sequence[Clip],
     cache: LocalCache,
@@ -115,7 +116,7 @@ def _report(
         cache.upload()
         cache.refresh()
         folder.refresh()
-        caches = [FeatureCache(folder, recipe) for recipe in stored_recipes(settings)]
+        caches = [FeatureCache(folder, recipe) for recipe in recipes]
         rows = known_rows(clips, caches, assume_unchanged=True)
         unreadable = _unreadable(folder)
     _log_missing(clips, {clip.name for clip in rows}, unreadable, cache, worker)

@@ -24,13 +24,19 @@ def stream_recipes(settings: Settings) -> list[Recipe]:
     ]
 
 
-def stored_recipes(settings: Settings) -> list[Recipe]:
-    """Return the recipes of the streams, and thumbnails if there is no RGB stream.
+def stored_recipes(settings: Settings, without_groups: bool = False) -> list[Recipe]:
+    """Return the recipes of the streams, and thumbnails if they are needed.
 
-    Copies of clips are found by appearance, not by motion: by RGB features or thumbnails.
+    Copies of clips are found by appearance, not by motion: by RGB features or thumbnails. Groups
+    are proposed by thumbnails.
+
+    Args:
+        settings: of the features, and --groups.
+        without_groups: the dataset has no groups.csv.
     """
     recipes = stream_recipes(settings)
-    if "rgb" not in settings.features.streams:
+    proposing = without_groups and settings.data.groups == "auto"
+    if proposing or "rgb" not in settings.features.streams:
         frames, dtype = settings.features.frames_in_cache, settings.features.feature_dtype
         recipes.append(Recipe(frames, THUMBNAIL, "", THUMBNAIL_VALUES, dtype))
     return recipes

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from violence_detection.clips.clip import Clip
+from violence_detection.clips.loading import GROUPS_PROPOSED
 from violence_detection.clips.splits import fingerprint, write_splits
 from violence_detection.errors import RunError, UserError, failing_as, require_room
 from violence_detection.runs.files import (
@@ -63,7 +64,7 @@ log = logging.getLogger(__name__)
 
 RUN_FILES = (  # patterns of everything that a run writes beside its config
     *(RESUME, RESULTS, HISTORY, BEST_MODEL, "checkpoint_epoch_*.keras", LOG),
-    *(TENSORBOARD, SPLITS_FILE, PREDICTIONS, DETECTOR, LEAKAGE, REPORT, PLOTS),
+    *(TENSORBOARD, SPLITS_FILE, PREDICTIONS, DETECTOR, LEAKAGE, GROUPS_PROPOSED, REPORT, PLOTS),
     WORKER_LOG.format("*"),
     *(MEMBER_MODEL, "ensemble.keras", f"{MEMBER}*", f"{TEACHER}*", PSEUDO_LABELS, "wandb"),
 )

@@ -1,15 +1,15 @@
 """A run as a command finds it: new, interrupted, or finished."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from violence_detection.clips.clip import Clip
-from violence_detection.clips.splits import count_by_split
+from violence_detection.clips.loading import GROUPS_PROPOSED, UNKNOWN, Dataset, write_groups
+from violence_detection.clips.splits import log_split_counts, read_recorded_groups
 from violence_detection.runs.directory import RunDirectory
-from violence_detection.runs.files import EXPERIMENTS_LOG, LOG, WORKER_LOG
+from violence_detection.runs.files import EXPERIMENTS_LOG, LEAKAGE, LOG, SPLITS_FILE, WORKER_LOG
 from violence_detection.runtime.logs import start_log
 from violence_detection.runtime.worker import Worker
 from violence_detection.settings.schema import Settings
@@ -22,6 +22,7 @@ class OpenedRun:
     """The checkpoint directory of a command, and what is in it."""
 
     directory: RunDirectory
+    dataset: Dataset  # in the groups and splits of the run that is continued
     log_file: Path
     screen_level: int
     is_experiment: bool  # instead of a run
@@ -36,6 +37,17 @@ class OpenedRun:
         return self.directory.writes and is_own and not self.is_experiment
 
     @property
+    def groups_csv(self) -> Path | None:
+        """Where this command may write proposed groups already; None while a run is there."""
+        is_free = self.directory.writes and not self.has_earlier_run
+        return self.directory / GROUPS_PROPOSED if is_free else None
+
+    @property
+    def leakage_csv(self) -> Path | None:
+        """Where this command may list repeated clips already; None while another run is there."""
+        return self.directory / LEAKAGE if self.owns_directory else None
+
+    @property
     def bad_clips(self) -> dict[str, str] | None:
         """Clips that could not be read when the run began, and why; None for a new run."""
         return self.directory.bad_clips() if self.continuing else None
@@ -43,7 +55,7 @@ class OpenedRun:
     def begin(
         self,
         settings: Settings,
-        clips: Sequence[Clip],
+        dataset: Dataset,
         bad_clips: Mapping[str, str],
         devices: list[str],
         precision: str,
@@ -52,7 +64,7 @@ class OpenedRun:
 
         Args:
             settings: of this command.
-            clips: of the dataset.
+            dataset: in its groups and splits.
             bad_clips: those that cannot be read, by name, and why.
             devices: a line per device.
             precision: what the networks are computed in.
@@ -64,17 +76,17 @@ class OpenedRun:
             if self.directory.writes:
                 log.info("the earlier run was moved to %s", self.directory.set_aside())
             start_log(self.log_file, self.screen_level)
-        self.directory.write_config(settings, clips, dict(bad_clips), devices, precision)
+        if self.directory.writes:
+            write_groups(dataset, self.directory / GROUPS_PROPOSED)
+        self.directory.write_config(settings, dataset.clips, dict(bad_clips), devices, precision)
 
 
-def open_run(
-    settings: Settings, clips: Sequence[Clip], worker: Worker, stack: ExitStack
-) -> OpenedRun:
+def open_run(settings: Settings, dataset: Dataset, worker: Worker, stack: ExitStack) -> OpenedRun:
     """Open the checkpoint directory, start the log, and find out what is there.
 
     Args:
         settings: the directory, whether to resume, and what is asked for.
-        clips: of the dataset.
+        dataset: as it was found.
         worker: this process; of several, the chief alone writes.
         stack: on its end, the directory is free for others.
 
@@ -85,17 +97,21 @@ def open_run(
     has_run = directory.has_run()
     is_experiment = settings.experiment.requested
     continuing = not is_experiment and has_run and settings.run.resume
+    if continuing and dataset.groups_from == UNKNOWN:
+        recorded = read_recorded_groups(directory / SPLITS_FILE)
+        dataset = dataset.with_groups(recorded, settings.devices.seed)
     if continuing and directory.writes:
-        directory.require_same(settings, clips)
+        directory.require_same(settings, dataset.clips)
     log_file, screen_level = directory / (EXPERIMENTS_LOG if is_experiment else LOG), logging.INFO
     if not worker.is_chief:
         log_file, screen_level = directory / WORKER_LOG.format(worker.number), logging.WARNING
         print(f"worker {worker.number} of {worker.count} logs to {log_file}", flush=True)
     start_log(log_file, screen_level)
     finished = continuing and directory.is_finished(settings.test.threshold_for)
-    if not finished:
-        for split, by_class in count_by_split(clips).items():
-            log.info("%-6s %s", split, ", ".join(f"{n} {name}" for name, n in by_class.items()))
+    splits_are_final = dataset.has_split_folders or dataset.groups_from != UNKNOWN
+    if not finished and splits_are_final:
+        log_split_counts(dataset.clips)
     return OpenedRun(
-        directory, log_file, screen_level, is_experiment, has_run, continuing, finished
+        *(directory, dataset, log_file, screen_level),
+        *(is_experiment, has_run, continuing, finished),
     )

@@ -167,6 +167,7 @@ def write_results(
 def _clip_results(clips: CheckedClips) -> dict[str, Any]:
     return {
         "clips": clips.counts,
+        "clips_and_groups": clips.groups,
         "bad_clips": [
             {"clip": clip.name, "split": clip.split, "reason": reason}
             for clip, reason in clips.bad.items()

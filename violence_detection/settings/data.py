@@ -129,6 +129,16 @@ class DataSettings:
         choices=("warn", "drop", "fail"),
     )
 
+    groups: str = setting(
+        "auto",
+        "without groups.csv, propose which clips are of one source (auto), or do not (none)",
+        "Clips of one source stay on one side of automatic splits and folds, and are resampled "
+        "together for intervals; split folders are never changed. What is proposed, by file names "
+        "and by colours and backgrounds, is in groups_proposed.csv, which can be corrected and "
+        "used as groups.csv; see docs/groups.md.",
+        choices=("auto", "none"),
+    )
+
     def require_valid(self) -> None:
         """Raise `UserError` if two of these settings contradict each other."""
         if self.dataset_path is None:

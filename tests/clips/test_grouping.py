@@ -116,7 +116,7 @@ def test_neighbours_need_to_be_less_alike_where_numbers_follow_sources() -> None
         looks = []
         for index in range(80):
             frames = np.repeat(scene(index // 4)[np.newaxis], FRAMES, axis=0)
-            frames[:, :3] = scene(100 + index)[:3]  # a part of the picture differs
+            frames[:, 0, :4] = scene(100 + index)[0, :4]  # a part of the picture differs
             looks.append(looks_of(frames.reshape(1, FRAMES, -1))[0])
         return propose_groups(clips_of(files), np.stack(looks))
 

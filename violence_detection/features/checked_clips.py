@@ -133,7 +133,7 @@ def _warn_of_groups(two_sides: Mapping[str, Sequence[str]], clips: Sequence[Clip
             for group, splits in list(two_sides.items())[:SHOWN]
         )
         log.warning(
-            "%s with clips in several splits, which look like one source:%s%s",
+            "several splits share %s:%s%s",
             count_of(len(two_sides), "proposed group"),
             "".join(listed),
             "\n  …" if len(two_sides) > SHOWN else "",

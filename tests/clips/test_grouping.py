@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from violence_detection.clips.clip import Clip
+from violence_detection.clips.dataset import find_clips
+from violence_detection.clips.frames import read_frames
 from violence_detection.clips.grouping import LOOK_VALUES, Proposal, looks_of, propose_groups
+from violence_detection.clips.streams import thumbnails
 
 FRAMES = 8
 UNNAMED = "abcdefghijklmnopqrstuvwxyz"
@@ -60,6 +63,18 @@ def test_clips_in_front_of_different_backgrounds_are_no_groups() -> None:
 def test_clips_that_are_all_alike_are_not_clear(count: int) -> None:
     clips = clips_of(two_classes(count))
     assert not propose_groups(clips, np.stack([look(0, index) for index in range(count)])).groups
+
+
+def test_clips_without_any_difference_are_not_clear() -> None:
+    black = looks_of(np.zeros((12, FRAMES, 192)))
+    assert not propose_groups(clips_of(two_classes(12)), black).groups
+
+
+def test_small_differences_in_one_place_are_not_clear(drawn_clips: Path) -> None:
+    """All clips that are drawn show a grey wall and two figures."""
+    clips = find_clips(drawn_clips, seed=0)
+    looks = [looks_of(thumbnails(read_frames(drawn_clips / c.file, 4)[np.newaxis])) for c in clips]
+    assert not propose_groups(clips, np.concatenate(looks)).groups
 
 
 def test_order_of_the_clips_does_not_matter() -> None:

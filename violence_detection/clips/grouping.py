@@ -26,6 +26,9 @@ NEIGHBOUR_TOLERANCE = 0.2  # the same for consecutive numbers; falls with the ro
 BACKGROUND_TOLERANCE = 0.3  # 1 - correlation of the backgrounds
 ALIKE = 0.1  # difference of colours that tells whether neighbours are more alike than others
 STANDARD_ERRORS = 3  # by which they must be
+# Of two clips' colours, as a median: below it, most clips show the same, and the tolerances fall
+# with the square of the median, since clips of other sources are then nearly as alike.
+TYPICAL_DIFFERENCE = 0.15
 
 BINS = 8  # of each colour
 LOOK_VALUES = BINS**3 + THUMBNAIL_VALUES
@@ -226,13 +229,17 @@ def _alike(looks: np.ndarray, numbers: np.ndarray) -> list[list[int]]:
         looks: `(clips, LOOK_VALUES)` float32.
         numbers: see `_numbers`.
     """
-    if not _is_numbered_by_source(looks, numbers):
-        numbers = np.full_like(numbers, -1)
     count = len(looks)
+    everyone = np.arange(count)
+    others = [np.roll(everyone, max(1, count // part)) for part in (2, 3, 5)]
+    typical = np.median([_differences(looks, everyone, other) for other in others])
+    scale = min(1.0, float(typical) / TYPICAL_DIFFERENCE) ** 2
+    if not _is_numbered_by_source(looks, numbers, scale * ALIKE):
+        numbers = np.full_like(numbers, -1)
     excess = np.empty(count * (count - 1) // 2, np.float32)  # row by row, as `linkage` takes it
     end = 0
     for first in range(0, count, BLOCK):
-        block = _excess(looks, numbers, first, min(first + BLOCK, count))
+        block = _excess(looks, numbers, first, min(first + BLOCK, count), scale)
         for row, values in enumerate(block):
             end += len(values) - 1 - row
             excess[end - len(values) + 1 + row : end] = values[row + 1 :]
@@ -245,7 +252,9 @@ def _alike(looks: np.ndarray, numbers: np.ndarray) -> list[list[int]]:
     return list(groups.values())
 
 
-def _excess(looks: np.ndarray, numbers: np.ndarray, first: int, stop: int) -> np.ndarray:
+def _excess(
+    looks: np.ndarray, numbers: np.ndarray, first: int, stop: int, scale: float
+) -> np.ndarray:
     """Return how much more than tolerated clips differ from later ones, as logarithms.
 
     Args:
@@ -253,6 +262,7 @@ def _excess(looks: np.ndarray, numbers: np.ndarray, first: int, stop: int) -> np
         numbers: see `_numbers`.
         first: index of the first clip that is compared.
         stop: index after the last one.
+        scale: of the tolerances of colours, 0 to 1.
 
     Returns:
         `(stop - first, clips - first)` float32: each with the clips from `first` on; 0 or less is
@@ -265,32 +275,40 @@ def _excess(looks: np.ndarray, numbers: np.ndarray, first: int, stop: int) -> np
     tolerance = np.maximum(NEIGHBOUR_TOLERANCE / np.sqrt(apart), np.float32(TOLERANCE))
     are_near = (sequences[:, np.newaxis] == others) & (others >= 0) & (tolerance > TOLERANCE)
     tolerance[~are_near] = TOLERANCE
-    too_far = np.log((np.maximum(colours, 0) + 1e-3) / tolerance)
+    too_far = np.log((np.maximum(colours, 0) + 1e-3 * scale + 1e-9) / (scale * tolerance + 1e-9))
     other_background = np.log(np.maximum(backgrounds, 0) / BACKGROUND_TOLERANCE + 1e-2)
     return np.where(are_near, too_far, np.maximum(too_far, other_background))
 
 
-def _is_numbered_by_source(looks: np.ndarray, numbers: np.ndarray) -> bool:
+def _is_numbered_by_source(looks: np.ndarray, numbers: np.ndarray, alike: float) -> bool:
     """Return whether clips with consecutive numbers are more often alike than others.
 
     Args:
         looks: `(clips, LOOK_VALUES)` float32.
         numbers: see `_numbers`.
+        alike: the difference of colours of clips that are alike, at most.
     """
     order = np.lexsort((numbers[:, 1], numbers[:, 0]))
     first, second = order[:-1], order[1:]
     consecutive = (numbers[first, 0] == numbers[second, 0]) & (numbers[first, 0] >= 0)
-    near = _share_alike(looks, first[consecutive], second[consecutive])
-    others = _share_alike(looks, order, np.roll(order, len(order) // 2))
-    count = consecutive.sum()
-    if not count:
+    if not consecutive.any():
         return False
-    share = (near * count + others * len(order)) / (count + len(order))
-    error = np.sqrt(share * (1 - share) * (1 / count + 1 / len(order)))
-    return bool(near - others > STANDARD_ERRORS * error)
+    near = _differences(looks, first[consecutive], second[consecutive]) <= alike
+    others = _differences(looks, order, np.roll(order, len(order) // 2)) <= alike
+    share = np.concatenate([near, others]).mean()
+    error = np.sqrt(share * (1 - share) * (1 / len(near) + 1 / len(others)))
+    return bool(near.mean() - others.mean() > STANDARD_ERRORS * error)
 
 
-def _share_alike(looks: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
-    """Return the share of pairs of clips, given by two arrays of indices, whose colours agree."""
-    alike = np.einsum("ij,ij->i", _colours(looks)[first], _colours(looks)[second]) >= 1 - ALIKE
-    return float(alike.mean()) if len(alike) else 0.0
+def _differences(looks: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return `(pairs,)`: by how much the colours of clips differ, from 0 to 1.
+
+    Args:
+        looks: `(clips, LOOK_VALUES)` float32.
+        first: `(pairs,)` int64, indices of clips.
+        second: `(pairs,)` int64, each compared with the same of `first`.
+    """
+    pairs = (slice(start, start + BLOCK) for start in range(0, len(first), BLOCK))
+    colours = _colours(looks)
+    shared = [np.einsum("ij,ij->i", colours[first[pair]], colours[second[pair]]) for pair in pairs]
+    return 1 - np.concatenate(shared)

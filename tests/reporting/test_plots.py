@@ -234,7 +234,7 @@ def test_counts_have_contrast_with_their_cells(theme: Theme) -> None:
 def test_confusion_matrix_has_counts_and_shares_of_the_row() -> None:
     axes = confusion([[3, 1], [0, 0]]).axes[0]
     cells = {text.get_position(): text.get_text() for text in axes.texts}
-    assert cells[0, 0] == "3\n75%" and cells[1, 0] == "1\n25%"
+    assert cells[0, 0] == "3\nof 4" and cells[1, 0] == "1\nof 4"
     assert cells[0, 1] == cells[1, 1] == "0\nno clips"
 
 

@@ -52,7 +52,7 @@ def results(run: RunDirectory) -> dict[str, Any]:
         epochs=5,
         point=POINT,
         tested=run_results.Tested(
-            "test", figures, figures, figures, verdict=["It is good.", "Go on."]
+            "test", figures, figures, figures, verdict=["Good.", "Next: more."]
         ),
         clips=CheckedClips(
             usable=[third, last],

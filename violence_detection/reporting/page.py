@@ -248,7 +248,7 @@ def _best_epoch(run: FinishedRun) -> list[tuple[str, str, str]]:
     """Return loss, accuracy and AUC of the training and of the validation clips."""
     best = next((row for row in run.history if row["epoch"] == run.results["best_epoch"]), {})
 
-    clips = _clips_of_first_classifier(run.results)
+    clips = _clips_of_first_classifier(run)
 
     def text(name: str, split: str) -> str:
         value = best.get(name)
@@ -262,18 +262,21 @@ def _best_epoch(run: FinishedRun) -> list[tuple[str, str, str]]:
     ]
 
 
-def _clips_of_first_classifier(results: Mapping[str, Any]) -> dict[str, int]:
+def _clips_of_first_classifier(run: FinishedRun) -> dict[str, int]:
     """Return how many clips the curves are of: training and validation."""
-    bad = results.get("bad_clips", []) if results.get("on_bad_clip", "skip") == "skip" else []
-    left_out = len(results.get("clips_left_out_for_leakage", []))  # they repeat in a later split
+    results = run.results
+    unused = {*results.get("clips_left_out_for_leakage", [])}
+    if results.get("on_bad_clip", "skip") == "skip":
+        unused |= {item["clip"] for item in results.get("bad_clips", [])}
     train, val = (
-        sum(results["clips"][split].values()) - sum(item["split"] == split for item in bad)
+        sum(results["clips"][split].values())
+        - sum(run.splits.get(clip) == split for clip in unused)
         for split in ("train", "val")
     )
     if results.get("folds", 1) > 1:
         held_out = results["selection"]["clips"]
-        return {"train": train + val - left_out - held_out, "val": held_out}
-    return {"train": train - left_out, "val": val}
+        return {"train": train + val - held_out, "val": held_out}
+    return {"train": train, "val": val}
 
 
 def _warnings(run: FinishedRun) -> list[dict[str, str]]:

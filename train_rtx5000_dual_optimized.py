@@ -159,8 +159,7 @@ def train_detector(
     # Temperature and threshold come from validation clips, figures from clips never seen.
     machine.clock.begin(TEST)
     detector = calibrate_detector(trained.members, settings)
-    clips = checked.of_split(trained.splits.tested[0])
-    tested = test_detector(detector, trained.splits, clips, run.directory, settings)
+    tested = test_detector(detector, trained, checked, run.directory, settings)
     used = write_outcome(settings, features, checked, trained, run, machine, detector, tested)
     publish(settings, run, tested, trackers)
     print_summary(run, detector, tested, used)
@@ -274,17 +273,15 @@ def publish(settings: Settings, run: "OpenedRun", tested: "Tested", trackers: "T
 def print_summary(
     run: "OpenedRun", detector: "CalibratedModel", tested: "Tested", used: "Usage"
 ) -> None:
-    """Log the test figures, what the run has used, and where to look next."""
-    from violence_detection.evaluation.metrics import format_figure
+    """Log the verdict and test figures, what the run has used, and where to look next."""
     from violence_detection.runs.files import BEST_MODEL, REPORT, TENSORBOARD
+    from violence_detection.runs.results import describe_test
     from violence_detection.runs.usage import describe_usage
 
-    directory, figures = run.directory, tested.figures
+    directory = run.directory
     lines = (
-        f"{tested.split} accuracy {format_figure(figures, 'accuracy')}, "
-        f"ROC-AUC {format_figure(figures, 'roc_auc')}; "
-        f"best epoch {directory.best_epoch()} of {len(directory.history)}",
-        describe_usage(used),
+        *describe_test(tested),
+        f"best epoch {directory.best_epoch()} of {len(directory.history)}; {describe_usage(used)}",
         f"report   {directory / REPORT}",
         f"model    {directory / BEST_MODEL}",
         f"curves   tensorboard --logdir {quote(str(directory / TENSORBOARD))}",

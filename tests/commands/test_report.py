@@ -28,7 +28,7 @@ def test_page_of_one_run_is_in_its_folder_and_of_several_where_they_are_asked_fo
     monkeypatch.chdir(tmp_path)
     assert main(["--checkpoint-dir", "first"]) == 0
     assert capsys.readouterr().out == f"report written to {first / 'report.html'}\n"
-    assert "Detects 75 of 100" in (first / "report.html").read_text().replace("<b>", "")
+    assert "Detects 3 of 4<" in (first / "report.html").read_text().replace("<b>", "")
     assert main(["--checkpoint-dir", str(first), str(second)]) == 0
     assert "2 runs compared" in (tmp_path / "comparison.html").read_text()
     assert main(["--checkpoint-dir", str(second), "--output", "page.html"]) == 0
@@ -157,4 +157,4 @@ def test_runs_side_by_side_are_sound_in_a_browser(
     for name, size in SIZES.items():
         faults, text = look_at(browser, page, size, "light")
         assert not faults, name
-    assert '"><b>three is 50.0 points less accurate than plain.' in text
+    assert '"><b>three is correct on 4 fewer clips than plain.' in text

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -8,6 +10,7 @@ from violence_detection.evaluation.metrics import (
     figure_words,
     figures_table,
     format_figure,
+    share_words,
 )
 
 LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
@@ -64,10 +67,22 @@ def test_table_fits_the_screen() -> None:
 
 
 def test_figure_is_written_with_its_interval() -> None:
-    figures = {"accuracy": 0.875, "roc_auc": None, "f1": 0.5}
+    figures: dict[str, Any] = {"accuracy": 0.875, "roc_auc": None, "f1": 0.5}
+    figures["confusion_matrix"] = [[15, 1], [3, 13]]
     figures["intervals"] = {"accuracy": (0.75, 1.0), "roc_auc": None, "f1": None}
     assert format_figure(figures, "accuracy") == "0.875 (0.750 to 1.000)"
     assert figure_words(figures, "accuracy", "–") == ("0.875", "0.750–1.000")
     assert format_figure(figures, "f1") == "0.500"
     assert format_figure(figures, "roc_auc") == "n/a"
     assert figure_words(figures, "roc_auc") == (None, None)
+
+
+def test_shares_of_few_clips_are_counts() -> None:
+    figures = evaluate(LABELS, PROBABILITIES, 0.5, EACH, seed=0)
+    low, high = figures["intervals"]["accuracy"]
+    assert format_figure(figures, "accuracy") == f"8 of 10 ({10 * low:.0f} to {10 * high:.0f})"
+    assert format_figure(figures, "violent_accuracy").startswith("3 of 4 (")
+    assert format_figure(figures, "nonviolent_accuracy").startswith("5 of 6 (")
+    assert format_figure(figures, "precision").startswith("3 of 4 (")
+    assert format_figure(figures, "f1").startswith("0.750 (")
+    assert (share_words(0.5, 29 + 1), share_words(0.5, 28)) == ("0.500", "14 of 28")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import keras
@@ -70,6 +71,11 @@ def test_run_leaves_what_it_promises(finished: Path) -> None:
     assert results["evaluated_split"] == "test"
     assert np.sum(results["evaluation"]["confusion_matrix"]) == 8
     assert results["untrained_vgg19"] is True
+    # Console, results and report agree that random weights say nothing about violence.
+    page = " ".join(re.sub("<[^>]*>", "", unescape((run / "report.html").read_text())).split())
+    verdict = results["verdict"]
+    assert "random weights" in verdict[0] and "etter than chance" not in screen + page
+    assert all(sentence in page and sentence in " ".join(screen.split()) for sentence in verdict)
 
     for side, tag in (("train", "epoch_learning_rate"), ("validation", "epoch_accuracy")):
         events = EventAccumulator(str(run / "tensorboard" / side)).Reload()
@@ -101,9 +107,10 @@ def test_screen_is_lines_that_fit_and_ends_with_where_everything_is(
     spent = results_of(run)["usage"]
     assert spent["energy_kwh"] is None  # there is no GPU to measure
     assert spent["cloud_cost"] == pytest.approx(spent["seconds"] / 1000)
-    accuracy, spent_line, *places, curves, following = lines[-6:]
-    assert accuracy.startswith("test accuracy ")
-    assert "in the cloud" in spent_line
+    next_step, accuracy, spent_line, *places, curves, following = lines[-7:]
+    assert accuracy.startswith("test accuracy ") and " of 8" in accuracy
+    assert spent_line.startswith("best epoch ") and "in the cloud" in spent_line
+    assert max(map(len, (next_step, accuracy, spent_line))) <= 80
     assert places == [f"report   {run / 'report.html'}", f"model    {run / 'best_model.keras'}"]
     # They can be pasted into a shell.
     assert shlex.split(curves)[1:] == ["tensorboard", "--logdir", str(run / "tensorboard")]

@@ -13,7 +13,7 @@ import numpy as np
 from violence_detection.clips.clip import Clip
 from violence_detection.clips.dataset import find_clips
 from violence_detection.clips.splits import count_by_split, write_splits
-from violence_detection.evaluation.metrics import evaluate
+from violence_detection.evaluation.metrics import evaluate, figure_words
 from violence_detection.reporting.comparison_page import write_comparison
 from violence_detection.reporting.page import write_report
 from violence_detection.runs.results import write_predictions
@@ -119,7 +119,12 @@ def made_up_probabilities(clips: list[Clip], wrong: int) -> np.ndarray:
     return np.array(probabilities)
 
 
-MEMBER = {"accuracy": 0.625, "roc_auc": 0.7, "intervals": {"accuracy": None, "roc_auc": (0.6, 0.8)}}
+MEMBER = {
+    "accuracy": 0.625,
+    "roc_auc": 0.7,
+    "intervals": {"accuracy": None, "roc_auc": (0.6, 0.8)},
+    "confusion_matrix": [[25, 15], [15, 25]],
+}
 LEAK = {"clip": "train/violent/violent0.mp4", "repeated": "test/violent/violent1.mp4"}
 
 
@@ -251,6 +256,4 @@ def page_of(*runs: Path) -> Page:
 
 
 def shown(figures: dict[str, Any], name: str) -> str:
-    interval = figures["intervals"][name]
-    spread = f" {interval[0]:.3f}–{interval[1]:.3f}" if interval else ""
-    return f"{figures[name]:.3f}{spread}"
+    return " ".join(text for text in figure_words(figures, name, "–") if text)

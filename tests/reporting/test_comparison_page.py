@@ -26,12 +26,13 @@ def page(runs: list[Path]) -> Page:
     return page_of(*runs)
 
 
-def test_header_has_each_difference_and_whether_it_is_significant(page: Page) -> None:
+def test_header_has_each_difference_and_whether_it_is_larger_than_chance(page: Page) -> None:
     header = plain(page.sections["header"])
     assert "b/run is as accurate as a/run." in header  # by as much of their paths as differs
-    assert "c/run is 50.0 points more accurate than a/run." in header
-    assert "Accuracy 1.000 versus 0.500 on the 8 clips that both were tested on" in header
-    assert header.index("Not significant: ") < header.index("Significant: ")
+    assert "c/run is correct on 4 more clips than a/run." in header
+    assert "Correct: 8 versus 4 of the 8 clips that both were tested on" in header
+    assert header.index("Not shown to be more than chance") < header.index("The tests disagree")
+    assert "Larger than chance" not in header  # McNemar's p of 4 clips is 1/8
     assert "only the former is correct on 4, only the latter on 0" in header
     assert header.count("Only 8 groups in the test") == 1
     assert "every run" in header

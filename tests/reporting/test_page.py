@@ -31,7 +31,7 @@ def test_page_has_its_sections_and_the_figures_of_the_results(usual: Reported) -
         *("training", "predictions", "probabilities", "classes", "clips", "data", "run")
     ]
     assert len(page.of("h1")) == 1
-    assert page.row("accuracy") == ["0.700", "0.875"]  # of the best epoch
+    assert page.row("accuracy") == ["8 of 12", "7 of 8"]  # of the best epoch
     chosen, at_half = results["evaluation"], results["evaluation_at_0.5"]
     assert page.row("accuracy", 1) == [shown(chosen, "accuracy"), shown(at_half, "accuracy")]
     for title, name in (
@@ -43,10 +43,10 @@ def test_page_has_its_sections_and_the_figures_of_the_results(usual: Reported) -
     uncalibrated = results["evaluation_uncalibrated"]
     assert page.row("Brier score") == [shown(chosen, "brier"), shown(uncalibrated, "brier")]
     header = plain(page.sections["header"])
-    assert "Detects 75 of 100 violent clips, with 25 false alarms in 100 nonviolent" in header
-    assert "3 of 4 and 1 of 4 test clips, at threshold 0.450" in header
+    assert "Detects 3 of 4 violent clips, with 1 false alarm in 4 nonviolent clips" in header
+    assert "From 8 test clips, at threshold 0.450" in header
     assert page.row("training clips") == ["6", "6"]
-    assert page.row("precision") == ["0.750", "0.750"]
+    assert page.row("precision") == ["3 of 4", "3 of 4"]
     assert "No problems found" in page.sections["data"]
     for words in ("2026-01-02 03:04", "0.25 kWh", "0.03 at 0.12 per kWh", "some processor"):
         assert words in page.sections["run"]
@@ -55,6 +55,24 @@ def test_page_has_its_sections_and_the_figures_of_the_results(usual: Reported) -
     assert page.row("memory, peak") == ["600 MB"]
     assert page.row("--frames") == ["4", "16"]
     assert page.row("tensorflow") == ["not installed"]
+
+
+def test_verdict_is_first_and_what_earlier_versions_lack(make_run: Make, usual: Reported) -> None:
+    sentences = ["Better than chance: so it is.", "1 label may be wrong: a <b>\u202e.mp4 (0.02)."]
+    header = page_of(make_run(results={"verdict": sentences})).sections["header"]
+    assert sentences[0] in header and "a <b>\\u202e.mp4 (0.02)" in header
+    assert header.index(sentences[0]) < header.index("95% intervals")
+    assert "Detects" not in header and "Detects" in usual.page.sections["header"]
+
+
+def test_many_clips_are_shares_of_hundred_with_their_counts(make_run: Make) -> None:
+    run = make_run()
+    evaluation = read_json(run / "training_results.json")["evaluation"]
+    evaluation |= {"confusion_matrix": [[30, 10], [4, 36]], "violent_accuracy": 0.9}
+    change_results(run, evaluation=evaluation)
+    header = plain(page_of(run).sections["header"])
+    assert "Detects 90 of 100 violent clips, with 25 false alarms in 100 nonviolent" in header
+    assert "36 of 40 and 10 of 40 test clips" in header
 
 
 def test_page_is_one_file_without_script_that_forbids_all_else(usual: Reported) -> None:
@@ -88,7 +106,8 @@ def test_warnings_are_at_the_top(troubled: Page, usual: Reported) -> None:
     for words in (
         "VGG19 had random weights",
         "metrics of validation clips",
-        "0 of 4 validation clips",
+        "with 0 false alarms in 4",
+        "8 validation clips",
         "1 clip repeated in a later split",
         "1 file under both labels",
         "zero width",  # of the interval of a class without mistakes

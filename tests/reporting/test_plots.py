@@ -11,10 +11,7 @@ from PIL import Image
 
 from violence_detection.evaluation.metrics import evaluate
 from violence_detection.reporting.plots import (
-    DARK,
-    LIGHT,
     POINTS,
-    Theme,
     as_image,
     as_png,
     confusion,
@@ -25,6 +22,7 @@ from violence_detection.reporting.plots import (
     roc,
     score_histogram,
 )
+from violence_detection.reporting.theme import DARK, LIGHT, Theme
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -129,6 +127,11 @@ def test_confusion_matrix_is_legible(matrix: list[list[int]], theme: Theme) -> N
     assert_legible(confusion(matrix, theme))
 
 
+def test_shares_of_few_clips_are_counts() -> None:
+    assert {"5\nof 6", "3\nof 4"} <= set(words(confusion([[5, 1], [1, 3]])))
+    assert {"30\n75%", "10\n25%"} <= set(words(confusion([[30, 10], [10, 30]])))
+
+
 @THEMES
 @pytest.mark.parametrize(("epochs", "best"), [(1, 1), (2, 1), (30, 24), (300, 3), (300, 150)])
 def test_curves_are_legible_and_name_the_best_epoch(epochs: int, best: int, theme: Theme) -> None:
@@ -169,7 +172,7 @@ def test_roc_and_precision_recall_have_the_point_of_the_threshold_and_the_area()
     figure = roc(LABELS, PROBABILITIES, 0.5)
     assert figure.axes[0].lines[-1].get_xydata() == pytest.approx(np.array([[1 / 6, 3 / 4]]))
     assert words(figure)[0] == f"ROC curve, AUC {found['roc_auc']:.3f}"
-    assert "threshold 0.50: recall 75%, false positives 17%" in words(figure)[-1]
+    assert "threshold 0.50: recall 3 of 4, false positives 1 of 6" in words(figure)[-1]
     figure = precision_recall(LABELS, PROBABILITIES, 0.5)
     assert figure.axes[0].lines[-1].get_xydata() == pytest.approx(np.array([[3 / 4, 3 / 4]]))
     assert words(figure)[0] == f"Precision-recall curve, AUC {found['pr_auc']:.3f}"
@@ -231,7 +234,7 @@ def test_counts_have_contrast_with_their_cells(theme: Theme) -> None:
 def test_confusion_matrix_has_counts_and_shares_of_the_row() -> None:
     axes = confusion([[3, 1], [0, 0]]).axes[0]
     cells = {text.get_position(): text.get_text() for text in axes.texts}
-    assert cells[0, 0] == "3\n75%" and cells[1, 0] == "1\n25%"
+    assert cells[0, 0] == "3\nof 4" and cells[1, 0] == "1\nof 4"
     assert cells[0, 1] == cells[1, 1] == "0\nno clips"
 
 

@@ -51,7 +51,9 @@ def results(run: RunDirectory) -> dict[str, Any]:
         run,
         epochs=5,
         point=POINT,
-        tested=run_results.Tested("test", figures, figures, figures),
+        tested=run_results.Tested(
+            "test", figures, figures, figures, verdict=["Good.", "Next: more."]
+        ),
         clips=CheckedClips(
             usable=[third, last],
             unlabeled=[],
@@ -80,6 +82,7 @@ def test_results_have_the_best_epoch_and_whether_training_stopped_early(
     assert results["validation"]["val_accuracy"] == 0.8
     assert results["evaluated_split"] == "test"
     assert results["evaluation"]["accuracy"] == 1
+    assert results["verdict"] == ["Good.", "Next: more."]
     assert (results["temperature"], results["threshold"], results["chosen_for"]) == (
         1.5,
         0.45,

@@ -6,7 +6,7 @@ import pytest
 from violence_detection.features.cache.feature_cache import FeatureRows
 from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import ClipFeatures
-from violence_detection.training.splits import Splits
+from violence_detection.training.splits import Splits, splits_of_folds
 
 
 @pytest.fixture
@@ -37,3 +37,12 @@ def test_class_factors_follow_from_the_training_clips(clips: ClipFeatures) -> No
     expected = np.where(clips.labels == 1, 12 / 8, 12 / 16)
     np.testing.assert_allclose(splits.train.weights, expected)
     np.testing.assert_allclose(splits.val.weights, expected[4:8])
+
+
+def test_folds_name_the_clips_that_they_validate_on(clips: ClipFeatures) -> None:
+    splits = splits_of(clips, with_test=True)
+    parts = splits_of_folds(splits, Settings().replace(folds=2))
+    known = [*splits.train.rows[:, 0], *splits.val.rows[:, 0]]
+    assert sorted(index for part in parts for index in part.held_out) == list(range(8))
+    for part in parts:
+        assert part.val.rows[:, 0].tolist() == [known[index] for index in part.held_out]

@@ -9,9 +9,16 @@ from scipy import stats
 
 from violence_detection.clips.clip import group_key
 from violence_detection.errors import UserError
-from violence_detection.evaluation.intervals import FEWEST_GROUPS, Interval, mean_interval
+from violence_detection.evaluation.intervals import (
+    CONFIDENCE,
+    FEWEST_GROUPS,
+    Interval,
+    mean_interval,
+)
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.settings.schema import CHANGES_ON_RESUME, FIELDS
+
+SIGNIFICANT = 1 - CONFIDENCE  # p of McNemar's test below which a difference is more than chance
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,9 @@ class RunPredictions:
 class Comparison:
     """How two runs did on the clips that both have; None where these say nothing.
 
-    The bootstrap over groups decides: predictions for clips of one source are right or wrong
-    together. McNemar's test, which treats all clips as independent, is reported beside it.
+    Two tests have to agree: the bootstrap over groups, since predictions for clips of one source
+    are right or wrong together, and McNemar's, which is exact for few clips but treats all as
+    independent.
 
     Args:
         first, second: the runs' names.
@@ -51,7 +59,7 @@ class Comparison:
         only_first_right, only_second_right: clips that one run predicts correctly and the other
             does not.
         mcnemar_p: how often chance alone would divide these as unevenly.
-        larger_than_chance: whether the interval excludes 0.
+        larger_than_chance: whether both tests find the difference larger than chance.
     """
 
     first: str
@@ -71,15 +79,25 @@ class Comparison:
 
     @property
     def conclusion(self) -> str:
-        """Whether the difference is significant, and by which test, in words."""
+        """Whether the difference is larger than chance, and by which test, in words."""
         if not self.clips:
             return "unknown: the runs have no test clip in common"
-        if self.larger_than_chance is None:
+        if self.interval is None or self.mcnemar_p is None:
             groups = "1 group" if self.groups == 1 else f"{self.groups} groups"
             return f"unknown: {groups} of clips, at least {FEWEST_GROUPS} are needed"
         if self.larger_than_chance:
-            return "significant: the 95% interval over groups excludes 0"
-        return "not significant: the 95% interval over groups includes 0"
+            return "larger than chance: both tests agree"
+        if _excludes_zero(self.interval):
+            return (
+                "the tests disagree: the interval over groups excludes 0, but by McNemar's test so "
+                "few clips differ that it can be chance. Test on more clips"
+            )
+        if self.mcnemar_p < SIGNIFICANT:
+            return (
+                "the tests disagree: by McNemar's test this is no chance, but the interval over "
+                "groups includes 0, so a few sources make the difference. Test on more sources"
+            )
+        return "not shown to be more than chance: both tests agree"
 
 
 def compare(first: RunPredictions, second: RunPredictions, seed: int = 0) -> Comparison:
@@ -107,7 +125,8 @@ def compare(first: RunPredictions, second: RunPredictions, seed: int = 0) -> Com
     only_second = int((second_right & ~first_right).sum())
     group_of = _group_numbers(names, groups)
     interval = mean_interval(second_right.astype(int) - first_right, group_of, seed)
-    discordant, found = only_first + only_second, len(names) > 0
+    found = len(names) > 0
+    p = _mcnemar_p(only_second, only_first + only_second) if found else None
     return Comparison(
         first=first.name,
         second=second.name,
@@ -121,9 +140,15 @@ def compare(first: RunPredictions, second: RunPredictions, seed: int = 0) -> Com
         interval=interval,
         only_first_right=only_first,
         only_second_right=only_second,
-        mcnemar_p=_mcnemar_p(only_second, discordant) if found else None,
-        larger_than_chance=interval[0] > 0 or interval[1] < 0 if interval else None,
+        mcnemar_p=p,
+        larger_than_chance=(
+            None if interval is None or p is None else _excludes_zero(interval) and p < SIGNIFICANT
+        ),
     )
+
+
+def _excludes_zero(interval: tuple[float, float]) -> bool:
+    return interval[0] > 0 or interval[1] < 0
 
 
 def _require_same_labels(

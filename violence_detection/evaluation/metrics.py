@@ -9,7 +9,9 @@ from violence_detection.evaluation.intervals import bootstrap_intervals
 from violence_detection.settings.constants import CLASS_NAMES
 
 CALIBRATION_BINS = 10
+FEWEST_FOR_SHARES = 30  # clips; a share of fewer is shown as a count
 FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc")
+CLASS_ACCURACIES = tuple(f"{name}_accuracy" for name in CLASS_NAMES)
 
 
 def classification_figures(
@@ -51,10 +53,7 @@ def classification_figures(
         "recall": class_accuracies[1],
         "f1": _share(2 * true_positives, 2 * true_positives + false_positives + false_negatives),
         **_ranking_figures(labels, probabilities, weights),
-        **{
-            f"{name}_accuracy": accuracy
-            for name, accuracy in zip(CLASS_NAMES, class_accuracies, strict=True)
-        },
+        **dict(zip(CLASS_ACCURACIES, class_accuracies, strict=True)),
         **_calibration_figures(labels, probabilities, weights, total),
     }
 
@@ -154,7 +153,7 @@ def figures_table(
     Args:
         chosen, at_half, uncalibrated: as `evaluate` returns them.
     """
-    names = (*FIGURES, *(f"{name}_accuracy" for name in CLASS_NAMES))
+    names = (*FIGURES, *CLASS_ACCURACIES)
     blocks = [
         (f"threshold {chosen['threshold']:.3f}", "threshold 0.5", names, chosen, at_half),
         ("calibrated", "uncalibrated", ("ece", "brier"), chosen, uncalibrated),
@@ -181,6 +180,8 @@ def figure_words(
 ) -> tuple[str | None, str | None]:
     """Return a figure and its 95 % interval as text; None for what is undefined.
 
+    A share of few clips is a count, and so are the ends of its interval: "12 of 21", "5 to 18".
+
     Args:
         figures: as `evaluate` returns them.
         name: of the figure.
@@ -189,11 +190,40 @@ def figure_words(
     value, interval = figures[name], figures["intervals"][name]
     if value is None:
         return None, None
-    return f"{value:.3f}", between.join(f"{end:.3f}" for end in interval) if interval else None
+    clips = _clips_shared(figures, name)
+    if clips is not None and clips < FEWEST_FOR_SHARES:
+        ends = [f"{end * clips:.0f}" for end in interval or ()]
+    else:
+        ends = [f"{end:.3f}" for end in interval or ()]
+    return share_words(value, clips), between.join(ends) or None
+
+
+def share_words(share: float, clips: int | None, form: str = ".3f") -> str:
+    """Return a share of clips as text: "0.714" or, if there are few, "10 of 14".
+
+    Args:
+        share: 0 to 1.
+        clips: of how many; None: it is no share of clips.
+        form: of a share of many clips, as `format` takes it.
+    """
+    if clips is not None and clips < FEWEST_FOR_SHARES:
+        return f"{share * clips:.0f} of {clips}"
+    return format(share, form)
+
+
+def _clips_shared(figures: Mapping[str, Any], name: str) -> int | None:
+    """Return of how many clips a figure is a share; None: it is none."""
+    (correct, alarms), (missed, found) = figures["confusion_matrix"]
+    return {
+        "accuracy": correct + alarms + missed + found,
+        "precision": alarms + found,
+        "recall": missed + found,
+        **dict(zip(CLASS_ACCURACIES, (correct + alarms, missed + found), strict=True)),
+    }.get(name)
 
 
 def format_figure(figures: Mapping[str, Any], name: str) -> str:
-    """Return a figure with its 95 % interval as one text: "0.875 (0.750 to 1.000)", or "n/a"."""
+    """Return a figure and its 95 % interval as one text: "0.875 (0.750 to 1.000)", or "n/a"."""
     value, interval = figure_words(figures, name)
     if value is None:
         return "n/a"

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from violence_detection.inference.events import Timeline, timestamp
-from violence_detection.reporting.plots import LIGHT
+from violence_detection.reporting.theme import LIGHT
 from violence_detection.storage.files import replace_file
 
 SIZE = (10.0, 3.2)  # inches

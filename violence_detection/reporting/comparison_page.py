@@ -10,6 +10,7 @@ from violence_detection.evaluation.comparison import (
     compare,
     setting_differences,
 )
+from violence_detection.evaluation.metrics import FEWEST_FOR_SHARES
 from violence_detection.reporting.finished_run import FinishedRun, read_run
 from violence_detection.reporting.page import (
     CALIBRATION_NAMES,
@@ -22,6 +23,7 @@ from violence_detection.reporting.page import (
     setting_text,
 )
 from violence_detection.reporting.rendering import write_page
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.setting import flag
 
 COMPARISON = "comparison.html"
@@ -121,24 +123,36 @@ def _common_warnings(described: Sequence[dict[str, Any]]) -> list[dict[str, Any]
 
 
 def _describe_pair(pair: Comparison) -> dict[str, Any]:
-    """Return a comparison as the template takes it: differences in percentage points."""
-    difference, interval = pair.difference, pair.interval
-    better = None
-    if difference:
-        direction = "more" if difference > 0 else "less"
-        better = f"{abs(100 * difference):.1f} points {direction} accurate"
+    """Return a comparison as the template takes it: in percentage points, or clips if few."""
+    few = pair.clips < FEWEST_FOR_SHARES
+    better, result = None, None
+    if pair.difference:
+        direction = "more" if pair.difference > 0 else "less" if not few else "fewer"
+        if few:
+            clips = count_of(round(abs(pair.difference) * pair.clips), f"{direction} clip")
+            better = f"correct on {clips}"
+        else:
+            better = f"{abs(100 * pair.difference):.1f} points {direction} accurate"
+    if pair.first_accuracy is not None and pair.second_accuracy is not None:
+        accuracies = pair.second_accuracy, pair.first_accuracy
+        if few:
+            result = "Correct: {:.0f} versus {:.0f} of the".format(
+                *(share * pair.clips for share in accuracies)
+            )
+        else:
+            result = "Accuracy {:.3f} versus {:.3f} on the".format(*accuracies)
+    scale, digits, unit = (pair.clips, 0, "clips") if few else (100, 1, "points")
+    ends = [_signed(scale * end, digits) for end in pair.interval or ()]
     return {
         "pair": pair,
         "better": better,
-        "interval": interval and " to ".join(_points(end) for end in interval),
+        "result": result,
+        "interval": f"{' to '.join(ends)} {unit}" if ends else None,
         "mcnemar": None if pair.mcnemar_p is None else f"{pair.mcnemar_p:.2g}",
-        "accuracies": [
-            None if value is None else f"{value:.3f}"
-            for value in (pair.first_accuracy, pair.second_accuracy)
-        ],
     }
 
 
-def _points(difference: float) -> str:
-    """Return a difference of shares in percentage points, with its sign."""
-    return f"{100 * difference:+.1f}".replace("-", "−").replace("+0.0", "0.0")
+def _signed(difference: float, digits: int) -> str:
+    """Return a difference with its sign; 0 has none."""
+    text = f"{difference:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")

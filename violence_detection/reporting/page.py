@@ -13,7 +13,11 @@ from typing import Any
 import numpy as np
 
 from violence_detection.errors import failing_as
-from violence_detection.evaluation.metrics import figure_words
+from violence_detection.evaluation.metrics import (
+    FEWEST_FOR_SHARES,
+    figure_words,
+    share_words,
+)
 from violence_detection.reporting import plots
 from violence_detection.reporting.clip_sections import clip_sections, data_checks
 from violence_detection.reporting.finished_run import FinishedRun, read_run
@@ -22,6 +26,7 @@ from violence_detection.reporting.rendering import (
     png_url,
     write_page,
 )
+from violence_detection.reporting.theme import Theme
 from violence_detection.runs.files import PLOTS
 from violence_detection.runs.usage import describe_usage
 from violence_detection.runtime.wording import count_of
@@ -87,7 +92,7 @@ def draw_plots(run: FinishedRun) -> Plots:
     """Return a run's plots as PNG files, each in light and in dark colours."""
     results = run.results
     scores = run.labels, run.probabilities, results["threshold"]
-    figures: dict[str, Callable[[plots.Theme], Any]] = {
+    figures: dict[str, Callable[[Theme], Any]] = {
         "curves": lambda theme: plots.curves(run.history, results["best_epoch"], theme),
         "confusion": lambda theme: plots.confusion(
             results["evaluation"]["confusion_matrix"], theme
@@ -129,6 +134,7 @@ def describe_run(run: FinishedRun, drawn: Plots, name: str, with_plots: bool) ->
         "results": run.results,
         "config": run.config,
         "tested": SPLIT_NAMES[run.results["evaluated_split"]],
+        "verdict": run.results.get("verdict", []),  # earlier versions had none
         "headline": _headline(run),
         "tiles": _tiles(run),
         "best_epoch": _best_epoch(run),
@@ -160,36 +166,53 @@ def cell(figures: Mapping[str, Any], name: str) -> Cell:
 
 
 def _headline(run: FinishedRun) -> dict[str, Any]:
-    """Return how many of 100 clips of each class are predicted violent, intervals and counts."""
+    """Return how many clips of each class are predicted violent, of all or of 100, with intervals.
+
+    Shares of few clips are counts; if any is out of 100, the counts are added.
+    """
     figures = run.results["evaluation"]
-    (correct, false_alarms), (missed, detected) = figures["confusion_matrix"]
-    specificity = figures["intervals"]["nonviolent_accuracy"]
+    (correct, alarms), (missed, detected) = figures["confusion_matrix"]
+    violent, nonviolent = missed + detected, correct + alarms
+    sensitivity, specificity = (
+        figures["intervals"][f"{name}_accuracy"] for name in reversed(CLASS_NAMES)
+    )
+    alarm_share = specificity and (1 - specificity[1], 1 - specificity[0])
+    found, whole = _of_few_or_hundred(figures["violent_accuracy"], violent)
+    reported, of_clips = _of_few_or_hundred(1 - figures["nonviolent_accuracy"], nonviolent)
     return {
-        "detected": _of_hundred(figures["violent_accuracy"]),
-        "detected_interval": _hundreds(figures["intervals"]["violent_accuracy"]),
-        "detected_count": f"{detected} of {missed + detected}",
-        "alarms": _of_hundred(1 - figures["nonviolent_accuracy"]),
-        "alarms_interval": _hundreds(specificity and (1 - specificity[1], 1 - specificity[0])),
-        "alarms_count": f"{false_alarms} of {correct + false_alarms}",
+        "detected": f"{found} of {whole}",
+        "alarms": f"{reported} false {'alarm' if reported == '1' else 'alarms'}",
+        "of_nonviolent": of_clips,
+        "detected_interval": _ends(sensitivity, violent),
+        "alarms_interval": _ends(alarm_share, nonviolent),
+        "counts": f"{detected} of {violent} and {alarms} of {nonviolent}"
+        if max(violent, nonviolent) >= FEWEST_FOR_SHARES
+        else None,
         # Resamples of clips that are all predicted alike have the same figure each time.
         "varies": all(0 < figures[f"{name}_accuracy"] < 1 for name in CLASS_NAMES),
     }
 
 
-def _of_hundred(share: float) -> str:
-    """Return a share as a number out of 100: 0 and 100 only if it is exactly none or all."""
+def _of_few_or_hundred(share: float, clips: int) -> tuple[str, int]:
+    """Return a share of clips as a number, and of how many: of 100, or of the clips if few.
+
+    0 and 100 of 100 are only said of exactly none and all.
+    """
+    if clips < FEWEST_FOR_SHARES:
+        return f"{share * clips:.0f}", clips
     number = round(100 * share)
     if number == 100 and share < 1:
-        return "more than 99"
+        return "more than 99", 100
     if number == 0 and share > 0:
-        return "less than 1"
-    return str(number)
+        return "less than 1", 100
+    return str(number), 100
 
 
-def _hundreds(interval: Sequence[float] | None) -> str | None:
+def _ends(interval: Sequence[float] | None, clips: int) -> str | None:
     if interval is None:
         return None
-    return f"{_of_hundred(interval[0])} to {_of_hundred(interval[1])}"
+    (low, whole), (high, _) = (_of_few_or_hundred(end, clips) for end in interval)
+    return f"{low} to {high} of {whole}"
 
 
 def _tiles(run: FinishedRun) -> list[dict[str, Any]]:
@@ -198,22 +221,24 @@ def _tiles(run: FinishedRun) -> list[dict[str, Any]]:
     (correct, false_alarms), (missed, detected) = figures["confusion_matrix"]
     nonviolent, violent = correct + false_alarms, missed + detected
     majority = max(nonviolent, violent) / figures["clips"]
+    commonest = f"majority class: {share_words(majority, figures['clips'])}"
     tiles = []
     for name, title, baseline, note in (
-        ("accuracy", "Accuracy", majority, f"majority class: {majority:.3f}"),
+        ("accuracy", "Accuracy", majority, commonest),
         ("violent_accuracy", "Violent clips correct", None, f"{detected} of {violent}"),
         ("nonviolent_accuracy", "Nonviolent clips correct", None, f"{correct} of {nonviolent}"),
         ("roc_auc", "ROC-AUC", 0.5, "chance: 0.5"),
     ):
         value, interval = figures[name], figures["intervals"][name]
+        shown = cell(figures, name)
         tiles.append(
             {
                 "title": title,
-                **cell(figures, name),
+                **shown,
                 "position": None if value is None else css_percent(value),
                 "band": interval and (css_percent(interval[0]), css_percent(1 - interval[1])),
                 "baseline": baseline and css_percent(baseline),
-                "note": note,
+                "note": "" if note == shown["value"] else note,
             }
         )
     return tiles
@@ -223,12 +248,35 @@ def _best_epoch(run: FinishedRun) -> list[tuple[str, str, str]]:
     """Return loss, accuracy and AUC of the training and of the validation clips."""
     best = next((row for row in run.history if row["epoch"] == run.results["best_epoch"]), {})
 
-    def text(name: str) -> str:
+    clips = _clips_of_first_classifier(run)
+
+    def text(name: str, split: str) -> str:
         value = best.get(name)
-        return "unknown" if value is None else f"{value:.3f}"
+        if value is None:
+            return "unknown"
+        return share_words(value, clips[split] if name.endswith("accuracy") else None)
 
     titles = {"loss": "loss", "accuracy": "accuracy", "auc": "ROC-AUC"}
-    return [(title, text(name), text(f"val_{name}")) for name, title in titles.items()]
+    return [
+        (title, text(name, "train"), text(f"val_{name}", "val")) for name, title in titles.items()
+    ]
+
+
+def _clips_of_first_classifier(run: FinishedRun) -> dict[str, int]:
+    """Return how many clips the curves are of: training and validation."""
+    results = run.results
+    unused = {*results.get("clips_left_out_for_leakage", [])}
+    if results.get("on_bad_clip", "skip") == "skip":
+        unused |= {item["clip"] for item in results.get("bad_clips", [])}
+    train, val = (
+        sum(results["clips"][split].values())
+        - sum(run.splits.get(clip) == split for clip in unused)
+        for split in ("train", "val")
+    )
+    if results.get("folds", 1) > 1:
+        held_out = results["selection"]["clips"]
+        return {"train": train + val - held_out, "val": held_out}
+    return {"train": train, "val": val}
 
 
 def _warnings(run: FinishedRun) -> list[dict[str, str]]:
@@ -312,8 +360,13 @@ def _class_rows(results: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
         return [{"value": value, "interval": None} for value in values]
 
     def shares(parts: np.ndarray, wholes: np.ndarray) -> list[Cell]:
-        return plain([f"{p / w:.3f}" if w else None for p, w in zip(parts, wholes, strict=True)])
+        pairs = zip(parts.tolist(), wholes.tolist(), strict=True)
+        return plain([share_words(part / whole, whole) if whole else None for part, whole in pairs])
 
+    f1_scores = [
+        2 * part / whole if whole else None
+        for part, whole in zip(correct, true + predicted, strict=True)
+    ]
     rows = [
         (
             f"{SPLIT_NAMES[split]} clips",
@@ -326,7 +379,7 @@ def _class_rows(results: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
         *rows,
         ("precision", shares(correct, predicted)),
         ("recall", [cell(results["evaluation"], f"{name}_accuracy") for name in CLASS_NAMES]),
-        ("F1", shares(2 * correct, true + predicted)),
+        ("F1", plain([f"{f1:.3f}" if f1 is not None else None for f1 in f1_scores])),
     ]
 
 

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,12 @@ from sklearn import metrics
 
 from violence_detection.evaluation.metrics import (
     CALIBRATION_BINS,
+    FEWEST_FOR_SHARES,
     calibration_bins,
     classification_figures,
+    share_words,
 )
+from violence_detection.reporting.theme import DARK, LIGHT, Theme
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CLASS_NAMES
 
@@ -32,62 +34,6 @@ CURVES = {
     "accuracy": {"accuracy": "train", "val_accuracy": "validation"},
     "learning rate": {"learning_rate": "rate"},
 }
-
-
-@dataclass(frozen=True)
-class Theme:
-    """The colours of a figure, distinguishable with colour vision deficiencies, too.
-
-    The hues are those of Okabe and Ito, Color Universal Design, https://jfly.uni-koeln.de/color/,
-    lighter or darker to suit the page.
-
-    Args:
-        background: a colour, or "none" for a transparent one.
-        text: of text, thresholds and their points.
-        muted: of axes and baselines.
-        grid: of the grid lines.
-        violent, nonviolent: of the classes.
-        train, validation: of the splits.
-        cells: of a cell of a confusion matrix with the share 0, and with the share 1.
-    """
-
-    background: str
-    text: str
-    muted: str
-    grid: str
-    violent: str
-    nonviolent: str
-    train: str
-    validation: str
-    cells: tuple[str, str]
-
-    def of_class(self, label: int) -> str:
-        """Return the colour of a class."""
-        return self.violent if label else self.nonviolent
-
-
-LIGHT = Theme(
-    background="white",  # a file may be shown on any background
-    text="#1f2328",
-    muted="#6e7781",
-    grid="#dfe3e8",
-    violent="#d55e00",
-    nonviolent="#0072b2",
-    train="#009e73",
-    validation="#882255",
-    cells=("#eef3f8", "#0b5a94"),
-)
-DARK = Theme(
-    background="none",
-    text="#e6edf3",
-    muted="#9198a1",
-    grid="#3a424c",
-    violent="#f58a3c",
-    nonviolent="#56b4e9",
-    train="#14a079",
-    validation="#f7bfe0",
-    cells=("#222b36", "#8cc8f0"),
-)
 
 
 def curves(history: Sequence[Mapping[str, Any]], best_epoch: int, theme: Theme = LIGHT) -> Figure:
@@ -154,7 +100,7 @@ def _column(history: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 
 
 def confusion(matrix: Sequence[Sequence[int]] | np.ndarray, theme: Theme = LIGHT) -> Figure:
-    """Return a confusion matrix: in each cell the number of clips, and its share of the row.
+    """Return a confusion matrix: in each cell the number of clips, and of how many in the row.
 
     Args:
         matrix: 2 x 2 counts: true classes in rows, predicted classes in columns, nonviolent first.
@@ -312,18 +258,19 @@ def _draw_confusion(axes: Axes, matrix: np.ndarray, theme: Theme) -> None:
         axes,
         theme,
         "Confusion matrix",
-        "clips, and share of the true class",
+        "clips, of how many of the true class",
         xlabel="predicted class",
         ylabel="true class",
     )
     axes.imshow(colours, aspect="auto")
     for row, column in np.ndindex(2, 2):
-        share = f"{shares[row, column]:.0%}" if totals[row] else "no clips"
+        of_row = int(totals[row, 0])
+        share = f"{shares[row, column]:.0%}" if of_row >= FEWEST_FOR_SHARES else f"of {of_row}"
         dark = _luminance(colours[row, column]) < 0.18  # so that white has more contrast than black
         axes.text(
             column,
             row,
-            f"{matrix[row, column]:,}\n{share}",
+            f"{matrix[row, column]:,}\n{share if of_row else 'no clips'}",
             color="white" if dark else "black",
             ha="center",
             va="center",
@@ -353,7 +300,10 @@ def _draw_roc(
         return
     figures = _figures(labels, probabilities, threshold)
     recall, false_rate = figures["recall"], 1 - figures[f"{CLASS_NAMES[0]}_accuracy"]
-    under = f"●  threshold {threshold:.2f}: recall {recall:.0%}, false positives {false_rate:.0%}"
+    under = (
+        f"●  threshold {threshold:.2f}: recall {_percent(recall, labels == 1)}, "
+        f"false positives {_percent(false_rate, labels == 0)}"
+    )
     _prepare(axes, theme, f"ROC curve, AUC {figures['roc_auc']:.3f}", under, **names)
     axes.plot([0, 1], [0, 1], color=theme.muted, linestyle=":", linewidth=1.2)
     false_rates, recalls, _ = metrics.roc_curve(labels, probabilities)
@@ -374,8 +324,9 @@ def _draw_precision_recall(
     figures = _figures(labels, probabilities, threshold)
     recall, precision = figures["recall"], figures["precision"]
     undefined = np.isnan(precision)
-    point = "nothing predicted violent" if undefined else f"precision {precision:.0%}"
-    under = f"●  threshold {threshold:.2f}: {point}, recall {recall:.0%}"
+    found = probabilities >= threshold
+    point = "nothing predicted violent" if undefined else f"precision {_percent(precision, found)}"
+    under = f"●  threshold {threshold:.2f}: {point}, recall {_percent(recall, labels == 1)}"
     _prepare(axes, theme, f"Precision-recall curve, AUC {figures['pr_auc']:.3f}", under, **names)
     axes.axhline(np.mean(labels), color=theme.muted, linestyle=":", linewidth=1.2)
     precisions, recalls, _ = metrics.precision_recall_curve(
@@ -445,6 +396,11 @@ def _figures(labels: np.ndarray, probabilities: np.ndarray, threshold: float) ->
     once = np.ones((1, len(labels)))
     figures = classification_figures(labels, probabilities, threshold, once)
     return {name: float(value[0]) for name, value in figures.items()}
+
+
+def _percent(share: float, clips: np.ndarray) -> str:
+    """Return a share of the clips marked in `(clips,)` bool, as a count if they are few."""
+    return share_words(share, int(clips.sum()), ".0%")
 
 
 def _evenly_spaced(count: int) -> np.ndarray:

@@ -10,6 +10,8 @@ import numpy as np
 
 from violence_detection.clips.clip import Clip
 from violence_detection.evaluation.calibration import OperatingPoint
+from violence_detection.evaluation.metrics import format_figure
+from violence_detection.evaluation.verdict import verdict_lines
 from violence_detection.features.cache.feature_cache import Recipe
 from violence_detection.features.checked_clips import CheckedClips
 from violence_detection.runs.directory import RunDirectory
@@ -30,6 +32,7 @@ class Tested:
     at_half: Figures  # calibrated, at threshold 0.5
     uncalibrated: Figures  # at threshold 0.5
     members: Sequence[Figures] = ()  # of an ensemble, each alone, uncalibrated, at threshold 0.5
+    verdict: Sequence[str] = ()  # what the figures amount to, sentences
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,16 @@ class TrainingData:
     class_factors: Sequence[float]  # the weight of a clip in the loss: nonviolent, violent
     pseudo_labels: Sequence[Mapping[str, Any]] = ()  # by round: {"unlabeled": N, "taken": {…}}
     folds: int = 1  # into which the clips were divided, a classifier for each
+
+
+def describe_test(tested: Tested) -> list[str]:
+    """Return the verdict and the two most telling figures as lines for the console."""
+    figures = tested.figures
+    return [
+        *verdict_lines(tested.verdict),
+        f"{tested.split} accuracy {format_figure(figures, 'accuracy')}, "
+        f"ROC-AUC {format_figure(figures, 'roc_auc')}",
+    ]
 
 
 def write_predictions(
@@ -146,6 +159,7 @@ def write_results(
             "stopped_early": len(run.history) < epochs,
             "validation": run.history[best_epoch - 1],
             "evaluated_split": tested.split,
+            "verdict": list(tested.verdict),
             **dataclasses.asdict(point),
             "chosen_on": promised,
             "evaluation": tested.figures,

@@ -36,6 +36,7 @@ class Splits:
     factors: tuple[float, float]  # loss weights of nonviolent and violent clips
     fingerprints: dict[str, str]  # of clips and features, by name
     fold: dict[str, str] = field(default_factory=dict)  # of a fold: its fingerprint, by name
+    held_out: Sequence[int] = ()  # of a fold: its clips' indices in training, then validation
 
     @property
     def tested(self) -> tuple[str, ClipFeatures]:
@@ -107,6 +108,7 @@ def splits_of_folds(splits: Splits, settings: Settings) -> list[Splits]:
             splits,
             val=known.select(held_out),
             fold={"the division into folds": _hash_of(held_out)},
+            held_out=held_out.tolist(),
         ).trained_on(known.select(train), settings)
         for train, held_out in divided
     ]

@@ -13,7 +13,15 @@ from violence_detection.evaluation.calibration import (
     calibrate,
     choose_operating_point,
 )
-from violence_detection.evaluation.metrics import evaluate, figures_table, format_figure
+from violence_detection.evaluation.doubtful_labels import Predictions
+from violence_detection.evaluation.metrics import (
+    evaluate,
+    figure_words,
+    figures_table,
+    format_figure,
+)
+from violence_detection.evaluation.verdict import EpochAccuracy, Void, find_verdict
+from violence_detection.features.checked_clips import CheckedClips
 from violence_detection.models.classifier import average_of, with_attention
 from violence_detection.runs.directory import Row, RunDirectory
 from violence_detection.runs.files import BEST_MODEL, PREDICTIONS
@@ -45,6 +53,15 @@ class Trained:
         """Into how many folds the clips were divided; 1: they were not."""
         return len(validation_of(self.members))
 
+    def validation_clips(self, checked: CheckedClips) -> list[Clip]:
+        """Return the clips of `validation_of` the members, in its order."""
+        if self.folds == 1:
+            return checked.of_split("val")
+        known = checked.of_split("train") + checked.of_split("val")
+        return [
+            known[index] for member in self.members for index in member.training.splits.held_out
+        ]
+
 
 @dataclass(frozen=True)
 class CalibratedModel:
@@ -54,6 +71,7 @@ class CalibratedModel:
     members: Sequence[keras.Model]  # of several classifiers; otherwise empty
     point: OperatingPoint
     promised: Figures  # calibrated and at the threshold, of the clips that these were chosen on
+    validation: np.ndarray  # (clips,) calibrated probabilities of these clips
 
 
 def calibrate_detector(members: Sequence[Member], settings: Settings) -> CalibratedModel:
@@ -98,7 +116,7 @@ def calibrate_detector(members: Sequence[Member], settings: Settings) -> Calibra
     calibrated = calibrate(raw, point.temperature)
     promised = evaluate(labels, calibrated, point.threshold, groups.tolist(), seed)
     _log_choices(point, promised)
-    return CalibratedModel(model, models if len(models) > 1 else (), point, promised)
+    return CalibratedModel(model, models if len(models) > 1 else (), point, promised, calibrated)
 
 
 def _log_choices(point: OperatingPoint, promised: Figures) -> None:
@@ -116,8 +134,8 @@ def _log_choices(point: OperatingPoint, promised: Figures) -> None:
 
 def test_detector(
     detector: CalibratedModel,
-    splits: Splits,
-    clips: Sequence[Clip],
+    trained: Trained,
+    checked: CheckedClips,
     directory: RunDirectory,
     settings: Settings,
 ) -> Tested:
@@ -125,33 +143,83 @@ def test_detector(
 
     Args:
         detector: the model, its temperature and threshold.
-        splits: the test clips are used; the validation clips where there are none.
-        clips: of the tested split, in the order of their features.
+        trained: the test clips are used; the validation clips where there are none.
+        checked: the clips, in the order of their features.
         directory: of the run.
-        settings: batch size, and the seed of the bootstrap intervals.
+        settings: batch size, the seed of the bootstrap intervals, and whether the run can say
+            something about violence.
 
     Raises:
         RunError: features cannot be read, or the predictions cannot be written.
     """
-    split, features = splits.tested
+    split, features = trained.splits.tested
     batch_size, seed = settings.training.batch_size, settings.devices.seed
+    clips = checked.of_split(split)
     labels, groups = features.labels, [clip.group_key for clip in clips]
     raw, attention = violence_and_attention(detector.model, features, batch_size)
     probabilities = calibrate(raw, detector.point.temperature)
     threshold = detector.point.threshold
     members = [violence_probabilities(model, features, batch_size) for model in detector.members]
+    figures = evaluate(labels, probabilities, threshold, groups, seed)
+    validation = _predictions("val", trained.validation_clips(checked), detector.validation)
+    verdict = find_verdict(
+        _predictions(split, clips, probabilities),
+        figures,
+        others=[] if split == "val" else [validation],
+        best_epoch=_best_epoch(trained.members[0]),
+        chosen_for=detector.point.chosen_for,
+        void=_void(settings, split, trained.folds),
+    )
     tested = Tested(
         split,
-        evaluate(labels, probabilities, threshold, groups, seed),
+        figures,
         evaluate(labels, probabilities, HALF, groups, seed),
         evaluate(labels, raw, HALF, groups, seed),
         [evaluate(labels, predicted, HALF, groups, seed) for predicted in members],
+        verdict.sentences,
     )
     write_predictions(clips, probabilities, threshold, attention, directory / PREDICTIONS)
     _log_figures(tested)
     if settings.features.vgg19_weights == "random":
         log.warning("VGG19 had random weights: these metrics do not apply to trained features")
     return tested
+
+
+def _predictions(split: str, clips: Sequence[Clip], probabilities: np.ndarray) -> Predictions:
+    return Predictions(
+        split,
+        [clip.name for clip in clips],
+        [clip.group_key for clip in clips],
+        np.array([clip.label for clip in clips]),
+        probabilities,
+    )
+
+
+def _best_epoch(member: Member) -> EpochAccuracy:
+    epoch, splits = member.directory.best_epoch(), member.training.splits
+    row = member.directory.history[epoch - 1]
+    counts = len(splits.train), len(splits.val)
+    return EpochAccuracy(epoch, row["accuracy"], row["val_accuracy"], *counts)
+
+
+def _void(settings: Settings, split: str, folds: int) -> Void | None:
+    """Return why the figures say nothing about violence, if so."""
+    if settings.features.vgg19_weights == "random":
+        return Void(
+            "VGG19 had random weights, so these figures say nothing about violence",
+            "train on clips of your own with --vgg19-weights imagenet or a file of weights",
+        )
+    if settings.data.demo:
+        return Void(
+            "the clips were drawn, so these figures say nothing about violence",
+            "train on clips of your own with --dataset-path DIR",
+        )
+    if split == "val" and folds > 1:
+        return Void(
+            "there is no test split, and with folds the detector was trained on these clips",
+            "add a test split, or run again with --folds 1 or --cross-validate 5",
+        )
+    return None
 
 
 def _log_figures(tested: Tested) -> None:
@@ -170,6 +238,6 @@ def _log_figures(tested: Tested) -> None:
     )
     for number, member in enumerate(tested.members, start=1):
         log.info(
-            "  member %d alone, threshold 0.5: accuracy %.3f, ROC-AUC %.3f",
-            *(number, member["accuracy"], member["roc_auc"]),
+            "  member %d alone, threshold 0.5: accuracy %s, ROC-AUC %s",
+            *(number, figure_words(member, "accuracy")[0], figure_words(member, "roc_auc")[0]),
         )

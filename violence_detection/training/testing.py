@@ -71,7 +71,8 @@ class CalibratedModel:
     members: Sequence[keras.Model]  # of several classifiers; otherwise empty
     point: OperatingPoint
     promised: Figures  # calibrated and at the threshold, of the clips that these were chosen on
-    validation: np.ndarray  # (clips,) calibrated probabilities of these clips
+    raw: np.ndarray  # (clips,) uncalibrated probabilities of these clips
+    attention: np.ndarray  # (clips, frames) of them
 
 
 def calibrate_detector(members: Sequence[Member], settings: Settings) -> CalibratedModel:
@@ -104,19 +105,19 @@ def calibrate_detector(members: Sequence[Member], settings: Settings) -> Calibra
     batch_size, seed = settings.training.batch_size, settings.devices.seed
     # With folds, each clip is predicted by the classifier that has not seen it.
     predicting = [with_attention(each) for each in models] if len(validation) > 1 else [model]
-    raw = np.concatenate(
-        [
-            violence_and_attention(model, clips, batch_size)[0]
-            for model, clips in zip(predicting, validation, strict=True)
-        ]
-    )
+    predicted = [
+        violence_and_attention(model, clips, batch_size)
+        for model, clips in zip(predicting, validation, strict=True)
+    ]
+    raw, attention = (np.concatenate(parts) for parts in zip(*predicted, strict=True))
     labels = np.concatenate([clips.labels for clips in validation])
     groups = np.concatenate([clips.groups for clips in validation])
     point = choose_operating_point(labels, raw, settings.test.threshold_for, groups)
     calibrated = calibrate(raw, point.temperature)
     promised = evaluate(labels, calibrated, point.threshold, groups.tolist(), seed)
     _log_choices(point, promised)
-    return CalibratedModel(model, models if len(models) > 1 else (), point, promised, calibrated)
+    alone = models if len(models) > 1 else ()
+    return CalibratedModel(model, alone, point, promised, raw, attention)
 
 
 def _log_choices(point: OperatingPoint, promised: Figures) -> None:
@@ -143,7 +144,8 @@ def test_detector(
 
     Args:
         detector: the model, its temperature and threshold.
-        trained: the test clips are used; the validation clips where there are none.
+        trained: the test clips are used. Where there are none, those that validated, each
+            predicted by a classifier that was not trained on it.
         checked: the clips, in the order of their features.
         directory: of the run.
         settings: batch size, the seed of the bootstrap intervals, and whether the run can say
@@ -154,21 +156,27 @@ def test_detector(
     """
     split, features = trained.splits.tested
     batch_size, seed = settings.training.batch_size, settings.devices.seed
-    clips = checked.of_split(split)
-    labels, groups = features.labels, [clip.group_key for clip in clips]
-    raw, attention = violence_and_attention(detector.model, features, batch_size)
-    probabilities = calibrate(raw, detector.point.temperature)
-    threshold = detector.point.threshold
-    members = [violence_probabilities(model, features, batch_size) for model in detector.members]
+    threshold, temperature = detector.point.threshold, detector.point.temperature
+    validated = trained.validation_clips(checked)
+    members: list[np.ndarray] = []
+    if split == "val":
+        clips, raw, attention = validated, detector.raw, detector.attention
+    else:
+        clips = checked.of_split(split)
+        raw, attention = violence_and_attention(detector.model, features, batch_size)
+        members = [violence_probabilities(each, features, batch_size) for each in detector.members]
+    labels = np.array([clip.label for clip in clips])
+    groups = [clip.group_key for clip in clips]
+    probabilities = calibrate(raw, temperature)
     figures = evaluate(labels, probabilities, threshold, groups, seed)
-    validation = _predictions("val", trained.validation_clips(checked), detector.validation)
+    validation = _predictions("val", validated, calibrate(detector.raw, temperature))
     verdict = find_verdict(
         _predictions(split, clips, probabilities),
         figures,
         others=[] if split == "val" else [validation],
         best_epoch=_best_epoch(trained.members[0]),
         chosen_for=detector.point.chosen_for,
-        void=_void(settings, split, trained.folds),
+        void=_void(settings),
     )
     tested = Tested(
         split,
@@ -202,7 +210,7 @@ def _best_epoch(member: Member) -> EpochAccuracy:
     return EpochAccuracy(epoch, row["accuracy"], row["val_accuracy"], *counts)
 
 
-def _void(settings: Settings, split: str, folds: int) -> Void | None:
+def _void(settings: Settings) -> Void | None:
     """Return why the figures say nothing about violence, if so."""
     if settings.features.vgg19_weights == "random":
         return Void(
@@ -214,19 +222,14 @@ def _void(settings: Settings, split: str, folds: int) -> Void | None:
             "the clips were drawn, so these figures say nothing about violence",
             "train on clips of your own with --dataset-path DIR",
         )
-    if split == "val" and folds > 1:
-        return Void(
-            "there is no test split, and with folds the detector was trained on these clips",
-            "add a test split, or run again with --folds 1 or --cross-validate 5",
-        )
     return None
 
 
 def _log_figures(tested: Tested) -> None:
     if tested.split == "val":
         log.warning(
-            "no test split: metrics are of the validation clips, which were\n"
-            "also used to select epoch and threshold"
+            "no test split: metrics are of the validation clips, each predicted\n"
+            "without training on it, but epoch and threshold were chosen by them"
         )
     figures = tested.figures
     log.info(

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.clips.failing_streams import count_and_fail
 from tests.conftest import write_hanging_clip
 from tests.waiting import wait_until
 from violence_detection.clips.decoders import DecoderProcesses, stream_from_process
@@ -130,19 +131,6 @@ def test_checksum_of_a_pipe_times_out(decoders: DecoderProcesses, tmp_path: Path
         decoders.checksum(tmp_path / "pipe.mp4")
     with pytest.raises(FileNotFoundError):
         decoders.checksum(tmp_path / "nothing.mp4")
-
-
-def count_and_fail(last: int, then: str = "") -> Iterator[int]:
-    """Yield numbers, then fail as a decoder may."""
-    yield from range(last)
-    if then == "crash":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if then == "hang":
-        time.sleep(100)
-    if then == "unreadable":
-        raise UnreadableClip("no frame can be decoded")
-    if then == "huge":
-        np.ones(2**29)  # 4 GiB
 
 
 def test_stream_yields_everything_in_order() -> None:

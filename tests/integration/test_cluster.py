@@ -4,8 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,14 +13,14 @@ import numpy as np
 import pytest
 
 from benchmarks.worker_steps import free_addresses
-from tests.conftest import ROOT, quick_flags_in, results_of, rows_of, stored_rows
+from tests.conftest import ROOT, TRAIN, quick_flags_in, results_of, rows_of, stored_rows
 from tests.integration.conftest import ENSEMBLE, HARDER
 from tests.runtime.test_worker import tf_config
 from tests.waiting import wait_until
+from tests.warm_start import ForkedProcess
 from train_rtx5000_dual_optimized import main
 from violence_detection.runtime.cluster import GRACE, HEARTBEAT
 
-SCRIPT = str(ROOT / "train_rtx5000_dual_optimized.py")
 MARGIN = 20  # seconds that a busy machine may take to end processes
 FILES = ("best_model.keras", "detector.json", "report.html", "predictions.csv", "splits.csv")
 
@@ -46,12 +44,9 @@ class Workers:
     ):
         addresses = free_addresses(count)
         self.processes = [
-            subprocess.Popen(
-                [sys.executable, scripts.get(number, SCRIPT), *flags],
-                env=os.environ | {"TF_CONFIG": tf_config(addresses, number)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+            ForkedProcess(
+                [scripts.get(number, str(TRAIN)), *flags],
+                os.environ | {"TF_CONFIG": tf_config(addresses, number)},
             )
             for number in range(count)
         ]
@@ -192,12 +187,12 @@ def test_one_process_extracts_what_a_killed_worker_has_not(
 def test_worker_that_differs_is_refused_by_name(drawn_clips: Path, tmp_path: Path) -> None:
     """Its code differs; what else is compared is in the tests of what has to agree."""
     flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path)]
-    shutil.copy(SCRIPT, tmp_path)
+    shutil.copy(TRAIN, tmp_path)
     shutil.copytree(ROOT / "violence_detection", tmp_path / "violence_detection")
     changed = tmp_path / "violence_detection" / "clips" / "dataset.py"
     with changed.open("a") as file:
         file.write("# changed\n")
-    with Workers(2, *flags, scripts={1: str(tmp_path / Path(SCRIPT).name)}) as workers:
+    with Workers(2, *flags, scripts={1: str(tmp_path / TRAIN.name)}) as workers:
         ended = workers.ends()
     for status, _, errors in ended:
         assert status == 2

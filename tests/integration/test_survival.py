@@ -26,6 +26,7 @@ from tests.conftest import (
     write_hanging_clip,
 )
 from tests.waiting import wait_until
+from tests.warm_start import ForkedProcess
 from train_rtx5000_dual_optimized import main
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.storage.files import read_json
@@ -33,7 +34,7 @@ from violence_detection.training import callbacks
 from violence_detection.training.callbacks import write_models_of_last_epoch
 from violence_detection.training.trainer import Trainer
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., ForkedProcess]
 Outcome = tuple[list, dict, list[bytes]]
 
 
@@ -49,7 +50,7 @@ def whole(finished: Path) -> Outcome:
     return outcome_of(finished / "run")
 
 
-def wait_for_line(process: "subprocess.Popen[str]", words: str) -> None:
+def wait_for_line(process: ForkedProcess, words: str) -> None:
     assert any(words in line for line in process.stdout), process.stderr.read()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.worker_steps import free_addresses
 from tests.conftest import ROOT, TRAIN, quick_flags_in, results_of, rows_of, stored_rows
-from tests.integration.conftest import ENSEMBLE, HARDER
+from tests.integration.conftest import ENSEMBLE, EPOCHS, HARDER
 from tests.runtime.test_worker import tf_config
 from tests.waiting import wait_until
 from tests.warm_start import ForkedProcess
@@ -107,7 +107,7 @@ def test_workers_end_with_the_losses_of_one_process(
     left = {path.name for path in run.iterdir()}
     assert left == logs | {path.name for path in alone.iterdir()} - {"member_2", "ensemble.keras"}
     assert not list(run.rglob(".partial-*"))
-    assert "epoch  10" in (run / "training-worker-1.log").read_text()
+    assert f"epoch   {EPOCHS}" in (run / "training-worker-1.log").read_text()
     assert len(list((run / "tensorboard" / "train").iterdir())) == 1
 
 
@@ -139,18 +139,18 @@ def test_worker_that_ends_in_training_or_test_ends_the_others_and_all_resume(
         assert (status, ended[victim][0]) == (1, status_of_victim), errors
         assert re.match("error: " + message, error_in(errors))
         finished = len(rows_of(run))
-        assert finished < 10
+        assert finished < EPOCHS
     with Workers(2, *flags) as workers:
         wait_until((run / "predictions.csv").exists, 200)  # the chief is testing
         workers.processes[0].send_signal(signal.SIGKILL)
         (_, chiefs, _), (status, _, errors) = workers.ends()
-    assert f"resuming after epoch {finished} of 10" in chiefs
+    assert f"resuming after epoch {finished} of {EPOCHS}" in chiefs
     assert status == 1, errors
     assert re.match(r"error: the chief, worker 0 of 2 \(.*\) is lost", error_in(errors))
     with Workers(2, *flags) as workers:
         ended = workers.ends()
     assert [status for status, _, _ in ended] == [0, 0], ended
-    assert re.search("resuming after epoch 10 of 10|This run is finished", ended[0][1])
+    assert re.search(f"resuming after epoch {EPOCHS} of {EPOCHS}|This run is finished", ended[0][1])
     assert {path.name for path in run.iterdir()} >= {*FILES, "training_results.json"}
     for member in (".", "member_2"):
         assert_same_losses(run / member, alone / member)

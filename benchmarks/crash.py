@@ -45,21 +45,30 @@ STARTED, EXTRACTING, EXTRACTED = "train ", "XLA ", "features of"
 TRAINING, TRAINED = "first step", "best model"
 
 
+def start_training(flags: Sequence[str]) -> "subprocess.Popen[str]":
+    """Start the training command; its standard output has its errors, too."""
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+Start = Callable[[Sequence[str]], "subprocess.Popen[str]"]
+
+
 @dataclass
 class Attempt:
     """One start of the training command, and its output so far."""
 
     flags: Sequence[str]
     folder: Path
+    start: Start
     lines: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), *self.flags],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self.process = self.start(self.flags)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -115,7 +124,14 @@ def main() -> int:
     return int(report["runs_that_differ"] > 0)
 
 
-def crash(kills: int, dataset: Path, layer: str, seed: int, folder: Path) -> dict[str, Any]:
+def crash(
+    kills: int,
+    dataset: Path,
+    layer: str,
+    seed: int,
+    folder: Path,
+    start: Start = start_training,
+) -> dict[str, Any]:
     """Return how many kills there were, in which stages, and what differs at the end.
 
     Args:
@@ -124,9 +140,14 @@ def crash(kills: int, dataset: Path, layer: str, seed: int, folder: Path) -> dic
         layer: of VGG19, whose output are the features.
         seed: of the random moments.
         folder: for the runs' files.
+        start: starts the command with the given flags.
     """
     moments = random.Random(seed)
-    undisturbed = Attempt(run_flags(dataset, layer, folder / "whole"), folder / "whole")
+
+    def attempt_in(folder: Path) -> Attempt:
+        return Attempt(run_flags(dataset, layer, folder), folder, start)
+
+    undisturbed = attempt_in(folder / "whole")
     began = time.monotonic()
     undisturbed.wait_until(lambda: undisturbed.has_printed(EXTRACTING))
     extraction = time.monotonic()
@@ -148,7 +169,7 @@ def crash(kills: int, dataset: Path, layer: str, seed: int, folder: Path) -> dic
         run_folder = folder / f"run_{runs}"
         # A run that ends before its moment has come leaves the stages after it to the next one.
         for stage in stages:
-            attempt = Attempt(run_flags(dataset, layer, run_folder), run_folder)
+            attempt = attempt_in(run_folder)
             if not attempt.wait_until(moment_in(stage, attempt, moments, extraction_seconds)):
                 missed += 1
                 break
@@ -157,7 +178,7 @@ def crash(kills: int, dataset: Path, layer: str, seed: int, folder: Path) -> dic
             print(f"kill {sum(killed.values())} in {stage}", file=sys.stderr, flush=True)
             if stage == STAGES[-1] or sum(killed.values()) == kills:
                 break
-        last = Attempt(run_flags(dataset, layer, run_folder), run_folder)
+        last = attempt_in(run_folder)
         if last.finish():
             differences.append(f"run {runs} failed: {''.join(last.lines)[-2000:]}")
         else:

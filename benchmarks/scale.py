@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ MEASURED = "Measured here"
 PROJECTED = "Projected, not measured"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure or read, project, print, and write the file that is asked for."""
     quiet_tensorflow()
-    flags = make_flags().parse_args()
+    flags = make_flags().parse_args(arguments)
     if flags.from_file:
         measured = json.loads(flags.from_file.read_text())["measured"]
     else:

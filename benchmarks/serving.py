@@ -81,10 +81,13 @@ def measure(flags: Any) -> dict[str, Any]:
         clips = originals(flags.dataset_path, folder)
         if "load" in flags.parts:
             report["load"] = measure_load(flags, clips, folder)
-        if "memory" in flags.parts:
-            report["memory"] = measure_memory(flags, folder)
-        if "fuzz" in flags.parts:
-            report["fuzz"] = fuzz(flags, clips, folder)
+        if {"memory", "fuzz"}.isdisjoint(flags.parts):
+            return report
+        with served(flags, folder) as server:  # its memory is measured while it is new
+            if "memory" in flags.parts:
+                report["memory"] = measure_memory(server, flags.requests, folder)
+            if "fuzz" in flags.parts:
+                report["fuzz"] = fuzz(server, flags.count, clips, folder)
     return report
 
 
@@ -251,23 +254,23 @@ def predict_rate(
     return predicted / (now - began)
 
 
-def measure_memory(flags: Any, folder: Path) -> dict[str, Any]:
+def measure_memory(server: Server, requests: int, folder: Path) -> dict[str, Any]:
     """Return how the memory develops over many requests."""
     drawn = folder / "small"
     drawn.mkdir(exist_ok=True)
     clips = [path.read_bytes() for path in originals(None, drawn)]
     answers: Counter[str] = Counter()
     samples = []
-    with served(flags, folder) as server, ThreadPoolExecutor(SENDERS) as senders:
-        for first in range(0, flags.requests, 50):
-            count = min(50, flags.requests - first)
+    with ThreadPoolExecutor(SENDERS) as senders:
+        for first in range(0, requests, 50):
+            count = min(50, requests - first)
             sent = [form_of(clips[number % len(clips)]) for number in range(count)]
             answers.update(senders.map(lambda form: send(server, form), sent))
             samples.append(memory_mb(server))
     quarter = max(1, len(samples) // 4)
     second, last = samples[quarter : 2 * quarter] or samples, samples[-quarter:]
     return {
-        "requests": flags.requests,
+        "requests": requests,
         "answers": dict(answers),
         "mb_after_each_50": [round(sample) for sample in samples],
         "last_over_second": round(statistics.median(last) / statistics.median(second), 4),
@@ -300,12 +303,12 @@ def ask(server: Server, form: bytes, route: str = "/predict") -> tuple[str, byte
         connection.close()
 
 
-def fuzz(flags: Any, clips: Sequence[Path], folder: Path) -> dict[str, Any]:
+def fuzz(server: Server, count: int, clips: Sequence[Path], folder: Path) -> dict[str, Any]:
     """Return what happens to hostile clips and forms, and to the server."""
-    mutated = mutate(clips, flags.count, 0, folder / "mutated")
+    mutated = mutate(clips, count, 0, folder / "mutated")
     good = clips[0].read_bytes()
     forms = [*itertools.islice(bad_forms(form_of(good[:20_000])), BAD_FORMS)]
-    with served(flags, folder) as server, ThreadPoolExecutor(SENDERS) as senders:
+    with ThreadPoolExecutor(SENDERS) as senders:
         before = predict(server, good)
         began = time.perf_counter()
 

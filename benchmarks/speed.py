@@ -10,7 +10,7 @@ that is missed is printed as such, with the best that this machine allows.
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ AT_MOST = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write the files that are asked for."""
     quiet_tensorflow()
     parser = make_parser(__doc__)
@@ -59,7 +59,7 @@ def main() -> None:
         "--long-seconds", type=int, default=300, help="length of long clips, 0: none (default: 300)"
     )
     parser.add_argument("--markdown", type=Path, help="where to write the tables")
-    flags = parser.parse_args()
+    flags = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         report = measure(flags, Path(folder))
     tables = make_tables(report)
@@ -81,7 +81,7 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
     layer, replicas = flags.feature_layer, flags.replicas
     stages: dict[str, Callable[[], dict[str, Any]]] = {
         "decode": lambda: in_own_process(
-            measure_decoding, decoded, FRAMES, folder, flags.long_seconds
+            measure_decoding, decoded, FRAMES, folder, flags.long_seconds, tensorflow=False
         ),
         "extraction": lambda: {
             name: in_own_process(extraction, clips, layer, replicas, name == "mixed")

@@ -60,13 +60,19 @@ def side_by_side(workloads: Mapping[str, Workload], rounds: int) -> Rates:
     return Rates(per_second)
 
 
-def in_own_process(function: Callable[..., Result], *arguments: object) -> Result:
+def in_own_process(
+    function: Callable[..., Result], *arguments: object, tensorflow: bool = True
+) -> Result:
     """Call a function in a new process, and return its result.
 
-    TensorFlow's messages at its start are not shown.
+    Args:
+        function: of a module that the process imports.
+        *arguments: of `function`.
+        tensorflow: load TensorFlow first; its messages at its start are not shown.
     """
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_load_tensorflow) as process:
+    initializer = _load_tensorflow if tensorflow else None
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=initializer) as process:
         return process.submit(function, *arguments).result()
 
 

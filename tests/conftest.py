@@ -21,6 +21,7 @@ from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 quiet_tensorflow()
 import tensorflow as tf
 
+from tests.warm_start import ForkedProcess
 from violence_detection.clips.demo import draw_clip
 from violence_detection.features.cache.feature_cache import FeatureCache, FeatureRows, Recipe
 from violence_detection.features.cache.folder import CacheFolder
@@ -29,6 +30,7 @@ from violence_detection.runtime import interrupts
 from violence_detection.storage import object_store as object_store_module
 
 ROOT = Path(__file__).parent.parent
+TRAIN = ROOT / "train_rtx5000_dual_optimized.py"
 SHARED = ROOT.parent / "shared"
 REAL_CLIPS = SHARED / "fights"
 REAL_WEIGHTS = SHARED / "vgg19_imagenet_blocks1-3.h5"
@@ -207,16 +209,11 @@ def results_of(run: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def train_process() -> Callable[..., subprocess.Popen[str]]:
+def train_process() -> Callable[..., ForkedProcess]:
     """Return a function that starts the training command in a process of its own."""
 
-    def start(*flags: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, str(ROOT / "train_rtx5000_dual_optimized.py"), *flags],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(*flags: str) -> ForkedProcess:
+        return ForkedProcess([str(TRAIN), *flags], os.environ)
 
     return start
 

@@ -1,12 +1,10 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.projection import Hosts, project
-from benchmarks.scale import CLIPS, HOSTS, costs_of, measured_tables, projected_tables
+from benchmarks.scale import CLIPS, HOSTS, costs_of, main, measured_tables, projected_tables
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results" / "scale.json"
@@ -23,31 +21,27 @@ def test_stored_projection_follows_from_the_stored_measurements() -> None:
         assert max(map(len, table.as_text().splitlines())) <= 80, table.title
 
 
-def run(*flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.scale", *flags]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-
-
-def test_gpus_need_measured_rates() -> None:
-    refused = run("--from", str(RESULTS), "--gpus", "2")
-    assert refused.returncode == 1
-    assert "--gpus 2" in refused.stderr
-    assert "--gpu-extraction" in refused.stderr
-    rates = ("--gpu-extraction", "30", "--gpu-training", "5000")
-    done = run("--from", str(RESULTS), "--gpus", "2", *rates)
-    assert done.returncode == 0, done.stderr
-    assert "as given: not measured" in " ".join(done.stdout.split())
+def test_gpus_need_measured_rates(capsys: pytest.CaptureFixture[str]) -> None:
+    two_gpus = ["--from", str(RESULTS), "--gpus", "2"]
+    with pytest.raises(SystemExit, match=r"--gpus 2: .* --gpu-extraction"):
+        main(two_gpus)
+    main([*two_gpus, "--gpu-extraction", "30", "--gpu-training", "5000"])
+    assert "as given: not measured" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.slow
-def test_two_worker_processes_are_measured_and_projected(tmp_path: Path) -> None:
+def test_two_worker_processes_are_measured_and_projected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "scale.json"
-    done = run(
-        *("--feature-layer", "block1_pool", "--clips", "1", "--listed-clips", "1000"),
-        *("--workers", "2", "--batch-size", "4", "--rounds", "1", "--stored-clips", "32"),
-        *("--json", str(file)),
+    main(
+        [
+            *("--feature-layer", "block1_pool", "--clips", "1", "--listed-clips", "1000"),
+            *("--workers", "2", "--batch-size", "4", "--rounds", "1", "--stored-clips", "32"),
+            *("--json", str(file)),
+        ]
     )
-    assert done.returncode == 0, done.stderr
+    printed = capsys.readouterr().out
     report = json.loads(file.read_text())
     one, two = report["measured"]["training"]
     assert list(one["steps"]) == ["2", "4", "8"]
@@ -57,5 +51,5 @@ def test_two_worker_processes_are_measured_and_projected(tmp_path: Path) -> None
     assert two["strong"]["all_reduce_share"] > 0
     assert len(report["projected"]) == len(CLIPS) * len(HOSTS)
     for line in ("Measured here: a training step", "cannot be faster", "Projected, not measured"):
-        assert line in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 80
+        assert line in printed
+    assert max(map(len, printed.splitlines())) <= 80

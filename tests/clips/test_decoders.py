@@ -4,9 +4,12 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import struct
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -14,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.clips.failing_streams import count_and_fail
 from tests.conftest import write_hanging_clip
 from tests.waiting import wait_until
 from violence_detection.clips.decoders import DecoderProcesses, stream_from_process
@@ -84,18 +88,34 @@ def test_clip_that_crashes_its_decoder_twice_is_unreadable(
     np.testing.assert_array_equal(frames, [read_frames(good_clip, FRAMES)])
 
 
+def black_png(side: int) -> bytes:
+    """Return a square PNG image with transparency; FFmpeg would take 20 s for a large one."""
+    compressor = zlib.compressobj(1)
+    row = bytes(1 + 4 * side)
+    pixels = b"".join(compressor.compress(row) for _ in range(side)) + compressor.flush()
+    header = struct.pack(">IIBBBBB", side, side, 8, 6, 0, 0, 0)
+    chunks = {b"IHDR": header, b"IDAT": pixels, b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
+
+
 def test_clip_that_needs_gigabytes_is_unreadable(tmp_path: Path, good_clip: Path) -> None:
     side = 16000  # 1 GB as a frame, 768 MB as an image; FFmpeg refuses more
+    image = black_png(side)
     clip = tmp_path / "huge.avi"
     with av.open(str(clip), "w") as container:
         stream = container.add_stream("png", rate=5)
         stream.width = stream.height = side
         stream.pix_fmt = "rgba"
-        frame = av.VideoFrame(side, side, "rgba")
         for number in range(2):
-            frame.pts = number
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            packet = av.Packet(image)
+            packet.stream = stream
+            packet.pts = packet.dts = number
+            packet.time_base = Fraction(1, 5)
+            packet.is_keyframe = True
+            container.mux(packet)
     with DecoderProcesses(1, 2, FRAMES, timeout=100) as decoders:
         with pytest.raises(UnreadableClip, match=r"needs more than 1\.6 GiB"):
             decoders.read_images(clip)
@@ -130,19 +150,6 @@ def test_checksum_of_a_pipe_times_out(decoders: DecoderProcesses, tmp_path: Path
         decoders.checksum(tmp_path / "pipe.mp4")
     with pytest.raises(FileNotFoundError):
         decoders.checksum(tmp_path / "nothing.mp4")
-
-
-def count_and_fail(last: int, then: str = "") -> Iterator[int]:
-    """Yield numbers, then fail as a decoder may."""
-    yield from range(last)
-    if then == "crash":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if then == "hang":
-        time.sleep(100)
-    if then == "unreadable":
-        raise UnreadableClip("no frame can be decoded")
-    if then == "huge":
-        np.ones(2**29)  # 4 GiB
 
 
 def test_stream_yields_everything_in_order() -> None:

@@ -2,15 +2,14 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, figures_of, held_by_another, results_of
+from tests.conftest import ROOT, TRAIN, figures_of, held_by_another, results_of
 from tests.waiting import wait_until
+from tests.warm_start import ForkedProcess
 from train_rtx5000_dual_optimized import main
 from violence_detection.clips.dataset import find_clips
 from violence_detection.features.cache import transfer
@@ -44,15 +43,9 @@ def extract(dataset: Path, cache: Path, *flags: str) -> int:
     return main([*flags_of(dataset, cache), "--extract-only", *flags])
 
 
-def start(dataset: Path, cache: Path, *flags: str, **environment: str) -> subprocess.Popen[str]:
-    script = str(ROOT / "train_rtx5000_dual_optimized.py")
-    return subprocess.Popen(
-        [sys.executable, script, *flags_of(dataset, cache), "--extract-only", *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | environment,
-    )
+def start(dataset: Path, cache: Path, *flags: str, **environment: str) -> ForkedProcess:
+    command = [str(TRAIN), *flags_of(dataset, cache), "--extract-only", *flags]
+    return ForkedProcess(command, os.environ | environment, merged=True)
 
 
 def recipes_of(dataset: Path) -> list[Recipe]:

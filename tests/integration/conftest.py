@@ -7,8 +7,9 @@ import pytest
 from tests.conftest import quick_flags_in
 from train_rtx5000_dual_optimized import main
 
+EPOCHS = 7
 HARDER = [
-    *("--augment", "reverse,mixup", "--cached-frames", "6", "--epochs", "10"),
+    *("--augment", "reverse,mixup", "--cached-frames", "6", "--epochs", str(EPOCHS)),
     *("--batch-size", "4", "--gradient-accumulation", "2"),
 ]
 ENSEMBLE = ["--ensemble", "2"]

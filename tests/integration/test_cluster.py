@@ -4,8 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,14 +13,14 @@ import numpy as np
 import pytest
 
 from benchmarks.worker_steps import free_addresses
-from tests.conftest import ROOT, quick_flags_in, results_of, rows_of, stored_rows
-from tests.integration.conftest import ENSEMBLE, HARDER
+from tests.conftest import ROOT, TRAIN, quick_flags_in, results_of, rows_of, stored_rows
+from tests.integration.conftest import ENSEMBLE, EPOCHS, HARDER
 from tests.runtime.test_worker import tf_config
 from tests.waiting import wait_until
+from tests.warm_start import ForkedProcess
 from train_rtx5000_dual_optimized import main
 from violence_detection.runtime.cluster import GRACE, HEARTBEAT
 
-SCRIPT = str(ROOT / "train_rtx5000_dual_optimized.py")
 MARGIN = 20  # seconds that a busy machine may take to end processes
 FILES = ("best_model.keras", "detector.json", "report.html", "predictions.csv", "splits.csv")
 
@@ -46,12 +44,9 @@ class Workers:
     ):
         addresses = free_addresses(count)
         self.processes = [
-            subprocess.Popen(
-                [sys.executable, scripts.get(number, SCRIPT), *flags],
-                env=os.environ | {"TF_CONFIG": tf_config(addresses, number)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+            ForkedProcess(
+                [scripts.get(number, str(TRAIN)), *flags],
+                os.environ | {"TF_CONFIG": tf_config(addresses, number)},
             )
             for number in range(count)
         ]
@@ -112,7 +107,7 @@ def test_workers_end_with_the_losses_of_one_process(
     left = {path.name for path in run.iterdir()}
     assert left == logs | {path.name for path in alone.iterdir()} - {"member_2", "ensemble.keras"}
     assert not list(run.rglob(".partial-*"))
-    assert "epoch  10" in (run / "training-worker-1.log").read_text()
+    assert f"epoch   {EPOCHS}" in (run / "training-worker-1.log").read_text()
     assert len(list((run / "tensorboard" / "train").iterdir())) == 1
 
 
@@ -144,18 +139,18 @@ def test_worker_that_ends_in_training_or_test_ends_the_others_and_all_resume(
         assert (status, ended[victim][0]) == (1, status_of_victim), errors
         assert re.match("error: " + message, error_in(errors))
         finished = len(rows_of(run))
-        assert finished < 10
+        assert finished < EPOCHS
     with Workers(2, *flags) as workers:
         wait_until((run / "predictions.csv").exists, 200)  # the chief is testing
         workers.processes[0].send_signal(signal.SIGKILL)
         (_, chiefs, _), (status, _, errors) = workers.ends()
-    assert f"resuming after epoch {finished} of 10" in chiefs
+    assert f"resuming after epoch {finished} of {EPOCHS}" in chiefs
     assert status == 1, errors
     assert re.match(r"error: the chief, worker 0 of 2 \(.*\) is lost", error_in(errors))
     with Workers(2, *flags) as workers:
         ended = workers.ends()
     assert [status for status, _, _ in ended] == [0, 0], ended
-    assert re.search("resuming after epoch 10 of 10|This run is finished", ended[0][1])
+    assert re.search(f"resuming after epoch {EPOCHS} of {EPOCHS}|This run is finished", ended[0][1])
     assert {path.name for path in run.iterdir()} >= {*FILES, "training_results.json"}
     for member in (".", "member_2"):
         assert_same_losses(run / member, alone / member)
@@ -192,12 +187,12 @@ def test_one_process_extracts_what_a_killed_worker_has_not(
 def test_worker_that_differs_is_refused_by_name(drawn_clips: Path, tmp_path: Path) -> None:
     """Its code differs; what else is compared is in the tests of what has to agree."""
     flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path)]
-    shutil.copy(SCRIPT, tmp_path)
+    shutil.copy(TRAIN, tmp_path)
     shutil.copytree(ROOT / "violence_detection", tmp_path / "violence_detection")
     changed = tmp_path / "violence_detection" / "clips" / "dataset.py"
     with changed.open("a") as file:
         file.write("# changed\n")
-    with Workers(2, *flags, scripts={1: str(tmp_path / Path(SCRIPT).name)}) as workers:
+    with Workers(2, *flags, scripts={1: str(tmp_path / TRAIN.name)}) as workers:
         ended = workers.ends()
     for status, _, errors in ended:
         assert status == 2

@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import figures_of, quick_flags_in, results_of, rows_of, stored_rows
+from tests.warm_start import ForkedProcess
 from train_rtx5000_dual_optimized import main
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.runtime import machine
@@ -29,7 +29,7 @@ from violence_detection.training import callbacks
 from violence_detection.training.callbacks import write_models_of_last_epoch
 from violence_detection.training.trainer import Trainer
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., ForkedProcess]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,8 +17,10 @@ import numpy as np
 import psutil
 import pytest
 
+from benchmarks.crash import crash
 from tests.conftest import (
     ROOT,
+    TRAIN,
     figures_of,
     held_by_another,
     results_of,
@@ -26,6 +28,7 @@ from tests.conftest import (
     write_hanging_clip,
 )
 from tests.waiting import wait_until
+from tests.warm_start import ForkedProcess
 from train_rtx5000_dual_optimized import main
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.storage.files import read_json
@@ -33,7 +36,7 @@ from violence_detection.training import callbacks
 from violence_detection.training.callbacks import write_models_of_last_epoch
 from violence_detection.training.trainer import Trainer
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., ForkedProcess]
 Outcome = tuple[list, dict, list[bytes]]
 
 
@@ -49,7 +52,7 @@ def whole(finished: Path) -> Outcome:
     return outcome_of(finished / "run")
 
 
-def wait_for_line(process: "subprocess.Popen[str]", words: str) -> None:
+def wait_for_line(process: ForkedProcess, words: str) -> None:
     assert any(words in line for line in process.stdout), process.stderr.read()
 
 
@@ -406,7 +409,7 @@ def test_no_clip_that_can_be_read(
 @pytest.mark.usefixtures("features_before")
 def test_screen_that_is_full_stops_nothing(flags: list[str], run: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, str(ROOT / "train_rtx5000_dual_optimized.py"), *flags]
+        command = [sys.executable, str(TRAIN), *flags]
         command += ["--epochs", "2"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert "Traceback" not in done.stderr
@@ -434,8 +437,10 @@ def test_out_of_memory_names_batch_size_free_memory_and_flags(
 
 @pytest.mark.slow
 def test_crash_harness_finds_no_difference(drawn_clips: Path, tmp_path: Path) -> None:
-    flags = ["--kills", "4", "--dataset-path", str(drawn_clips), "--feature-layer", "block1_conv1"]
-    report = harness("benchmarks.crash", *flags, tmp_path=tmp_path)
+    def start(flags: Sequence[str]) -> ForkedProcess:
+        return ForkedProcess([str(TRAIN), *flags], os.environ, merged=True)
+
+    report = crash(4, drawn_clips, "block1_conv1", 0, tmp_path, start)
     assert report["kills"] == 4
     assert report["runs_that_differ"] == 0
     assert len(report["kills_by_stage"]) >= 3  # four, unless a run is over before its kill

@@ -116,10 +116,15 @@ def as_plain_keras(classifier: keras.Model) -> keras.Model:
         return kind.from_config(layer.get_config())
 
     copy = keras.models.clone_model(classifier, clone_function=plain)
-    copy.set_weights(classifier.get_weights())
-    for name in STANDARDIZING:
-        copy.get_layer(name).finalize_state()  # updates what it derives from its weights
+    copy_weights(classifier, copy)
     return copy
+
+
+def copy_weights(classifier: keras.Model, plain: keras.Model) -> None:
+    """Give an earlier result of `as_plain_keras` the classifier's present weights."""
+    plain.set_weights(classifier.get_weights())
+    for name in STANDARDIZING:
+        plain.get_layer(name).finalize_state()  # updates what it derives from its weights
 
 
 def average_of(classifiers: Sequence[keras.Model]) -> keras.Model:

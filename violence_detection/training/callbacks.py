@@ -11,7 +11,6 @@ import keras
 import numpy as np
 
 from violence_detection.errors import RunError
-from violence_detection.models.classifier import as_plain_keras
 from violence_detection.runs.directory import Inputs, Row, RunDirectory
 from violence_detection.runs.files import checkpoint_name
 from violence_detection.runtime.cluster import Cluster
@@ -277,7 +276,7 @@ def write_models_of_last_epoch(run: RunDirectory, trainer: Trainer) -> None:
 
 def write_models(run: RunDirectory, trainer: Trainer, names: Sequence[str], epoch: int) -> None:
     """Write the trainer's classifier, with the weights after `epoch`, under each name."""
-    model = as_plain_keras(trainer.classifier)
+    model = trainer.plain_classifier()
     for name in names:
         replace_file(run / name, model.save)
         run.record_checksum(name, epoch)

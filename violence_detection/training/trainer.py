@@ -1,6 +1,7 @@
 """The training step: loss, schedule, optimizer, and what Keras's `fit` does with a batch."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from violence_detection.errors import RunError
-from violence_detection.models.classifier import STANDARDIZED, STANDARDIZING
+from violence_detection.models.classifier import (
+    STANDARDIZED,
+    STANDARDIZING,
+    as_plain_keras,
+    copy_weights,
+)
 from violence_detection.models.classifier import classifier as build_classifier
 from violence_detection.settings.schema import Settings
 from violence_detection.training.losses import make_loss
@@ -79,6 +85,9 @@ class Trainer(keras.Model):
         self.kept: dict[str, np.ndarray] = {}  # saved with the weights: losses of clips
         self.steps_of_pass = {"train": steps, "test": validation_steps}
         self.classifier = classifier
+        # Built once, as that takes longer than writing it; the weights of an attribute would be
+        # the trainer's own.
+        self._make_plain = cache(lambda: as_plain_keras(classifier))
         self.clip_loss = loss
         self.gradient_accumulation = gradient_accumulation
         self.mean_loss = keras.metrics.Mean(name="loss")
@@ -132,6 +141,12 @@ class Trainer(keras.Model):
             share *= scale
         gradients = tape.gradient(share, self.classifier.trainable_weights)
         return gradients, losses * weights, probabilities
+
+    def plain_classifier(self) -> keras.Model:
+        """Return the classifier as `as_plain_keras` does; the next call updates the same model."""
+        plain = self._make_plain()
+        copy_weights(self.classifier, plain)
+        return plain
 
     def save_state(self, path: Path) -> None:
         """Write all that resuming needs to an .npz file: weights, optimizer state, loss scale.

@@ -137,7 +137,7 @@ def start_training(
             *(sys.executable, str(SCRIPT), "--dataset-path", str(dataset / "clips")),
             *("--cache-dir", str(dataset / "cache"), "--vgg19-weights", "random"),
             *("--checkpoint-dir", str(folder / "run"), "--fresh", "--streams", STREAM),
-            *("--epochs", "1", "--warmup-epochs", "0"),
+            *("--epochs", "1", "--warmup-epochs", "0", "--folds", "1"),
         ],
         stdout=stdout,
         stderr=subprocess.STDOUT,

@@ -256,7 +256,7 @@ def run_flags(dataset: Path, layer: str, folder: Path) -> list[str]:
         *("--checkpoint-dir", str(folder / "run"), "--deterministic", "--no-mixed-precision"),
         *("--vgg19-weights", "random", "--feature-layer", layer),
         *("--streams", "rgb"),
-        *("--epochs", str(EPOCHS), "--warmup-epochs", "1", "--batch-size", "8"),
+        *("--epochs", str(EPOCHS), "--warmup-epochs", "1", "--batch-size", "8", "--folds", "1"),
     ]
 
 

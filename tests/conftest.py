@@ -116,7 +116,7 @@ def quick_flags_in(folder: Path) -> list[str]:
         *("--vgg19-weights", "random", "--feature-layer", "block1_conv1", "--frames", "4"),
         *("--streams", "rgb"),
         *("--epochs", "6", "--warmup-epochs", "1", "--batch-size", "8", "--deterministic"),
-        *("--no-mixed-precision", "--groups", "none"),
+        *("--no-mixed-precision", "--groups", "none", "--folds", "1"),
     ]
 
 
@@ -180,6 +180,7 @@ def trained(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         *("--checkpoint-dir", str(folder / "run"), "--vgg19-weights", "random"),
         *("--feature-layer", "block1_conv1", "--frames", "4", "--cached-frames", "6"),
         *("--epochs", "4", "--warmup-epochs", "1", "--batch-size", "8", "--deterministic"),
+        *("--folds", "1"),
     ]
     assert main(command) == 0
     return folder

@@ -57,6 +57,8 @@ def test_grid_values_are_those_of_settings(tmp_path: Path) -> None:
         ('{"augment": [["blur"]]}', r"augment \[\"blur\"\]: .*is not one of"),
         ('{"streams": [["rgb"]]}', "streams cannot vary in a grid"),
         ('{"unlabeled": ["/clips"]}', "unlabeled cannot vary in a grid"),
+        ('{"folds": [1, 5]}', "folds cannot vary in a grid"),  # scores do not depend on it
+        ('{"select": ["last"]}', "select cannot vary in a grid"),
         ('{"augment": ["noise"]}', 'augment "noise": is not of type tuple'),
         ('{"class_weights": [[1]]}', r"class_weights \[1\]: is not of type tuple"),
         ('{"class_weights": [[1, 0]]}', r"class_weights \[1, 0\]: must both be above 0"),

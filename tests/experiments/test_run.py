@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 
 from train_rtx5000_dual_optimized import main
 from violence_detection.experiments import run as experiments
-from violence_detection.experiments.cross_validation import cross_validate
 from violence_detection.settings.schema import Settings
+from violence_detection.training.loop import fit
+from violence_detection.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -61,17 +61,17 @@ def test_grid_resumes_tries_every_combination_and_names_the_best(
     grid.write_text('{"head": ["mean", "attention-lstm"], "dropout": [0.1]}')
     tried: list[str] = []
 
-    def interrupted(settings: Settings, *others: Any) -> tuple[np.ndarray, np.ndarray]:
+    def interrupted(settings: Settings, *others: Any) -> Trainer:
         tried.append(settings.model.head)
-        if len(tried) == 2:
+        if len(tried) == 3:
             signal.raise_signal(signal.SIGINT)
-        return cross_validate(settings, *others)
+        return fit(settings, *others)
 
-    monkeypatch.setattr(experiments, "cross_validate", interrupted)
+    monkeypatch.setattr(experiments, "fit", interrupted)
     command = [*two_folds, "--grid", str(grid)]
     assert main(command) == 130
     assert main(command) == 0
-    assert tried == ["mean", "attention-lstm", "attention-lstm"]
+    assert tried == ["mean"] * 2 + ["attention-lstm"] * 3  # two folds each; one was interrupted
     rows = rows_in(run / "grid.csv")
     assert [(row["head"], row["dropout"]) for row in rows] == [
         ("mean", "0.1"),

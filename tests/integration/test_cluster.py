@@ -105,7 +105,10 @@ def test_workers_end_with_the_losses_of_one_process(
     )
     logs = {f"training-worker-{number}.log" for number in range(1, count)}
     left = {path.name for path in run.iterdir()}
-    assert left == logs | {path.name for path in alone.iterdir()} - {"member_2", "ensemble.keras"}
+    assert left == logs | {path.name for path in alone.iterdir()} - {
+        "member_2",
+        "first_member.keras",
+    }
     assert not list(run.rglob(".partial-*"))
     assert f"epoch   {EPOCHS}" in (run / "training-worker-1.log").read_text()
     assert len(list((run / "tensorboard" / "train").iterdir())) == 1

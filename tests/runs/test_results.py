@@ -51,6 +51,7 @@ def results(run: RunDirectory) -> dict[str, Any]:
         run,
         epochs=5,
         point=POINT,
+        promised=figures | {"accuracy": 0.75},
         tested=run_results.Tested(
             "test", figures, figures, figures, verdict=["Good.", "Next: more."]
         ),
@@ -88,6 +89,7 @@ def test_results_have_the_best_epoch_and_whether_training_stopped_early(
         0.45,
         "f1",
     )
+    assert results["chosen_on"]["accuracy"] == 0.75  # of the clips that promised it
     assert results["class_factors"] == {"nonviolent": 1.5, "violent": 0.75}
 
 
@@ -102,21 +104,21 @@ def test_results_name_the_clips_with_problems(results: dict[str, Any]) -> None:
 
 
 def test_detector_names_its_model_and_how_its_features_are_computed(run: RunDirectory) -> None:
-    (run / "model.keras").write_bytes(b"weights")
+    (run / "best_model.keras").write_bytes(b"weights")
     recipes = [
         Recipe(16, "fc2", "imagenet", 4096, "float16", stream, flipped)
         for stream in ("rgb", "flow")
         for flipped in (False, True)
     ]
-    write_detector(run, "model.keras", 16, recipes, untrained_vgg19=True, point=POINT)
+    write_detector(run, 16, recipes, untrained_vgg19=True, point=POINT)
     detector = read_json(run / "detector.json")
-    assert detector["model"] == "model.keras"
+    assert detector["model"] == "best_model.keras"
     assert [recipe["stream"] for recipe in detector["features"]] == ["rgb", "flow"]
     assert detector["untrained_vgg19"] is True
     assert detector["threshold"] == 0.45
     before = detector["model_checksum"]
-    (run / "model.keras").write_bytes(b"others")
-    write_detector(run, "model.keras", 16, recipes, untrained_vgg19=True, point=POINT)
+    (run / "best_model.keras").write_bytes(b"others")
+    write_detector(run, 16, recipes, untrained_vgg19=True, point=POINT)
     assert read_json(run / "detector.json")["model_checksum"] != before
 
 

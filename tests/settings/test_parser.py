@@ -39,6 +39,10 @@ ROOT = Path(__file__).parent.parent.parent
         (["--find-lr", "--cross-validate", "5"], ["--find-lr", "--cross-validate", "one of them"]),
         (["--cross-validate", "1"], ["--cross-validate 1", "2 or more"]),
         (["--seed", "4294967296"], ["--seed 4294967296"]),
+        (["--folds", "0"], ["--folds 0", "1 or more"]),
+        (["--folds", "5", "--ensemble", "3"], ["--folds 5", "--ensemble", "drop one"]),
+        (["--folds", "5", "--unlabeled", "."], ["--folds 5", "--unlabeled", "drop one"]),
+        (["--early-stopping-patience", "-1"], ["--early-stopping-patience -1", "0 or more"]),
     ],
 )
 def test_wrong_value_is_named_with_the_way_out(
@@ -63,6 +67,7 @@ def test_wrong_value_is_named_with_the_way_out(
         ([*DATASET, "--streams", "flow,flow"], "flow,flow: a name is repeated"),
         ([*DATASET, "--augment", "mixup,rotate"], "'rotate' is not one of jitter, speed"),
         ([*DATASET, "--head", "gru"], "attention-lstm"),
+        ([*DATASET, "--select", "best"], "val-accuracy"),
     ],
 )
 def test_flag_that_cannot_be_read_is_reported_in_one_line(
@@ -123,11 +128,28 @@ def test_promised_command_lines_are_understood(line: str) -> None:
         ("resume", True),
         ("seed", 42),
         ("deterministic", False),
-        ("early_stopping_patience", 15),
+        ("early_stopping_patience", None),
+        ("select", "auto"),
+        ("folds", None),
     ],
 )
 def test_promised_defaults(name: str, default: object) -> None:
     assert parse_settings(DATASET).by_name()[name] == default
+
+
+@pytest.mark.parametrize(
+    ("flags", "clips", "patience"),
+    [
+        ([], 499, 0),
+        ([], 500, 15),
+        (["--early-stopping-patience", "3"], 8, 3),
+        (["--early-stopping-patience", "0"], 5000, 0),
+    ],
+)
+def test_few_validation_clips_do_not_stop_the_training(
+    flags: list[str], clips: int, patience: int
+) -> None:
+    assert parse_settings([*DATASET, *flags]).training.patience(clips) == patience
 
 
 @pytest.mark.parametrize(

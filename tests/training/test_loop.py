@@ -106,5 +106,5 @@ def test_interrupted_run_with_all_options_resumes_with_the_same_results(
         assert figures_of(run / folder) == figures_of(uninterrupted / folder)
     assert results_of(run)["evaluation"] == results_of(uninterrupted)["evaluation"]
     assert len(results_of(run)["members_at_0.5"]) == 2
-    whole = keras.models.load_model(run / "ensemble.keras", safe_mode=True)
+    whole = keras.models.load_model(run / "best_model.keras", safe_mode=True)
     assert len([layer for layer in whole.layers if isinstance(layer, keras.Model)]) == 2

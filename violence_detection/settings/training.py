@@ -113,7 +113,6 @@ class TrainingSettings:
         "warm-up; `last`: the last one; `auto`: the last one, unless another has a validation "
         "accuracy that is higher by more than two standard errors of one on so many clips. With "
         "thousands of validation clips `auto` does as `val-accuracy`.",
-        in_grid=True,
         choices=SELECTIONS,
     )
     early_stopping_patience: int | None = setting(
@@ -167,7 +166,6 @@ class TrainingSettings:
         "training split and validated on the validation split. Default: 5 with fewer than 2000 "
         "training and validation clips; 1 with more, with --ensemble, and with --unlabeled.",
         check=AT_LEAST_1,
-        in_grid=True,
         type=int,
         metavar="K",
     )

@@ -86,13 +86,23 @@ def made_splits(store: Store, groups: int, labels: np.ndarray) -> Splits:
     return Splits(clips, train, val, None, clips.select(slice(0)), (1.0, 1.0), {"clips": "abc"})
 
 
-def found_by(probabilities: np.ndarray, fold_of: np.ndarray, threshold: float = 0.5) -> Found:
+def held_out(probabilities: np.ndarray, threshold: float = 0.5, raw: float = 0.0) -> HeldOut:
+    """Return a fold with these results; uncalibrated, its probabilities were higher by `raw`."""
+    return HeldOut(
+        probabilities=probabilities.tolist(),
+        uncalibrated=(probabilities + raw).tolist(),
+        threshold=threshold,
+        temperature=1.0,
+        validation_clips=9,
+        promised_accuracy=0.875,
+        promised_roc_auc=None,
+    )
+
+
+def found_by(probabilities: np.ndarray, fold_of: np.ndarray) -> Found:
     """Return the folds of a cross-validation with these results."""
     return [
-        (
-            np.flatnonzero(fold_of == fold),
-            HeldOut(probabilities[fold_of == fold].tolist(), threshold, 1.0, 9, 0.875, None),
-        )
+        (np.flatnonzero(fold_of == fold), held_out(probabilities[fold_of == fold]))
         for fold in range(fold_of.max() + 1)
     ]
 
@@ -133,11 +143,16 @@ def test_each_fold_predicts_at_its_own_threshold(tmp_path: Path) -> None:
     clips = grouped_clips(10, 4)
     fold_of = np.arange(len(clips)) // 4 % 2
     scores = np.array([0.6 if clip.label else 0.4 for clip in clips])
-    low, high = found_by(scores - 0.3, fold_of, 0.2)[0], found_by(scores + 0.3, fold_of, 0.8)[1]
-    summary = summarize(clips, [low, high], seed=0)
+    first, second = (np.flatnonzero(fold_of == fold) for fold in (0, 1))
+    found = [
+        (first, held_out(scores[first] - 0.3, threshold=0.2, raw=0.3)),
+        (second, held_out(scores[second] + 0.3, threshold=0.8, raw=-0.3)),
+    ]
+    summary = summarize(clips, found, seed=0)
     assert [fold["accuracy"] for fold in summary["folds"]] == [1, 1]
     assert summary["pooled"]["accuracy"] == 1
-    write_summary({}, clips, [low, high], summary, tmp_path)
+    assert summary["uncalibrated"]["accuracy"] == 1  # at 0.5
+    write_summary({}, clips, found, summary, tmp_path)
     rows = [line.split(",") for line in (tmp_path / CSV).read_text().splitlines()[1:]]
     assert all(label == predicted for _, label, _, _, _, predicted in rows)
 
@@ -163,8 +178,8 @@ def test_labels_that_can_be_learned_are_predicted_and_shuffled_ones_are_not(
     splits = made_splits(stored_features, 20, np.random.default_rng(0).permutation(labels))
     found = cross_validate(settings, splits, 2, machine, tmp_path / "shuffled")
     right = [
-        (np.array(fold.probabilities) >= fold.threshold) == splits.all_clips.labels[held_out]
-        for held_out, fold in found
+        (np.array(fold.probabilities) >= fold.threshold) == splits.all_clips.labels[indices]
+        for indices, fold in found
     ]
     assert 0.25 < np.concatenate(right).mean() < 0.75
 

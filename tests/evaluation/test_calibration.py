@@ -154,6 +154,7 @@ def test_one_group_says_nothing_of_another_threshold() -> None:
     probabilities = np.where(labels == 1, 0.9, 0.7)
     assert choose_threshold(labels, probabilities, "accuracy", np.zeros(60, int)) == 0.5
     assert choose_threshold(labels, probabilities, "accuracy") == pytest.approx(0.8)
+    assert choose_threshold(labels[:6], probabilities[:6], "accuracy") == 0.5  # three of each
 
 
 def test_probabilities_of_0_and_1_can_be_calibrated() -> None:

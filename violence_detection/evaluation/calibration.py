@@ -184,4 +184,4 @@ def _gain_over_half(
     gains = best_without - half_without
     count = len(gains)
     error = math.sqrt((count - 1) * gains.var()) if count > 1 else math.inf
-    return best - half, error
+    return best - half, math.hypot(error, 1 / len(labels))  # not 0 where all groups gain alike

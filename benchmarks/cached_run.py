@@ -138,6 +138,7 @@ def start_training(
             *("--cache-dir", str(dataset / "cache"), "--vgg19-weights", "random"),
             *("--checkpoint-dir", str(folder / "run"), "--fresh", "--streams", STREAM),
             *("--epochs", "1", "--warmup-epochs", "0", "--folds", "1"),
+            *("--groups", "none"),
         ],
         stdout=stdout,
         stderr=subprocess.STDOUT,

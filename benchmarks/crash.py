@@ -257,6 +257,7 @@ def run_flags(dataset: Path, layer: str, folder: Path) -> list[str]:
         *("--vgg19-weights", "random", "--feature-layer", layer),
         *("--streams", "rgb"),
         *("--epochs", str(EPOCHS), "--warmup-epochs", "1", "--batch-size", "8", "--folds", "1"),
+        *("--groups", "none"),
     ]
 
 

@@ -144,7 +144,7 @@ def test_worker_that_ends_in_training_or_test_ends_the_others_and_all_resume(
         finished = len(rows_of(run))
         assert finished < EPOCHS
     with Workers(2, *flags) as workers:
-        wait_until((run / "predictions.csv").exists, 200)  # the chief is testing
+        wait_until((run / "predictions.csv").exists, 300)  # the chief is testing
         workers.processes[0].send_signal(signal.SIGKILL)
         (_, chiefs, _), (status, _, errors) = workers.ends()
     assert f"resuming after epoch {finished} of {EPOCHS}" in chiefs

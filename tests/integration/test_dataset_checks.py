@@ -120,7 +120,7 @@ def test_contradicting_labels_stills_and_a_small_validation_split_are_reported(
     assert results["static_clips"] == [STILL]
     for name in (*BOTH_LABELS, STILL):
         assert name in checked.screen
-    assert "the validation split is small" in checked.screen
+    assert "few clips to validate on" in checked.screen
 
 
 def test_clips_read_in_part_and_long_clips_are_reported(checked: Checked) -> None:

@@ -48,6 +48,7 @@ def main() -> int:
     )
     parser.add_argument("--random-folds", action="store_true", help="ignore groups.csv")
     options, flags = parser.parse_known_args()
+    flags += ["--groups", "none"] if options.random_folds else []
     report: dict[str, Any] = {
         "dataset": options.dataset_path.name,
         "folds": "random" if options.random_folds else "by source",

@@ -11,6 +11,7 @@ source are then on both sides.
 """
 
 import contextlib
+import hashlib
 import json
 import shlex
 import sys
@@ -30,7 +31,7 @@ FIGURES = ("accuracy", "roc_auc", "violent_accuracy", "nonviolent_accuracy", "pr
 CALIBRATION = ("ece", "brier")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Cross-validate each variant with each seed; print the table."""
     parser = make_parser(__doc__)
     parser.add_argument("--dataset-path", type=Path, required=True)
@@ -47,7 +48,7 @@ def main() -> int:
         help="flags of the training command to compare (default: its defaults)",
     )
     parser.add_argument("--random-folds", action="store_true", help="ignore groups.csv")
-    options, flags = parser.parse_known_args()
+    options, flags = parser.parse_known_args(arguments)
     flags += ["--groups", "none"] if options.random_folds else []
     report: dict[str, Any] = {
         "dataset": options.dataset_path.name,
@@ -61,11 +62,10 @@ def main() -> int:
             name, _, more = variant.partition("=")
             runs = []
             for seed in report["seeds"]:
-                folder = options.work_dir / f"{name.replace(' ', '_')}_{report['folds'][:6]}_{seed}"
                 own = [*flags, *shlex.split(more), "--seed", str(seed)]
-                runs.append(
-                    cross_validation(folder, ["--dataset-path", str(clips), *own], options.folds)
-                )
+                command = ["--dataset-path", str(clips), *own]
+                command += ["--cross-validate", str(options.folds)]
+                runs.append(cross_validation(options.work_dir, command))
             report["variants"].append({"name": name, "flags": more, **mean_of(runs)})
             write_report(report, options.json)
             print(table(report).as_text(), flush=True)
@@ -86,17 +86,24 @@ def dataset(path: Path, work_dir: Path, without_groups: bool) -> Iterator[Path]:
     yield linked
 
 
-def cross_validation(folder: Path, flags: Sequence[str], folds: int) -> dict[str, Any]:
-    """Return what the training command writes of a cross-validation, and its seconds."""
+def cross_validation(work_dir: Path, command: Sequence[str]) -> dict[str, Any]:
+    """Return what the training command writes of a cross-validation, and its seconds.
+
+    Args:
+        work_dir: has a folder for each command; what is finished there is not repeated.
+        command: the flags of the training command.
+    """
+    name = hashlib.blake2b(shlex.join(command).encode(), digest_size=6).hexdigest()
+    folder = work_dir / name
     path, timed = folder / JSON, folder / "seconds.json"
     if not path.exists():
         from train_rtx5000_dual_optimized import main as train
 
         folder.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
-        command = [*flags, "--checkpoint-dir", str(folder), "--cross-validate", str(folds)]
+        (folder / "command.txt").write_text(shlex.join(command) + "\n")
         with (folder / "screen.txt").open("w") as screen, contextlib.redirect_stdout(screen):
-            status = train([*command, "--quiet"])
+            status = train([*command, "--checkpoint-dir", str(folder), "--quiet"])
         if status:
             raise SystemExit(f"error: {shlex.join(command)} failed: {folder / 'screen.txt'}")
         timed.write_text(json.dumps(time.perf_counter() - started))

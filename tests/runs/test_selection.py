@@ -68,7 +68,7 @@ def test_description_names_the_epoch_and_how_certain_it_is(rule: str, words: str
     described = Selection(rule, 1, FEW, 3).describe(LUCKY)
     assert "epoch 4 of 4" in described and words in described
     assert ("8 validation clips of 3 sources" in described) == (rule == "auto")
-    assert max(map(len, described.splitlines())) <= 80
+    assert "\n" not in described  # the page and the log break the line
 
 
 def finish(run: RunDirectory, history: list[dict[str, Any]]) -> None:

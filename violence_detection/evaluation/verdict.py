@@ -20,10 +20,9 @@ from violence_detection.evaluation.doubtful_labels import (
 )
 from violence_detection.evaluation.intervals import CONFIDENCE, Interval
 from violence_detection.evaluation.metrics import FEWEST_FOR_SHARES, share_words
-from violence_detection.runtime.wording import count_of
+from violence_detection.runtime.wording import COLUMNS, count_of
 from violence_detection.settings.constants import CLASS_NAMES
 
-COLUMNS = 80  # of the console
 CHANCE = 0.5  # the ROC-AUC of a ranking without information
 SPLITS = {"test": "test", "val": "validation"}  # that can be tested on
 

@@ -16,10 +16,10 @@ from typing import Any
 from violence_detection.inference.detector import Detector, Prediction
 from violence_detection.inference.events import Timeline, Window, timestamp
 from violence_detection.runtime.logs import CONTROL_CHARACTERS
+from violence_detection.runtime.wording import COLUMNS
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.remote_paths import AnyPath
 
-COLUMNS = 80  # of the table
 NAME_COLUMNS = 36  # at most, for a clip's name
 TOP_FRAMES = 3  # frames listed as those with the highest attention
 EQUAL = 1e-6  # attention weights that differ by less are the same but for rounding

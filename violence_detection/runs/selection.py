@@ -72,7 +72,7 @@ class Selection:
         row = history[epoch - 1]
         error = self.uncertainty(row["val_accuracy"])
         if self.rule == "auto" and row is history[-1]:
-            return f"{of}: none is better by more than chance\n({seen}: ±{error:.2f})"
+            return f"{of}: none is better by more than chance ({seen}: ±{error:.2f})"
         figure = "val_loss" if self.rule == "val-loss" else "val_accuracy"
         name = figure.replace("val_", "validation ")
-        return f"{of}: {name} {row[figure]:.3f}\n({seen}: accuracy ±{error:.2f})"
+        return f"{of}: {name} {row[figure]:.3f} ({seen}: accuracy ±{error:.2f})"

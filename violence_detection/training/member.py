@@ -1,6 +1,7 @@
 """Training of one classifier or ensemble member, resumed after its last finished epoch."""
 
 import logging
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from violence_detection.runs.selection import Selection
 from violence_detection.runtime.logs import native_messages_to
 from violence_detection.runtime.machine import Machine
 from violence_detection.runtime.progress import Progress
-from violence_detection.runtime.wording import count_of
+from violence_detection.runtime.wording import COLUMNS, count_of
 from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import (
     ClipFeatures,
@@ -256,7 +257,8 @@ def train_member(member: Member, trainer: Trainer) -> None:
     if len(directory.history) < options.epochs:
         log.info("stopped early: no lower validation loss for %s", count_of(patience, "epoch"))
     complete_best_model(directory, trainer)
-    log.info("best model: %s", directory.selection.describe(directory.history))
+    reason = directory.selection.describe(directory.history)
+    log.info("%s", textwrap.fill(f"best model: {reason}", COLUMNS))
 
 
 def _fit(

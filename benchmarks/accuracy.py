@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "dataset": options.dataset_path.name,
         "folds": "random" if options.random_folds else "by source",
         "seeds": [int(seed) for seed in options.seeds.split(",")],
-        "flags": flags,
+        "flags": [Path(word).name if "/" in word else word for word in flags],
         "variants": [],
     }
     with dataset(options.dataset_path, options.work_dir, options.random_folds) as clips:

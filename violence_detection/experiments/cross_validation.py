@@ -115,7 +115,7 @@ def cross_validate(
 def _keep_only_if_same(folder: Path, inputs: dict[str, Any]) -> None:
     """Remove the folds of an earlier cross-validation, unless it is this one."""
     path = folder / DECIDED_BY
-    if path.exists() and all(read_json(path).get(name) == v for name, v in inputs.items()):
+    if path.exists() and read_json(path) == inputs:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -166,7 +166,7 @@ def _run_fold(settings: Settings, splits: Splits, machine: Machine, folder: Path
 def _log_fold(number: int, count: int, labels: np.ndarray, fold: HeldOut) -> None:
     probabilities = np.array(fold.probabilities)
     log.info(
-        "fold %d of %d: accuracy %.3f, ROC-AUC %.3f on %s held out; validation %.3f, %.3f",
+        "fold %d of %d: accuracy %.3f, AUC %.3f on %s; validation %.3f, %.3f",
         *(number, count, ((probabilities >= fold.threshold) == labels).mean()),
         *(roc_auc(labels, probabilities), count_of(len(labels), "clip")),
         *(fold.promised_accuracy, fold.promised_roc_auc or math.nan),

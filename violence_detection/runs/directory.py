@@ -84,15 +84,14 @@ class RunDirectory:
         folder: the checkpoint directory; entering the context makes it.
         worker: of several workers, only the chief locks the folder and writes. For the others,
             methods that write do nothing, and the history is what they have recorded themselves.
-        best_model: name of the file of the selected epoch's model.
 
     Raises:
         UserError: on entering, if the folder cannot be written or another process has locked it.
     """
 
-    def __init__(self, folder: Path, worker: Worker = SINGLE_WORKER, best_model: str = BEST_MODEL):
+    def __init__(self, folder: Path, worker: Worker = SINGLE_WORKER):
         self.folder = folder.expanduser().absolute()
-        self.best_model = best_model
+        self.best_model = BEST_MODEL  # file of the selected epoch's model
         self.selection = Selection()  # of the epoch whose weights become `best_model`
         self.writes = worker.is_chief
         self.history: list[Row] = []  # of the finished epochs

@@ -12,6 +12,8 @@ from violence_detection.settings.values import finite, local_folder, names_out_o
 SELECTIONS = ("auto", "val-accuracy", "val-loss", "last")
 PATIENCE = 15  # epochs
 CLIPS_TO_STOP_BY = 500  # of validation
+FOLDS = 5  # of few training and validation clips
+MANY_CLIPS = 2000  # of both: from there on, one validation split is enough to choose by
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,9 @@ class TrainingSettings:
         "The training and validation clips are divided into K folds, by class and with groups "
         "kept together. Each classifier is trained on all but one fold; temperature and threshold "
         "are chosen on the predictions for all of them. 1: one classifier, trained on the "
-        "training split and validated on the validation split. Default: 5 with fewer than 2000 "
-        "training and validation clips; 1 with more, with --ensemble, and with --unlabeled.",
+        f"training split and validated on the validation split. Default: {FOLDS} with fewer than "
+        f"{MANY_CLIPS} training and validation clips; 1 with more, with --ensemble, and with "
+        "--unlabeled.",
         check=AT_LEAST_1,
         type=int,
         metavar="K",

@@ -13,15 +13,13 @@ from violence_detection.features.checked_clips import CheckedClips
 from violence_detection.features.prepare import Features
 from violence_detection.settings.constants import CLASS_NAMES, SPLITS
 from violence_detection.settings.schema import Settings
+from violence_detection.settings.training import FOLDS, MANY_CLIPS
 from violence_detection.training.batches import ClipFeatures
 from violence_detection.training.folds import folds, possible_folds, sources_of
 from violence_detection.training.loop import describe_sampling, make_order
 from violence_detection.training.losses import class_factors, focal_alpha
 
 log = logging.getLogger(__name__)
-
-FOLDS = 5
-MANY_CLIPS = 2000  # of training and validation: one validation split is enough to choose by
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def splits_of_folds(splits: Splits, settings: Settings) -> list[Splits]:
         UserError: there are fewer groups of a class than folds that were asked for.
     """
     options, seed = settings.training, settings.devices.seed
-    if options.folds == 1 or (options.ensemble > 1 or options.unlabeled):
+    if options.folds == 1 or options.ensemble > 1 or options.unlabeled:
         return []
     known = splits.train.followed_by(splits.val)
     sources = sources_of(known)

@@ -9,6 +9,7 @@ import numpy as np
 
 from violence_detection.clips.clip import Clip
 from violence_detection.evaluation.calibration import (
+    HALF,
     OperatingPoint,
     calibrate,
     choose_operating_point,
@@ -35,8 +36,6 @@ from violence_detection.training.pseudo_labels import PseudoLabels
 from violence_detection.training.splits import Splits
 
 log = logging.getLogger(__name__)
-
-HALF = 0.5  # the default threshold, for comparison
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,9 @@ source are then on both sides.
 """
 
 import contextlib
-import hashlib
 import json
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.command import make_parser, write_report
+from benchmarks.runs import DEFAULTS, add_flags_of_runs, finished_run, without_folders
 from benchmarks.tables import Table
 from violence_detection.experiments.cross_validation import JSON
 
@@ -35,33 +34,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Cross-validate each variant with each seed; print the table."""
     parser = make_parser(__doc__)
     parser.add_argument("--dataset-path", type=Path, required=True)
-    parser.add_argument("--seeds", default="1,2,3", help="separated by commas (default: 1,2,3)")
+    add_flags_of_runs(parser)
     parser.add_argument("--folds", type=int, default=FOLDS, help="of the test (default: 5)")
-    parser.add_argument(
-        "--work-dir", type=Path, required=True, help="finished cross-validations are kept here"
-    )
-    parser.add_argument(
-        "--variant",
-        action="append",
-        default=[],
-        metavar="NAME=FLAGS",
-        help="flags of the training command to compare (default: its defaults)",
-    )
     parser.add_argument("--random-folds", action="store_true", help="ignore groups.csv")
     options, flags = parser.parse_known_args(arguments)
     flags += ["--groups", "none"] if options.random_folds else []
     report: dict[str, Any] = {
         "dataset": options.dataset_path.name,
         "folds": "random" if options.random_folds else "by source",
-        "seeds": [int(seed) for seed in options.seeds.split(",")],
-        "flags": [Path(word).name if "/" in word else word for word in flags],
+        "seeds": options.seeds,
+        "flags": without_folders(flags),
         "variants": [],
     }
     with dataset(options.dataset_path, options.work_dir, options.random_folds) as clips:
-        for variant in options.variant or ["defaults="]:
-            name, _, more = variant.partition("=")
+        for name, more in options.variant or DEFAULTS:
             runs = []
-            for seed in report["seeds"]:
+            for seed in options.seeds:
                 own = [*flags, *shlex.split(more), "--seed", str(seed)]
                 command = ["--dataset-path", str(clips), *own]
                 command += ["--cross-validate", str(options.folds)]
@@ -90,24 +78,11 @@ def cross_validation(work_dir: Path, command: Sequence[str]) -> dict[str, Any]:
     """Return what the training command writes of a cross-validation, and its seconds.
 
     Args:
-        work_dir: has a folder for each command; what is finished there is not repeated.
+        work_dir: finished ones are kept there.
         command: the flags of the training command.
     """
-    name = hashlib.blake2b(shlex.join(command).encode(), digest_size=6).hexdigest()
-    folder = work_dir / name
-    path, timed = folder / JSON, folder / "seconds.json"
-    if not path.exists():
-        from train_rtx5000_dual_optimized import main as train
-
-        folder.mkdir(parents=True, exist_ok=True)
-        started = time.perf_counter()
-        (folder / "command.txt").write_text(shlex.join(command) + "\n")
-        with (folder / "screen.txt").open("w") as screen, contextlib.redirect_stdout(screen):
-            status = train([*command, "--checkpoint-dir", str(folder), "--quiet"])
-        if status:
-            raise SystemExit(f"error: {shlex.join(command)} failed: {folder / 'screen.txt'}")
-        timed.write_text(json.dumps(time.perf_counter() - started))
-    return json.loads(path.read_text()) | {"seconds": json.loads(timed.read_text())}
+    run = finished_run(work_dir, command, JSON)
+    return json.loads((run.folder / JSON).read_text()) | {"seconds": run.seconds}
 
 
 def mean_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def _run_fold(settings: Settings, splits: Splits, machine: Machine, folder: Path
     """Do what the training command does, and predict the clips that are held out."""
     assert splits.test is not None
     with ExitStack() as stack:
-        directory = stack.enter_context(RunDirectory(folder))
+        directory = stack.enter_context(RunDirectory(folder, keeps_checkpoints=False))
         stack.enter_context(only_warnings_on_screen())
         inputs = {"the fold": "the same"}  # the folder is of this cross-validation alone
         training = Training(settings, splits, machine, directory, Unwatched, inputs)

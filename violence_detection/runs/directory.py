@@ -84,16 +84,20 @@ class RunDirectory:
         folder: the checkpoint directory; entering the context makes it.
         worker: of several workers, only the chief locks the folder and writes. For the others,
             methods that write do nothing, and the history is what they have recorded themselves.
+        keeps_checkpoints: of every few epochs, for the user; not in a folder that will be removed.
 
     Raises:
         UserError: on entering, if the folder cannot be written or another process has locked it.
     """
 
-    def __init__(self, folder: Path, worker: Worker = SINGLE_WORKER):
+    def __init__(
+        self, folder: Path, worker: Worker = SINGLE_WORKER, keeps_checkpoints: bool = True
+    ):
         self.folder = folder.expanduser().absolute()
         self.best_model = BEST_MODEL  # file of the selected epoch's model
         self.selection = Selection()  # of the epoch whose weights become `best_model`
         self.writes = worker.is_chief
+        self.keeps_checkpoints = keeps_checkpoints
         self.history: list[Row] = []  # of the finished epochs
         self._checksums: dict[str, str] = {}  # of the epochs' weights that are kept
         self._lock = ExitStack()

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -262,7 +263,7 @@ def write_models_of_last_epoch(run: RunDirectory, trainer: Trainer) -> None:
     run.write_history()
     epoch = run.history[-1]["epoch"]
     names = []
-    if epoch % CHECKPOINT_EVERY == 0:
+    if run.keeps_checkpoints and epoch % CHECKPOINT_EVERY == 0:
         # A selected epoch of those in between has its weights, for `complete_best_model`.
         names = [run.best_model] if run.best_epoch() == epoch else []
         names.append(checkpoint_name(epoch))
@@ -276,9 +277,11 @@ def write_models_of_last_epoch(run: RunDirectory, trainer: Trainer) -> None:
 
 def write_models(run: RunDirectory, trainer: Trainer, names: Sequence[str], epoch: int) -> None:
     """Write the trainer's classifier, with the weights after `epoch`, under each name."""
-    model = trainer.plain_classifier()
+    first, *others = names
+    replace_file(run / first, trainer.plain_classifier().save)
+    for name in others:  # saving takes longer than a small epoch
+        replace_file(run / name, lambda partial: shutil.copyfile(run / first, partial))
     for name in names:
-        replace_file(run / name, model.save)
         run.record_checksum(name, epoch)
 
 

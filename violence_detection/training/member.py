@@ -210,7 +210,8 @@ def members_of(training: Training) -> list[Member]:
     for number, (of_member, own) in enumerate(zip(seeded, splits, strict=True), start=1):
         if number > 1:
             folder = training.directory / f"{MEMBER}{number}"
-            directory = RunDirectory(folder, training.machine.worker)
+            worker, keeps = training.machine.worker, training.directory.keeps_checkpoints
+            directory = RunDirectory(folder, worker, keeps)
         elif len(splits) > 1:
             directory.best_model = MEMBER_MODEL  # BEST_MODEL is their mean
         members.append(Member(training.on(own, **own.fold), of_member, directory))

@@ -112,10 +112,16 @@ def main() -> None:
 def all_features(settings: Settings, dtype: str) -> tuple[list[Clip], ClipFeatures]:
     """Return the readable clips and their features in all streams, computed if missing."""
     clips = find_clips(Path(settings.data.dataset_path), settings.devices.seed)
-    layer, weights = settings.features.feature_layer, settings.features.vgg19_weights
+    features = settings.features
     strategy = make_strategy(find_devices(settings.devices.replicas), settings.training.batch_size)
 
-    make_extractor = partial(build_extractor, layer, weights, dtype)
+    make_extractor = partial(
+        build_extractor,
+        features.feature_layer,
+        features.vgg19_weights,
+        dtype,
+        features.feature_pooling,
+    )
     with CacheFolder(Path(settings.data.cache_dir)) as folder:
         caches = [FeatureCache(folder, recipe) for recipe in stream_recipes(settings)]
         rows, _ = extract_features(

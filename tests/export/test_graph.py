@@ -51,17 +51,19 @@ def test_a_classifier_trained_in_bfloat16_computes_in_float32(kind: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("streams", "dtype", "layer"),
+    ("streams", "dtype", "layer", "pooling"),
     [
-        (("rgb",), "float16", "block1_conv1"),
-        (("flow", "difference"), "float16", "block1_conv1"),
-        (("flow", "rgb"), "float32", "block1_pool"),
+        (("rgb",), "float16", "block1_conv1", "max"),
+        (("flow", "difference"), "float16", "block1_conv1", "mean"),
+        (("flow", "rgb"), "float32", "block1_pool", "mean+max"),
+        (("rgb",), "float16", "block2_pool", "top"),
+        (("rgb",), "float16", "block2_pool", "grid"),
     ],
 )
 def test_end_to_end_network_is_vgg19_and_the_detector(
-    streams: tuple[str, ...], dtype: str, layer: str
+    streams: tuple[str, ...], dtype: str, layer: str, pooling: str
 ) -> None:
-    network = vgg19(layer)
+    network = vgg19(layer, pooling=pooling)
     load_vgg19_weights(network, "random", layer)
     images = draw_images(2, streams)
     by_stream = [
@@ -71,7 +73,7 @@ def test_end_to_end_network_is_vgg19_and_the_detector(
     features = np.concatenate(by_stream, axis=2).astype(dtype).astype(np.float32)
     head = detector_network(make_classifier("attention-lstm", features.shape[2]), 1.5)
     expected = outputs_of(head, features)
-    whole = end_to_end_network(head, network, streams, FRAMES, dtype)
+    whole = end_to_end_network(head, network, streams, FRAMES, dtype, pooling)
     assert {tensor.name for tensor in whole.inputs} == set(streams)
     outputs = outputs_of(whole, images)
     for name in ("probability", "attention"):

@@ -18,8 +18,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import figures_of, quick_flags_in, results_of, rows_of, stored_rows
+from tests.integration.test_remote_run import probabilities_of
 from tests.warm_start import ForkedProcess
 from train_rtx5000_dual_optimized import main
+from violence_detection.inference.detector import load_detector
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.runtime import machine
 from violence_detection.runtime.devices import Precision
@@ -176,11 +178,15 @@ def test_missing_tracker_is_told_before_anything_costs_time(
     assert not (run / "training_config.json").exists()
 
 
-@pytest.mark.usefixtures("features_before")
 def test_run_on_two_streams_caches_both_and_trains_on_both(
-    flags: list[str], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: list[str],
+    run: Path,
+    drawn_clips: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     more = ["--streams", "rgb,flow", "--head", "mean", "--augment", "flip,noise"]
+    more += ["--feature-pooling", "max"]
     assert main([*flags, *more, "--epochs", "2"]) == 0
     screen = capsys.readouterr().out
     cached = list((tmp_path / "cache").glob("*.features"))
@@ -197,6 +203,9 @@ def test_run_on_two_streams_caches_both_and_trains_on_both(
     detector = json.loads((run / "detector.json").read_text())
     assert [recipe["stream"] for recipe in detector["features"]] == ["rgb", "flow"]
     assert detector["frames"] == 4
+    name, probability = next(iter(probabilities_of(run).items()))
+    (found,) = load_detector(run).predict_clips([drawn_clips / name])
+    assert found.probability == pytest.approx(probability, abs=1e-4)
 
 
 @pytest.mark.usefixtures("run_before")

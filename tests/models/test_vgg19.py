@@ -12,6 +12,7 @@ from violence_detection.models.vgg19 import (
     identify_weights,
     layers_with_weights,
     load_vgg19_weights,
+    pooled,
     vgg19,
 )
 from violence_detection.settings.constants import VGG19_LAYERS
@@ -56,6 +57,30 @@ def test_fc2_features_are_those_of_keras() -> None:
     assert found.shape == (2, 4096)
     expected = keras_features(model, "fc2", frames, top=True)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.max())
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        ("mean", [2.0, 50.0]),
+        ("max", [19.0, 50.0]),
+        ("top", [18.0, 50.0]),
+        ("mean+max", [2.0, 50.0, 19.0, 50.0]),
+        ("grid", [41 / 9, 50.0, 14 / 9, 50.0, 0.0, 50.0, 0.0, 50.0]),
+    ],
+)
+def test_maps_are_pooled(pooling: str, expected: list[float]) -> None:
+    """One channel is active in the upper left corner, the other everywhere."""
+    maps = np.full((1, 5, 5, 2), 50, np.float32)
+    maps[..., 0] = 0
+    maps[0, 0, :2, 0] = 17, 19
+    maps[0, 0, 2, 0] = 5
+    maps[0, 0, 4, 0] = 4
+    maps[0, 1, 3, 0] = 5
+    ours = vgg19("block5_pool", pooling=pooling)
+    assert ours.output.shape == (None, feature_size("block5_pool", pooling))
+    (found,) = np.asarray(pooled(maps, pooling))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("layer", ["block1_conv1", "block2_pool", "block5_pool"])

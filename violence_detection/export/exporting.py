@@ -127,7 +127,9 @@ def make_networks(detector: Detector, vgg19: keras.Model | None) -> dict[str, ke
     if vgg19 is None:
         return {FROM_FEATURES: head}
     dtype = detector.recipes[0].dtype
-    whole = end_to_end_network(head, vgg19, detector.streams, detector.frames, dtype)
+    whole = end_to_end_network(
+        head, vgg19, detector.streams, detector.frames, dtype, detector.recipes[0].pooling
+    )
     return {FROM_IMAGES: whole, FROM_FEATURES: head}
 
 

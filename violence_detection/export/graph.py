@@ -20,6 +20,7 @@ from violence_detection.models.classifier import (
     with_attention,
 )
 from violence_detection.models.layers import OneProductLSTM
+from violence_detection.models.vgg19 import pooled
 from violence_detection.settings.constants import FRAME_SIZE
 
 # A mark in the names of operations that stay in float32, whatever is quantized: features span five
@@ -85,6 +86,7 @@ def end_to_end_network(
     streams: Sequence[str],
     frames: int,
     feature_dtype: str,
+    pooling: str = "mean",
 ) -> keras.Model:
     """Return a network that starts from the images of a clip's streams.
 
@@ -94,6 +96,7 @@ def end_to_end_network(
         streams: in the order in which their features are concatenated.
         frames: per clip.
         feature_dtype: the number format of the feature cache, to which features are rounded.
+        pooling: of the layer's maps, see `models.vgg19.pooled`.
 
     Returns:
         A model from one input per stream, with the stream's name, `(clips, frames, 224, 224, 3)`
@@ -101,11 +104,11 @@ def end_to_end_network(
     """
     shape = (frames, FRAME_SIZE, FRAME_SIZE, 3)
     images = {name: keras.Input(shape, dtype="uint8", name=name) for name in streams}
-    body, pooling = _split_vgg19(vgg19)
+    body, to_features = _split_vgg19(vgg19, pooling)
     preprocessed = [_preprocessing(name)(images[name]) for name in streams]
     # One pass for all streams, so that the network contains the weights once.
     stacked = preprocessed[0] if len(streams) == 1 else ops.concatenate(preprocessed, axis=0)
-    features = pooling(body(stacked))
+    features = to_features(body(stacked))
     features = _group_by_clip(len(streams), frames, features.shape[-1], feature_dtype)(features)
     # Nearly all weights are VGG19's, and a few clips are not enough to calibrate the rest.
     head = keras.Model(detector.input, detector.output, name=f"{FLOAT32_ONLY}_detector")
@@ -205,13 +208,13 @@ def _preprocessing(stream: str) -> keras.Model:
     return keras.Model(images, x, name=f"{FLOAT32_ONLY}_preprocessing_{stream}")
 
 
-def _split_vgg19(vgg19: keras.Model) -> tuple[keras.Model, keras.Model]:
+def _split_vgg19(vgg19: keras.Model, pooling: str) -> tuple[keras.Model, keras.Model]:
     """Return VGG19 without its preprocessing, and the pooling of its last layer to features."""
     first, last = vgg19.layers[1], vgg19.layers[-1]
     body = keras.Model(first.input, last.output, name="vgg19")
     x = activations = keras.Input(last.output.shape[1:])
     if len(x.shape) == 4:
-        x = ops.mean(x, axis=(1, 2))
+        x = pooled(x, pooling)
     return body, keras.Model(activations, x, name=f"{FLOAT32_ONLY}_pooling")
 
 

@@ -183,8 +183,13 @@ def extract_share(
         UserError: with --on-bad-clip fail, a clip cannot be read.
         RunError: disk, object store or memory is insufficient.
     """
-    layer, weights = settings.features.feature_layer, settings.features.vgg19_weights
-    make_extractor = partial(build_extractor, layer, weights, machine.precision.computation)
+    make_extractor = partial(
+        build_extractor,
+        settings.features.feature_layer,
+        settings.features.vgg19_weights,
+        machine.precision.computation,
+        settings.features.feature_pooling,
+    )
     with machine.enough_memory(
         f"VGG19 on {CLIPS_PER_REPLICA} clips of {caches[0].recipe.frames} frames per replica",
         "Use fewer --frames or a lower --feature-layer, or close other programs on this device.",

@@ -8,16 +8,17 @@ from violence_detection.settings.schema import Settings
 
 def stream_recipes(settings: Settings) -> list[Recipe]:
     """Return the recipes of the streams, followed by those of mirrored clips for --augment flip."""
-    layer = settings.features.feature_layer
+    layer, pooling = settings.features.feature_layer, settings.features.feature_pooling
     return [
         Recipe(
             frames=settings.features.frames_in_cache,
             layer=layer,
             weights=identify_weights(settings.features.vgg19_weights, layer),
-            features=feature_size(layer),
+            features=feature_size(layer, pooling),
             dtype=settings.features.feature_dtype,
             stream=stream,
             flipped=flipped,
+            pooling=pooling,
         )
         for flipped in ((False, True) if "flip" in settings.training.augment else (False,))
         for stream in settings.features.streams

@@ -148,7 +148,8 @@ class Detector:
         Raises:
             RunError: the weights cannot be downloaded.
         """
-        return build_extractor(self.recipes[0].layer, self.vgg19_weights, self.computation)
+        recipe = self.recipes[0]
+        return build_extractor(recipe.layer, self.vgg19_weights, self.computation, recipe.pooling)
 
     @cached_property
     def network(self) -> Callable[[np.ndarray], np.ndarray]:

@@ -13,9 +13,9 @@ import cv2
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from violence_detection.inference.detector import Detector
+from violence_detection.models.vgg19 import pooled
 from violence_detection.settings.constants import FRAME_SIZE, VGG19_LAYERS
 
 LAST_CONVOLUTION = "block5_conv4"  # its maps serve for feature layers that have none themselves
@@ -82,7 +82,7 @@ class GradCam:
     @cached_property
     def _image_maps(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """From images and the gradients of their features to `(images, height, width)` float32."""
-        layer = self.detector.recipes[0].layer
+        layer, pooling = self.detector.recipes[0].layer, self.detector.recipes[0].pooling
         explained = layer if layer.startswith("block") else LAST_CONVOLUTION
         network = self.detector.make_vgg19()
         to_activations = keras.Model(network.input, network.get_layer(explained).output)
@@ -99,7 +99,7 @@ class GradCam:
                     features = layer_above(features)
                 features = tf.cast(features, tf.float32)
                 if len(features.shape) == 4:
-                    features = ops.mean(features, axis=(1, 2))
+                    features = pooled(features, pooling)
                 # Its gradient is that of the logit, by the chain rule.
                 product = tf.reduce_sum(features * gradients)
             slopes = tape.gradient(product, activations)

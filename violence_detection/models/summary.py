@@ -43,8 +43,9 @@ def describe_networks(settings: Settings) -> str:
         settings: layer, streams, head and widths, batch size, replicas.
     """
     features, model = settings.features, settings.model
-    extractor = vgg19(features.feature_layer)
-    values = len(features.streams) * feature_size(features.feature_layer)
+    layer, pooling = features.feature_layer, features.feature_pooling
+    extractor = vgg19(layer, pooling=pooling)
+    values = len(features.streams) * feature_size(layer, pooling)
     head = classifier(
         features.frames,
         values,

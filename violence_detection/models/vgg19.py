@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 from violence_detection.errors import RunError, UserError
-from violence_detection.settings.constants import FRAME_SIZE, VGG19_LAYERS
+from violence_detection.settings.constants import FRAME_SIZE, POOLINGS, VGG19_LAYERS
 
 FILTERS = (64, 128, 256, 512, 512)  # per convolution of each block
 # The files that keras.applications.VGG19 downloads, with and without the dense layers.
@@ -26,7 +26,7 @@ CLIPS_PER_REPLICA = 4  # 64 frames per batch: more would only need more memory
 RANDOM_WEIGHTS_SEED = 0  # independent of --seed, so that cached features stay valid
 
 
-def vgg19(feature_layer: str, dtype: str = "float32") -> keras.Model:
+def vgg19(feature_layer: str, dtype: str = "float32", pooling: str = "mean") -> keras.Model:
     """Build VGG19 up to `feature_layer`, without the layers above.
 
     The ImageNet preprocessing (BGR, minus channel means) is part of the model, so that frames are
@@ -35,6 +35,7 @@ def vgg19(feature_layer: str, dtype: str = "float32") -> keras.Model:
     Args:
         feature_layer: a name from `VGG19_LAYERS`.
         dtype: of the weights and the computation.
+        pooling: see `pooled`; dense layers have no maps to pool.
 
     Returns:
         A model from `(frames, 224, 224, 3)` uint8 RGB to `(frames, features)` float32.
@@ -47,8 +48,40 @@ def vgg19(feature_layer: str, dtype: str = "float32") -> keras.Model:
         x = _vgg19_layer(name, dtype)(x)
     x = ops.cast(x, "float32")
     if len(x.shape) == 4:
-        x = ops.mean(x, axis=(1, 2))
+        x = pooled(x, pooling)
     return keras.Model(frames, x, name="vgg19")
+
+
+def pooled(maps: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
+    """Return the features of frames from their maps: a few values per channel.
+
+    Args:
+        maps: `(frames, height, width, channels)`.
+        pooling: "mean" over the picture; "max"; "top", the mean of the largest tenth, which
+            does not dilute what happens in a corner; "mean+max"; "grid", the means of the
+            picture's four quarters.
+
+    Returns:
+        `(frames, values)`: as many as channels, twice as many, or four times.
+    """
+    height, width, channels = maps.shape[1:]
+    if pooling == "mean":
+        return ops.mean(maps, axis=(1, 2))
+    if pooling == "max":
+        return ops.max(maps, axis=(1, 2))
+    if pooling == "mean+max":
+        return ops.concatenate([pooled(maps, "mean"), pooled(maps, "max")], axis=-1)
+    if pooling == "grid":  # the quarters of an odd size share the middle
+        tops, lefts = (slice((height + 1) // 2), slice((width + 1) // 2))
+        bottoms, rights = (slice(height // 2, None), slice(width // 2, None))
+        quarters = [
+            maps[:, rows, columns] for rows in (tops, bottoms) for columns in (lefts, rights)
+        ]
+        return ops.concatenate([pooled(quarter, "mean") for quarter in quarters], axis=-1)
+    places = height * width
+    by_channel = ops.transpose(ops.reshape(maps, (-1, places, channels)), (0, 2, 1))
+    largest, _ = ops.top_k(by_channel, max(1, round(places / 10)), sorted=False)
+    return ops.mean(largest, axis=-1)
 
 
 def _vgg19_layer(name: str, dtype: str) -> keras.Layer:
@@ -76,10 +109,11 @@ def layers_with_weights(feature_layer: str) -> list[str]:
     return [name for name in needed if "conv" in name or name in ("fc1", "fc2", "predictions")]
 
 
-def feature_size(feature_layer: str) -> int:
+def feature_size(feature_layer: str, pooling: str = "mean") -> int:
     """Return the number of values per frame at `feature_layer`."""
     if feature_layer.startswith("block"):
-        return FILTERS[int(feature_layer[len("block")]) - 1]
+        per_channel = dict.fromkeys(POOLINGS, 1) | {"mean+max": 2, "grid": 4}
+        return per_channel[pooling] * FILTERS[int(feature_layer[len("block")]) - 1]
     return {"flatten": 25088, "fc1": 4096, "fc2": 4096, "predictions": 1000}[feature_layer]
 
 
@@ -125,13 +159,16 @@ def load_vgg19_weights(model: keras.Model, weights: str, feature_layer: str) -> 
             model.get_layer(name).set_weights([group[key][()] for key in _weight_names(group)])
 
 
-def build_extractor(feature_layer: str, weights: str, dtype: str = "float32") -> keras.Model:
+def build_extractor(
+    feature_layer: str, weights: str, dtype: str = "float32", pooling: str = "mean"
+) -> keras.Model:
     """Return VGG19 up to `feature_layer` with its weights, as `vgg19` and `load_vgg19_weights` do.
 
     Args:
         feature_layer: a name from `VGG19_LAYERS`.
         weights: "imagenet", "random" or a file's path.
         dtype: of the weights and the computation.
+        pooling: see `pooled`.
 
     Returns:
         A model from `(frames, 224, 224, 3)` uint8 RGB to `(frames, features)` float32.
@@ -139,7 +176,7 @@ def build_extractor(feature_layer: str, weights: str, dtype: str = "float32") ->
     Raises:
         RunError: the weights cannot be downloaded.
     """
-    model = vgg19(feature_layer, dtype)
+    model = vgg19(feature_layer, dtype, pooling)
     load_vgg19_weights(model, weights, feature_layer)
     return model
 

@@ -12,6 +12,8 @@ SPLIT_SHARES = {"train": 0.70, "val": 0.15, "test": 0.15}  # when the folder has
 CLASS_NAMES = ("nonviolent", "violent")  # the position is the label
 
 STREAMS = ("rgb", "difference", "flow")  # what VGG19 is shown
+# What the maps of a convolution or pooling layer become, see `models.vgg19.pooled`.
+POOLINGS = ("mean", "max", "top", "mean+max", "grid")
 HEADS = ("attention-lstm", "bidirectional", "self-attention", "transformer", "mean")
 AUGMENTATIONS = ("jitter", "speed", "drop", "reverse", "mixup", "cutmix", "noise", "flip")
 THRESHOLD_GOALS = ("accuracy", "balanced", "f1", "recall=SHARE", "fpr=SHARE")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from violence_detection.errors import UserError
-from violence_detection.settings.constants import CLIP_TIMEOUT, STREAMS, VGG19_LAYERS
+from violence_detection.settings.constants import CLIP_TIMEOUT, POOLINGS, STREAMS, VGG19_LAYERS
 from violence_detection.settings.setting import ABOVE_0, AT_LEAST_1, setting
 from violence_detection.settings.values import (
     finite,
@@ -201,12 +201,19 @@ class FeatureSettings:
     feature_layer: str = setting(
         "fc2",
         "VGG19 layer whose output is the feature",
-        "`fc1` and `fc2` give 4096 values per frame; a convolution or pooling layer "
-        "(`block1_conv1` … `block5_pool`) is averaged over height and width. Nothing above the "
-        "layer is built or run.",
+        "`fc1` and `fc2` give 4096 values per frame; of a convolution or pooling layer "
+        "(`block1_conv1` … `block5_pool`) see --feature-pooling. Nothing above the layer is built "
+        "or run.",
         check=(lambda value: value in VGG19_LAYERS, f"is not one of {', '.join(VGG19_LAYERS)}"),
         type=str,
         metavar="LAYER",
+    )
+    feature_pooling: str = setting(
+        "mean",
+        "what a convolution or pooling layer's maps become: a few values per channel",
+        "`mean` over the picture, `max`, `top`: the mean of the largest tenth, `mean+max`, or "
+        "`grid`: the means of the picture's four quarters. Dense layers have no maps.",
+        choices=POOLINGS,
     )
     vgg19_weights: str = setting(
         "imagenet",
@@ -239,6 +246,11 @@ class FeatureSettings:
             raise UserError(
                 f"--streams {','.join(self.streams)} with --frames {self.frames}: one frame shows "
                 "no movement: give 2 or more, or --streams rgb"
+            )
+        if self.feature_pooling != "mean" and not self.feature_layer.startswith("block"):
+            raise UserError(
+                f"--feature-pooling {self.feature_pooling}: {self.feature_layer} has no maps to "
+                "pool; leave it out, or choose a layer of a block, such as block5_pool"
             )
         weights = self.vgg19_weights
         if weights not in ("imagenet", "random") and not Path(weights).is_file():

@@ -50,6 +50,7 @@ class Recipe:
     dtype: str  # on disk
     stream: str = "rgb"  # what the network sees, see `clips.streams`
     flipped: bool = False  # of the mirrored clip
+    pooling: str = "mean"  # of a layer's maps, see `models.vgg19.pooled`
     frame_size: int = FRAME_SIZE  # pixels, width and height
     format: int = FORMAT
 
@@ -60,9 +61,9 @@ class Recipe:
 
     @property
     def description(self) -> str:
-        """The recipe as JSON; the defaults of `stream` and `flipped` are left out."""
+        """The recipe as JSON; the defaults of `stream`, `flipped` and `pooling` are left out."""
         fields = dataclasses.asdict(self)
-        for name, default in {"stream": "rgb", "flipped": False}.items():
+        for name, default in {"stream": "rgb", "flipped": False, "pooling": "mean"}.items():
             if fields[name] == default:
                 del fields[name]
         return json.dumps(fields, sort_keys=True)

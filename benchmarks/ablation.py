@@ -35,6 +35,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from benchmarks.command import make_parser, write_report
+from benchmarks.linked_clips import make_imbalanced
 from violence_detection.clips.clip import Clip
 from violence_detection.clips.dataset import find_clips
 from violence_detection.evaluation.intervals import CONFIDENCE
@@ -226,22 +227,6 @@ def heads() -> list[tuple[str, dict[str, Any]]]:
     names = ("mean", *(head for head in HEADS if head not in ("mean", Settings().model.head)))
     rows = [(head, {"streams": streams, "head": head}) for head in (*names, Settings().model.head)]
     return [*rows, (f"+ ensemble of {ENSEMBLE}", {"ensemble": ENSEMBLE})]
-
-
-def make_imbalanced(
-    clips: Sequence[Clip], train: np.ndarray, seed: int, violent_share: float
-) -> np.ndarray:
-    """Return the indices `train` with so few nonviolent clips that `violent_share` are violent.
-
-    Nonviolent clips are removed by groups, in an order drawn with `seed`; one group may be split.
-    """
-    violent = train[[clips[index].label == 1 for index in train]]
-    nonviolent = train[[clips[index].label == 0 for index in train]]
-    kept = max(1, round(len(violent) * (1 - violent_share) / violent_share))
-    groups = np.array([clips[index].group_key for index in nonviolent])
-    order = np.random.default_rng(seed).permutation(np.unique(groups))
-    by_group = np.concatenate([nonviolent[groups == group] for group in order])
-    return np.sort(np.concatenate([violent, by_group[:kept]]))
 
 
 def cross_validate(

@@ -7,20 +7,20 @@ accepts the training command's flags, too. For each variant and seed the command
 `--cross-validate`: in every fold all its choices are made anew, without the held-out clips. The
 figures are means over the seeds. Finished runs are kept in --work-dir and not repeated.
 `--random-folds` ignores groups.csv, as the published figures for some data sets do: clips of one
-source are then on both sides.
+source are then on both sides. `--violent-share 0.78` leaves out sources of nonviolent clips.
 """
 
-import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.command import make_parser, write_report
+from benchmarks.linked_clips import clips_of, link, make_imbalanced
 from benchmarks.runs import DEFAULTS, add_flags_of_runs, finished_run, without_folders
 from benchmarks.tables import Table
 from violence_detection.experiments.cross_validation import JSON
@@ -37,41 +37,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_flags_of_runs(parser)
     parser.add_argument("--folds", type=int, default=FOLDS, help="of the test (default: 5)")
     parser.add_argument("--random-folds", action="store_true", help="ignore groups.csv")
+    parser.add_argument("--violent-share", type=float, help="leave out nonviolent sources")
     options, flags = parser.parse_known_args(arguments)
     flags += ["--groups", "none"] if options.random_folds else []
     report: dict[str, Any] = {
         "dataset": options.dataset_path.name,
         "folds": "random" if options.random_folds else "by source",
+        "violent_share": options.violent_share,
         "seeds": options.seeds,
         "flags": without_folders(flags),
         "variants": [],
     }
-    with dataset(options.dataset_path, options.work_dir, options.random_folds) as clips:
-        for name, more in options.variant or DEFAULTS:
-            runs = []
-            for seed in options.seeds:
-                own = [*flags, *shlex.split(more), "--seed", str(seed)]
-                command = ["--dataset-path", str(clips), *own]
-                command += ["--cross-validate", str(options.folds)]
-                runs.append(cross_validation(options.work_dir, command))
-            report["variants"].append({"name": name, "flags": more, **mean_of(runs)})
-            write_report(report, options.json)
-            print(table(report).as_text(), flush=True)
+    share = options.violent_share
+    folder = dataset(options.dataset_path, options.work_dir, options.random_folds, share)
+    for name, more in options.variant or DEFAULTS:
+        runs = []
+        for seed in options.seeds:
+            command = ["--dataset-path", str(folder), *flags, *shlex.split(more)]
+            command += ["--seed", str(seed), "--cross-validate", str(options.folds)]
+            runs.append(cross_validation(options.work_dir, command))
+        report["variants"].append({"name": name, "flags": more, **mean_of(runs)})
+        write_report(report, options.json)
+        print(table(report).as_text(), flush=True)
     return 0
 
 
-@contextlib.contextmanager
-def dataset(path: Path, work_dir: Path, without_groups: bool) -> Iterator[Path]:
-    """Yield the folder of the clips; a folder of links to its classes if groups are ignored."""
-    if not without_groups:
-        yield path
-        return
-    linked = work_dir / f"{path.name}_without_groups"
-    linked.mkdir(parents=True, exist_ok=True)
-    for entry in path.iterdir():
-        if entry.is_dir() and not (linked / entry.name).exists():
-            (linked / entry.name).symlink_to(entry.resolve())
-    yield linked
+def dataset(path: Path, work_dir: Path, without_groups: bool, violent_share: float | None) -> Path:
+    """Return the folder of the clips, or one of links to those that are asked for.
+
+    Args:
+        path: of all clips.
+        work_dir: of the links.
+        without_groups: leave out groups.csv.
+        violent_share: leave out sources of nonviolent clips, drawn with seed 0, until this share of
+            the clips is violent; None: take all.
+    """
+    if not without_groups and violent_share is None:
+        return path
+    clips = clips_of(path)
+    name = path.name + ("_without_groups" if without_groups else "")
+    if violent_share is not None:
+        everything = np.arange(len(clips))
+        kept = make_imbalanced([c.clip for c in clips], everything, 0, violent_share)
+        clips = [clips[index] for index in kept.tolist()]
+        name += f"_{violent_share:g}_violent"
+    return link({c.path: c for c in clips}, work_dir / name, with_groups=not without_groups)
 
 
 def cross_validation(work_dir: Path, command: Sequence[str]) -> dict[str, Any]:

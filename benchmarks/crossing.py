@@ -15,7 +15,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.command import make_parser, write_report
+from benchmarks.linked_clips import clips_of, link
 from benchmarks.runs import DEFAULTS, add_flags_of_runs, finished_run, without_folders
 from benchmarks.tables import Table
-from violence_detection.clips.clip import Clip
-from violence_detection.clips.dataset import GROUPS_CSV, find_clips
 from violence_detection.clips.splits import split_clips
 from violence_detection.evaluation.metrics import evaluate
 from violence_detection.experiments.cross_validation import CSV
 from violence_detection.runs.files import RESULTS
 from violence_detection.settings.constants import CLASS_NAMES
-from violence_detection.storage.files import write_csv
 
 FOLDS = 5
 FIGURES = ("accuracy", "roc_auc", "violent_accuracy", "nonviolent_accuracy", "brier", "ece")
@@ -64,30 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Linked:
-    """A clip of one of several data sets, under a name that none of the others has."""
-
-    dataset: str
-    clip: Clip
-
-    @property
-    def path(self) -> str:
-        """The path of the link below a split or a dataset folder."""
-        name = self.clip.name.replace("/", "__")
-        return f"{CLASS_NAMES[self.clip.label]}/{self.dataset}__{name}"
-
-    @property
-    def group(self) -> str:
-        """The clip's source, told apart from those of other data sets."""
-        return f"{self.dataset} {self.clip.group_key}"
-
-
-def clips_of(dataset: Path) -> list[Linked]:
-    """Return all clips of a data set; which split they are in does not matter."""
-    return [Linked(dataset.name, clip) for clip in find_clips(dataset, seed=0)]
-
-
 def crossed(trained_on: Path, tested_on: Path, work_dir: Path) -> Path:
     """Return a folder in which one data set is for training and validation, another the test."""
     known = clips_of(trained_on)
@@ -98,18 +72,6 @@ def crossed(trained_on: Path, tested_on: Path, work_dir: Path) -> Path:
     placed += [("test", linked) for linked in clips_of(tested_on)]
     name = f"{trained_on.name}_to_{tested_on.name}"
     return link({f"{side}/{linked.path}": linked for side, linked in placed}, work_dir / name)
-
-
-def link(clips: dict[str, Linked], folder: Path) -> Path:
-    """Make a dataset folder of links to clips, by path in it, with their groups; return it."""
-    for path, linked in clips.items():
-        place = folder / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.exists():
-            place.symlink_to(linked.clip.path)
-    groups = [(path, linked.group) for path, linked in clips.items()]
-    write_csv(folder / GROUPS_CSV, ("clip", "group"), groups)
-    return folder
 
 
 def tested(work_dir: Path, dataset: Path, flags: Sequence[str]) -> dict[str, Any]:

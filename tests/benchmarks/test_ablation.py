@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.ablation import FIGURES, as_markdown, make_imbalanced, paired_gain
+from benchmarks.ablation import FIGURES, as_markdown, paired_gain
+from benchmarks.linked_clips import make_imbalanced
 from violence_detection.clips.clip import Clip
 
 

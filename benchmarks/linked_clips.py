@@ -1,0 +1,71 @@
+"""Dataset folders of links to clips: a choice of them, or those of several data sets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from violence_detection.clips.clip import Clip
+from violence_detection.clips.dataset import GROUPS_CSV, find_clips
+from violence_detection.settings.constants import CLASS_NAMES
+from violence_detection.storage.files import write_csv
+
+
+@dataclass(frozen=True)
+class Linked:
+    """A clip of one of several data sets, under a name that none of the others has."""
+
+    dataset: str
+    clip: Clip
+
+    @property
+    def path(self) -> str:
+        """The path of the link below a split or a dataset folder."""
+        name = self.clip.name.replace("/", "__")
+        return f"{CLASS_NAMES[self.clip.label]}/{self.dataset}__{name}"
+
+    @property
+    def group(self) -> str:
+        """The clip's source, told apart from those of other data sets."""
+        return f"{self.dataset} {self.clip.group_key}"
+
+
+def clips_of(dataset: Path) -> list[Linked]:
+    """Return all clips of a data set; which split they are in does not matter."""
+    return [Linked(dataset.name, clip) for clip in find_clips(dataset, seed=0)]
+
+
+def link(clips: Mapping[str, Linked], folder: Path, with_groups: bool = True) -> Path:
+    """Make a dataset folder of links to clips, by path in it; return it.
+
+    Args:
+        clips: by path.
+        folder: what is there already is kept.
+        with_groups: write their groups.
+    """
+    for path, linked in clips.items():
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            place.symlink_to(Path(linked.clip.path).resolve())
+    if with_groups:
+        groups = [(path, linked.group) for path, linked in clips.items()]
+        write_csv(folder / GROUPS_CSV, ("clip", "group"), groups)
+    return folder
+
+
+def make_imbalanced(
+    clips: Sequence[Clip], train: np.ndarray, seed: int, violent_share: float
+) -> np.ndarray:
+    """Return the indices `train` with so few nonviolent clips that `violent_share` are violent.
+
+    Nonviolent clips are removed by groups, in an order drawn with `seed`; one group may be split.
+    """
+    violent = train[[clips[index].label == 1 for index in train]]
+    nonviolent = train[[clips[index].label == 0 for index in train]]
+    kept = max(1, round(len(violent) * (1 - violent_share) / violent_share))
+    groups = np.array([clips[index].group_key for index in nonviolent])
+    order = np.random.default_rng(seed).permutation(np.unique(groups))
+    by_group = np.concatenate([nonviolent[groups == group] for group in order])
+    return np.sort(np.concatenate([violent, by_group[:kept]]))

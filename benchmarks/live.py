@@ -2,9 +2,8 @@
 
     python -m benchmarks.live --checkpoint-dir ./checkpoints --json FILE
 
-There are two detectors: one of the default settings (fc2, two streams, 16 frames) with random
-weights, which is as slow as a trained one, and the given one. Without a file, clips of the demo are
-drawn, 640 x 480.
+There are two detectors: one of the default settings with random weights, which is as slow as a
+trained one, and the given one. Without a file, clips of the demo are drawn, 640 x 480.
 """
 
 import dataclasses

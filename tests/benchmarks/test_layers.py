@@ -17,7 +17,7 @@ def test_features_of_all_layers_are_those_of_the_training_command(
     assert main([*command, "--json", str(tmp_path / "figures.json")]) == 0
     rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
     assert len(rows) == 8
-    assert max(row["roc_auc"] for row in rows if "difference" in row["streams"]) > 0.9
+    assert max(row["roc_auc"] for row in rows if "difference" in row["streams"]) > 0.75
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
     ours = {path.name: path.read_bytes() for path in cache.glob("*.features")}
     assert train(["--dataset-path", str(drawn_clips), *quick_flags, "--extract-only"]) == 0

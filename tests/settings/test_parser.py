@@ -123,7 +123,7 @@ def test_promised_command_lines_are_understood(line: str) -> None:
         ("augment", ()),
         ("head", "attention-lstm"),
         ("sampling", "shuffle"),
-        ("feature_layer", "fc2"),
+        ("feature_layer", "block5_pool"),
         ("feature_dtype", "float16"),
         ("resume", True),
         ("seed", 42),

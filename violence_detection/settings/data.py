@@ -199,11 +199,11 @@ class FeatureSettings:
         metavar="NAMES",
     )
     feature_layer: str = setting(
-        "fc2",
+        "block5_pool",
         "VGG19 layer whose output is the feature",
-        "`fc1` and `fc2` give 4096 values per frame; of a convolution or pooling layer "
-        "(`block1_conv1` … `block5_pool`) see --feature-pooling. Nothing above the layer is built "
-        "or run.",
+        "A convolution or pooling layer (`block1_conv1` … `block5_pool`) is pooled to a value per "
+        "channel, see --feature-pooling; `fc1` and `fc2` give 4096 values per frame. Nothing above "
+        "the layer is built or run.",
         check=(lambda value: value in VGG19_LAYERS, f"is not one of {', '.join(VGG19_LAYERS)}"),
         type=str,
         metavar="LAYER",

@@ -6,13 +6,16 @@ VGG19 runs once per image for all layers and poolings. The features are those th
 command caches, and are found by it. The classifier is a support vector machine on each feature's
 mean over the frames and its mean change from frame to frame, of logarithms: seconds, where
 a detector takes minutes. It tells what is worth training on; what a detector then gives is what
-`benchmarks.accuracy` measures.
+`benchmarks.accuracy` measures. With `--costs`, what a clip costs in CPU time is measured, too: its
+images in each stream, and VGG19 up to each layer.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,10 +43,12 @@ from violence_detection.models.vgg19 import (
 )
 from violence_detection.settings.constants import POOLINGS, STREAMS, VGG19_LAYERS
 from violence_detection.storage.files import file_checksum
+from violence_detection.storage.remote_paths import AnyPath
 
 LAYERS = ("block3_pool", "block4_pool", "block5_pool", "fc1", "fc2")
 COMBINATIONS = ("rgb", "difference", "flow", "difference,flow", "rgb,difference,flow")
 FOLDS = 5
+ROUNDS = 3  # of timing, after one to warm up
 COST = 1.0  # of the support vector machine, for every table: nothing is chosen on what is tested
 
 
@@ -65,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--streams", nargs="+", default=COMBINATIONS, help="combinations")
     parser.add_argument("--frames", type=int, default=16, help="per clip (default: 16)")
     parser.add_argument("--seeds", default="1,2,3", help="of the folds (default: 1,2,3)")
+    parser.add_argument("--costs", action="store_true", help="measure the CPU time of a clip, too")
     options = parser.parse_args(arguments)
     clips = find_clips(options.dataset_path, seed=0)
     views = views_of(options.layers.split(","), options.poolings.split(","))
@@ -84,6 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report["rows"].append({**view._asdict(), "streams": names, **figures})
             write_report(report, options.json)
     print(table(report).as_text())
+    if options.costs:
+        layers = list(dict.fromkeys(view.layer for view in views))
+        report["cpu_seconds"] = costs(clips[0].path, options.frames, streams, layers)
+        write_report(report, options.json)
+        cells = [[name, f"{seconds:.3f}"] for name, seconds in report["cpu_seconds"].items()]
+        print(Table("CPU seconds per clip and stream", ["", "s"], cells).as_text())
     return 0
 
 
@@ -178,6 +190,34 @@ def compute(
             if (view, stream) in missing:
                 facts = [ClipFacts(info.seconds, info.share)]
                 cache.store([content], values[np.newaxis].astype(np.float16), facts)
+
+
+def costs(
+    path: AnyPath, frames: int, streams: Sequence[str], layers: Sequence[str]
+) -> dict[str, float]:
+    """Return the CPU seconds of a clip's images by stream, and of VGG19 in float32 by layer.
+
+    The least of several rounds, in which all take turns.
+
+    Args:
+        path: of a clip on a disk.
+        frames: per clip.
+        streams: to draw.
+        layers: up to which VGG19 runs, with random weights: they do not change its speed.
+    """
+    images, _ = read_clip(Path(path), frames)
+    networks = {layer: build_extractor(layer, "random") for layer in layers}
+    work: dict[str, Callable[[], Any]] = {
+        **{name: partial(stream_images, images, name) for name in streams if name != "rgb"},
+        **{name: partial(net.predict_on_batch, images) for name, net in networks.items()},
+    }
+    rounds: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(ROUNDS + 1):
+        for name, run in work.items():
+            started = time.process_time()
+            run()
+            rounds[name].append(time.process_time() - started)
+    return {name: min(seconds[1:]) for name, seconds in rounds.items()}
 
 
 def describe(features: np.ndarray) -> np.ndarray:

@@ -14,8 +14,10 @@ def test_features_of_all_layers_are_those_of_the_training_command(
     command = ["--dataset-path", str(drawn_clips), "--cache-dir", str(cache), "--frames", "4"]
     command += ["--vgg19-weights", "random", "--layers", "block1_conv1,block1_pool"]
     command += ["--poolings", "mean,max", "--streams", "rgb", "difference,rgb"]
-    assert main([*command, "--json", str(tmp_path / "figures.json")]) == 0
-    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert main([*command, "--costs", "--json", str(tmp_path / "figures.json")]) == 0
+    report = json.loads((tmp_path / "figures.json").read_text())
+    assert report["cpu_seconds"].keys() == {"difference", "block1_conv1", "block1_pool"}
+    rows = report["rows"]
     assert len(rows) == 8
     assert max(row["roc_auc"] for row in rows if "difference" in row["streams"]) > 0.75
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

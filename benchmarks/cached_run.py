@@ -38,6 +38,7 @@ STARTUP_CLIPS = 10_000
 SMALL, LARGE = 2_000, 100_000  # clips
 PAGE = 2048  # values of a row that are not zero
 STREAM = "rgb"  # one, as the sizes of the report are of one
+LAYER = "fc2"  # the most values
 FIRST_STEP = "first step after"  # in the command's output
 
 
@@ -89,12 +90,10 @@ def measure_memory(folder: Path) -> dict[str, Any]:
 
 
 def recipe() -> Recipe:
-    """Return the recipe of one stream with the command's defaults and random weights."""
-    settings = Settings().replace(dataset_path=Path())
-    layer = settings.features.feature_layer
-    weights = identify_weights("random", layer)
-    dtype = settings.features.feature_dtype
-    return Recipe(settings.features.frames, layer, weights, feature_size(layer), dtype, STREAM)
+    """Return the recipe of one stream with random weights, and the command's defaults."""
+    features = Settings().replace(dataset_path=Path()).features
+    weights, size = identify_weights("random", LAYER), feature_size(LAYER)
+    return Recipe(features.frames, LAYER, weights, size, features.feature_dtype, STREAM)
 
 
 def cached_dataset(folder: Path, clips: int) -> Path:
@@ -137,6 +136,7 @@ def start_training(
             *(sys.executable, str(SCRIPT), "--dataset-path", str(dataset / "clips")),
             *("--cache-dir", str(dataset / "cache"), "--vgg19-weights", "random"),
             *("--checkpoint-dir", str(folder / "run"), "--fresh", "--streams", STREAM),
+            *("--feature-layer", LAYER),
             *("--epochs", "1", "--warmup-epochs", "0", "--folds", "1"),
             *("--groups", "none"),
         ],

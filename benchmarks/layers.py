@@ -140,17 +140,18 @@ def stored_features(
         contents = []
         network = None
         for number, clip in enumerate(clips, start=1):
-            contents.append(file_checksum(clip.path))
+            path = Path(clip.path)
+            contents.append(file_checksum(path))
             missing = [key for key, c in caches.items() if c.row_of(contents[-1]) is None]
             if missing:
                 network = network or network_of(sorted({view for view, _ in recipes}), weights)
                 compute(clip, contents[-1], missing, caches, network)
                 print(f"clip {number} of {len(clips)}", file=sys.stderr)
-            folder.remember_file(clip.path, file_stamp(clip.path), contents[-1])
+            folder.remember_file(path, file_stamp(path), contents[-1])
         for cache in caches.values():
             cache.commit()
         yield {
-            key: np.asarray(cache.rows().read([cache.row_of(content) for content in contents]))
+            key: np.asarray(cache.rows().read(cache.rows_of(contents).tolist()))
             for key, cache in caches.items()
         }
 
@@ -181,8 +182,7 @@ def compute(
     network: Network,
 ) -> None:
     """Store the features of a clip that caches lack."""
-    assert isinstance(clip.path, Path)
-    frames, info = read_clip(clip.path, next(iter(caches.values())).recipe.frames)
+    frames, info = read_clip(Path(clip.path), next(iter(caches.values())).recipe.frames)
     for stream in dict.fromkeys(stream for _, stream in missing):
         outputs = network.model.predict_on_batch(stream_images(frames, stream))
         for view, values in zip(network.views, outputs, strict=True):

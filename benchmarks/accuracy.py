@@ -21,7 +21,13 @@ import numpy as np
 
 from benchmarks.command import make_parser, write_report
 from benchmarks.linked_clips import clips_of, link, make_imbalanced
-from benchmarks.runs import DEFAULTS, add_flags_of_runs, finished_run, without_folders
+from benchmarks.runs import (
+    DEFAULTS,
+    add_flags_of_runs,
+    finished_run,
+    mean_figures,
+    without_folders,
+)
 from benchmarks.tables import Table
 from violence_detection.experiments.cross_validation import JSON
 
@@ -97,19 +103,13 @@ def cross_validation(work_dir: Path, command: Sequence[str]) -> dict[str, Any]:
 
 def mean_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return figures pooled over the folds, their mean over the seeds, and each seed's accuracy."""
-
-    def mean(values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known else None
-
+    pooled = [run["pooled"] for run in runs]
     gaps = [fold["promised_accuracy"] - fold["accuracy"] for run in runs for fold in run["folds"]]
     return {
-        **{name: mean([run["pooled"][name] for run in runs]) for name in (*FIGURES, *CALIBRATION)},
-        "uncalibrated": {
-            name: mean([run["uncalibrated"][name] for run in runs]) for name in CALIBRATION
-        },
-        "promised_accuracy": mean([run["mean"]["promised_accuracy"] for run in runs]),
-        "gap": mean(gaps),
+        **mean_figures(pooled, (*FIGURES, *CALIBRATION)),
+        "uncalibrated": mean_figures([run["uncalibrated"] for run in runs], CALIBRATION),
+        **mean_figures([run["mean"] for run in runs], ["promised_accuracy"]),
+        "gap": float(np.mean(gaps)),
         "mean_absolute_gap_of_a_fold": float(np.mean(np.abs(gaps))),
         "by_seed": {
             name: [run["pooled"][name] for run in runs] for name in ("accuracy", "roc_auc")

@@ -24,7 +24,13 @@ import numpy as np
 
 from benchmarks.command import make_parser, write_report
 from benchmarks.linked_clips import clips_of, link
-from benchmarks.runs import DEFAULTS, add_flags_of_runs, finished_run, without_folders
+from benchmarks.runs import (
+    DEFAULTS,
+    add_flags_of_runs,
+    finished_run,
+    mean_figures,
+    without_folders,
+)
 from benchmarks.tables import Table
 from violence_detection.clips.splits import split_clips
 from violence_detection.evaluation.metrics import evaluate
@@ -56,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report["rows"].append({"variant": name, "flags": more, **sides, **mean_of(runs)})
             write_report(report, options.json)
         if options.together:
-            report["rows"] += together(options.dataset_path, options.work_dir, own, seeds, name)
+            both = together(options.dataset_path, options.work_dir, own, seeds)
+            report["rows"] += [{"variant": name, "flags": more, **row} for row in both]
             write_report(report, options.json)
         print(table(report).as_text(), flush=True)
     return 0
@@ -77,12 +84,12 @@ def crossed(trained_on: Path, tested_on: Path, work_dir: Path) -> Path:
 def tested(work_dir: Path, dataset: Path, flags: Sequence[str]) -> dict[str, Any]:
     """Return the test's figures of a training on a folder made by `crossed`."""
     command = ["--dataset-path", str(dataset), *flags]
-    results = json.loads((finished_run(work_dir, command, RESULTS).folder / RESULTS).read_text())
-    return results["evaluation"] | {"promised_accuracy": results["chosen_on"]["accuracy"]}
+    folder = finished_run(work_dir, command, RESULTS).folder
+    return json.loads((folder / RESULTS).read_text())["evaluation"]
 
 
 def together(
-    datasets: Sequence[Path], work_dir: Path, flags: Sequence[str], seeds: list[int], name: str
+    datasets: Sequence[Path], work_dir: Path, flags: Sequence[str], seeds: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Return a row for each data set, of detectors that are trained on clips of all of them.
 
@@ -91,7 +98,6 @@ def together(
         work_dir: of the links and the finished runs.
         flags: of the training command.
         seeds: one cross-validation each.
-        name: of the variant.
     """
     clips = {linked.path: linked for dataset in datasets for linked in clips_of(dataset)}
     folder = link(clips, work_dir / "_and_".join(dataset.name for dataset in datasets))
@@ -105,7 +111,7 @@ def together(
             own = [row for row in rows if clips[row["clip"]].dataset == dataset]
             found.append(figures_of(own, seed))
     return [
-        {"variant": name, "trained_on": "both", "tested_on": dataset, **mean_of(found)}
+        {"trained_on": "both", "tested_on": dataset, **mean_of(found)}
         for dataset, found in figures.items()
     ]
 
@@ -123,7 +129,7 @@ def figures_of(rows: Sequence[dict[str, str]], seed: int) -> dict[str, Any]:
 def mean_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the figures' means over the seeds, and each seed's accuracy and ROC-AUC."""
     return {
-        **{name: float(np.mean([run[name] for run in runs])) for name in FIGURES},
+        **mean_figures(runs, FIGURES),
         "by_seed": {name: [run[name] for run in runs] for name in ("accuracy", "roc_auc")},
         "clips": runs[0]["clips"],
     }
@@ -134,7 +140,7 @@ def table(report: dict[str, Any]) -> Table:
     header = ["", "trained on", "tested on", "accuracy", "ROC-AUC", "violent", "nonviol."]
     rows = [
         [row["variant"], row["trained_on"], row["tested_on"]]
-        + [f"{row[name]:.3f}" for name in FIGURES[:4]]
+        + ["n/a" if row[name] is None else f"{row[name]:.3f}" for name in FIGURES[:4]]
         for row in report["rows"]
     ]
     return Table(f"Across data sets, seeds {report['seeds']}", header, rows)

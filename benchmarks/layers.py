@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -28,6 +27,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.svm import SVC
 
 from benchmarks.command import make_parser, write_report
+from benchmarks.runs import numbers
 from benchmarks.tables import Table
 from violence_detection.clips.clip import Clip
 from violence_detection.clips.dataset import find_clips
@@ -42,11 +42,12 @@ from violence_detection.models.vgg19 import (
     pooled,
 )
 from violence_detection.settings.constants import POOLINGS, STREAMS, VGG19_LAYERS
+from violence_detection.settings.values import names_out_of
 from violence_detection.storage.files import file_checksum
 from violence_detection.storage.remote_paths import AnyPath
 
 LAYERS = ("block3_pool", "block4_pool", "block5_pool", "fc1", "fc2")
-COMBINATIONS = ("rgb", "difference", "flow", "difference,flow", "rgb,difference,flow")
+COMBINATIONS = (*((name,) for name in STREAMS), ("difference", "flow"), STREAMS)
 FOLDS = 5
 ROUNDS = 3  # of timing, after one to warm up
 COST = 1.0  # of the support vector machine, for every table: nothing is chosen on what is tested
@@ -65,29 +66,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dataset-path", type=Path, required=True)
     parser.add_argument("--cache-dir", type=Path, required=True)
     parser.add_argument("--vgg19-weights", required=True)
-    parser.add_argument("--layers", default=",".join(LAYERS), help="separated by commas")
-    parser.add_argument("--poolings", default="mean", help="separated by commas (default: mean)")
-    parser.add_argument("--streams", nargs="+", default=COMBINATIONS, help="combinations")
+
+    def add_names(flag: str, allowed: Sequence[str], **options: Any) -> None:
+        parser.add_argument(flag, type=names_out_of(allowed), **options)
+
+    add_names("--layers", VGG19_LAYERS, default=LAYERS, help="separated by commas")
+    add_names("--poolings", POOLINGS, default=("mean",), help="default: mean")
+    add_names("--streams", STREAMS, nargs="+", default=COMBINATIONS, help="combinations")
     parser.add_argument("--frames", type=int, default=16, help="per clip (default: 16)")
-    parser.add_argument("--seeds", default="1,2,3", help="of the folds (default: 1,2,3)")
+    parser.add_argument("--seeds", type=numbers, default=[1, 2, 3], help="default: 1,2,3")
     parser.add_argument("--costs", action="store_true", help="measure the CPU time of a clip, too")
     options = parser.parse_args(arguments)
     clips = find_clips(options.dataset_path, seed=0)
-    views = views_of(options.layers.split(","), options.poolings.split(","))
-    streams = [name for name in STREAMS if any(name in c.split(",") for c in options.streams)]
-    first = Recipe(options.frames, "", "", 0, "float16")
-    recipes = {
-        (view, stream): recipe_of(view, stream, first, options.vgg19_weights)
-        for view, stream in product(views, streams)
-    }
-    seeds = [int(seed) for seed in options.seeds.split(",")]
+    views = views_of(options.layers, options.poolings)
+    streams = [name for name in STREAMS if any(name in names for names in options.streams)]
+    recipes = recipes_of(views, streams, options.frames, options.vgg19_weights)
+    seeds = options.seeds
     report: dict[str, Any] = {"dataset": options.dataset_path.name, "seeds": seeds, "rows": []}
     with stored_features(clips, recipes, options.cache_dir, options.vgg19_weights) as features:
-        for view, combination in product(views, options.streams):
-            names = combination.split(",")
+        for view, names in product(views, options.streams):
             described = [describe(features[view, stream]) for stream in names]
             figures = separability(np.concatenate(described, axis=1), clips, seeds)
-            report["rows"].append({**view._asdict(), "streams": names, **figures})
+            report["rows"].append({**view._asdict(), "streams": list(names), **figures})
             write_report(report, options.json)
     print(table(report).as_text())
     if options.costs:
@@ -100,14 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def views_of(layers: Sequence[str], poolings: Sequence[str]) -> list[View]:
-    """Return each layer with each pooling, dense layers once; in VGG19's order.
-
-    Raises:
-        SystemExit: a name is unknown.
-    """
-    for name, known in (*((n, VGG19_LAYERS) for n in layers), *((n, POOLINGS) for n in poolings)):
-        if name not in known:
-            raise SystemExit(f"error: {name} is not one of {', '.join(known)}")
+    """Return each layer with each pooling, dense layers once; in VGG19's order."""
     pooled_views = [
         View(layer, pooling if layer.startswith("block") else "mean")
         for layer, pooling in product(sorted(layers, key=VGG19_LAYERS.index), poolings)
@@ -115,16 +108,23 @@ def views_of(layers: Sequence[str], poolings: Sequence[str]) -> list[View]:
     return list(dict.fromkeys(pooled_views))
 
 
-def recipe_of(view: View, stream: str, first: Recipe, weights: str) -> Recipe:
-    """Return the recipe of the training command for a view of a stream."""
-    return replace(
-        first,
-        layer=view.layer,
-        weights=identify_weights(weights, view.layer),
-        features=feature_size(view.layer, view.pooling),
-        stream=stream,
-        pooling=view.pooling,
-    )
+def recipes_of(
+    views: Sequence[View], streams: Sequence[str], frames: int, weights: str
+) -> dict[tuple[View, str], Recipe]:
+    """Return the training command's recipe for each view of each stream."""
+    identities = {layer: identify_weights(weights, layer) for layer in {v.layer for v in views}}
+    return {
+        (view, stream): Recipe(
+            frames=frames,
+            layer=view.layer,
+            weights=identities[view.layer],
+            features=feature_size(view.layer, view.pooling),
+            dtype="float16",
+            stream=stream,
+            pooling=view.pooling,
+        )
+        for view, stream in product(views, streams)
+    }
 
 
 @contextmanager
@@ -139,17 +139,20 @@ def stored_features(
         caches = {key: FeatureCache(folder, recipe) for key, recipe in recipes.items()}
         contents = []
         network = None
-        for number, clip in enumerate(clips, start=1):
-            path = Path(clip.path)
-            contents.append(file_checksum(path))
-            missing = [key for key, c in caches.items() if c.row_of(contents[-1]) is None]
-            if missing:
-                network = network or network_of(sorted({view for view, _ in recipes}), weights)
-                compute(clip, contents[-1], missing, caches, network)
-                print(f"clip {number} of {len(clips)}", file=sys.stderr)
-            folder.remember_file(path, file_stamp(path), contents[-1])
-        for cache in caches.values():
-            cache.commit()
+        known = folder.known_contents(clip.path for clip in clips)
+        try:
+            for number, (clip, content) in enumerate(zip(clips, known, strict=True), start=1):
+                path = Path(clip.path)
+                contents.append(content or file_checksum(path))
+                missing = [key for key, c in caches.items() if c.row_of(contents[-1]) is None]
+                if missing:
+                    network = network or network_of(sorted({view for view, _ in recipes}), weights)
+                    compute(path, contents[-1], missing, caches, network)
+                    print(f"clip {number} of {len(clips)}", file=sys.stderr)
+                folder.remember_file(path, file_stamp(path), contents[-1])
+        finally:
+            for cache in caches.values():
+                cache.commit()  # also if it is interrupted
         yield {
             key: np.asarray(cache.rows().read(cache.rows_of(contents).tolist()))
             for key, cache in caches.items()
@@ -175,14 +178,14 @@ def network_of(views: list[View], weights: str) -> Network:
 
 
 def compute(
-    clip: Clip,
+    path: Path,
     content: bytes,
     missing: Sequence[tuple[View, str]],
     caches: dict[tuple[View, str], FeatureCache],
     network: Network,
 ) -> None:
     """Store the features of a clip that caches lack."""
-    frames, info = read_clip(Path(clip.path), next(iter(caches.values())).recipe.frames)
+    frames, info = read_clip(path, next(iter(caches.values())).recipe.frames)
     for stream in dict.fromkeys(stream for _, stream in missing):
         outputs = network.model.predict_on_batch(stream_images(frames, stream))
         for view, values in zip(network.views, outputs, strict=True):

@@ -41,9 +41,12 @@ def link(clips: Mapping[str, Linked], folder: Path, with_groups: bool = True) ->
 
     Args:
         clips: by path.
-        folder: what is there already is kept.
+        folder: other links in it are removed; one to a folder would lead into a data set.
         with_groups: write their groups.
     """
+    for old in list(folder.rglob("*")):
+        if old.is_symlink() and old.relative_to(folder).as_posix() not in clips:
+            old.unlink()
     for path, linked in clips.items():
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)

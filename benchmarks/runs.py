@@ -6,9 +6,11 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 DEFAULTS = [("defaults", "")]
 
@@ -20,11 +22,13 @@ class FinishedRun(NamedTuple):
     seconds: float
 
 
+def numbers(text: str) -> list[int]:
+    """Return whole numbers that are separated by commas."""
+    return [int(number) for number in text.split(",")]
+
+
 def add_flags_of_runs(parser: argparse.ArgumentParser) -> None:
     """Add `--seeds`, `--work-dir` and `--variant`, which is (name, flags)."""
-
-    def numbers(text: str) -> list[int]:
-        return [int(number) for number in text.split(",")]
 
     def named_flags(text: str) -> tuple[str, str]:
         name, _, flags = text.partition("=")
@@ -39,6 +43,14 @@ def add_flags_of_runs(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FLAGS",
         help="flags of the training command to compare (default: its defaults)",
     )
+
+
+def mean_figures(
+    runs: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> dict[str, float | None]:
+    """Return the means of figures over the runs that have them; None if none has."""
+    values = {name: [run[name] for run in runs if run[name] is not None] for name in names}
+    return {name: float(np.mean(found)) if found else None for name, found in values.items()}
 
 
 def without_folders(flags: Sequence[str]) -> list[str]:

@@ -34,6 +34,10 @@ ROOT = Path(__file__).parent.parent.parent
         (["--streams", "none"], ["--streams", "must name a stream"]),
         (["--cached-frames", "8"], ["--cached-frames 8", "--frames 16"]),
         (["--cached-frames", "0"], ["--cached-frames 0", "1 or more"]),
+        (
+            ["--feature-layer", "fc2", "--feature-pooling", "top"],
+            ["--feature-pooling top", "fc2", "block5_pool"],
+        ),
         (["--units", "0"], ["--units 0", "1 or more"]),
         (["--find-lr", "--tune", "3"], ["--find-lr", "--tune", "one of them"]),
         (["--find-lr", "--cross-validate", "5"], ["--find-lr", "--cross-validate", "one of them"]),

@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 from violence_detection.errors import RunError, UserError
-from violence_detection.settings.constants import FRAME_SIZE, POOLINGS, VGG19_LAYERS
+from violence_detection.settings.constants import FRAME_SIZE, VGG19_LAYERS
 
 FILTERS = (64, 128, 256, 512, 512)  # per convolution of each block
 # The files that keras.applications.VGG19 downloads, with and without the dense layers.
@@ -72,11 +72,9 @@ def pooled(maps: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
     if pooling == "mean+max":
         return ops.concatenate([pooled(maps, "mean"), pooled(maps, "max")], axis=-1)
     if pooling == "grid":  # the quarters of an odd size share the middle
-        tops, lefts = (slice((height + 1) // 2), slice((width + 1) // 2))
-        bottoms, rights = (slice(height // 2, None), slice(width // 2, None))
-        quarters = [
-            maps[:, rows, columns] for rows in (tops, bottoms) for columns in (lefts, rights)
-        ]
+        above, left = slice((height + 1) // 2), slice((width + 1) // 2)
+        below, right = slice(height // 2, None), slice(width // 2, None)
+        quarters = [maps[:, rows, columns] for rows in (above, below) for columns in (left, right)]
         return ops.concatenate([pooled(quarter, "mean") for quarter in quarters], axis=-1)
     places = height * width
     by_channel = ops.transpose(ops.reshape(maps, (-1, places, channels)), (0, 2, 1))
@@ -112,8 +110,8 @@ def layers_with_weights(feature_layer: str) -> list[str]:
 def feature_size(feature_layer: str, pooling: str = "mean") -> int:
     """Return the number of values per frame at `feature_layer`."""
     if feature_layer.startswith("block"):
-        per_channel = dict.fromkeys(POOLINGS, 1) | {"mean+max": 2, "grid": 4}
-        return per_channel[pooling] * FILTERS[int(feature_layer[len("block")]) - 1]
+        per_channel = {"mean+max": 2, "grid": 4}.get(pooling, 1)
+        return per_channel * FILTERS[int(feature_layer[len("block")]) - 1]
     return {"flatten": 25088, "fc1": 4096, "fc2": 4096, "predictions": 1000}[feature_layer]
 
 

@@ -7,7 +7,7 @@ accepts the training command's flags, too. For each variant and seed the command
 `--cross-validate`: in every fold all its choices are made anew, without the held-out clips. The
 figures are means over the seeds. Finished runs are kept in --work-dir and not repeated.
 `--random-folds` ignores groups.csv, as the published figures for some data sets do: clips of one
-source are then on both sides. `--violent-share 0.78` leaves out sources of nonviolent clips.
+source are then on both sides. `--violent-share 0.78` leaves out nonviolent clips of every source.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.command import make_parser, write_report
-from benchmarks.linked_clips import clips_of, link, make_imbalanced
+from benchmarks.linked_clips import clips_of, link, thinned
 from benchmarks.runs import (
     DEFAULTS,
     add_flags_of_runs,
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_flags_of_runs(parser)
     parser.add_argument("--folds", type=int, default=FOLDS, help="of the test (default: 5)")
     parser.add_argument("--random-folds", action="store_true", help="ignore groups.csv")
-    parser.add_argument("--violent-share", type=float, help="leave out nonviolent sources")
+    parser.add_argument("--violent-share", type=float, help="leave out nonviolent clips")
     options, flags = parser.parse_known_args(arguments)
     flags += ["--groups", "none"] if options.random_folds else []
     report: dict[str, Any] = {
@@ -75,17 +75,15 @@ def dataset(path: Path, work_dir: Path, without_groups: bool, violent_share: flo
         path: of all clips.
         work_dir: of the links.
         without_groups: leave out groups.csv.
-        violent_share: leave out sources of nonviolent clips, drawn with seed 0, until this share of
-            the clips is violent; None: take all.
+        violent_share: leave out nonviolent clips of every source, drawn with seed 0, until this
+            share of the clips is violent; None: take all.
     """
     if not without_groups and violent_share is None:
         return path
     clips = clips_of(path)
     name = path.name + ("_without_groups" if without_groups else "")
     if violent_share is not None:
-        everything = np.arange(len(clips))
-        kept = make_imbalanced([c.clip for c in clips], everything, 0, violent_share)
-        clips = [clips[index] for index in kept.tolist()]
+        clips = thinned(clips, violent_share)
         name += f"_{violent_share:g}_violent"
     return link({c.path: c for c in clips}, work_dir / name, with_groups=not without_groups)
 

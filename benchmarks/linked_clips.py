@@ -58,6 +58,28 @@ def link(clips: Mapping[str, Linked], folder: Path, with_groups: bool = True) ->
     return folder
 
 
+def thinned(clips: Sequence[Linked], violent_share: float, seed: int = 0) -> list[Linked]:
+    """Return clips without some nonviolent ones, so that `violent_share` of them are violent.
+
+    Each source loses about the same share of its nonviolent clips, and keeps one of them: where
+    nearly all are of a few sources, leaving out sources would leave nothing to divide into folds.
+    """
+    violent = [linked for linked in clips if linked.clip.label == 1]
+    by_group: dict[str, list[Linked]] = {}
+    for linked in clips:
+        if linked.clip.label == 0:
+            by_group.setdefault(linked.group, []).append(linked)
+    kept = max(1, round(len(violent) * (1 - violent_share) / violent_share))
+    random = np.random.default_rng(seed)
+    ranked = [
+        (rank / len(group), group[index])
+        for group in by_group.values()
+        for rank, index in enumerate(random.permutation(len(group)))
+    ]
+    ranked.sort(key=lambda pair: pair[0])
+    return violent + [linked for _, linked in ranked[:kept]]
+
+
 def make_imbalanced(
     clips: Sequence[Clip], train: np.ndarray, seed: int, violent_share: float
 ) -> np.ndarray:

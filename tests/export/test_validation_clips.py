@@ -1,6 +1,7 @@
 import csv
 import shutil
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from tests.inference.test_detector import TIMEOUT
 from violence_detection.clips.clip import Clip
+from violence_detection.clips.locations import Locations
 from violence_detection.errors import UserError
 from violence_detection.export.validation_clips import (
     Sources,
@@ -31,8 +33,12 @@ def cache(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained / "cache", tmp_path / "cache"))
 
 
+def at(dataset: Path) -> Locations:
+    return Locations(dataset.resolve(), (Path(), 1.0), ExitStack())
+
+
 def validation(detector: Detector, dataset: Path) -> list[Clip]:
-    return clips_of_split(detector.checkpoint_dir, "val", dataset)
+    return clips_of_split(detector.checkpoint_dir, "val", at(dataset))
 
 
 def clip_of(number: int, label: int) -> Clip:
@@ -83,7 +89,7 @@ def test_features_that_are_not_in_the_cache_or_damaged_are_computed(
     detector: Detector, drawn_clips: Path, cache: Path, tmp_path: Path
 ) -> None:
     clips = validation(detector, drawn_clips)[:3]
-    elsewhere = Sources(tmp_path / "no_cache", drawn_clips, TIMEOUT)
+    elsewhere = Sources(tmp_path / "no_cache", at(drawn_clips), TIMEOUT)
     used, computed = load_features(detector, clips, elsewhere)
     assert used == clips
     assert not elsewhere.cache_dir.exists()
@@ -92,7 +98,7 @@ def test_features_that_are_not_in_the_cache_or_damaged_are_computed(
     for rows in cache.glob("*.features"):
         rows.write_bytes(bytes(rows.stat().st_size))
     assert cached_features(detector, clips, cache) == {}
-    recomputed = load_features(detector, clips, Sources(cache, drawn_clips, TIMEOUT))[1]
+    recomputed = load_features(detector, clips, Sources(cache, at(drawn_clips), TIMEOUT))[1]
     np.testing.assert_array_equal(recomputed, computed)
 
 
@@ -102,7 +108,7 @@ def test_an_unreadable_clip_is_skipped(
     dataset = Path(shutil.copytree(drawn_clips, tmp_path / "clips"))
     bad, *good = validation(detector, dataset)
     bad.path.write_bytes(b"hello" * 99)
-    sources = Sources(tmp_path / "no_cache", dataset, TIMEOUT)
+    sources = Sources(tmp_path / "no_cache", at(dataset), TIMEOUT)
     for end_to_end in (False, True):
         clips, inputs = load_inputs(detector, "val", None, sources, end_to_end)
         assert clips == good
@@ -116,11 +122,11 @@ def test_an_unreadable_clip_is_skipped(
 def test_error_names_the_missing_clips_and_the_flag(
     detector: Detector, tmp_path: Path, end_to_end: bool
 ) -> None:
-    sources = Sources(tmp_path / "no_cache", tmp_path / "no_clips", TIMEOUT)
+    sources = Sources(tmp_path / "no_cache", at(tmp_path / "no_clips"), TIMEOUT)
     with pytest.raises(UserError, match=r"no_clips.*--dataset-path"):
         load_inputs(detector, "train", None, sources, end_to_end)
 
 
 def test_error_names_a_missing_list_of_clips(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"splits\.csv.*restore"):
-        clips_of_split(tmp_path, "val", tmp_path)
+        clips_of_split(tmp_path, "val", at(tmp_path))

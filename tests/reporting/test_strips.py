@@ -66,7 +66,7 @@ def test_strip_has_the_frames_in_time_order_and_the_aspect_ratio_of_the_clip(
     drawn_clips: Path, tmp_path: Path
 ) -> None:
     path = drawn_clips / "test" / "violent" / "violent0.mp4"
-    strip = read_strips([path], FRAMES, FRAMES, 60)[path]
+    strip = read_strips([(path, None)], FRAMES, FRAMES, 60)[path, None]
     frames = read_frames(path, FRAMES)
     assert len(strip.frames) == FRAMES
     for data, frame in zip(strip.frames, frames, strict=True):
@@ -80,13 +80,13 @@ def test_strip_has_the_frames_in_time_order_and_the_aspect_ratio_of_the_clip(
     for _ in range(FRAMES):
         writer.write(np.zeros((80, 320, 3), np.uint8))
     writer.release()
-    strip = read_strips([wide], FRAMES, FRAMES, 60)[wide]
+    strip = read_strips([(wide, None)], FRAMES, FRAMES, 60)[wide, None]
     assert strip.width == 4 * strip.height
 
 
 def test_of_more_cached_frames_only_the_used_ones_are_shown(drawn_clips: Path) -> None:
     path = drawn_clips / "test" / "violent" / "violent0.mp4"
-    strip = read_strips([path], 2, 8, 60)[path]
+    strip = read_strips([(path, None)], 2, 8, 60)[path, None]
     assert len(strip.frames) == 2
     of_eight = read_frames(path, 8)
     for data, index in zip(strip.frames, even_positions(8, 2), strict=True):
@@ -103,8 +103,9 @@ def test_clip_that_cannot_be_read_has_a_reason_and_the_others_are_shown(
     hanging = write_hanging_clip(tmp_path / "hanging.mp4")
     text, gone = tmp_path / "text.mp4", tmp_path / "gone.mp4"
     text.write_text("no video")
-    strips = read_strips([gone, text, hanging, good, good], FRAMES, FRAMES, timeout=2)
-    troubles = {path.stem: strip.trouble for path, strip in strips.items()}
+    clips = [(path, None) for path in (gone, text, hanging, good, good)]
+    strips = read_strips(clips, FRAMES, FRAMES, timeout=2)
+    troubles = {path.stem: strip.trouble for (path, _), strip in strips.items()}
     assert troubles == {
         "gone": "the file is missing",
         "text": "not a video that FFmpeg can open",

@@ -1,6 +1,10 @@
-"""One labelled video file of a dataset."""
+"""One labelled clip of a dataset: a video file, or a segment of one."""
 
+import hashlib
+import math
+import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from violence_detection.storage.remote_paths import AnyPath
 
@@ -11,11 +15,49 @@ VIDEO_SUFFIXES = frozenset(
     )
 )
 FILE_TYPES = ", ".join(sorted(VIDEO_SUFFIXES))  # as messages list them
+# As media fragments, https://www.w3.org/TR/media-frags/: "video.mp4#t=12,15.5".
+FRAGMENT = re.compile(r"(.*)#t=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)?", re.DOTALL)
+
+ROUNDING = 0.0005  # seconds: the times of segments are written with three decimals
+
+
+def as_time(seconds: float) -> str:
+    """Return seconds as a manifest and a clip's name have them: "12", "12.5", "0.033"."""
+    if not math.isfinite(seconds):
+        raise ValueError(seconds)
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
+
+
+class Segment(NamedTuple):
+    """A part of a video: the frames from `start` on that are shown before `end`."""
+
+    start: float = 0.0  # seconds from the video's first frame
+    end: float | None = None  # None: the video's own
+
+    def has(self, time: float) -> bool:
+        """Return whether the frame of a time is in the segment, whose times may be rounded."""
+        return self.start <= time + ROUNDING and (self.end is None or time + ROUNDING < self.end)
+
+    def __str__(self) -> str:
+        return f"#t={as_time(self.start)},{'' if self.end is None else as_time(self.end)}"
+
+    def content(self, video: bytes) -> bytes:
+        """Return the 16-byte key of what is in this segment of a video, whose key is given."""
+        return hashlib.blake2b(video + str(self).encode(), digest_size=16).digest()
+
+
+def file_and_segment(name: str) -> tuple[str, Segment | None]:
+    """Return the file in a clip's name, and its segment; None if it is the whole video."""
+    found = FRAGMENT.fullmatch(name)
+    if found is None:
+        return name, None
+    file, start, end = found.groups()
+    return file, Segment(float(start), None if end is None else float(end))
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A labelled video file.
+    """A labelled video file, or a segment of one.
 
     Args:
         folder: the dataset folder, absolute. All clips share one object: there may be millions.
@@ -24,6 +66,7 @@ class Clip:
         split: one of `SPLITS`, or `UNLABELED`.
         group: clips of one group share a source video or a camera; None if it is unknown.
         prefix: of the names of unlabeled clips, so that none equals a labelled clip's.
+        segment: of the video; None: all of it.
     """
 
     folder: AnyPath
@@ -32,16 +75,21 @@ class Clip:
     split: str
     group: str | None = None
     prefix: str = ""
+    segment: Segment | None = None
 
     @property
     def path(self) -> AnyPath:
-        """The absolute path."""
+        """The absolute path of the video."""
         return self.folder / self.file
 
     @property
     def name(self) -> str:
-        """The unique name in lists: the path relative to the dataset folder."""
-        return self.prefix + self.file
+        """The unique name in lists: the path relative to the dataset folder, and the segment."""
+        return f"{self.prefix}{self.file}{self.segment or ''}"
+
+    def content(self, video: bytes) -> bytes:
+        """Return the 16-byte key of the clip's content, given that of its video."""
+        return self.segment.content(video) if self.segment else video
 
     @property
     def group_key(self) -> str:

@@ -27,10 +27,11 @@ import cv2
 import numpy as np
 import pebble
 
+from violence_detection.clips.clip import Segment
 from violence_detection.clips.ffmpeg_log import FFmpegMessages
 from violence_detection.clips.frames import ClipInfo, read_clip
 from violence_detection.clips.streams import stream_images
-from violence_detection.clips.video import UnreadableClip, reported_duration
+from violence_detection.clips.video import UnreadableClip, last_time, reported_duration
 from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.settings.constants import FRAME_SIZE
 from violence_detection.storage.files import file_checksum
@@ -94,13 +95,17 @@ class DecoderProcesses:
         return self.read_clip(path, views)[0]
 
     def read_clip(
-        self, path: Path, views: Sequence[View] = (("rgb", False),)
+        self,
+        path: Path,
+        views: Sequence[View] = (("rgb", False),),
+        segment: Segment | None = None,
     ) -> tuple[np.ndarray, ClipInfo]:
         """Return a clip's frames in one or several views. Thread-safe.
 
         Args:
             path: the video file.
             views: see `streams.stream_images`.
+            segment: of the video; None: all of it.
 
         Returns:
             `(views, frames, 224, 224, 3)` uint8, and what the clip is like.
@@ -112,7 +117,7 @@ class DecoderProcesses:
         """
         slot = self._free.get()
         try:
-            info = self._call(_decode_into, path, slot, views)
+            info = self._call(_decode_into, path, slot, views, segment)
             return self._slots[slot, : len(views)].copy(), info
         finally:
             self._free.put(slot)
@@ -124,6 +129,10 @@ class DecoderProcesses:
     def reported_duration(self, path: Path) -> float | None:
         """Return `video.reported_duration`; raises as `read_clip` does."""
         return self._call(reported_duration, path)
+
+    def last_time(self, path: Path) -> float | None:
+        """Return `video.last_time`; raises as `read_clip` does."""
+        return self._call(last_time, path)
 
     def _call(self, function: Callable[..., Any], path: Path, *arguments: Any) -> Any:
         """Call a function in a decoder; once more if the decoder dies the first time."""
@@ -353,10 +362,10 @@ def _answer(timeout: float, function: Callable[..., Any], *arguments: Any) -> _A
     return _Answer(result, error, _ffmpeg.take())
 
 
-def _decode_into(path: Path, slot: int, views: Sequence[View]) -> ClipInfo:
+def _decode_into(path: Path, slot: int, views: Sequence[View], segment: Segment | None) -> ClipInfo:
     images = _process_slots[slot]
     with _explaining_errors():
-        frames, info = read_clip(path, images.shape[1])
+        frames, info = read_clip(path, images.shape[1], segment)
         for index, (stream, flipped) in enumerate(views):
             images[index] = stream_images(frames, stream, flipped)
     return info

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from av.packet import Packet
 
+from violence_detection.clips.clip import Segment, as_time
 from violence_detection.clips.coverage import Coverage
 from violence_detection.clips.packets import PacketIndex, in_runs, index_packets
 from violence_detection.clips.stills import is_still
@@ -72,7 +73,9 @@ def read_frames(path: Path, frames: int) -> np.ndarray:
     return read_clip(path, frames)[0]
 
 
-def read_clip(path: Path, frames: int) -> tuple[np.ndarray, ClipInfo]:
+def read_clip(
+    path: Path, frames: int, segment: Segment | None = None
+) -> tuple[np.ndarray, ClipInfo]:
     """Return `frames` frames of a clip, evenly spaced in time, its first and last among them.
 
     The packets' times tell which frames these are: of a long clip only the groups of pictures
@@ -83,16 +86,17 @@ def read_clip(path: Path, frames: int) -> tuple[np.ndarray, ClipInfo]:
     Args:
         path: the video file.
         frames: how many to return.
+        segment: the part of the video that is the clip; None: all of it.
 
     Returns:
         `(frames, 224, 224, 3)` uint8 RGB, and what the clip is like.
 
     Raises:
         UnreadableClip: the file is empty or not a video, or less than `LEAST_SHARE` of it can be
-            decoded.
+            decoded; there are no frames in the segment.
         OSError: the file cannot be read.
     """
-    chosen = _read_chosen(path, frames) or _read_all(path, frames)
+    chosen = _read_chosen(path, frames, segment) or _read_all(path, frames, segment)
     if chosen.share < LEAST_SHARE:
         raise UnreadableClip(f"only {chosen.share:.0%} of it can be read")
     times = chosen.times if min(chosen.times) >= 0 else None
@@ -189,12 +193,12 @@ def network_image(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarra
     return cv2.resize(image, (FRAME_SIZE, FRAME_SIZE), out)
 
 
-def _read_chosen(path: Path, frames: int) -> _Chosen | None:
+def _read_chosen(path: Path, frames: int, segment: Segment | None) -> _Chosen | None:
     """Read the frames that the packets' times show to be evenly spaced; None if that fails."""
     with ExitStack() as stack:
         video = stack.enter_context(open_video(path))
-        index = index_packets(video)
-        if not index.has_times(video.longest_pause):
+        index = index_packets(video, segment)
+        if not index.has_times(video.longest_pause) or not index.times:
             return None
         rate = video.info.frames_per_second
         positions = positions_in_time(index.times, frames, rate)
@@ -202,7 +206,7 @@ def _read_chosen(path: Path, frames: int) -> _Chosen | None:
         rows = {position: images[row] for row, position in enumerate(positions)}
         for neighbours in (False, True):
             reader = video if index.held is not None else stack.enter_context(open_video(path))
-            found = _read_into(rows, reader, index, neighbours)
+            found = _read_into(rows, reader, index, neighbours, segment)
             if found is not None:
                 break
         if found != rows.keys():
@@ -215,7 +219,7 @@ def _read_chosen(path: Path, frames: int) -> _Chosen | None:
             tuple(index.times[position] for position in positions),
             len(index.times),
             _length(index.times, rate),
-            video.present_share(index.times),
+            video.present_share(index.times, segment),
             reader.aspect_ratio,
         )
 
@@ -226,7 +230,11 @@ def _length(times: Sequence[float], frames_per_second: float | None) -> float:
 
 
 def _read_into(
-    images: Mapping[int, np.ndarray], video: Video, index: PacketIndex, neighbours: bool
+    images: Mapping[int, np.ndarray],
+    video: Video,
+    index: PacketIndex,
+    neighbours: bool,
+    segment: Segment | None,
 ) -> set[int] | None:
     """Decode some frames, and of the others only those that they depend on.
 
@@ -236,6 +244,7 @@ def _read_into(
         video: open; of which nothing has been read if the index does not hold the packets.
         index: of its packets.
         neighbours: decode the frames around them, too: an interlaced one is deinterlaced with them.
+        segment: which the index is of.
 
     Returns:
         The positions of the frames that could be decoded. None if there are interlaced frames, and
@@ -245,7 +254,8 @@ def _read_into(
     around = {n + side for n in images for side in ((-1, 0, 1) if neighbours else (0,))}
     needed = {index.shown[n] for n in around if 0 <= n < len(index.shown)}
     found: set[int] = set()
-    packets = video.packets() if index.held is None else iter(index.held)
+    again = video.packets_of(segment) if segment else video.packets()
+    packets = again if index.held is None else iter(index.held)
     for run in in_runs(packets, index.runs(needed)):
         video.forget_frames()
         for decoded in video.decoded(_skipping(video, run, needed)):
@@ -267,16 +277,20 @@ def _skipping(video: Video, packets: Iterator[Packet], needed: set[int]) -> Iter
         yield packet
 
 
-def _read_all(path: Path, frames: int) -> _Chosen:
+def _read_all(path: Path, frames: int, segment: Segment | None) -> _Chosen:
     """Decode a whole clip, once if the container's frame count is right.
 
     Raises:
-        UnreadableClip: no frame can be decoded.
+        UnreadableClip: no frame can be decoded, or none is in the segment.
     """
     with open_video(path) as video:
         reported, rate = video.frame_count or 1, video.info.frames_per_second
     whole = _read_pass(path, set(sample_positions(reported, frames).tolist()))
-    positions = positions_in_time(whole.times, frames, rate)
+    inside = [n for n, time in enumerate(whole.times) if segment is None or segment.has(time)]
+    if segment and not inside:
+        raise UnreadableClip(_no_frames_in(segment, whole.times))
+    times = [whole.times[n] for n in inside]
+    positions = [inside[n] for n in positions_in_time(times, frames, rate)]
     if not whole.images.keys() >= set(positions):
         whole = _read_pass(path, set(positions))
     # If one of them cannot be converted after all, the nearest one stands for it.
@@ -284,10 +298,17 @@ def _read_all(path: Path, frames: int) -> _Chosen:
     return _Chosen(
         np.stack([whole.images[position] for position in found]),
         tuple(whole.times[position] for position in found),
-        len(whole.times),
-        _length(whole.times, rate),
+        len(times),
+        _length(times, rate),
         whole.share,
         whole.aspect_ratio,
+    )
+
+
+def _no_frames_in(segment: Segment, times: Sequence[float]) -> str:
+    return (
+        f"no frame of it is in its segment {segment}: its last one is shown after "
+        f"{as_time(times[-1])} s"
     )
 
 

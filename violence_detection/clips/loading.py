@@ -10,6 +10,8 @@ from pathlib import Path
 from violence_detection.clips.clip import FILE_TYPES, Clip
 from violence_detection.clips.dataset import GROUPS_CSV, find_clips, find_unlabeled
 from violence_detection.clips.folder_names import split_of
+from violence_detection.clips.listed import listed_clips
+from violence_detection.clips.locations import dataset_locations, folder_of
 from violence_detection.clips.splits import (
     require_both_classes,
     require_enough_to_split,
@@ -19,14 +21,13 @@ from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import SPLITS
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import write_csv
-from violence_detection.storage.remote_paths import clips_folder
 
 log = logging.getLogger(__name__)
 
 
 GROUPS_PROPOSED = "groups_proposed.csv"  # in the checkpoint directory
 # Where groups come from; unknown: it has not been tried to propose some, alone: there are none.
-GIVEN, PROPOSED, UNKNOWN, ALONE = GROUPS_CSV, "proposed", "unknown", "alone"
+GIVEN, PROPOSED, UNKNOWN, ALONE = "given", "proposed", "unknown", "alone"
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,12 @@ class Dataset:
     clips: list[Clip]  # labelled, of all splits
     unlabeled: list[Clip]  # of --unlabeled
     groups_from: str = UNKNOWN  # one of the names above
+    has_splits: bool = False  # the folders or the manifest say which; else this program
 
     @property
     def all_clips(self) -> list[Clip]:
         """All clips that need features, the labelled ones first."""
         return [*self.clips, *self.unlabeled]
-
-    @property
-    def has_split_folders(self) -> bool:
-        """Whether the folders say which split a clip is in, not this program."""
-        return any(split_of(clip.file.partition("/")[0]) for clip in self.clips)
 
     def with_groups(self, groups: Mapping[str, str], seed: int) -> "Dataset":
         """Return this dataset with proposed groups; without split folders, it is split by them.
@@ -58,7 +55,7 @@ class Dataset:
             UserError: there are too few groups for three splits.
         """
         clips = [replace(clip, group=groups.get(clip.name)) for clip in self.clips]
-        if not self.has_split_folders:
+        if not self.has_splits:
             require_enough_to_split(clips)
             clips = split_clips(clips, seed)
             require_both_classes(clips)
@@ -70,7 +67,7 @@ class Dataset:
         groups = len({clip.group_key for clip in self.clips})
         grouped = sum(clip.group is not None for clip in self.clips)
         origin = {
-            GIVEN: GROUPS_CSV,
+            GIVEN: "given",
             PROPOSED: f"proposed for {count_of(grouped, 'clip')}, the others on their own",
         }.get(self.groups_from, "each clip counted as its own source")
         return f"{count_of(len(self.clips), 'clip')}, {count_of(groups, 'group')} ({origin})"
@@ -88,20 +85,31 @@ def find_dataset(settings: Settings, stack: ExitStack) -> Dataset:
         RunError: the object store does not answer.
     """
     data = settings.data
-    folder = stack.enter_context(clips_folder(data.dataset_path, data.spool_dir, data.spool_size))
+    locations = stack.enter_context(
+        dataset_locations(data.dataset_path, data.spool_dir, data.spool_size)
+    )
+    unlabeled = settings.training.unlabeled
+    others = find_unlabeled(unlabeled) if unlabeled else []
+    folder = locations.folder
+    ungrouped = UNKNOWN if data.groups == "auto" else ALONE
+    if folder_of(data.dataset_path) != data.dataset_path:
+        manifest = folder / str(data.dataset_path).rpartition("/")[2]
+        seed = settings.devices.seed
+        clips, has_splits = listed_clips(manifest, locations, seed, data.clip_timeout)
+        groups_from = GIVEN if any(clip.group for clip in clips) else ungrouped
+        return Dataset(clips, others, groups_from, has_splits)
     if data.demo and isinstance(folder, Path):
         from violence_detection.clips.demo import draw_demo_clips  # loads OpenCV
 
         draw_demo_clips(folder)
-    unlabeled = settings.training.unlabeled
     left_out: Counter[str] = Counter()
     clips = find_clips(folder, settings.devices.seed, left_out)
     if left_out:
         kinds = (f"{left_out[kind]} {kind or 'without a type'}" for kind in sorted(left_out))
         log.warning("files left out: %s\n(file types read: %s)", ", ".join(kinds), FILE_TYPES)
-    ungrouped = UNKNOWN if data.groups == "auto" else ALONE
     groups_from = GIVEN if (folder / GROUPS_CSV).is_file() else ungrouped
-    return Dataset(clips, find_unlabeled(unlabeled) if unlabeled else [], groups_from)
+    has_splits = any(split_of(clip.file.partition("/")[0]) for clip in clips)
+    return Dataset(clips, others, groups_from, has_splits)
 
 
 def write_groups(dataset: Dataset, path: Path) -> None:

@@ -4,17 +4,29 @@
 one JSON object a line. See docs/datasets.md.
 """
 
+import csv
+import difflib
+import json
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from violence_detection.clips.clip import as_time
+from violence_detection.clips.folder_names import class_of, split_of
+from violence_detection.errors import UserError
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.files import write_csv
+from violence_detection.storage.remote_paths import AnyPath
 
 COLUMNS = ("video", "start", "end", "label", "split", "group")
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl")
+LABELS = {**{name: label for label, name in enumerate(CLASS_NAMES)}, "0": 0, "1": 1}
+TIME = re.compile(r"(\d+:)?(\d+:)?(\d+(\.\d*)?|\.\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +50,44 @@ class ManifestRow:
     group: str | None = None
 
 
+@dataclass
+class Manifest:
+    """The rows of a manifest, and what is wrong with it.
+
+    Args:
+        path: of the file.
+    """
+
+    path: AnyPath
+    rows: list[ManifestRow] = field(default_factory=list)
+    lines: array = field(default_factory=lambda: array("q"))  # of each row, from 1
+    _problems: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, line: int, row: ManifestRow) -> None:
+        """Append a row."""
+        self.rows.append(row)
+        self.lines.append(line)
+
+    def add_problem(self, line: int, problem: str) -> None:
+        """Note what is wrong in a line."""
+        self._problems.append((line, problem))
+
+    def require_no_problems(self) -> None:
+        """Raise `UserError` for the first line with a problem; it says how many more there are."""
+        if self._problems:
+            line, problem = min(self._problems)
+            others = len({line for line, _ in self._problems}) - 1
+            more = f" ({count_of(others, 'more line')} with problems)" if others else ""
+            raise UserError(f"{self.path}, line {line}: {problem}{more}")
+
+
 def parse_time(text: str) -> float:
     """Return seconds from "12.5", "mm:ss.mmm" or "h:mm:ss.mmm".
 
     Raises:
         ValueError: it is none of these, or negative.
     """
-    if not re.fullmatch(r"(\d+:)?(\d+:)?\d+(\.\d*)?|\.\d+", text.strip()):
+    if not TIME.fullmatch(text.strip()):
         raise ValueError(text)
     seconds = 0.0
     for part in text.strip().split(":"):
@@ -52,11 +95,151 @@ def parse_time(text: str) -> float:
     return seconds
 
 
-def as_time(seconds: float) -> str:
-    """Return seconds as a manifest and a clip's name have them: "12", "12.5", "0.033"."""
-    if not math.isfinite(seconds):
-        raise ValueError(seconds)
-    return f"{seconds:.3f}".rstrip("0").rstrip(".")
+def is_manifest(where: Path | str) -> bool:
+    """Return whether a path or a URL is that of a manifest, by its file extension."""
+    return str(where).lower().endswith(MANIFEST_SUFFIXES)
+
+
+def read_manifest(path: AnyPath) -> list[ManifestRow]:
+    """Return the rows of a manifest; raises as `load_manifest` does."""
+    return load_manifest(path).rows
+
+
+def load_manifest(path: AnyPath) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        UserError: the file is missing or not a manifest; or it names the first line with an
+            unknown label or split or an impossible time, and how many more there are.
+    """
+    manifest = Manifest(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix.lower() == ".jsonl":
+                _add_rows(manifest, _json_lines(manifest, file))
+            else:
+                _add_rows(manifest, _csv_lines(manifest, file))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a UTF-8 CSV file: {error}") from error
+    manifest.require_no_problems()
+    if not manifest.rows:
+        raise UserError(f"{path} lists no clips")
+    return manifest
+
+
+def _csv_lines(manifest: Manifest, file: Iterable[str]) -> Iterator[tuple[int, Sequence[Any]]]:
+    """Yield each line's number and its cells in the order of `COLUMNS`."""
+    lines = iter(file)
+    header = next(lines, "")
+    if not header.strip():
+        raise UserError(f"{manifest.path} is empty: its first line must be {','.join(COLUMNS)}")
+    is_tsv = manifest.path.suffix.lower() == ".tsv"
+    delimiter = "\t" if is_tsv or "\t" in header else ";" if ";" in header else ","
+    names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    _require_columns(manifest.path, names)
+    order = [names.index(name) if name in names else None for name in COLUMNS]
+    rows = csv.reader(lines, delimiter=delimiter)
+    for cells in rows:
+        line = rows.line_num + 1
+        if len(cells) == len(names):
+            yield line, ["" if at is None else cells[at].strip() for at in order]
+        elif any(cells):
+            manifest.add_problem(line, f"has {len(cells)} cells, the first line {len(names)}")
+
+
+def _require_columns(path: AnyPath, names: Sequence[str]) -> None:
+    """Raise `UserError` unless these columns are those of a manifest, each once."""
+    wrong = [name for name in names if name not in COLUMNS]
+    if wrong:
+        near = difflib.get_close_matches(wrong[0], COLUMNS, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"{path}: unknown column {wrong[0]!r}; {hint}(of {','.join(COLUMNS)})")
+    for name in COLUMNS:
+        if names.count(name) > 1:
+            raise UserError(f"{path} has two columns {name!r}")
+    for needed in ("video", "label"):
+        if needed not in names:
+            raise UserError(f"{path} has no column {needed!r} (of {','.join(COLUMNS)})")
+
+
+def _json_lines(manifest: Manifest, file: Iterable[str]) -> Iterator[tuple[int, Sequence[Any]]]:
+    for line, text in enumerate(file, start=1):
+        if not text.strip():
+            continue
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            manifest.add_problem(line, f"is not JSON: {error.msg}")
+            continue
+        if not isinstance(value, dict):
+            manifest.add_problem(line, 'is not an object such as {"video": "a.mp4", "label": 1}')
+            continue
+        _require_columns(manifest.path, list(value))
+        given = (value.get(name) for name in COLUMNS)
+        yield line, ["" if cell is None else cell for cell in given]
+
+
+def _add_rows(manifest: Manifest, lines: Iterable[tuple[int, Sequence[Any]]]) -> None:
+    """Append the rows that are sound, and note what is wrong with the others."""
+    labels, splits = _Known("label", label_of), _Known("split", split_of)
+    shared: dict[str, str] = {}  # one string for a video or a group of many rows
+    for line, (video, start, end, label, split, group) in lines:
+        try:
+            if not isinstance(video, str) or not video:
+                raise ValueError("names no video")
+            row = ManifestRow(
+                shared.setdefault(video, video),
+                labels(label),
+                _time("start", start),
+                _time("end", end),
+                splits(split) if split != "" else None,
+                shared.setdefault(str(group), str(group)) if group != "" else None,
+            )
+            if row.end is not None and row.end <= (row.start or 0.0):
+                raise ValueError(f"end {end} is not after start {start if start != '' else 0}")
+        except ValueError as error:
+            manifest.add_problem(line, str(error))
+        else:
+            manifest.add(line, row)
+
+
+class _Known:
+    """The meanings of a column's values, each found out once."""
+
+    def __init__(self, column: str, meaning_of: Callable[[str], Any]):
+        self._column = column
+        self._meaning_of = meaning_of
+        self._found: dict[str, Any] = {}
+
+    def __call__(self, cell: Any) -> Any:
+        value = str(cell)
+        if value not in self._found:
+            meaning = self._meaning_of(value)
+            if meaning is None:
+                possible = {"label": "violent or nonviolent", "split": "train, val or test"}
+                raise ValueError(f"{self._column} {value!r}: must be {possible[self._column]}")
+            self._found[value] = meaning
+        return self._found[value]
+
+
+def label_of(text: str) -> int | None:
+    """Return the label that a word says: 1 violent, 0 nonviolent; None if it says neither."""
+    return LABELS[text] if text in LABELS else class_of(text)
+
+
+def _time(column: str, value: Any) -> float | None:
+    if value == "":
+        return None
+    try:
+        if isinstance(value, int | float) and 0 <= value < math.inf:
+            return float(value)
+        return parse_time(str(value))
+    except ValueError as error:
+        raise ValueError(
+            f"{column} {value!r}: must be seconds or mm:ss, such as 72.5 or 1:12.5"
+        ) from error
 
 
 def write_manifest(rows: Iterable[ManifestRow], path: Path) -> None:
@@ -65,15 +248,14 @@ def write_manifest(rows: Iterable[ManifestRow], path: Path) -> None:
     Raises:
         RunError: the disk is full, gone or read-only.
     """
+    write_csv(path, COLUMNS, map(_cells, rows))
 
+
+def _cells(row: ManifestRow) -> tuple[str, ...]:
     def time(seconds: float | None) -> str:
         return "" if seconds is None else as_time(seconds)
 
-    cells = (
-        (
-            *(row.video, time(row.start), time(row.end), CLASS_NAMES[row.label]),
-            *(row.split or "", row.group or ""),
-        )
-        for row in rows
+    return (
+        *(row.video, time(row.start), time(row.end), CLASS_NAMES[row.label]),
+        *(row.split or "", row.group or ""),
     )
-    write_csv(path, COLUMNS, cells)

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from av.packet import Packet
 
+from violence_detection.clips.clip import Segment
 from violence_detection.clips.video import Video
 
 HELD_BYTES = 2**28  # packets up to this size are kept, and not read a second time
@@ -18,7 +19,7 @@ class PacketIndex:
     Args:
         stamps: of each packet in the order of the file: its frame's time stamp, and whether it is
             a keyframe.
-        shown: the time stamps in the order in which the frames are shown.
+        shown: the time stamps of the clip's frames, in the order in which they are shown.
         times: the same in seconds.
         held: the packets; None if they are too large to be kept.
     """
@@ -34,9 +35,11 @@ class PacketIndex:
         Args:
             longest_pause: seconds between two frames above which the clock must have jumped.
         """
+        stamps = {pts for pts, _ in self.stamps}
         return (
-            bool(self.shown)
-            and len(set(self.shown)) == len(self.stamps)
+            bool(stamps)
+            and None not in stamps
+            and len(stamps) == len(self.stamps)
             and all(b - a <= longest_pause for a, b in pairwise(self.times))
         )
 
@@ -64,21 +67,24 @@ class PacketIndex:
         return runs
 
 
-def index_packets(video: Video) -> PacketIndex:
-    """Read all packets of an open video.
+def index_packets(video: Video, segment: Segment | None = None) -> PacketIndex:
+    """Read the packets of an open video, or those that the frames of a segment depend on.
 
     Args:
         video: of which nothing has been read.
+        segment: of the video; None: all of it.
     """
     stamps: list[tuple[int | None, bool]] = []
     held: list[Packet] = []
     size = 0
-    for packet in video.packets():
+    for packet in video.packets_of(segment) if segment else video.packets():
         stamps.append((packet.pts, packet.is_keyframe))
         size += packet.size
         if size <= HELD_BYTES:
             held.append(packet)
     shown = sorted(pts for pts, _ in stamps if pts is not None)
+    if segment:
+        shown = [pts for pts in shown if segment.has(video.time_of(pts))]
     times = [video.time_of(pts) for pts in shown]
     return PacketIndex(stamps, shown, times, held if size <= HELD_BYTES else None)
 

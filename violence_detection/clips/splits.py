@@ -19,7 +19,9 @@ from violence_detection.storage.files import write_csv
 log = logging.getLogger(__name__)
 
 
-def split_clips(clips: Sequence[Clip], seed: int) -> list[Clip]:
+def split_clips(
+    clips: Sequence[Clip], seed: int, splits: Sequence[str] = SPLITS
+) -> list[Clip]:
     """Return the clips divided 70/15/15 into train, val and test.
 
     Greedy and stratified by label: the largest groups come first, and each goes to the split that
@@ -29,6 +31,7 @@ def split_clips(clips: Sequence[Clip], seed: int) -> list[Clip]:
     Args:
         clips: in any order; their present split is ignored.
         seed: decides the order of groups of one size.
+        splits: into these only, in the same proportions.
     """
     members: dict[str, list[Clip]] = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: clip.name):
@@ -38,7 +41,7 @@ def split_clips(clips: Sequence[Clip], seed: int) -> list[Clip]:
     groups.sort(key=len, reverse=True)
     violent = np.array([[clip.label for clip in group].count(1) for group in groups])
     sizes = np.stack([[len(group) for group in groups] - violent, violent], axis=1)
-    shares = np.array([SPLIT_SHARES[split] for split in SPLITS])
+    shares = np.array([SPLIT_SHARES[split] for split in splits])
     wanted = shares[:, np.newaxis] * sizes.sum(axis=0)  # (splits, classes)
     assigned = np.zeros_like(wanted)
     result = []
@@ -46,8 +49,17 @@ def split_clips(clips: Sequence[Clip], seed: int) -> list[Clip]:
         lacking = ((wanted - assigned) / np.maximum(wanted, 1e-9) * size).sum(axis=1)
         split = int(np.argmax(lacking))
         assigned[split] += size
-        result += [replace(clip, split=SPLITS[split]) for clip in group]
+        result += [replace(clip, split=splits[split]) for clip in group]
     return result
+
+
+def with_validation(clips: Sequence[Clip], seed: int) -> list[Clip]:
+    """Return clips whose splits are given; without a val split, part of train becomes it."""
+    if any(clip.split == "val" for clip in clips):
+        return list(clips)
+    divided = split_clips([c for c in clips if c.split == "train"], seed, ("train", "val"))
+    log.info("no val split is given: a part of train is taken, by groups")
+    return [*divided, *(clip for clip in clips if clip.split != "train")]
 
 
 def require_enough_to_split(clips: Sequence[Clip]) -> None:

@@ -1,5 +1,6 @@
 """A video file: opened, what it reports of itself, and its frames with their times."""
 
+import contextlib
 import itertools
 import math
 import re
@@ -15,6 +16,7 @@ from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from violence_detection.clips.clip import Segment
 from violence_detection.clips.conversion import Converter, Crop, display_matrix, is_turned
 from violence_detection.clips.coverage import Coverage, missing_frames
 from violence_detection.clips.ffmpeg_log import description, errors_logged
@@ -28,6 +30,7 @@ LONGEST_PAUSE_THERE = 60.0  # seconds
 CROPPING_FORMATS = {"mov", "matroska"}  # containers that can hide the edges of pictures
 CONVERT = "convert it with ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
 MAX_FRAMES = 2**31  # reported frame counts from here on are not believed
+SEEK_MARGINS = (0.0, 2.0, 20.0, math.inf)  # seconds before a segment, to find its keyframe
 ATTEMPTS = 100  # reading errors in succession after which the rest of a file is given up
 # FFmpeg's names of the containers that are read: no playlists, no pictures, nothing that names
 # other files.
@@ -153,16 +156,19 @@ class Video:
         times = [self.time_of(stamp) for stamp in coverage.stamps]
         return coverage.decoded_share(self._refused) * self.present_share(times)
 
-    def present_share(self, times: Sequence[float]) -> float:
+    def present_share(self, times: Sequence[float], segment: Segment | None = None) -> float:
         """Return the share of the video that is in the file; 1 unless the file is damaged.
 
         What a whole file says of its own length is not believed: its packets count.
 
         Args:
             times: of the packets in seconds.
+            segment: of which they are; None: they are all.
         """
         if not self.is_damaged or self.info.frames_per_second is None or len(times) < 2:
             return 1.0
+        if segment is not None:
+            return len(times) / (len(times) + missing_frames(times, segment.end))
         if 0 < self._frames_reported < MAX_FRAMES:
             return min(1.0, len(times) / self._frames_reported)
         return len(times) / (len(times) + missing_frames(times, self.info.duration))
@@ -201,6 +207,36 @@ class Video:
             except av.FFmpegError:
                 self.is_damaged = True
                 failures += 1
+
+    def packets_of(self, segment: Segment) -> Iterator[Packet]:
+        """Yield the packets that the frames of a segment depend on.
+
+        Args:
+            segment: of a video of which nothing has been decoded.
+        """
+        for margin in SEEK_MARGINS:
+            is_first = segment.start <= margin
+            self._seek(0.0 if is_first else segment.start - margin)
+            packets = self.packets()
+            first = next(packets, None)
+            if first is None:
+                continue
+            # Some formats only know where packets lie roughly.
+            if is_first or (first.is_keyframe and self.time_of(first.pts) <= segment.start):
+                break
+        else:
+            return
+        for packet in itertools.chain([first], packets):
+            yield packet
+            if segment.end is not None and self.time_of(packet.dts) >= segment.end:
+                return  # frames that are shown before it are decoded before it
+
+    def _seek(self, seconds: float) -> None:
+        """Continue with the last keyframe before a time; where that is unknown, do nothing."""
+        if self._time_base is None:
+            return
+        with contextlib.suppress(av.FFmpegError):
+            self._container.seek(self._start + int(seconds / self._time_base), stream=self.stream)
 
     def _demuxed(self) -> Iterator[Packet]:
         """Yield packets, and note whether FFmpeg complains of the file between them."""
@@ -356,6 +392,18 @@ def reported_duration(path: Path) -> float | None:
     """
     with open_video(path) as video:
         return video.info.duration
+
+
+def last_time(path: Path) -> float | None:
+    """Return the end of a file's last frame in seconds, by its packets; None if they have no times.
+
+    Raises:
+        UnreadableClip: as `open_video` does.
+    """
+    with open_video(path) as video:
+        times = [video.time_of(packet.pts) for packet in video.packets() if packet.pts is not None]
+        period = 1 / (video.info.frames_per_second or 1 / DEFAULT_PERIOD)
+    return max(times) + period if times else None
 
 
 def increasing_times(

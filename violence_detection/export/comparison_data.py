@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from violence_detection.clips.locations import dataset_locations
 from violence_detection.export.inputs import Inputs
 from violence_detection.export.validation_clips import Sources, cached_features, load_inputs
 from violence_detection.features.cache.local import LocalCache
@@ -14,7 +15,6 @@ from violence_detection.runs.files import CONFIG
 from violence_detection.settings.schema import Settings
 from violence_detection.settings.values import folder_or_url
 from violence_detection.storage.files import read_json
-from violence_detection.storage.remote_paths import clips_folder
 
 VALIDATION_CLIPS_END_TO_END = 32  # on two cores, VGG19 takes seconds per clip
 CALIBRATION_CLIPS, CALIBRATION_CLIPS_END_TO_END = 200, 8
@@ -71,8 +71,8 @@ def load_comparison_data(
     dataset_path = moved.dataset_path or folder_or_url(settings["dataset_path"])
     with contextlib.ExitStack() as stack:
         cache = stack.enter_context(LocalCache(cache_dir, spool_dir, write=False))
-        dataset = stack.enter_context(clips_folder(dataset_path, spool_dir, spool_size))
-        sources = Sources(cache.path, dataset, clip_timeout)
+        locations = stack.enter_context(dataset_locations(dataset_path, spool_dir, spool_size))
+        sources = Sources(cache.path, locations, clip_timeout)
         count = clips or (VALIDATION_CLIPS_END_TO_END if end_to_end else None)
         compared, validation = load_inputs(detector, "val", count, sources, end_to_end)
         as_trained = None

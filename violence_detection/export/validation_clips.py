@@ -12,19 +12,21 @@ from pathlib import Path
 
 import numpy as np
 
-from violence_detection.clips.clip import Clip
+from violence_detection.clips.clip import Clip, file_and_segment
 from violence_detection.clips.decode_ahead import decode_ahead
+from violence_detection.clips.locations import Locations
 from violence_detection.errors import UserError
 from violence_detection.export.graph import FEATURES
 from violence_detection.export.inputs import Inputs
 from violence_detection.features.cache.feature_cache import FeatureCache, row_checksum
 from violence_detection.features.cache.folder import CacheFolder, is_cache
+from violence_detection.features.cache.lookup import known_contents
 from violence_detection.inference.detector import DecodedClip, Detector
 from violence_detection.runs.files import SPLITS_FILE
 from violence_detection.runtime.stage_clock import StageClock
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.files import file_checksum
-from violence_detection.storage.remote_paths import AnyPath, local_copy, prefetched
+from violence_detection.storage.remote_paths import local_copy, prefetched
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class Sources:
     """Where the features and the clips of a run are now."""
 
     cache_dir: Path
-    dataset_path: AnyPath
+    locations: Locations
     clip_timeout: float  # seconds that reading a clip may take
 
 
@@ -59,9 +61,7 @@ def load_inputs(
     Raises:
         UserError: no clip can be used.
     """
-    clips = sample_evenly(
-        clips_of_split(detector.checkpoint_dir, split, sources.dataset_path), count
-    )
+    clips = sample_evenly(clips_of_split(detector.checkpoint_dir, split, sources.locations), count)
     if not end_to_end:
         clips, features = load_features(detector, clips, sources)
         return clips, [{FEATURES: rows[np.newaxis].astype(np.float32)} for rows in features]
@@ -72,33 +72,27 @@ def load_inputs(
     ]
 
 
-def clips_of_split(checkpoint_dir: Path, split: str, dataset_path: AnyPath) -> list[Clip]:
+def clips_of_split(checkpoint_dir: Path, split: str, locations: Locations) -> list[Clip]:
     """Return the clips that a run had in a split, in its order.
 
     Args:
         checkpoint_dir: of the run, with the list of its clips.
         split: one of `SPLITS`.
-        dataset_path: the folder of the dataset, wherever it is now.
+        locations: of the dataset's videos, wherever they are now.
 
     Raises:
         UserError: the list is missing or cannot be read, or the split has no clips.
     """
     path = checkpoint_dir / SPLITS_FILE
-    if isinstance(dataset_path, Path):
-        dataset_path = dataset_path.expanduser().resolve()
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            clips = [
-                Clip(
-                    dataset_path,
-                    row["clip"],
-                    CLASS_NAMES.index(row["label"]),
-                    split,
-                    row["group"] or None,
-                )
-                for row in csv.DictReader(file)
-                if row["split"] == split
-            ]
+            clips = []
+            for row in csv.DictReader(file):
+                if row["split"] == split:
+                    video, segment = file_and_segment(row["clip"])
+                    folder, name, prefix = locations.locate(video)
+                    label, group = CLASS_NAMES.index(row["label"]), row["group"] or None
+                    clips.append(Clip(folder, name, label, split, group, prefix, segment))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
             f"{path}, the list of the run's clips, cannot be read ({error}): restore the file"
@@ -173,10 +167,10 @@ def cached_features(
 
     with CacheFolder(folder, log_waiting) as cache_folder:
         caches = [FeatureCache(cache_folder, recipe) for recipe in detector.recipes]
-        known = cache_folder.known_contents(clip.path for clip in clips)
+        known = known_contents(clips, cache_folder)
         features = {}
         for clip, content in zip(clips, known, strict=True):
-            content = content or _content_hash(cache_folder, clip.path)
+            content = content or _content_hash(cache_folder, clip)
             parts = [_intact_row(cache, content) for cache in caches]
             intact = [part for part in parts if part is not None]
             if len(intact) == len(caches):
@@ -184,13 +178,13 @@ def cached_features(
     return features
 
 
-def _content_hash(folder: CacheFolder, path: AnyPath) -> bytes | None:
-    """Return the content hash of a file; if the file is gone, the last one known."""
+def _content_hash(folder: CacheFolder, clip: Clip) -> bytes | None:
+    """Return the key of a clip's content; if its file is gone, the last one known."""
     try:
-        with local_copy(path) as copy:
-            return file_checksum(copy)
+        with local_copy(clip.path) as copy:
+            return clip.content(file_checksum(copy))
     except OSError:
-        return folder.known_contents([path], assume_unchanged=True)[0]
+        return known_contents([clip], folder, assume_unchanged=True)[0]
 
 
 def _intact_row(cache: FeatureCache, content: bytes | None) -> np.ndarray | None:
@@ -229,8 +223,8 @@ def _read_clips(
     detector: Detector, clips: Sequence[Clip], clip_timeout: float
 ) -> Generator[tuple[Clip, np.ndarray], None, None]:
     decoded_clips = decode_ahead(
-        prefetched([clip.path for clip in clips], lambda path: path),
-        detector.read_clip,
+        prefetched(clips, lambda clip: clip.path),
+        lambda decoders, clip: detector.read_clip(decoders, clip.path, segment=clip.segment),
         detector.cached_frames,
         len(detector.streams),
         AHEAD,

@@ -14,14 +14,13 @@ from violence_detection.clips.streams import thumbnails
 from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import RESUME, RunError, UserError
 from violence_detection.features.cache.feature_cache import THUMBNAIL, ClipFacts, FeatureCache
-from violence_detection.features.cache.folder import Stamp, file_stamp
-from violence_detection.features.cache.lookup import ClipRows, rows_of_contents
+from violence_detection.features.cache.lookup import ClipRows, known_contents, rows_of_contents
 from violence_detection.features.network import padded_features
+from violence_detection.features.videos import OpenVideo, Videos
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runtime.progress import Progress
 from violence_detection.runtime.stage_clock import StageClock
 from violence_detection.settings.constants import UNLABELED, UNREADABLE_LIMIT
-from violence_detection.storage.remote_paths import local_copy, prefetched
 
 # Faults of the disk, not of one file: skipping would train on an arbitrary rest of the clips.
 DISK_FAULTS = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT)
@@ -38,7 +37,7 @@ class BadClip:
 @dataclass(frozen=True)
 class _Decoded:
     clip: Clip
-    stamp: Stamp
+    video: OpenVideo
     content: bytes
     images: dict[int, np.ndarray]  # (frames, height, width, 3) uint8, by view to compute
     facts: ClipFacts
@@ -103,7 +102,7 @@ def extract_features(
                     if stop_at_bad_clip:
                         break
                     continue
-                folder.remember_file(decoded.clip.path, decoded.stamp, decoded.content)
+                decoded.video.remember(decoded.clip.path, folder)
                 content_of[decoded.clip] = decoded.content
                 for _ in batches.add(decoded):
                     after_batch(caches)
@@ -123,7 +122,7 @@ def _find_missing(
     clips: Sequence[Clip], caches: Sequence[FeatureCache]
 ) -> tuple[dict[Clip, bytes], list[_Missing]]:
     """Return the checksums of clips that are in all caches, and the clips missing from any."""
-    known = caches[0].folder.known_contents(clip.path for clip in clips)
+    known = known_contents(clips, caches[0].folder)
     complete = np.all([cache.rows_of(known) >= 0 for cache in caches], axis=0)
     content_of = {
         clip: content
@@ -206,22 +205,24 @@ def _decode_missing(
 ) -> Generator[_Decoded | BadClip, None, None]:
     """Yield the clips in order, decoded up to `ahead` clips in advance."""
     views = [(cache.recipe.stream, cache.recipe.flipped) for cache in caches]
+    videos = Videos([item.clip for item in missing])
 
     def decode(decoders: DecoderProcesses, item: _Missing) -> _Decoded | BadClip:
         clip = item.clip
         try:
-            stamp = file_stamp(clip.path)
-            with local_copy(clip.path) as path:
-                content = item.content or decoders.checksum(path)
+            with videos.opened(clip) as video:
+                content = item.content or clip.content(video.content(decoders))
                 # A cache may have it from a copy of the file under another name.
                 lacking = [
                     view for view, cache in enumerate(caches) if cache.row_of(content) is None
                 ]
                 if not lacking:
-                    return _Decoded(clip, stamp, content, {}, ClipFacts())
-                images, info = decoders.read_clip(path, [views[view] for view in lacking])
+                    return _Decoded(clip, video, content, {}, ClipFacts())
+                asked = [views[view] for view in lacking]
+                images, info = decoders.read_clip(video.path, asked, clip.segment)
             facts = ClipFacts(info.seconds, info.share)
-            return _Decoded(clip, stamp, content, dict(zip(lacking, images, strict=True)), facts)
+            found = dict(zip(lacking, images, strict=True))
+            return _Decoded(clip, video, content, found, facts)
         except UnreadableClip as error:
             return BadClip(clip, str(error))
         except OSError as error:
@@ -232,7 +233,7 @@ def _decode_missing(
             return BadClip(clip, error.strerror or str(error))
 
     frames = caches[0].recipe.frames
-    coming = prefetched(missing, lambda item: item.clip.path)
+    coming = videos.prefetched(missing, lambda item: item.clip)
     return decode_ahead(coming, decode, frames, len(views), ahead, timeout, clock)
 
 

@@ -71,7 +71,7 @@ def group_clips(
         dataset, features = _grouped(dataset, features, proposed, settings.devices.seed)
         if groups_csv:
             write_groups(dataset, groups_csv)
-        if not dataset.has_split_folders:
+        if not dataset.has_splits:
             log_split_counts(dataset.clips)
     log.info("%s", dataset.describe_groups())
     return dataset, features

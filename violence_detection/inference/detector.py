@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from violence_detection.clips.clip import Segment
 from violence_detection.clips.decode_ahead import decode_ahead
 from violence_detection.clips.decoders import DecoderProcesses
 from violence_detection.clips.frames import ClipInfo, Times, even_positions
@@ -225,13 +226,18 @@ class Detector:
         return self.predict_features(self.clip_features(images))
 
     def read_clip(
-        self, decoders: DecoderProcesses, path: AnyPath, with_pictures: bool = False
+        self,
+        decoders: DecoderProcesses,
+        path: AnyPath,
+        with_pictures: bool = False,
+        segment: Segment | None = None,
     ) -> DecodedClip | Prediction:
         """Read a clip; may be called from several threads.
 
         Args:
             decoders: for `cached_frames` frames and a view per stream, plus one with pictures.
             with_pictures: also return the frames as a person would see them.
+            segment: of the video; None: all of it.
 
         Returns:
             The clip; if it cannot be read, a `Prediction` with the reason.
@@ -239,7 +245,9 @@ class Detector:
         streams = [*self.streams, *(["rgb"] if with_pictures else [])]
         try:
             with local_copy(path) as copy:
-                images, info = decoders.read_clip(copy, [(name, False) for name in streams])
+                images, info = decoders.read_clip(
+                    copy, [(name, False) for name in streams], segment
+                )
         except UnreadableClip as error:
             return Prediction(path, error=str(error))
         except OSError as error:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from violence_detection.clips.clip import Segment, file_and_segment
 from violence_detection.clips.decoders import DecoderProcesses, decoder_count
 from violence_detection.clips.frames import even_positions
+from violence_detection.clips.locations import dataset_locations
 from violence_detection.clips.pictures import as_jpeg, shrink
 from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import RunError, UserError
@@ -17,13 +19,15 @@ from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.settings.constants import CLIP_TIMEOUT
 from violence_detection.settings.schema import Settings
 from violence_detection.settings.values import folder_or_url
-from violence_detection.storage.remote_paths import AnyPath, clips_folder, local_copy
+from violence_detection.storage.remote_paths import AnyPath, local_copy
 
 WORST, LEAST_CERTAIN, CERTAIN = 8, 4, 4  # clips that are shown, at most
 SIDE = 144  # pixels of a picture's longer side
 STRIP = 16 * SIDE  # pixels of a strip: with more pictures, they are smaller
 SMALLEST_SIDE = 48  # pixels
 JPEG_QUALITY = 70
+
+Source = tuple[AnyPath, Segment | None]  # a clip's file, and its segment of that
 
 
 @dataclass(frozen=True)
@@ -79,15 +83,16 @@ def strips_of(run: FinishedRun, names: Iterable[str]) -> dict[str, Strip]:
     spool_dir = Path(run.settings.get("spool_dir", Settings().data.spool_dir))
     spool_size = run.settings.get("spool_size", Settings().data.spool_size)
     try:
-        with clips_folder(where, spool_dir, spool_size) as folder:
-            paths = [folder / name for name in wanted]
+        with dataset_locations(where, spool_dir, spool_size) as locations:
+            parts = [file_and_segment(name) for name in wanted]
+            clips = [(locations.path(file), segment) for file, segment in parts]
             strips = read_strips(
-                paths,
+                clips,
                 frames,
                 run.settings.get("cached_frames") or frames,
                 run.settings.get("clip_timeout", CLIP_TIMEOUT),
             )
-            return {name: strips[path] for name, path in zip(wanted, paths, strict=True)}
+            return {name: strips[clip] for name, clip in zip(wanted, clips, strict=True)}
     except (UserError, RunError) as error:
         if isinstance(where, Path):
             raise
@@ -95,17 +100,17 @@ def strips_of(run: FinishedRun, names: Iterable[str]) -> dict[str, Strip]:
 
 
 def read_strips(
-    paths: Iterable[AnyPath], frames: int, cached_frames: int, timeout: float
-) -> dict[AnyPath, Strip]:
+    clips: Iterable[Source], frames: int, cached_frames: int, timeout: float
+) -> dict[Source, Strip]:
     """Return the strips of clips; that of a clip that cannot be read has no frames, but the reason.
 
     Args:
-        paths: of the clips.
+        clips: their files, and the segments of these.
         frames: that the classifier uses of a clip.
         cached_frames: that are read of a clip; the classifier's are evenly spread over them.
         timeout: seconds that reading a clip may take.
     """
-    wanted = list(dict.fromkeys(paths))
+    wanted = list(dict.fromkeys(clips))
     if not wanted:
         return {}
     side = min(SIDE, max(SMALLEST_SIDE, STRIP // frames))
@@ -113,10 +118,11 @@ def read_strips(
     count = min(decoder_count(), len(wanted))
     decoders = DecoderProcesses(count, count, cached_frames, timeout)
 
-    def read(path: AnyPath) -> Strip:
+    def read(clip: Source) -> Strip:
+        path, segment = clip
         try:
             with local_copy(path) as copy:
-                images, info = decoders.read_clip(copy)
+                images, info = decoders.read_clip(copy, segment=segment)
             return _as_strip(images[0, used], info.aspect_ratio, side)
         except FileNotFoundError:
             return Strip(trouble="the file is missing")
@@ -125,11 +131,11 @@ def read_strips(
         except OSError as error:
             return Strip(trouble=error.strerror or str(error))
 
-    strips: dict[AnyPath, Strip] = {}
+    strips: dict[Source, Strip] = {}
     with ThreadPoolExecutor(count) as threads, decoders:
-        for path, strip in zip(wanted, threads.map(read, wanted), strict=True):
+        for clip, strip in zip(wanted, threads.map(read, wanted), strict=True):
             raise_if_interrupted()
-            strips[path] = strip
+            strips[clip] = strip
     return strips
 
 

@@ -108,7 +108,7 @@ def open_run(settings: Settings, dataset: Dataset, worker: Worker, stack: ExitSt
         print(f"worker {worker.number} of {worker.count} logs to {log_file}", flush=True)
     start_log(log_file, screen_level)
     finished = continuing and directory.is_finished(settings.test.threshold_for)
-    splits_are_final = dataset.has_split_folders or dataset.groups_from != UNKNOWN
+    splits_are_final = dataset.has_splits or dataset.groups_from != UNKNOWN
     if not finished and splits_are_final:
         log_split_counts(dataset.clips)
     return OpenedRun(

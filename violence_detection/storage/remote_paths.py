@@ -295,12 +295,13 @@ def local_copy(path: AnyPath) -> Iterator[Path]:
         yield copy
 
 
-def prefetched(items: Iterable[Item], path_of: Callable[[Item], AnyPath]) -> Iterator[Item]:
+def prefetched(items: Iterable[Item], path_of: Callable[[Item], AnyPath | None]) -> Iterator[Item]:
     """Yield the items in order, while the remote clips of those that follow are downloaded.
 
     Args:
         items: taken one by one, up to `PREFETCHED` of them in advance.
-        path_of: returns the clip that is read for an item; local ones are not prefetched.
+        path_of: returns the file that is read for an item, None if it is already requested; local
+            ones are not prefetched.
     """
     ahead: list[Item] = []
     for item in items:

@@ -6,6 +6,7 @@ import numpy as np
 
 from violence_detection.clips.clip import Clip
 from violence_detection.features.cache.feature_cache import FeatureCache
+from violence_detection.features.cache.folder import CacheFolder
 
 ClipRows = dict[Clip, tuple[int, ...]]  # of each clip, its row in each of the caches
 
@@ -20,11 +21,30 @@ def known_rows(
         caches: one per view of a clip, all of one folder.
         assume_unchanged: do not check whether a clip's file has changed since it was hashed.
     """
-    contents = caches[0].folder.known_contents((clip.path for clip in clips), assume_unchanged)
+    contents = known_contents(clips, caches[0].folder, assume_unchanged)
     content_of = {
         clip: content for clip, content in zip(clips, contents, strict=True) if content is not None
     }
     return rows_of_contents(content_of, caches)
+
+
+def known_contents(
+    clips: Sequence[Clip], folder: CacheFolder, assume_unchanged: bool = False
+) -> list[bytes | None]:
+    """Return the content keys of clips whose files were hashed before; None for the others.
+
+    Args:
+        clips: to look up.
+        folder: of the caches.
+        assume_unchanged: do not check whether a clip's file has changed since it was hashed.
+    """
+    videos = {clip.path: None for clip in clips if clip.segment}  # each looked up once
+    paths = [*videos, *(clip.path for clip in clips if not clip.segment)]
+    contents = folder.known_contents(paths, assume_unchanged)
+    of_video = dict(zip(videos, contents, strict=False))
+    others = iter(contents[len(videos) :])
+    found = ((clip, of_video[clip.path] if clip.segment else next(others)) for clip in clips)
+    return [content and clip.content(content) for clip, content in found]
 
 
 def rows_of_contents(content_of: Mapping[Clip, bytes], caches: Sequence[FeatureCache]) -> ClipRows:

@@ -1,0 +1,284 @@
+"""The clips that a manifest lists: their videos found, segments checked, groups and splits."""
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from violence_detection.clips.clip import Clip, Segment, as_time
+from violence_detection.clips.locations import Locations
+from violence_detection.clips.manifest import Manifest, ManifestRow, load_manifest
+from violence_detection.clips.splits import (
+    require_both_classes,
+    require_enough_to_split,
+    split_clips,
+    with_validation,
+)
+from violence_detection.errors import UserError
+from violence_detection.runtime.wording import count_of
+from violence_detection.settings.constants import SPLITS
+from violence_detection.storage.remote_paths import AnyPath
+
+log = logging.getLogger(__name__)
+
+ROUNDED = 0.5  # seconds by which a segment may end after its video: annotated times are rounded
+MANY = 1000  # videos; from here on, folders are listed to see which of them exist
+
+
+def listed_clips(
+    path: AnyPath, locations: Locations, seed: int, clip_timeout: float
+) -> tuple[list[Clip], bool]:
+    """Return the clips of a manifest, sorted by name within each split.
+
+    Segments of one video are of one group unless other groups are given; segments that overlap
+    are in any case.
+
+    Args:
+        path: of the manifest.
+        locations: of its videos.
+        seed: of the automatic split (`split_clips`), if the manifest has none.
+        clip_timeout: seconds that reading the length of a video may take.
+
+    Returns:
+        The clips, and whether the manifest says which splits they are in.
+
+    Raises:
+        UserError: a line is wrong: it is named with its number, and how many more there are.
+        RunError: an object store does not answer.
+    """
+    manifest = load_manifest(path)
+    rows = [_normalized(row, locations.folder) for row in manifest.rows]
+    by_video: dict[str, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        by_video[row.video].append(number)
+    _note_missing_videos(manifest, by_video, locations)
+    _note_repetitions(manifest, rows, by_video)
+    manifest.require_no_problems()
+    _note_times_after_the_end(manifest, rows, by_video, locations, clip_timeout)
+    manifest.require_no_problems()
+    groups = _groups(manifest, rows, by_video)
+    splits_are_given = _splits_are_given(manifest, rows)
+    clips = [
+        Clip(folder, file, row.label, row.split or "train", group, prefix, segment)
+        for row, group in zip(rows, groups, strict=True)
+        for folder, file, prefix in (locations.locate(row.video),)
+        for segment in (segment_of(row),)
+    ]
+    if splits_are_given:
+        clips = with_validation(clips, seed)
+    else:
+        require_enough_to_split(clips)
+        clips = split_clips(clips, seed)
+    require_both_classes(clips)
+    return sorted(clips, key=lambda clip: (SPLITS.index(clip.split), clip.name)), splits_are_given
+
+
+def segment_of(row: ManifestRow) -> Segment | None:
+    """Return the segment of a row's video; None if it is all of it."""
+    if row.start is None and row.end is None:
+        return None
+    return Segment(row.start or 0.0, row.end)
+
+
+def _normalized(row: ManifestRow, folder: AnyPath) -> ManifestRow:
+    """Return a row whose video is named in one way only: relative to the folder if it is in it."""
+    video = row.video
+    if "://" in video or not isinstance(folder, Path):
+        return row
+    if video.startswith(("./", "/", "~")) or "//" in video or "/." in video:
+        path = os.path.normpath(Path(video).expanduser())
+        inside = f"{folder}/"
+        return replace(row, video=path.removeprefix(inside))
+    return row
+
+
+def _note_missing_videos(
+    manifest: Manifest, by_video: dict[str, list[int]], locations: Locations
+) -> None:
+    """Note the lines whose video does not exist; one at a URL of its own is found missing later."""
+    folder = locations.folder
+    exists = _in_listed_folders if len(by_video) >= MANY else _is_file
+    entries: dict[str, set[str]] = {}
+    for video, numbers in by_video.items():
+        if "://" not in video and not exists(folder, video, entries):
+            for number in numbers:
+                manifest.add_problem(
+                    manifest.lines[number],
+                    f"video {video!r}: no such file (paths are relative to {folder})",
+                )
+
+
+def _is_file(folder: AnyPath, video: str, entries: dict[str, set[str]]) -> bool:
+    return (folder / video).is_file()
+
+
+def _in_listed_folders(folder: AnyPath, video: str, entries: dict[str, set[str]]) -> bool:
+    """Return whether a video is there; of millions, each folder is listed once.
+
+    Args:
+        folder: of the manifest.
+        video: its path.
+        entries: the names in each folder that has been listed; added to.
+    """
+    if not isinstance(folder, Path):
+        return (folder / video).is_file()
+    parent, _, name = os.path.join(folder, video).rpartition("/")  # noqa: PTH118
+    if parent not in entries:
+        try:
+            with os.scandir(parent or "/") as found:
+                entries[parent] = {entry.name for entry in found if not entry.is_dir()}
+        except OSError:
+            entries[parent] = set()
+    return name in entries[parent]
+
+
+def _note_repetitions(
+    manifest: Manifest, rows: Sequence[ManifestRow], by_video: dict[str, list[int]]
+) -> None:
+    """Note the lines that list a clip once more."""
+    for numbers in by_video.values():
+        first: dict[tuple[float | None, float | None], int] = {}
+        for number in numbers if len(numbers) > 1 else ():
+            row = rows[number]
+            before = first.setdefault((row.start or 0.0, row.end), number)
+            if before != number:
+                labels = "" if rows[before].label == row.label else ", with another label"
+                manifest.add_problem(
+                    manifest.lines[number],
+                    f"the same clip as in line {manifest.lines[before]}{labels}",
+                )
+
+
+def _note_times_after_the_end(
+    manifest: Manifest,
+    rows: Sequence[ManifestRow],
+    by_video: dict[str, list[int]],
+    locations: Locations,
+    timeout: float,
+) -> None:
+    """Note the lines whose times are after the end of the video, and videos that cannot be read.
+
+    Videos in a store would have to be downloaded; of these it is found out when they are decoded.
+    """
+    timed = {
+        video: timed_rows
+        for video, numbers in by_video.items()
+        if (timed_rows := [n for n in numbers if segment_of(rows[n])])
+        and isinstance(locations.folder, Path)
+        and "://" not in video
+    }
+    if not timed:
+        return
+    # These load OpenCV and FFmpeg.
+    from violence_detection.clips.decoders import DecoderProcesses, decoder_count
+    from violence_detection.clips.video import UnreadableClip
+
+    count = min(decoder_count(), len(timed))
+    with (
+        ThreadPoolExecutor(count) as threads,
+        DecoderProcesses(count, count, 1, timeout) as decoders,
+    ):
+
+        def length(video: str) -> float | str | None:
+            latest = max(rows[n].end or rows[n].start or 0.0 for n in timed[video])
+            path = locations.path(video)
+            try:
+                seconds = decoders.reported_duration(Path(path))
+                if seconds is not None and latest > seconds + ROUNDED:
+                    seconds = decoders.last_time(Path(path))  # what the packets say counts
+            except UnreadableClip as error:
+                return str(error)
+            except OSError as error:
+                return error.strerror or str(error)
+            return seconds
+
+        for video, found in zip(timed, threads.map(length, timed), strict=True):
+            for number in timed[video]:
+                if problem := _problem_of_times(rows[number], found):
+                    manifest.add_problem(manifest.lines[number], f"video {video!r}: {problem}")
+
+
+def _problem_of_times(row: ManifestRow, found: float | str | None) -> str | None:
+    """Return what is wrong with the times of a row; None if nothing is.
+
+    Args:
+        row: with times.
+        found: the seconds of the video, None if unknown; or why it cannot be read.
+    """
+    if isinstance(found, str):
+        return found
+    if found is None:
+        return None
+    for name, time, allowed in (("start", row.start, 0.0), ("end", row.end, ROUNDED)):
+        if time is not None and time >= found + allowed:
+            return f"{name} {as_time(time)} is after its end, at {as_time(found)} s"
+    return None
+
+
+def _groups(
+    manifest: Manifest, rows: Sequence[ManifestRow], by_video: dict[str, list[int]]
+) -> list[str | None]:
+    """Return the group of each row.
+
+    Raises:
+        UserError: segments that overlap are in different splits.
+    """
+    groups = [row.group for row in rows]
+    same: dict[str, str] = {}  # groups that overlapping segments have joined
+
+    def joined(group: str) -> str:
+        while group in same:
+            group = same[group]
+        return group
+
+    for video, numbers in by_video.items():
+        if len(numbers) == 1:
+            continue
+        for number in numbers:
+            groups[number] = groups[number] or video
+        numbers.sort(key=lambda n: rows[n].start or 0.0)
+        last = numbers[0]  # of those so far, the one that ends last
+        for number in numbers[1:]:
+            end = rows[last].end
+            if end is None or (rows[number].start or 0.0) < end:
+                _require_one_side(manifest, rows, last, number)
+                one, other = joined(groups[last] or video), joined(groups[number] or video)
+                if one != other:
+                    same[other] = one
+            own_end = rows[number].end
+            if end is not None and (own_end is None or own_end > end):
+                last = number
+    if same:
+        log.warning("%s joined: segments of them overlap", count_of(len(same) + 1, "group"))
+    return [group and joined(group) for group in groups]
+
+
+def _require_one_side(
+    manifest: Manifest, rows: Sequence[ManifestRow], one: int, other: int
+) -> None:
+    if rows[one].split != rows[other].split:
+        first, second = sorted((manifest.lines[one], manifest.lines[other]))
+        raise UserError(
+            f"{manifest.path}, line {second}: overlaps the segment in line {first}, which is in "
+            "another split"
+        )
+
+
+def _splits_are_given(manifest: Manifest, rows: Sequence[ManifestRow]) -> bool:
+    """Return whether the rows have splits.
+
+    Raises:
+        UserError: only some have.
+    """
+    without = [number for number, row in enumerate(rows) if row.split is None]
+    if without and len(without) < len(rows):
+        line = manifest.lines[without[0]]
+        others = f" ({count_of(len(without) - 1, 'more line')})" if len(without) > 1 else ""
+        raise UserError(
+            f"{manifest.path}, line {line}: has no split, others have{others}: give one to all, or "
+            "leave the column out"
+        )
+    return not without

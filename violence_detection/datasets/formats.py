@@ -1,9 +1,17 @@
 """The formats that can be imported; a folder or file is read in the one that it has."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from violence_detection.datasets import folders
+from violence_detection.datasets.annotations import text_of
+from violence_detection.datasets.cctv_fights import cctv_fights
 from violence_detection.datasets.imported import Imported
+from violence_detection.datasets.ubi_fights import ubi_fights
+from violence_detection.datasets.ucf_crime import ucf_crime
+from violence_detection.datasets.xd_violence import xd_violence
 from violence_detection.errors import UserError
 
 
@@ -24,9 +32,8 @@ class Reader(Protocol):
             item, value and way out.
     """
 
-    def __call__(
-        self, source: Path, manifest_folder: Path, videos: Path | None
-    ) -> Imported | None: ...
+    def __call__(self, source: Path, manifest_folder: Path, videos: Path | None) -> Imported | None:
+        """Return the rows."""
 
 
 class Format(NamedTuple):
@@ -36,7 +43,33 @@ class Format(NamedTuple):
     read: Reader
 
 
-FORMATS: tuple[Format, ...] = ()
+def of_clips(read: Callable[[Path, Path], Imported | None]) -> Reader:
+    """Return the reader of a data set that is a folder of clips."""
+
+    def reader(source: Path, manifest_folder: Path, videos: Path | None) -> Imported | None:
+        imported = read(source, manifest_folder)
+        if imported is not None and videos is not None:
+            raise UserError(
+                f"{source} ({imported.format}) contains its clips, so no other folder of videos "
+                f"is needed: leave out {videos}"
+            )
+        return imported
+
+    return reader
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("Hockey Fight", of_clips(folders.hockey_fight)),
+    Format("RWF-2000", of_clips(folders.rwf_2000)),
+    Format("Real Life Violence Situations", of_clips(folders.real_life_violence)),
+    Format("AIRTLab", of_clips(folders.airtlab)),
+    Format("Violent Flows", of_clips(folders.violent_flows)),
+    Format("SCVD", of_clips(folders.scvd)),
+    Format("UCF-Crime", ucf_crime),
+    Format("XD-Violence", xd_violence),
+    Format("CCTV-Fights", cctv_fights),
+    Format("UBI-Fights", ubi_fights),
+)
 
 
 def read(source: Path, manifest_folder: Path, videos: Path | None = None) -> Imported:
@@ -59,6 +92,7 @@ def read(source: Path, manifest_folder: Path, videos: Path | None = None) -> Imp
         if (imported := format_.read(source, manifest_folder, videos)) is not None
     ]
     if not found:
+        _require_valid_json(source)
         raise UserError(
             f"{source} has none of the formats {', '.join(each.name for each in FORMATS)}. "
             "A folder with violent and nonviolent folders needs no import"
@@ -75,3 +109,13 @@ def read(source: Path, manifest_folder: Path, videos: Path | None = None) -> Imp
             f"{imported.missing[0]}: name the folder of the videos"
         )
     return imported
+
+
+def _require_valid_json(source: Path) -> None:
+    """Raise `UserError` with the place of the first fault, if a file is meant to be JSON."""
+    if source.suffix.lower() != ".json":
+        return
+    try:
+        json.loads(text_of(source) or "")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source} is not valid JSON: {error}") from error

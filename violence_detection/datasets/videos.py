@@ -39,10 +39,12 @@ class VideoFolder:
             UserError: several videos that differ have the name.
         """
         wanted = name.strip().replace("\\", "/").lower()
-        found = self._by_stem.get(video_stem(wanted).lower(), [])
-        for end in (f"/{wanted}", f"/{video_stem(wanted)}.", PurePosixPath(wanted).suffix):
+        stem = video_stem(wanted)
+        found = self._by_stem.get(stem, [])
+        folders = wanted.removesuffix(PurePosixPath(wanted).name)
+        for end in (f"/{folders}{stem}.", wanted.removeprefix(f"{folders}{stem}")):
             matching = [each for each in found if end in f"/{each}".lower()]
-            found = matching if end and matching and len(found) > 1 else found
+            found = matching or found
         if not found:
             return None
         first, *others = (self.folder / each for each in found)

@@ -4,11 +4,11 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from violence_detection.clips.clip import Clip, Segment, as_time
+from violence_detection.clips.lengths import Length, video_lengths
 from violence_detection.clips.locations import Locations
 from violence_detection.clips.manifest import Manifest, ManifestRow, load_manifest
 from violence_detection.clips.splits import (
@@ -164,57 +164,32 @@ def _note_times_after_the_end(
     Videos in a store would have to be downloaded; of these it is found out when they are decoded.
     """
     timed = {
-        video: timed_rows
+        Path(locations.path(video)): timed_rows
         for video, numbers in by_video.items()
-        if (timed_rows := [n for n in numbers if segment_of(rows[n])])
-        and isinstance(locations.folder, Path)
+        if isinstance(locations.folder, Path)
         and "://" not in video
+        and (timed_rows := [n for n in numbers if segment_of(rows[n])])
     }
-    if not timed:
-        return
-    # These load OpenCV and FFmpeg.
-    from violence_detection.clips.decoders import DecoderProcesses, decoder_count
-    from violence_detection.clips.video import UnreadableClip
-
-    count = min(decoder_count(), len(timed))
-    with (
-        ThreadPoolExecutor(count) as threads,
-        DecoderProcesses(count, count, 1, timeout) as decoders,
-    ):
-
-        def length(video: str) -> float | str | None:
-            latest = max(rows[n].end or rows[n].start or 0.0 for n in timed[video])
-            path = locations.path(video)
-            try:
-                seconds = decoders.reported_duration(Path(path))
-                if seconds is not None and latest > seconds + ROUNDED:
-                    seconds = decoders.last_time(Path(path))  # what the packets say counts
-            except UnreadableClip as error:
-                return str(error)
-            except OSError as error:
-                return error.strerror or str(error)
-            return seconds
-
-        for video, found in zip(timed, threads.map(length, timed), strict=True):
-            for number in timed[video]:
-                if problem := _problem_of_times(rows[number], found):
-                    manifest.add_problem(manifest.lines[number], f"video {video!r}: {problem}")
+    latest = {
+        path: max(rows[n].end or rows[n].start or 0.0 for n in numbers) - ROUNDED
+        for path, numbers in timed.items()
+    }
+    for path, length in video_lengths(latest, timeout).items():
+        for number in timed[path]:
+            if problem := _problem_of_times(rows[number], length):
+                video = rows[number].video
+                manifest.add_problem(manifest.lines[number], f"video {video!r}: {problem}")
 
 
-def _problem_of_times(row: ManifestRow, found: float | str | None) -> str | None:
-    """Return what is wrong with the times of a row; None if nothing is.
-
-    Args:
-        row: with times.
-        found: the seconds of the video, None if unknown; or why it cannot be read.
-    """
-    if isinstance(found, str):
-        return found
-    if found is None:
+def _problem_of_times(row: ManifestRow, length: Length) -> str | None:
+    """Return what is wrong with the times of a row in a video; None if nothing is."""
+    if isinstance(length, str):
+        return length
+    if length is None:
         return None
     for name, time, allowed in (("start", row.start, 0.0), ("end", row.end, ROUNDED)):
-        if time is not None and time >= found + allowed:
-            return f"{name} {as_time(time)} is after its end, at {as_time(found)} s"
+        if time is not None and time >= length + allowed:
+            return f"{name} {as_time(time)} is after its end, at {as_time(length)} s"
     return None
 
 

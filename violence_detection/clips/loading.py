@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 GROUPS_PROPOSED = "groups_proposed.csv"  # in the checkpoint directory
 # Where groups come from; unknown: it has not been tried to propose some, alone: there are none.
-GIVEN, PROPOSED, UNKNOWN, ALONE = "given", "proposed", "unknown", "alone"
+GIVEN, LISTED, PROPOSED, UNKNOWN, ALONE = (
+    *(GROUPS_CSV, "the manifest", "proposed", "unknown", "alone"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Dataset:
     def all_clips(self) -> list[Clip]:
         """All clips that need features, the labelled ones first."""
         return [*self.clips, *self.unlabeled]
+
+    @property
+    def groups_are_given(self) -> bool:
+        """Whether the user says which clips belong together."""
+        return self.groups_from in (GIVEN, LISTED)
 
     def with_groups(self, groups: Mapping[str, str], seed: int) -> "Dataset":
         """Return this dataset with proposed groups; without split folders, it is split by them.
@@ -67,7 +74,8 @@ class Dataset:
         groups = len({clip.group_key for clip in self.clips})
         grouped = sum(clip.group is not None for clip in self.clips)
         origin = {
-            GIVEN: "given",
+            GIVEN: GIVEN,
+            LISTED: LISTED,
             PROPOSED: f"proposed for {count_of(grouped, 'clip')}, the others on their own",
         }.get(self.groups_from, "each clip counted as its own source")
         return f"{count_of(len(self.clips), 'clip')}, {count_of(groups, 'group')} ({origin})"
@@ -96,7 +104,7 @@ def find_dataset(settings: Settings, stack: ExitStack) -> Dataset:
         manifest = folder / str(data.dataset_path).rpartition("/")[2]
         seed = settings.devices.seed
         clips, has_splits = listed_clips(manifest, locations, seed, data.clip_timeout)
-        groups_from = GIVEN if any(clip.group for clip in clips) else ungrouped
+        groups_from = LISTED if any(clip.group for clip in clips) else ungrouped
         return Dataset(clips, others, groups_from, has_splits)
     if data.demo and isinstance(folder, Path):
         from violence_detection.clips.demo import draw_demo_clips  # loads OpenCV

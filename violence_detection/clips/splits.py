@@ -19,9 +19,7 @@ from violence_detection.storage.files import write_csv
 log = logging.getLogger(__name__)
 
 
-def split_clips(
-    clips: Sequence[Clip], seed: int, splits: Sequence[str] = SPLITS
-) -> list[Clip]:
+def split_clips(clips: Sequence[Clip], seed: int, splits: Sequence[str] = SPLITS) -> list[Clip]:
     """Return the clips divided 70/15/15 into train, val and test.
 
     Greedy and stratified by label: the largest groups come first, and each goes to the split that

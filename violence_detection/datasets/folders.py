@@ -81,25 +81,19 @@ def real_life_violence(source: Path, manifest_folder: Path) -> Imported | None:
 
 
 def airtlab(source: Path, manifest_folder: Path) -> Imported | None:
-    """Read AIRTLab, see `formats.Reader`. Both cameras' clips of a scene are a group.
-
-    A group per camera would put the same scene into training and test, and two groups cannot make
-    three splits; with scene and camera kept apart at once, all clips are one group. A scene says
-    the label, a camera says nothing of it: both have filmed the same scenes of both classes.
-    """
+    """Read AIRTLab, see `formats.Reader`. A camera is a group: a test is of one not trained on."""
 
     def row(path: PurePosixPath, text: str) -> ManifestRow | None:
         label = _label_in(path, r"(non|no)?[_ -]?violent")
         parts = [part.lower() for part in (*path.parts[:-1], path.stem)]
-        found = re.search(r"(?:^|/)cam(?:era)?_?\d+[_/](\d+)$", "/".join(parts))
+        found = re.search(r"(?:^|/)cam(?:era)?_?(\d+)[_/]\d+$", "/".join(parts))
         if label is None or found is None:
             return None
-        scene = f"{'violent' if label else 'non-violent'}/{found[1]}"
-        return ManifestRow(text, label, split=_split_in(path), group=scene)
+        return ManifestRow(text, label, split=_split_in(path), group=f"cam{found[1]}")
 
     notes = [
-        "the two cameras' clips of a scene are one group; both cameras are in every split: they "
-        "filmed the same scenes of both classes in one room"
+        "both cameras filmed the same scenes at once: two groups, enough for --cross-validate 2, "
+        "but not for three splits; to train on both, make the scene (the file's number) the group"
     ]
     return _imported("AIRTLab", source, manifest_folder, row, notes)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from violence_detection.clips.clip import Clip
-from violence_detection.clips.loading import GIVEN, find_dataset
+from violence_detection.clips.loading import find_dataset
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import BAD_CLIPS, LOG, CacheFolder
 from violence_detection.features.cache.local import LocalCache
@@ -56,7 +56,7 @@ def extract_only(settings: Settings) -> int:
 
     with ExitStack() as stack:
         dataset = find_dataset(settings, stack)
-        clips, recipes = dataset.all_clips, stored_recipes(settings, dataset.groups_from != GIVEN)
+        clips, recipes = dataset.all_clips, stored_recipes(settings, not dataset.groups_are_given)
         # Without the rows of other shards: their names are enough.
         cache = stack.enter_context(
             LocalCache(

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from violence_detection.clips.clip import Clip
-from violence_detection.clips.loading import GIVEN, Dataset
+from violence_detection.clips.loading import Dataset
 from violence_detection.errors import RunError
 from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder
@@ -84,7 +84,7 @@ def prepare_features(
     """
     started = time.perf_counter()
     log_random_weights(settings.features.vgg19_weights)
-    recipes = stored_recipes(settings, dataset.groups_from != GIVEN)
+    recipes = stored_recipes(settings, not dataset.groups_are_given)
     worker = machine.worker
 
     def wait_for_cache(holder: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from av.stream import Disposition
 
 from tests.clips.videos import frame_numbers, grey, write_clip
+from violence_detection.clips.clip import Segment
 from violence_detection.clips.frames import read_clip, read_frames, sample_positions
 from violence_detection.clips.sampling import Sampling, sample_video
 from violence_detection.clips.video import UnreadableClip, open_video
@@ -277,3 +278,51 @@ def test_picture_is_no_clip(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), grey(9))
     with pytest.raises(UnreadableClip, match="not a video"):
         read_frames((tmp_path / "a.png").rename(tmp_path / "picture.mp4"), 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", {"g": "12", "bf": "3"}),
+        ("a.mp4", "libx264", {"g": "250", "bf": "3"}),  # no keyframe but the first
+        ("a.mkv", "libx264", {"g": "12"}),
+        ("a.ts", "libx264", {"g": "12", "bf": "2"}),
+        ("a.avi", "mpeg4", {"g": "12"}),
+        ("a.mpg", "mpeg2video", {"g": "12", "bf": "2"}),
+        ("a.flv", "flv1", {"g": "12"}),
+        ("a.h264", "libx264", {"g": "12"}),  # without times
+    ],
+)
+@pytest.mark.parametrize(
+    ("segment", "numbers"),
+    [
+        (Segment(0.0, 1.0), [0, 6, 12, 18, 24]),
+        (Segment(1.0, 2.0), [25, 31, 37, 43, 49]),
+        (Segment(1.4, 1.6), [35, 36, 37, 38, 39]),
+        (Segment(1.08, 1.16), [27, 27, 27, 28, 28]),  # two frames
+        (Segment(2.0, None), [50, 52, 54, 57, 59]),
+        (Segment(2.0, 99.0), [50, 52, 54, 57, 59]),
+    ],
+)
+def test_frames_of_a_segment(
+    tmp_path: Path,
+    name: str,
+    codec: str,
+    options: dict[str, str],
+    segment: Segment,
+    numbers: list[int],
+) -> None:
+    images = [grey(number) for number in range(60)]
+    path = write_clip(tmp_path / name, images, codec=codec, options=options)
+    frames, info = read_clip(path, 5, segment)
+    loss = 0 if codec == "libx264" else 1  # grey levels are rounded
+    assert frame_numbers(frames) == pytest.approx(numbers, abs=loss)
+    assert info.share == 1
+    assert info.frames == round(25 * (min(segment.end or 9, 2.4) - segment.start))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.h264"])
+def test_segment_without_frames_is_unreadable(tmp_path: Path, name: str) -> None:
+    path = write_clip(tmp_path / name, [grey(number) for number in range(10)])
+    with pytest.raises(UnreadableClip, match="no frame of it is in its segment #t=7,8"):
+        read_clip(path, 4, Segment(7.0, 8.0))

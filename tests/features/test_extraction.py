@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import opened_cache
-from violence_detection.clips.clip import Clip
+from violence_detection.clips.clip import Clip, Segment
 from violence_detection.clips.dataset import find_clips
 from violence_detection.clips.decoders import DecoderProcesses, View
 from violence_detection.clips.frames import ClipInfo, read_frames
@@ -96,10 +96,10 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     read_clip = DecoderProcesses.read_clip
 
     def counted(
-        decoders: DecoderProcesses, path: Path, views: Sequence[View]
+        decoders: DecoderProcesses, path: Path, views: Sequence[View], segment: Segment | None
     ) -> tuple[np.ndarray, ClipInfo]:
         decoded.append(tuple(stream for stream, _ in views))
-        return read_clip(decoders, path, views)
+        return read_clip(decoders, path, views, segment)
 
     monkeypatch.setattr(DecoderProcesses, "read_clip", counted)
     return decoded

@@ -1,5 +1,5 @@
-"""Make a manifest for --dataset-path: from a data set of the field, the export of an annotation
-tool, or long videos with annotated times.
+"""Make a manifest for --dataset-path: from a data set of the field, the export
+of an annotation tool, or long videos with annotated times.
 
   python -m violence_detection.datasets RWF-2000 --output rwf.csv
   python -m violence_detection.datasets export.json --videos footage --output events.csv
@@ -7,6 +7,7 @@ tool, or long videos with annotated times.
 """
 
 import argparse
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +26,7 @@ from violence_detection.datasets.videos import manifest_path
 from violence_detection.datasets.windows import Windowing, make_windows
 from violence_detection.errors import UserError
 from violence_detection.runtime.interrupts import run_or_explain
-from violence_detection.runtime.wording import count_of
+from violence_detection.runtime.wording import COLUMNS, count_of
 from violence_detection.settings.constants import CLASS_NAMES, CLIP_TIMEOUT, SPLITS
 from violence_detection.settings.parser import FlagParser
 
@@ -42,14 +43,17 @@ def make_parser() -> FlagParser:
     """Return the parser of the command's flags."""
     parser = FlagParser(
         description=__doc__,
-        epilog="formats: " + ", ".join(each.name for each in FORMATS),
+        epilog=textwrap.fill("formats: " + ", ".join(each.name for each in FORMATS), COLUMNS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("source", type=Path, help="the data set's folder, an annotation file, or a manifest")
     add("--output", type=Path, required=True, metavar="FILE", help="the manifest, a .csv")
     add(
-        "--videos", type=Path, metavar="DIR", help="where the annotated videos are (default: there)"
+        "--videos",
+        type=Path,
+        metavar="DIR",
+        help="where the videos are (default: where the annotations are)",
     )
     add("--window", type=_seconds, metavar="S", help="make clips of S seconds of long videos")
     add(

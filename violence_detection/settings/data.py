@@ -25,12 +25,13 @@ class DataSettings:
 
     dataset_path: Path | str = setting(
         None,
-        "folder or URL of the labelled clips; required, unless --demo",
-        "Layouts: DIR/{train,val,test}/{violent,nonviolent} or DIR/{violent,nonviolent}. URLs are "
-        "s3://, gs:// and hdfs://.",
+        "folder of the labelled clips, or a manifest; required, unless --demo",
+        "Layouts: DIR/{train,val,test}/{violent,nonviolent} or DIR/{violent,nonviolent}. A manifest "
+        "(.csv, .tsv, .jsonl) lists clips: video,start,end,label,split,group; see docs/datasets.md. "
+        "URLs are s3://, gs:// and hdfs://.",
         differs_by_host=True,
         type=folder_or_url,
-        metavar="DIR|URL",
+        metavar="DIR|FILE|URL",
     )
     cache_dir: Path | str = setting(
         Path("feature_cache"),

@@ -1,6 +1,7 @@
 """The part of a report about long videos: predictions compared with annotated events."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def event_section(run: Path, path: Path | None, threshold: float) -> dict[str, A
         if not path.exists():
             return None
     compared = _read(path)
-    own = compared["threshold"]
+    own, names = compared["threshold"], _short_names(compared["videos"])
     return {
         "annotations": Path(compared["annotations"]).name,
         "model": compared["model"],
@@ -42,11 +43,11 @@ def event_section(run: Path, path: Path | None, threshold: float) -> dict[str, A
         "threshold_now": f"{threshold:.3f}" if abs(threshold - own) >= 0.0005 else None,
         "figures": figures_lines(compared["figures"]),
         "warnings": compared["warnings"],
-        "videos": [_video(video) for video in compared["videos"][:LISTED]],
+        "videos": [_video(video, names) for video in compared["videos"][:LISTED]],
         "more_videos": max(0, len(compared["videos"]) - LISTED),
         "not_compared": compared["not_compared"][:LISTED],
         "not_compared_count": len(compared["not_compared"]),
-        "plots": [_plot(video, own) for video in _most_telling(compared["videos"])],
+        "plots": [_plot(video, own, names) for video in _most_telling(compared["videos"])],
     }
 
 
@@ -62,10 +63,20 @@ def _read(path: Path) -> dict[str, Any]:
     return compared
 
 
-def _video(video: Mapping[str, Any]) -> dict[str, Any]:
+def _short_names(videos: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the videos' names below the deepest folder that contains all of them, by path."""
+    paths = [video["video"] for video in videos]
+    try:
+        common = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
+    except ValueError:  # none, or relative ones among absolute ones
+        return {path: path for path in paths}
+    return {path: os.path.relpath(path, common or ".") for path in paths}
+
+
+def _video(video: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     delays = [event["delay"] for event in video["events"] if event["delay"] is not None]
     return {
-        "name": video["video"],
+        "name": names[video["video"]],
         "found": f"{video['events_found']} of {len(video['events'])}",
         "false_alarms": video["false_alarms"],
         "delay": f"{max(delays):.1f}" if delays else None,
@@ -82,7 +93,7 @@ def _most_telling(videos: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(videos, key=key)[:DRAWN]
 
 
-def _plot(video: Mapping[str, Any], threshold: float) -> dict[str, str]:
+def _plot(video: Mapping[str, Any], threshold: float, names: Mapping[str, str]) -> dict[str, str]:
     windows = [
         (window["start"], window["end"], window["probability"]) for window in video["windows"]
     ]
@@ -102,5 +113,5 @@ def _plot(video: Mapping[str, Any], threshold: float) -> dict[str, str]:
         "light": png_url(light),
         "dark": png_url(dark),
         "title": title,
-        "caption": video["video"],
+        "caption": names[video["video"]],
     }

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from violence_detection.reporting.theme import LIGHT, Theme
 from violence_detection.runtime.wording import count_of, timestamp
@@ -15,7 +15,10 @@ SIZE = (10.0, 3.2)  # inches
 NARROW = (4.4, 2.8)  # inches, in a column of a page
 DPI = 100
 SHADE = 0.25  # opacity of a detected event
+MARKED = 300  # windows, at most, that are drawn as points
 LANE = (1.07, 0.08)  # bottom and height of the annotated events, above the probabilities
+STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)  # seconds between ticks
+HOUR = 3600
 
 
 def timeline_figure(
@@ -39,16 +42,19 @@ def timeline_figure(
     figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor=theme.background)
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    _style(axes, theme, ticks=8 if size == SIZE else 3)
+    _style(axes, theme)
     middles = [(start + end) / 2 for start, end, _ in windows]
     probabilities = [probability for _, _, probability in windows]
-    axes.plot(middles, probabilities, color=theme.text, linewidth=1.4, marker=".")
+    marker = "." if len(windows) <= MARKED else ""
+    axes.plot(middles, probabilities, color=theme.text, linewidth=1.4, marker=marker)
     for start, end, peak, probability in events:
         axes.axvspan(start, end, color=theme.violent, alpha=SHADE, linewidth=0)
         axes.plot([peak], [probability], "o", color=theme.violent, clip_on=False)
     axes.axhline(threshold, color=theme.text, linestyle="--", linewidth=1)
     if windows:
-        axes.set_xlim(windows[0][0], max(windows[-1][1], 0.1))
+        first, last = windows[0][0], max(windows[-1][1], 0.1)
+        axes.set_xlim(first, last)
+        axes.xaxis.set_major_locator(MultipleLocator(_step(last - first, size[0])))
     counted = count_of(len(events), "event") if events else "no events"
     title = f"{counted}; threshold {threshold:.2f} (dashed)"
     if annotated is not None:
@@ -78,12 +84,18 @@ def _draw_annotated(axes: Axes, annotated: Sequence[tuple[float, float]], theme:
     )
 
 
-def _style(axes: Axes, theme: Theme, ticks: int) -> None:
+def _step(seconds: float, width: float) -> float:
+    """Return the seconds between ticks, of which one fits on an inch and a half."""
+    least = 1.5 * seconds / width
+    hours = -(-least // HOUR) * HOUR
+    return next((step for step in STEPS if step >= least), hours)
+
+
+def _style(axes: Axes, theme: Theme) -> None:
     axes.set_facecolor("none")
     axes.set(ylim=(-0.02, 1.02))
     axes.set_xlabel("time", color=theme.text)
     axes.set_ylabel("probability of violence", color=theme.text)
-    axes.xaxis.set_major_locator(MaxNLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: timestamp(max(0.0, seconds))))
     axes.tick_params(colors=theme.muted, labelcolor=theme.text)
     axes.spines[:].set_color(theme.muted)

@@ -122,7 +122,8 @@ def test_unreadable_video_is_a_row(
         (["--output", "CLIP"], "is one of the clips"),
         (["--compare-dir", "figures"], "--compare-dir needs --compare-with"),
         (["--compare-with", "EMPTY"], "mentions none of the videos"),
-        (["--compare-with", "nowhere.csv"], "nowhere.csv"),
+        (["--compare-with", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["--compare-with", "CLIP"], "the name must end in one of .csv"),
         (["--compare-with", "EVENTS", "--compare-dir", "CLIP"], "is a file"),
     ],
 )

@@ -1,53 +1,21 @@
 """What the report shows of predictions that were compared with annotated events."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.reporting.made_up_runs import HOSTILE_NAMES, Make, Page, escaped, plain
+from tests.reporting.made_up_runs import (
+    HOSTILE_NAMES,
+    Make,
+    Page,
+    compared_video,
+    escaped,
+    plain,
+    write_event_figures,
+)
 from violence_detection.commands.report import main
-from violence_detection.evaluation.event_figures import ComparedVideo, ScoredSpan, event_figures
-from violence_detection.storage.files import write_json
 
 MISSED = "missed.mp4"
-
-
-def compared_video(name: str, *, found: bool = True) -> dict[str, Any]:
-    event = {"start": 60.0, "end": 70.0, "found": found, "delay": 2.5 if found else None}
-    detected = {"start": 59.0, "end": 66.0, "peak": 63.0, "probability": 0.9, "false_alarm": False}
-    return {
-        "video": name,
-        "seconds": 600.0,
-        "events_found": int(found),
-        "false_alarms": 0,
-        "events": [event],
-        "detected_events": [detected] if found else [],
-        "plot": "plot.png",
-        "windows": [
-            {"start": 2.0 * n, "end": 2.0 * n + 2, "probability": 0.9 if n == 31 and found else 0.1}
-            for n in range(300)
-        ],
-    }
-
-
-def write_event_figures(path: Path, *videos: dict[str, Any], threshold: float = 0.45) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    windows = [ScoredSpan(0.0, 600.0, 0.9)]
-    figures = event_figures([ComparedVideo(600.0, windows, windows, [(60.0, 70.0)])], threshold)
-    value = {
-        "model": "best_model.keras 0123abcd",
-        "untrained_vgg19": False,
-        "threshold": threshold,
-        "window": 2.0,
-        "stride": 1.0,
-        "annotations": "/data/events.csv",
-        "figures": figures,
-        "warnings": ["a <b>warning</b>"],
-        "not_compared": [{"video": "broken.mp4", "reason": "the file is <empty>"}],
-        "videos": list(videos),
-    }
-    write_json(path, value)
 
 
 def report_on(run: Path, *flags: object) -> Page:
@@ -82,7 +50,6 @@ def test_event_figures_elsewhere_are_shown_with_a_threshold_that_has_changed(
     make_run: Make, tmp_path: Path
 ) -> None:
     run, path = make_run(), tmp_path / "elsewhere" / "figures.json"
-    assert "events" not in report_on(run).sections
     write_event_figures(path, compared_video("a.mp4"), threshold=0.6)
     section = plain(report_on(run, "--events", path).sections["events"])
     assert "at threshold 0.600. The threshold is 0.450 now." in section

@@ -1,7 +1,6 @@
 """`predict --compare-with`: long videos against the events that a manifest annotates."""
 
 import argparse
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +37,7 @@ def read_annotations(
             raise UserError("--compare-dir needs --compare-with")
         return {}
     comparison_folder(flags)
-    annotated = annotated_events(_read_manifest(flags.compare_with), flags.compare_with)
+    annotated = annotated_events(_read_rows(flags.compare_with), flags.compare_with)
     without = sum(video_key(video, Path()) not in annotated for video in videos)
     if without == len(videos):
         raise UserError(
@@ -86,20 +85,13 @@ def start_comparison(
     return EventComparison(flags.compare_with, annotated, threshold, folder)
 
 
-def _read_manifest(path: Path) -> "list[ManifestRow]":
-    from violence_detection.clips.manifest import ManifestRow, parse_time
+def _read_rows(path: Path) -> "list[ManifestRow]":
+    from violence_detection.clips.manifest import MANIFEST_SUFFIXES, is_manifest, read_manifest
 
+    if not is_manifest(path):
+        suffixes = ", ".join(MANIFEST_SUFFIXES)
+        raise UserError(f"--compare-with {path}: the name must end in one of {suffixes}")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return [
-                ManifestRow(
-                    row["video"],
-                    {"violent": 1, "nonviolent": 0}[row["label"]],
-                    parse_time(row["start"]) if row.get("start") else None,
-                    parse_time(row["end"]) if row.get("end") else None,
-                    row.get("split") or None,
-                )
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"--compare-with {path}: {error}") from error
+        return read_manifest(path)
+    except OSError as error:
+        raise UserError(f"--compare-with {path} cannot be read: {error.strerror}") from error

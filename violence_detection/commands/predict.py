@@ -161,8 +161,8 @@ def _add_window_flags(group: argparse._ArgumentGroup) -> None:
         "--compare-with",
         type=Path,
         metavar="FILE",
-        help="manifest (CSV: video,start,end,label) of the events in the videos: report how many "
-        "are found, how soon, and with how many false alarms (default: off)",
+        help="manifest (video,start,end,label) of the events in the videos: report how many are "
+        "found, how soon, and with how many false alarms (default: off)",
     )
     group.add_argument(
         "--compare-dir",

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from violence_detection.clips.manifest import ManifestRow, as_time
+from violence_detection.clips.clip import as_time
+from violence_detection.clips.manifest import ManifestRow
 from violence_detection.errors import UserError
 from violence_detection.evaluation.event_figures import Span
 

@@ -15,7 +15,7 @@ SIZE = (10.0, 3.2)  # inches
 NARROW = (4.4, 2.8)  # inches, in a column of a page
 DPI = 100
 SHADE = 0.25  # opacity of a detected event
-MARKED = 300  # windows, at most, that are drawn as points
+MARKED = 150  # windows, at most, that are drawn as points
 LANE = (1.07, 0.08)  # bottom and height of the annotated events, above the probabilities
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)  # seconds between ticks
 HOUR = 3600
@@ -85,8 +85,8 @@ def _draw_annotated(axes: Axes, annotated: Sequence[tuple[float, float]], theme:
 
 
 def _step(seconds: float, width: float) -> float:
-    """Return the seconds between ticks, of which one fits on an inch and a half."""
-    least = 1.5 * seconds / width
+    """Return the seconds between ticks, with more than an inch from one to the next."""
+    least = 1.1 * seconds / width
     hours = -(-least // HOUR) * HOUR
     return next((step for step in STEPS if step >= least), hours)
 

@@ -7,6 +7,7 @@ import cv2
 import pytest
 
 from violence_detection.commands.predict import main
+from violence_detection.storage.files import read_json
 
 
 @pytest.fixture
@@ -50,6 +51,57 @@ def test_timeline_as_table_csv_json_plot_and_video(
     assert "no event" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def events(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a manifest: one video with an event from 1 to 1.5 s, one without, one elsewhere."""
+    manifest = tmp_path_factory.mktemp("events") / "events.csv"
+    folder = drawn_clips / "test"
+    manifest.write_text(
+        "video,start,end,label\n"
+        f"{folder}/violent/violent0.mp4,1.0,0:01.5,violent\n"
+        f"{folder}/nonviolent/nonviolent0.mp4,,,nonviolent\n"
+        "elsewhere.mp4,,,nonviolent\n"
+    )
+    return manifest
+
+
+def test_events_are_compared_as_table_json_and_files(
+    clip: Path,
+    drawn_clips: Path,
+    trained: Path,
+    events: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    quiet = drawn_clips / "test" / "nonviolent" / "nonviolent0.mp4"
+    folder = tmp_path / "figures"
+    to = ["--compare-with", events, "--compare-dir", folder]
+    command = in_windows(trained, clip, quiet, *to, "--threshold", "0")
+    assert main(command) == 0
+    output = capsys.readouterr()
+    table = {line[:31].strip(): line[31:] for line in output.out.splitlines()}
+    # At threshold 0 each video is a single detected event, of which the second is a false alarm.
+    assert table["events found"] == "1 of 1"
+    assert table["false alarms"].startswith("1 of 2 (")
+    assert f"event figures written to {folder}" in output.err
+    assert main([*command, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    windows = document["clips"][0]["windows"]
+    compared = document["event_figures"]
+    known = min(window["end"] for window in windows if window["end"] > 1.0)
+    assert compared["figures"]["delay_mean"] == pytest.approx(known - 1.0)
+    assert compared["videos"][0]["events"][0]["end"] == 1.5
+    assert compared["not_compared"] == [
+        {"video": "elsewhere.mp4", "reason": "not among the videos given"}
+    ]
+    stored = read_json(folder / "event_figures.json")
+    assert stored["figures"] == compared["figures"]
+    assert (stored["window"], stored["stride"], stored["threshold"]) == (1.0, 0.5, 0.0)
+    assert {path.name for path in folder.iterdir()} == {
+        *("event_figures.json", "violent0.png", "nonviolent0.png")
+    }
+
+
 def test_unreadable_video_is_a_row(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,17 +120,27 @@ def test_unreadable_video_is_a_row(
         (["--explain"], "--explain is for whole clips"),
         (["--annotate", "CLIP"], "is one of the clips"),
         (["--output", "CLIP"], "is one of the clips"),
+        (["--compare-dir", "figures"], "--compare-dir needs --compare-with"),
+        (["--compare-with", "EMPTY"], "mentions none of the videos"),
+        (["--compare-with", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["--compare-with", "CLIP"], "the name must end in one of .csv"),
+        (["--compare-with", "EVENTS", "--compare-dir", "CLIP"], "is a file"),
     ],
 )
 def test_conflicting_flags_are_refused_before_anything_is_read(
     clip: Path,
     trained: Path,
+    events: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     flags: list[str],
     message: str,
 ) -> None:
     before = clip.read_bytes()
-    named = [str(clip) if flag == "CLIP" else flag for flag in flags]
+    empty = tmp_path / "empty.csv"
+    empty.write_text("video,label\nelsewhere.mp4,nonviolent\n")
+    files = {"CLIP": clip, "EMPTY": empty, "EVENTS": events}
+    named = [str(files.get(flag, flag)) for flag in flags]
     assert main(in_windows(trained, clip, *named)) == 2
     assert message in capsys.readouterr().err
     assert clip.read_bytes() == before
@@ -91,3 +153,6 @@ def test_plot_and_video_are_of_one_video(
     assert "--plot is for one video, but there are 4" in capsys.readouterr().err
     assert main(["--checkpoint-dir", str(trained / "run"), str(clip), "--plot", "p.png"]) == 2
     assert "--plot needs --window" in capsys.readouterr().err
+    whole = ["--checkpoint-dir", str(trained / "run"), str(clip), "--compare-with", "events.csv"]
+    assert main(whole) == 2
+    assert "--compare-with needs --window" in capsys.readouterr().err

@@ -10,9 +10,11 @@ from tests.browser import FAULTS, SIZES, launched, needs_browser
 from tests.reporting.made_up_runs import (
     HOSTILE_NAMES,
     LEAK,
+    compared_video,
     escaped,
     hostile_results,
     make_hostile,
+    write_event_figures,
     write_run,
 )
 from violence_detection.commands.report import main
@@ -107,6 +109,8 @@ def hostile_page(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) ->
     clips = make_hostile(folder, drawn_clips)
     results = hostile_results(clips) | {"untrained_vgg19": True}
     run = write_run(folder / HOSTILE_NAMES[1], clips, results=results, wrong=9)
+    events = run / "event_figures" / "event_figures.json"
+    write_event_figures(events, *map(compared_video, HOSTILE_NAMES))
     assert main(["--checkpoint-dir", str(run)]) == 0
     return run / "report.html"
 

@@ -1,6 +1,6 @@
 import pytest
 
-from violence_detection.inference.events import Event, Window, find_events, timestamp
+from violence_detection.inference.events import Event, Window, find_events
 
 
 def windows(*probabilities: float) -> list[Window]:
@@ -32,11 +32,3 @@ def test_event_is_yielded_when_it_is_over_not_at_the_end_of_the_video() -> None:
         pytest.fail("the event was over")
 
     assert next(find_events(coming(), 0.5, gap=0.5)) == Event(1, 3, 2, 0.9)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0:00:00.0"), (59.96, "0:01:00.0"), (3723.4, "1:02:03.4"), (36000, "10:00:00.0")],
-)
-def test_timestamps(seconds: float, text: str) -> None:
-    assert timestamp(seconds) == text

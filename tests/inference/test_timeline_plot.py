@@ -49,6 +49,34 @@ def test_title_counts_the_events_and_names_the_threshold(
     assert any(set(line.get_ydata()) == {0.375} for line in axes.lines)
 
 
+def test_annotated_events_are_bars_above_the_probabilities() -> None:
+    (axes,) = draw_timeline(timeline(EVENT), 0.5, [(0.5, 1.5), (3.0, 4.0)]).axes
+    (bars,) = [path for path in axes.collections if len(path.get_paths()) == 2]
+    boxes = [path.get_extents() for path in bars.get_paths()]
+    assert [(box.x0, box.x1) for box in boxes] == [(0.5, 1.5), (3.0, 4.0)]
+    assert all(1 < box.y0 < box.y1 < axes.get_ylim()[1] for box in boxes)
+    assert "1 event detected, 2 annotated" in axes.get_title()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["detected", "annotated"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "labels"),
+    [
+        (4.0, ["0:00:00.0", "0:00:00.5", "0:00:01.0"]),
+        (600.0, ["0:00:00.0", "0:02:00.0", "0:04:00.0"]),
+        (7200.0, ["0:00:00.0", "0:15:00.0", "0:30:00.0"]),
+        (100_000.0, ["0:00:00.0", "4:00:00.0", "8:00:00.0"]),
+    ],
+)
+def test_ticks_are_at_round_times(seconds: float, labels: list[str]) -> None:
+    windows = (Window(0.0, 2.0, 0.1), Window(seconds - 2, seconds, 0.2))
+    figure = draw_timeline(Timeline(Path("video.mp4"), windows), 0.5)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    shown = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+    assert [label.get_text() for at, label in shown if at >= 0][:3] == labels
+
+
 def test_times_on_the_axis_are_timestamps() -> None:
     windows = (Window(0.0, 2.0, 0.1), Window(3600.0, 3602.0, 0.2))
     figure = draw_timeline(Timeline(Path("video.mp4"), windows), 0.5)

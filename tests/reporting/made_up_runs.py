@@ -13,6 +13,7 @@ import numpy as np
 from violence_detection.clips.clip import Clip
 from violence_detection.clips.dataset import find_clips
 from violence_detection.clips.splits import count_by_split, write_splits
+from violence_detection.evaluation.event_figures import ComparedVideo, ScoredSpan, event_figures
 from violence_detection.evaluation.metrics import evaluate, figure_words
 from violence_detection.reporting.comparison_page import write_comparison
 from violence_detection.reporting.page import write_report
@@ -170,6 +171,45 @@ def hostile_results(dataset: Path) -> dict[str, Any]:
         "clips_left_out_for_leakage": names,
         "groups_on_two_sides": {name: ["train", "test"] for name in names},
     }
+
+
+def compared_video(name: str, *, found: bool = True) -> dict[str, Any]:
+    """Return a video of ten minutes with an annotated event, as `event_figures.json` has it."""
+    event = {"start": 60.0, "end": 70.0, "found": found, "delay": 2.5 if found else None}
+    detected = {"start": 59.0, "end": 66.0, "peak": 63.0, "probability": 0.9, "false_alarm": False}
+    return {
+        "video": name,
+        "seconds": 600.0,
+        "events_found": int(found),
+        "false_alarms": 0,
+        "events": [event],
+        "detected_events": [detected] if found else [],
+        "plot": "plot.png",
+        "windows": [
+            {"start": 2.0 * n, "end": 2.0 * n + 2, "probability": 0.9 if n == 31 and found else 0.1}
+            for n in range(300)
+        ],
+    }
+
+
+def write_event_figures(path: Path, *videos: dict[str, Any], threshold: float = THRESHOLD) -> None:
+    """Write event figures: those of a video whose event is found after nine minutes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    windows = [ScoredSpan(0.0, 600.0, 0.9)]
+    figures = event_figures([ComparedVideo(600.0, windows, windows, [(60.0, 70.0)])], threshold)
+    value = {
+        "model": "best_model.keras 0123abcd",
+        "untrained_vgg19": False,
+        "threshold": threshold,
+        "window": 2.0,
+        "stride": 1.0,
+        "annotations": "/data/events.csv",
+        "figures": figures,
+        "warnings": ["a <b>warning</b>"],
+        "not_compared": [{"video": "broken.mp4", "reason": "the file is <empty>"}],
+        "videos": list(videos),
+    }
+    write_json(path, value)
 
 
 def escaped(name: str) -> str:

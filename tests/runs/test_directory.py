@@ -71,6 +71,7 @@ def test_only_a_runs_own_files_are_set_aside(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     for name in ("training_config.json", "best_model.keras", "checkpoint_epoch_005.keras"):
         (tmp_path / name).write_text(name)
+    (tmp_path / "event_figures").mkdir()
     (tmp_path / "thesis.docx").write_text("the user's own")
     aside = run.set_aside()
     assert sorted(path.name for path in tmp_path.iterdir()) == [aside.name, "thesis.docx"]

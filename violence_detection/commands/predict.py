@@ -21,6 +21,7 @@ from violence_detection.commands.predict_files import predict_files
 from violence_detection.commands.predict_live import LIVE_WINDOW, SILENCE, watch_live
 from violence_detection.commands.predict_windows import predict_windows
 from violence_detection.errors import UserError
+from violence_detection.runs.files import EVENT_FIGURES
 from violence_detection.runtime.interrupts import run_or_explain
 from violence_detection.settings.constants import CLIP_TIMEOUT, LONG_CLIP
 from violence_detection.settings.parser import FlagParser
@@ -155,6 +156,20 @@ def _add_window_flags(group: argparse._ArgumentGroup) -> None:
         type=Path,
         metavar="OUT.mp4",
         help="write a copy of one video, without sound, with the probability on each frame",
+    )
+    group.add_argument(
+        "--compare-with",
+        type=Path,
+        metavar="FILE",
+        help="manifest (video,start,end,label) of the events in the videos: report how many are "
+        "found, how soon, and with how many false alarms (default: off)",
+    )
+    group.add_argument(
+        "--compare-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder for event_figures.json and a plot per video of --compare-with, for report.py "
+        f"--events (default: {EVENT_FIGURES} in the checkpoint directory)",
     )
 
 

@@ -15,6 +15,7 @@ from violence_detection.commands.output import print_message, write_text
 from violence_detection.commands.predict_video import predict_long_clip
 from violence_detection.errors import UserError
 from violence_detection.runtime.wording import count_of
+from violence_detection.settings.setting import flag
 
 if TYPE_CHECKING:
     from violence_detection.inference.detector import Detector, PredictedClip, Prediction
@@ -37,9 +38,9 @@ def predict_files(
     Raises:
         UserError: flags do not fit the clips or each other.
     """
-    for name in ("stride", "plot", "annotate"):
+    for name in ("stride", "plot", "annotate", "compare_with", "compare_dir"):
         if getattr(flags, name) is not None:
-            raise UserError(f"--{name} needs --window")
+            raise UserError(f"{flag(name)} needs --window")
     check_output("--output", flags.output, clips)
     explained = require_local("--explain", clips) if flags.explain else []
     detector = load_for(flags)

@@ -9,6 +9,7 @@ from violence_detection.commands.output import print_message, write_text
 from violence_detection.commands.predict_files import BAD_CLIPS
 from violence_detection.errors import UserError
 from violence_detection.runtime.interrupts import Interrupted
+from violence_detection.settings.setting import flag
 
 if TYPE_CHECKING:
     from violence_detection.inference.detector import Detector
@@ -31,9 +32,10 @@ def watch_live(flags: argparse.Namespace) -> int:
 
     if flags.clips:
         raise UserError("--source cannot be combined with clips: drop one of them")
-    for name in ("csv", "output", "explain", "whole", "plot", "annotate", "replicas"):
+    unused = ("csv", "output", "explain", "whole", "plot", "annotate", "replicas")
+    for name in (*unused, "compare_with", "compare_dir"):
         if getattr(flags, name):
-            raise UserError(f"--{name} cannot be combined with --source: drop one of them")
+            raise UserError(f"{flag(name)} cannot be combined with --source: drop one of them")
     if flags.webhook is not None:
         parse_webhook_url(flags.webhook)
     source = parse_source(flags.source)

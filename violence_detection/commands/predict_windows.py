@@ -4,9 +4,10 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from violence_detection.commands.clip_arguments import require_local
+from violence_detection.commands.compare_events import read_annotations, start_comparison
 from violence_detection.commands.loading import load_for, reported
 from violence_detection.commands.output import print_message, write_text
 from violence_detection.commands.predict_files import BAD_CLIPS, check_output
@@ -16,6 +17,7 @@ from violence_detection.runtime.wording import count_of
 
 if TYPE_CHECKING:
     from violence_detection.inference.detector import Detector
+    from violence_detection.inference.event_comparison import EventComparison
     from violence_detection.inference.events import Timeline
     from violence_detection.storage.remote_paths import AnyPath
 
@@ -41,9 +43,11 @@ def predict_windows(
         if getattr(flags, name):
             raise UserError(f"--{name} is for whole clips: drop it, or --window")
     _check_files(flags, videos)
+    annotated = read_annotations(flags, videos)
     detector = load_for(flags)
+    comparison = start_comparison(flags, annotated, detector.threshold) if annotated else None
     with reported(detector, flags.quiet):
-        return _predict(flags, detector, videos, clip_timeout)
+        return _predict(flags, detector, videos, clip_timeout, comparison)
 
 
 def stride_of(flags: argparse.Namespace) -> float:
@@ -72,12 +76,8 @@ def _predict(
     detector: "Detector",
     videos: Sequence[Path],
     clip_timeout: float,
+    comparison: "EventComparison | None",
 ) -> int:
-    from violence_detection.inference.formats import (
-        timelines_as_csv,
-        timelines_as_json,
-        timelines_as_table,
-    )
     from violence_detection.inference.windows import window_sampling
     from violence_detection.runtime.progress import shows_bar
 
@@ -95,16 +95,14 @@ def _predict(
             bad += timeline.error is not None
             seconds += timeline.windows[-1].end if timeline.windows else 0
             if timeline.windows:
-                _draw(flags, detector.threshold, timeline, clip_timeout)
+                _draw(flags, detector.threshold, timeline, clip_timeout, comparison)
+            if comparison:
+                comparison.add(timeline)
             yield timeline
 
-    if flags.json:
-        text = timelines_as_json(detector, timelines())
-    elif flags.csv:
-        text = timelines_as_csv(timelines())
-    else:
-        text = timelines_as_table(timelines(), videos)
-    write_text(text, flags.output)
+    write_text(_text(flags, detector, videos, timelines(), comparison), flags.output)
+    if comparison and not flags.quiet:
+        print_message(f"event figures written to {comparison.folder}")
     if not flags.quiet:
         speed = seconds / (time.perf_counter() - started)
         print_message(
@@ -114,13 +112,56 @@ def _predict(
     return BAD_CLIPS if bad else 0
 
 
+def _text(
+    flags: argparse.Namespace,
+    detector: "Detector",
+    videos: Sequence[Path],
+    timelines: "Iterator[Timeline]",
+    comparison: "EventComparison | None",
+) -> Iterator[str]:
+    """Yield the output in the format that the flags ask for; the comparison is written last."""
+    from violence_detection.inference.formats import (
+        timelines_as_csv,
+        timelines_as_json,
+        timelines_as_table,
+    )
+
+    def compared() -> dict[str, Any]:
+        if comparison is None:
+            return {}
+        result = comparison.result()
+        comparison.write(
+            result,
+            model=detector.name,
+            untrained_vgg19=detector.untrained_vgg19,
+            window=flags.window,
+            stride=stride_of(flags),
+        )
+        return {"event_figures": result}
+
+    if flags.json:
+        yield from timelines_as_json(detector, timelines, at_end=compared)
+        return
+    yield from timelines_as_csv(timelines) if flags.csv else timelines_as_table(timelines, videos)
+    result = compared()
+    if result and not flags.csv:
+        from violence_detection.inference.event_comparison import comparison_table
+
+        yield from comparison_table(result["event_figures"])
+
+
 def _draw(
-    flags: argparse.Namespace, threshold: float, timeline: "Timeline", clip_timeout: float
+    flags: argparse.Namespace,
+    threshold: float,
+    timeline: "Timeline",
+    clip_timeout: float,
+    comparison: "EventComparison | None",
 ) -> None:
     if flags.plot:
         from violence_detection.inference.timeline_plot import write_timeline_plot
 
-        write_timeline_plot(timeline, threshold, flags.plot)
+        annotated = comparison.events_of(timeline) if comparison else None
+        write_timeline_plot(timeline, threshold, flags.plot, annotated)
     if flags.annotate:
         from violence_detection.inference.annotation import annotate_video
 

@@ -9,6 +9,7 @@ from violence_detection.commands.flags import (
     check_output_file,
     examples_and_exit_status,
 )
+from violence_detection.errors import UserError
 from violence_detection.runtime.interrupts import run_or_explain
 from violence_detection.settings.parser import FlagParser
 
@@ -62,6 +63,13 @@ def make_parser() -> FlagParser:
         help="HTML file to write (default: report.html in the run's folder; for several runs "
         "./comparison.html)",
     )
+    parser.add_argument(
+        "--events",
+        type=Path,
+        metavar="FILE",
+        help="event_figures.json of predict.py --compare-with, for the report of one run (default: "
+        "that in the run's folder, if there is one)",
+    )
     add_debug(parser)
     return parser
 
@@ -70,9 +78,12 @@ def report(flags: argparse.Namespace) -> int:
     """Write the page that the flags ask for; return the exit status.
 
     Raises:
-        UserError: a folder has no finished run, or --output cannot name a file.
+        UserError: a folder has no finished run, --output cannot name a file, or --events has no
+            figures.
         RunError: the page cannot be written.
     """
+    if flags.events and len(flags.checkpoint_dir) > 1:
+        raise UserError("--events is for the report of one run: give one --checkpoint-dir")
     if flags.output:
         check_output_file("--output", flags.output.expanduser())
     # The figures need libraries that take seconds to load.
@@ -84,7 +95,7 @@ def report(flags: argparse.Namespace) -> int:
     default = folders[0] / REPORT if len(folders) == 1 else Path(COMPARISON)
     page = (flags.output or default).expanduser().absolute()
     if len(folders) == 1:
-        write_report(folders[0], page)
+        write_report(folders[0], page, flags.events)
     else:
         write_comparison(folders, page)
     # A folder's name need not be valid in the terminal's encoding.

@@ -87,9 +87,3 @@ def event_after(event: Event | None, window: Window, threshold: float, gap: floa
     if window.probability > event.probability:
         event = event._replace(peak=window.middle, probability=window.probability)
     return event
-
-
-def timestamp(seconds: float) -> str:
-    """Return a time in a video as `0:01:02.3`."""
-    tenths = round(10 * seconds)
-    return f"{tenths // 36000}:{tenths // 600 % 60:02}:{tenths // 10 % 60:02}.{tenths % 10}"

@@ -9,14 +9,14 @@ import io
 import json
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from violence_detection.inference.detector import Detector, Prediction
-from violence_detection.inference.events import Timeline, Window, timestamp
+from violence_detection.inference.events import Timeline, Window
 from violence_detection.runtime.logs import CONTROL_CHARACTERS
-from violence_detection.runtime.wording import COLUMNS
+from violence_detection.runtime.wording import COLUMNS, timestamp
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.remote_paths import AnyPath
 
@@ -152,7 +152,11 @@ def as_json(detector: Detector, predictions: Iterable[Prediction | Timeline]) ->
     yield from _json_document(detector, map(_prediction_object, predictions))
 
 
-def _json_document(detector: Detector, clips: Iterable[dict[str, Any]]) -> Iterator[str]:
+def _json_document(
+    detector: Detector,
+    clips: Iterable[dict[str, Any]],
+    at_end: Callable[[], dict[str, Any]] = dict,
+) -> Iterator[str]:
     head = {
         "model": detector.name,
         "threshold": detector.threshold,
@@ -161,7 +165,10 @@ def _json_document(detector: Detector, clips: Iterable[dict[str, Any]]) -> Itera
     yield json.dumps(head)[:-1] + ', "clips": ['
     for number, clip in enumerate(clips):
         yield (",\n" if number else "\n") + json.dumps(clip)
-    yield "\n]}\n"
+    yield "\n]"
+    for key, value in at_end().items():
+        yield f",\n{json.dumps(key)}: {json.dumps(value)}"
+    yield "}\n"
 
 
 def _prediction_object(prediction: Prediction | Timeline) -> dict[str, Any]:
@@ -232,9 +239,19 @@ def timelines_as_csv(timelines: Iterable[Timeline]) -> Iterator[str]:
             yield csv_line([timeline.path, "", "", "", "", timeline.error])
 
 
-def timelines_as_json(detector: Detector, timelines: Iterable[Timeline]) -> Iterator[str]:
-    """Yield a JSON document: the detector, and under `clips` the windows and events per video."""
-    yield from _json_document(detector, map(_timeline_object, timelines))
+def timelines_as_json(
+    detector: Detector,
+    timelines: Iterable[Timeline],
+    at_end: Callable[[], dict[str, Any]] = dict,
+) -> Iterator[str]:
+    """Yield a JSON document: the detector, and under `clips` the windows and events per video.
+
+    Args:
+        detector: made the predictions.
+        timelines: one per video.
+        at_end: returns what else the document has, once all timelines are there.
+    """
+    yield from _json_document(detector, map(_timeline_object, timelines), at_end)
 
 
 def _timeline_object(timeline: Timeline) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from violence_detection.clips.sampling import Sampling
 from violence_detection.errors import UserError
 from violence_detection.inference.detector import Detector
-from violence_detection.inference.events import Window, timestamp
+from violence_detection.inference.events import Window
 from violence_detection.inference.live_events import STILL, LiveEvents
 from violence_detection.inference.live_predictor import LivePredictor, LiveWindow
 from violence_detection.inference.live_source import (
@@ -28,6 +28,7 @@ from violence_detection.inference.live_source import (
     Warned,
 )
 from violence_detection.runtime.interrupts import raise_if_interrupted
+from violence_detection.runtime.wording import timestamp
 from violence_detection.settings.constants import FRAME_SIZE
 
 IDLE = 0.1  # seconds to wait for items when there is nothing to compute

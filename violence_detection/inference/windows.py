@@ -18,7 +18,8 @@ from violence_detection.clips.sampling import (
 )
 from violence_detection.clips.video import UnreadableClip, VideoInfo
 from violence_detection.inference.detector import Detector, Prediction
-from violence_detection.inference.events import Event, Timeline, Window, find_events, timestamp
+from violence_detection.inference.events import Event, Timeline, Window, find_events
+from violence_detection.runtime.wording import timestamp
 from violence_detection.settings.constants import CLIP_TIMEOUT
 
 

@@ -20,6 +20,7 @@ from violence_detection.evaluation.metrics import (
 )
 from violence_detection.reporting import plots
 from violence_detection.reporting.clip_sections import clip_sections, data_checks
+from violence_detection.reporting.event_section import event_section
 from violence_detection.reporting.finished_run import FinishedRun, read_run
 from violence_detection.reporting.rendering import (
     css_percent,
@@ -71,21 +72,24 @@ Plots = dict[str, tuple[bytes, bytes]]  # PNG files by name: light, dark
 Cell = dict[str, str | None]  # a figure and its interval as texts; None where undefined
 
 
-def write_report(folder: Path, path: Path) -> None:
+def write_report(folder: Path, path: Path, event_figures: Path | None = None) -> None:
     """Write the report of a finished run, and its plots into the folder `plots` of the run.
 
     Args:
         folder: the run's checkpoint directory.
         path: of the page.
+        event_figures: of `predict.py --compare-with`; None: those in the folder, if any.
 
     Raises:
-        UserError: there is no finished run in the folder.
+        UserError: there is no finished run in the folder, or no event figures in that file.
         RunError: the page or a plot cannot be written.
     """
     run = read_run(folder)
+    events = event_section(run.folder, event_figures, run.results["threshold"])
     drawn = draw_plots(run)
     _write_plots(drawn, run.folder / PLOTS)
-    write_page(TEMPLATE, path, run=describe_run(run, drawn, run.folder.name, with_plots=True))
+    described = describe_run(run, drawn, run.folder.name, with_plots=True)
+    write_page(TEMPLATE, path, run=described, events=events)
 
 
 def draw_plots(run: FinishedRun) -> Plots:

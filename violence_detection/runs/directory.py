@@ -25,6 +25,7 @@ from violence_detection.runs.files import (
     BEST_MODEL,
     CONFIG,
     DETECTOR,
+    EVENT_FIGURES,
     HISTORY,
     LEAKAGE,
     LOG,
@@ -66,6 +67,7 @@ RUN_FILES = (  # patterns of everything that a run writes beside its config
     *(RESUME, RESULTS, HISTORY, BEST_MODEL, "checkpoint_epoch_*.keras", LOG),
     *(TENSORBOARD, SPLITS_FILE, PREDICTIONS, DETECTOR, LEAKAGE, GROUPS_PROPOSED, REPORT, PLOTS),
     WORKER_LOG.format("*"),
+    EVENT_FIGURES,
     *(MEMBER_MODEL, "ensemble.keras", f"{MEMBER}*", f"{TEACHER}*", PSEUDO_LABELS, "wandb"),
 )
 SINGLE_WORKER = Worker()

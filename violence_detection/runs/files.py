@@ -22,6 +22,8 @@ STATE, STATE_BEFORE = "state.json", "state_before.json"  # after the last epoch,
 MODELS = "models.json"  # the checksums of the models
 DETECTOR = "detector.json"
 LEAKAGE = "leakage.csv"
+EVENT_FIGURES = "event_figures"  # a folder: predictions over long videos against annotated events
+EVENT_FIGURES_FILE = "event_figures.json"  # in it
 
 
 def checkpoint_name(epoch: int) -> str:

@@ -31,7 +31,7 @@ def watch_live(flags: argparse.Namespace) -> int:
 
     if flags.clips:
         raise UserError("--source cannot be combined with clips: drop one of them")
-    for name in ("csv", "output", "explain", "whole", "plot", "annotate", "replicas"):
+    for name in ("csv", "output", "export", "explain", "whole", "plot", "annotate", "replicas"):
         if getattr(flags, name):
             raise UserError(f"--{name} cannot be combined with --source: drop one of them")
     if flags.webhook is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from violence_detection.commands.clip_arguments import require_local
 from violence_detection.commands.loading import load_for, reported
 from violence_detection.commands.output import print_message, write_text
+from violence_detection.commands.predict_export import Exports, check_exports
 from violence_detection.commands.predict_files import BAD_CLIPS, check_output
 from violence_detection.commands.predict_video import predict_video
 from violence_detection.errors import UserError
@@ -55,6 +56,7 @@ def _check_files(flags: argparse.Namespace, videos: Sequence[Path]) -> None:
     from violence_detection.inference.timeline_plot import plot_formats
 
     check_output("--output", flags.output, videos)
+    check_exports(flags)
     for name, path in (("--plot", flags.plot), ("--annotate", flags.annotate)):
         check_output(name, path, videos)
         if path and len(videos) > 1:
@@ -84,6 +86,7 @@ def _predict(
     started = time.perf_counter()
     sampling = window_sampling(detector, flags.window, stride_of(flags))
     bar = shows_bar(flags.quiet)
+    exports = Exports(flags, detector, videos)
     events = bad = 0
     seconds = 0.0
 
@@ -96,6 +99,7 @@ def _predict(
             seconds += timeline.windows[-1].end if timeline.windows else 0
             if timeline.windows:
                 _draw(flags, detector.threshold, timeline, clip_timeout)
+            exports.add(timeline)
             yield timeline
 
     if flags.json:
@@ -105,6 +109,7 @@ def _predict(
     else:
         text = timelines_as_table(timelines(), videos)
     write_text(text, flags.output)
+    exports.write()
     if not flags.quiet:
         speed = seconds / (time.perf_counter() - started)
         print_message(

@@ -180,6 +180,16 @@ def test_errors_name_the_task(
         label_studio(write(tmp_path / "e.json", item), tmp_path, None)
 
 
+def test_a_folder_has_one_export(tmp_path: Path) -> None:
+    item = task(1, "s3://bucket/x.mp4", choice("violent"))
+    write(tmp_path / "a.json", item)
+    found = label_studio(tmp_path, tmp_path, None)
+    assert found is not None and len(found.rows) == 1
+    write(tmp_path / "b.json", item)
+    with pytest.raises(UserError, match=r"several exports.*a\.json"):
+        label_studio(tmp_path, tmp_path, None)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[1]", '{"samples": []}', "video,label\n", "[{]"])
 def test_other_files_are_something_else(tmp_path: Path, text: str) -> None:
     path = tmp_path / "other.json"

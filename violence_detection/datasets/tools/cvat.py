@@ -66,7 +66,7 @@ def cvat(source: Path, manifest_folder: Path, videos: Path | None) -> Imported |
     """
     found = [
         (path, annotations)
-        for path in export_files(source, (XML,))
+        for path in export_files(source, ".xml")
         if (annotations := _read(path)) is not None
     ]
     if not found:

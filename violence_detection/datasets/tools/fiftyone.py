@@ -23,6 +23,7 @@ from violence_detection.datasets.imported import Imported
 from violence_detection.datasets.tools.annotated import AnnotatedVideo, Answer, Importer, label_of
 from violence_detection.datasets.tools.sources import (
     NamedVideos,
+    as_list,
     as_number,
     export_files,
     read_json,
@@ -45,7 +46,7 @@ def fiftyone(source: Path, manifest_folder: Path, videos: Path | None) -> Import
     named = NamedVideos(source, videos)
     annotated: list[AnnotatedVideo] = []
     is_ours = False
-    for path in export_files(source, FILES):
+    for path in export_files(source, *FILES):
         content = read_json(path)
         if _is_samples(content):
             fields, of_model = _fields(content["samples"])
@@ -71,7 +72,7 @@ def _is_labels(content: Any) -> bool:
     labels = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(labels, dict) or "classes" not in content:
         return False
-    found = [detection for detections in labels.values() for detection in detections or []]
+    found = [each for detections in labels.values() for each in as_list(detections)]
     return all(isinstance(detections, list | None) for detections in labels.values()) and all(
         isinstance(each, dict) and ("support" in each or "timestamps" in each) for each in found
     )
@@ -136,7 +137,7 @@ def _parts(value: dict[str, Any]) -> list[dict[str, Any]]:
     parts = value.get("detections", value.get("classifications"))
     if parts is None:
         return [value]
-    return [part for part in parts if isinstance(part, dict)]
+    return [part for part in as_list(parts) if isinstance(part, dict)]
 
 
 def _answers(
@@ -179,7 +180,7 @@ def _pair(value: Any, place: str, name: str) -> tuple[float, float]:
 
 
 def _split(sample: dict[str, Any], place: str) -> str | None:
-    tags = [tag for tag in sample.get("tags") or [] if isinstance(tag, str)]
+    tags = [tag for tag in as_list(sample.get("tags")) if isinstance(tag, str)]
     splits = dict.fromkeys(split for tag in tags if (split := split_of(tag)) is not None)
     if len(splits) > 1:
         raise UserError(f"{place}: is tagged {' and '.join(splits)}: keep one of the tags")

@@ -55,9 +55,14 @@ def label_studio(source: Path, manifest_folder: Path, videos: Path | None) -> Im
     taken, else the latest. An annotation that was submitted without a label is of a video
     without events, if the other annotations are of events.
     """
-    tasks = [task for path in export_files(source, ()) for task in _tasks(read_json(path))]
-    if not tasks:
+    found = {
+        path: tasks for path in export_files(source, ".json") if (tasks := _tasks(read_json(path)))
+    }
+    if not found:
         return None
+    if len(found) > 1:
+        raise UserError(f"{source}: has several exports of {NAME}: name one, such as {min(found)}")
+    ((source, tasks),) = found.items()
     importer = Importer(source, NAME)
     named = NamedVideos(source, videos)
     reader = _Reader(source, named)
@@ -109,7 +114,7 @@ def _from_min(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             if isinstance(value, str | dict)
         ]
         data = {key: value for key, value in record.items() if key not in controls}
-        task_id = record.get("id", f"(number {number + 1})")
+        task_id = str(record.get("id", f"(number {number + 1})"))
         task = tasks.setdefault(task_id, {"id": task_id, "data": data, "annotations": []})
         times = {key: record.get(key) for key in ("created_at", "updated_at")}
         task["annotations"].append({"result": result, **times})

@@ -6,36 +6,48 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from violence_detection.clips.folder_names import is_passed_over
 from violence_detection.clips.video import UnreadableClip, open_video
 from violence_detection.datasets.videos import VideoFolder, video_stem
 from violence_detection.errors import UserError
 from violence_detection.settings.constants import STORES
 
 
-def export_files(source: Path, names: tuple[str, ...]) -> list[Path]:
-    """Return the files of an export: `source`, or those of a name in it or one folder deeper.
+def export_files(source: Path, *ends: str) -> list[Path]:
+    """Return the files of an export: `source`, or those in it or one folder deeper.
 
     Args:
         source: a file or a folder.
-        names: of the files in a folder, in lower case.
+        ends: with one of which the name of a file in a folder ends, in lower case.
     """
     if not source.is_dir():
         return [source]
-    found: list[Path] = []
-    for folder in (source, *sorted(path for path in source.iterdir() if path.is_dir())):
-        if not found or folder.parent == source:
-            found += sorted(path for path in folder.iterdir() if path.name.lower() in names)
-    return [path for path in found if path.is_file()]
+    folders = [source, *(path for path in source.iterdir() if path.is_dir())]
+    return sorted(
+        path
+        for folder in folders
+        for path in folder.iterdir()
+        if path.name.lower().endswith(ends) and path.is_file() and not is_passed_over(path.name)
+    )
 
 
-def read_text(path: Path) -> str | None:
-    """Return a file's text, without a byte order mark; None if it is not text in UTF-8.
+def read_text(path: Path, *starts: str) -> str | None:
+    """Return a file's text in UTF-8; None if it is something else, or starts differently.
+
+    Args:
+        path: of the file.
+        starts: one of which the text starts with, blanks left out.
 
     Raises:
         UserError: the file cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            start = file.read(4096).lstrip()
+            if not start.startswith(starts):
+                return None
+            file.seek(0)
+            return file.read()
     except UnicodeDecodeError:
         return None
     except OSError as error:
@@ -48,11 +60,9 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: the file cannot be read.
     """
-    text = read_text(path)
-    if text is None or not text.lstrip().startswith(("{", "[")):
-        return None
+    text = read_text(path, "{", "[")
     try:
-        return json.loads(text)
+        return None if text is None else json.loads(text)
     except (ValueError, RecursionError):
         return None
 
@@ -65,6 +75,16 @@ def as_number(value: object) -> float | None:
         return float(value)
     except (ValueError, OverflowError):
         return None
+
+
+def as_dict(value: object) -> dict[str, Any]:
+    """Return an object of JSON; an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: object) -> list[Any]:
+    """Return a list of JSON; an empty one for anything else."""
+    return value if isinstance(value, list) else []
 
 
 class NamedVideos:

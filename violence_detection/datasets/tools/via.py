@@ -31,7 +31,10 @@ from violence_detection.datasets.imported import Imported
 from violence_detection.datasets.tools.annotated import AnnotatedVideo, Answer, Importer
 from violence_detection.datasets.tools.sources import (
     NamedVideos,
+    as_dict,
+    as_list,
     as_number,
+    export_files,
     path_in,
     read_json,
     read_text,
@@ -63,30 +66,38 @@ def via(source: Path, manifest_folder: Path, videos: Path | None) -> Imported | 
 
     See `datasets.formats.Reader`. Regions in stills are left out.
     """
-    if source.is_dir():
-        return None
-    project = read_json(source)
-    if isinstance(project, dict) and all(
-        isinstance(project.get(key), dict) for key in PROJECT_KEYS
-    ):
-        names, found = _of_project(source, project)
-    elif (text := read_text(source)) is not None and HEADER.search(text):
-        found = list(_of_csv(source, text))
-        names = [metadata.names for metadata in found]
-    else:
+    found = [
+        (path, *content)
+        for path in export_files(source, ".json", ".csv")
+        if (content := _content(path)) is not None
+    ]
+    if not found:
         return None
     importer = Importer(source, NAME)
     named = NamedVideos(source, videos)
     annotated = []
-    for each in dict.fromkeys(names):
-        video = named.find(*each)
-        if video is not None:
-            of_video = [metadata for metadata in found if metadata.names == each]
-            answers = tuple(
-                answer for metadata in of_video for answer in _answers(source, metadata)
-            )
-            annotated.append(AnnotatedVideo(f"file {each[0]}", video, answers))
+    for path, files, metadata in found:
+        for names in dict.fromkeys(files):
+            video = named.find(*names)
+            if video is not None:
+                of_video = (each for each in metadata if each.names == names)
+                answers = tuple(answer for each in of_video for answer in _answers(path, each))
+                annotated.append(AnnotatedVideo(f"file {names[0]}", video, answers))
     return importer.imported(annotated, manifest_folder, named.missing)
+
+
+def _content(path: Path) -> tuple[list[tuple[str, ...]], list[_Metadata]] | None:
+    """Return the names of a file's videos, and what is said of them; None if it is not VIA's."""
+    project = read_json(path)
+    if isinstance(project, dict) and all(
+        isinstance(project.get(key), dict) for key in PROJECT_KEYS
+    ):
+        return _of_project(path, project)
+    text = read_text(path, "#", "metadata_id")
+    if text is None or not HEADER.search(text):
+        return None
+    found = list(_of_csv(path, text))
+    return [metadata.names for metadata in found], found
 
 
 def _of_project(
@@ -95,26 +106,33 @@ def _of_project(
     """Return the names of all videos, and what is said of them."""
     names: dict[str, list[tuple[str, ...]]] = {}
     for view_id, view in project["view"].items():
-        files = [project["file"].get(str(file)) for file in view.get("fid_list", [])]
+        fids = as_list(as_dict(view).get("fid_list"))
+        files = [as_dict(project["file"].get(str(fid))) for fid in fids]
         names[view_id] = [
             tuple(dict.fromkeys(str(file[key]) for key in ("fname", "src") if _is_name(file, key)))
             for file in files
-            if file is not None and as_number(file.get("type", VIDEO)) == VIDEO
+            if as_number(file.get("type", VIDEO)) == VIDEO
         ]
     found = []
-    for metadata_id, metadata in project["metadata"].items():
+    for metadata_id, content in project["metadata"].items():
+        metadata = as_dict(content)
         place = f"metadata {metadata_id}"
-        if int(as_number(metadata.get("flg")) or 0) & DELETED:
+        if _is_deleted(metadata.get("flg")):
             continue
         view_id = str(metadata.get("vid"))
         if view_id not in project["view"]:
             raise UserError(f"{path}, {place}: view {view_id} is not in the project: save it again")
-        values = _values(metadata.get("av") or {}, project["attribute"])
-        times = tuple(metadata.get("z") or ())
+        values = _values(as_dict(metadata.get("av")), project["attribute"])
+        times = tuple(as_list(metadata.get("z")))
         if not times and metadata.get("xy"):  # a region of an image
             continue
         found += [_Metadata(place, file, times, values) for file in names[view_id]]
     return [file for files in names.values() for file in files], found
+
+
+def _is_deleted(flags: object) -> bool:
+    number = as_number(flags)
+    return number is not None and number.is_integer() and bool(int(number) & DELETED)
 
 
 def _is_name(file: dict[str, Any], key: str) -> bool:
@@ -126,8 +144,8 @@ def _values(given: dict[str, Any], attributes: dict[str, Any]) -> dict[str, str]
     """Return the values by the attributes' names, options by their names."""
     values = {}
     for attribute_id, value in given.items():
-        attribute = attributes.get(attribute_id, {})
-        options = attribute.get("options") or {}
+        attribute = as_dict(attributes.get(attribute_id))
+        options = as_dict(attribute.get("options"))
         value = str(value)
         if as_number(attribute.get("type", TEXT)) != TEXT:
             value = ",".join(str(options.get(option, option)) for option in value.split(","))
@@ -143,7 +161,7 @@ def _of_csv(path: Path, text: str) -> Iterator[_Metadata]:
         if found := HEADER.match(line):
             header = [column.strip() for column in found[1].split(",")]
         elif found := ATTRIBUTES.match(line):
-            attributes = _json(found[1], f"{path}, ATTRIBUTE")
+            attributes = as_dict(_json(found[1], f"{path}, ATTRIBUTE"))
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#") or HEADER.match(line):
             continue
@@ -154,17 +172,17 @@ def _of_csv(path: Path, text: str) -> Iterator[_Metadata]:
                 f"{path}, {place}: has {len(cells)} columns, not {len(header)} as in CSV_HEADER"
             )
         row = dict(zip(header, cells, strict=True))
-        if int(as_number(row.get("flags")) or 0) & DELETED:
+        if _is_deleted(row.get("flags")):
             continue
         if "temporal_coordinates" in row:
-            times = tuple(_json(row["temporal_coordinates"], f"{path}, {place}"))
+            times = tuple(as_list(_json(row["temporal_coordinates"], f"{path}, {place}")))
             if not times and row["spatial_coordinates"] not in {"", "[]"}:
                 continue
         else:
             ends = (row["temporal_segment_start"], row["temporal_segment_end"])
             times = tuple(time for time in ends if time not in {"", "undefined"})
-        metadata = _json(row["metadata"], f"{path}, {place}")
-        for name in _json(row["file_list"], f"{path}, {place}"):
+        metadata = as_dict(_json(row["metadata"], f"{path}, {place}"))
+        for name in as_list(_json(row["file_list"], f"{path}, {place}")):
             if Path(path_in(str(name))).suffix.lower() in VIDEO_SUFFIXES:
                 yield _Metadata(place, (str(name),), times, _values(metadata, attributes))
 

@@ -17,6 +17,7 @@ from violence_detection.commands.flags import (
     check_values,
     examples_and_exit_status,
 )
+from violence_detection.commands.predict_export import add_export
 from violence_detection.commands.predict_files import predict_files
 from violence_detection.commands.predict_live import LIVE_WINDOW, SILENCE, watch_live
 from violence_detection.commands.predict_windows import predict_windows
@@ -108,6 +109,7 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="file to write the predictions to (default: standard output)",
     )
+    add_export(group)
     group.add_argument(
         "--explain",
         action="store_true",

@@ -12,6 +12,7 @@ from violence_detection.commands.clip_arguments import require_local
 from violence_detection.commands.flags import check_output_file
 from violence_detection.commands.loading import load_for, reported
 from violence_detection.commands.output import print_message, write_text
+from violence_detection.commands.predict_export import Exports, check_exports
 from violence_detection.commands.predict_video import predict_long_clip
 from violence_detection.errors import UserError
 from violence_detection.runtime.wording import count_of
@@ -42,6 +43,7 @@ def predict_files(
         if getattr(flags, name) is not None:
             raise UserError(f"{flag(name)} needs --window")
     check_output("--output", flags.output, clips)
+    check_exports(flags)
     explained = require_local("--explain", clips) if flags.explain else []
     detector = load_for(flags)
     with reported(detector, flags.quiet):
@@ -78,6 +80,7 @@ def _predict(
     counts = Counter(violent=0, nonviolent=0, bad=0)
     bar = shows_bar(flags.quiet)
     one_answer = flags.whole or flags.explain
+    exports = Exports(flags, detector, clips)
     explanations = None
     if explained:
         from violence_detection.inference.explanation_pictures import ExplanationWriter
@@ -94,6 +97,7 @@ def _predict(
                 outcome = predict_long_clip(detector, outcome.path, info.seconds, clip_timeout, bar)
             progress.update()
             counts[class_of(outcome) or "bad"] += 1
+            exports.add(outcome)
             yield outcome
 
     with (
@@ -110,6 +114,7 @@ def _predict(
         else:
             text = as_table(predictions, clips)
         write_text(text, flags.output)
+    exports.write()
     if not flags.quiet:
         if explanations:
             print_message(f"explanations written to {explanations.folder}")

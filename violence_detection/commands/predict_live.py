@@ -32,7 +32,7 @@ def watch_live(flags: argparse.Namespace) -> int:
 
     if flags.clips:
         raise UserError("--source cannot be combined with clips: drop one of them")
-    unused = ("csv", "output", "explain", "whole", "plot", "annotate", "replicas")
+    unused = ("csv", "output", "export", "explain", "whole", "plot", "annotate", "replicas")
     for name in (*unused, "compare_with", "compare_dir"):
         if getattr(flags, name):
             raise UserError(f"{flag(name)} cannot be combined with --source: drop one of them")

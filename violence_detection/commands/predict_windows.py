@@ -10,6 +10,7 @@ from violence_detection.commands.clip_arguments import require_local
 from violence_detection.commands.compare_events import read_annotations, start_comparison
 from violence_detection.commands.loading import load_for, reported
 from violence_detection.commands.output import print_message, write_text
+from violence_detection.commands.predict_export import Exports, check_exports
 from violence_detection.commands.predict_files import BAD_CLIPS, check_output
 from violence_detection.commands.predict_video import predict_video
 from violence_detection.errors import UserError
@@ -59,6 +60,7 @@ def _check_files(flags: argparse.Namespace, videos: Sequence[Path]) -> None:
     from violence_detection.inference.timeline_plot import plot_formats
 
     check_output("--output", flags.output, videos)
+    check_exports(flags)
     for name, path in (("--plot", flags.plot), ("--annotate", flags.annotate)):
         check_output(name, path, videos)
         if path and len(videos) > 1:
@@ -84,6 +86,7 @@ def _predict(
     started = time.perf_counter()
     sampling = window_sampling(detector, flags.window, stride_of(flags))
     bar = shows_bar(flags.quiet)
+    exports = Exports(flags, detector, videos)
     events = bad = 0
     seconds = 0.0
 
@@ -98,9 +101,11 @@ def _predict(
                 _draw(flags, detector.threshold, timeline, clip_timeout, comparison)
             if comparison:
                 comparison.add(timeline)
+            exports.add(timeline)
             yield timeline
 
     write_text(_text(flags, detector, videos, timelines(), comparison), flags.output)
+    exports.write()
     if comparison and not flags.quiet:
         print_message(f"event figures written to {comparison.folder}")
     if not flags.quiet:

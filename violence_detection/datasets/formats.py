@@ -9,6 +9,10 @@ from violence_detection.datasets import folders
 from violence_detection.datasets.annotations import text_of
 from violence_detection.datasets.cctv_fights import cctv_fights
 from violence_detection.datasets.imported import Imported
+from violence_detection.datasets.tools.cvat import cvat
+from violence_detection.datasets.tools.fiftyone import fiftyone
+from violence_detection.datasets.tools.label_studio import label_studio
+from violence_detection.datasets.tools.via import via
 from violence_detection.datasets.ubi_fights import ubi_fights
 from violence_detection.datasets.ucf_crime import ucf_crime
 from violence_detection.datasets.xd_violence import xd_violence
@@ -69,6 +73,10 @@ FORMATS: tuple[Format, ...] = (
     Format("XD-Violence", xd_violence),
     Format("CCTV-Fights", cctv_fights),
     Format("UBI-Fights", ubi_fights),
+    Format("CVAT", cvat),
+    Format("Label Studio", label_studio),
+    Format("FiftyOne", fiftyone),
+    Format("VIA", via),
 )
 
 

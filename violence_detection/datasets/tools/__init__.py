@@ -1,0 +1,1 @@
+"""What annotation tools export: CVAT, Label Studio, FiftyOne and the VGG Image Annotator (VIA)."""

@@ -26,8 +26,8 @@ class DataSettings:
     dataset_path: Path | str = setting(
         None,
         "folder of the labelled clips, or a manifest; required, unless --demo",
-        "Layouts: DIR/{train,val,test}/{violent,nonviolent} or DIR/{violent,nonviolent}. A manifest, "
-        ".csv, .tsv or .jsonl, lists clips: video,start,end,label,split,group (docs/datasets.md). "
+        "Layouts: DIR/{train,val,test}/{violent,nonviolent} or DIR/{violent,nonviolent}. A "
+        "manifest, .csv, .tsv or .jsonl, lists clips (docs/datasets.md). "
         "URLs are s3://, gs:// and hdfs://.",
         differs_by_host=True,
         type=folder_or_url,

@@ -94,7 +94,7 @@ class Clip:
     @property
     def group_key(self) -> str:
         """What this clip is split and resampled together with, see `group_key`."""
-        return group_key(self.name, self.group)
+        return f"group {self.group}" if self.group else group_key(self.name, None)
 
 
 def group_key(name: str, group: str | None) -> str:

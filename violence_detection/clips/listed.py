@@ -125,10 +125,10 @@ def _in_listed_folders(folder: AnyPath, video: str, entries: dict[str, set[str]]
     """
     if not isinstance(folder, Path):
         return (folder / video).is_file()
-    parent, _, name = os.path.join(folder, video).rpartition("/")  # noqa: PTH118
+    parent, _, name = video.rpartition("/")
     if parent not in entries:
         try:
-            with os.scandir(parent or "/") as found:
+            with os.scandir(folder / (parent or "/" * video.startswith("/"))) as found:
                 entries[parent] = {entry.name for entry in found if not entry.is_dir()}
         except OSError:
             entries[parent] = set()

@@ -87,6 +87,8 @@ def parse_time(text: str) -> float:
     Raises:
         ValueError: it is none of these, or negative.
     """
+    if text.isdecimal() or text.replace(".", "", 1).isdecimal():
+        return float(text)
     if not TIME.fullmatch(text.strip()):
         raise ValueError(text)
     seconds = 0.0

@@ -47,7 +47,8 @@ def split_clips(clips: Sequence[Clip], seed: int, splits: Sequence[str] = SPLITS
         lacking = ((wanted - assigned) / np.maximum(wanted, 1e-9) * size).sum(axis=1)
         split = int(np.argmax(lacking))
         assigned[split] += size
-        result += [replace(clip, split=splits[split]) for clip in group]
+        name = splits[split]
+        result += [c if c.split == name else replace(c, split=name) for c in group]
     return result
 
 

@@ -63,6 +63,7 @@ def test_events_become_clips(
     [
         (["none", "--output", "x.csv"], "none: no such file or folder"),
         (["footage/events.csv", "--output", "x.txt"], "must end in .csv"),
+        (["footage/via.csv", "--output", "x.csv"], "VIA"),
         (["footage/bad.csv", "--output", "x.csv"], "line 2: label 'maybe'"),
         (["footage/gone.csv", "--output", "x.csv", "--window", "2"], "gone.mp4: No such file"),
     ],
@@ -75,6 +76,7 @@ def test_what_cannot_be_done_is_said(
     flags: list[str],
     words: str,
 ) -> None:
+    (events.parent / "via.csv").write_text("# Exported using VGG Image Annotator\nnothing\n")
     (events.parent / "bad.csv").write_text("video,label\na.mp4,maybe\n")
     (events.parent / "gone.csv").write_text("video,label\ngone.mp4,violent\n")
     monkeypatch.chdir(tmp_path)

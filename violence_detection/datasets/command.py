@@ -7,6 +7,7 @@ of an annotation tool, or long videos with annotated times.
 """
 
 import argparse
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -128,10 +129,18 @@ def _read(source: Path, manifest_folder: Path, videos: Path | None) -> Imported:
             try:
                 return read(source, manifest_folder, videos)
             except UserError:
+                if not {"video", "label"} & set(_first_line(source)):
+                    raise
                 raise not_a_manifest from None
         folder = videos.expanduser().resolve() if videos else source.parent
         return Imported("manifest", [_relative(row, folder, manifest_folder) for row in rows])
     return read(source, manifest_folder, videos)
+
+
+def _first_line(path: Path) -> list[str]:
+    """Return the words of a file's first line."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return re.findall(r"\w+", next(file, "").lower())
 
 
 def _relative(row: ManifestRow, folder: Path, manifest_folder: Path) -> ManifestRow:

@@ -28,7 +28,7 @@ def test_labels_are_flipped_cross_validated_once_and_counted(
 ) -> None:
     work = tmp_path / "work"
     command = ["--dataset-path", str(drawn_clips), "--work-dir", str(work), *quick_flags]
-    command += ["--flip", "0.25", "--cross-validate", "2", "--epochs", "1", "--head", "mean"]
+    command += ["--flip", "0.25", "--cross-validate", "2", "--epochs", "2", "--head", "mean"]
     assert main(command) == 0
     first = json.loads(capsys.readouterr().out)
     assert (first["clips"], first["flipped"]) == (28, 8)

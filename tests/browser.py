@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,3 +79,35 @@ def launched() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM)
         yield browser
         browser.close()
+
+
+def look_at(browser: Any, path: Path, size: tuple[int, int], scheme: str) -> tuple[list[str], str]:
+    """Open a page, and all that it can unfold; return what is wrong with it, and its text."""
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme
+    )
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("console", lambda message: faults.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+    page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on(
+        "request",
+        lambda request: (
+            request.url == path.as_uri()
+            or request.url.startswith("data:")
+            or faults.append(f"request: {request.url}")
+        ),
+    )
+    page.goto(path.as_uri(), wait_until="load")
+    faults += page.evaluate(FAULTS)
+    page.evaluate("document.querySelectorAll('details').forEach((e) => { e.open = true })")
+    faults += [f"unfolded, {fault}" for fault in page.evaluate(FAULTS)]
+    faults += page.evaluate(
+        "[...document.images].map((e) => e.currentSrc).filter((u) => !u.startsWith('data:'))"
+    )
+    text = page.evaluate("document.body.textContent")
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert dark == (scheme == "dark")
+    context.close()
+    return faults, text

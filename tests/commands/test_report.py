@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import FAULTS, SIZES, launched, needs_browser
+from tests.browser import SIZES, launched, look_at, needs_browser
 from tests.reporting.made_up_runs import (
     HOSTILE_NAMES,
     LEAK,
@@ -16,7 +16,9 @@ from tests.reporting.made_up_runs import (
     make_hostile,
     write_event_figures,
     write_run,
+    write_suspects,
 )
+from violence_detection.clips.dataset import find_clips
 from violence_detection.commands.report import main
 
 
@@ -71,38 +73,6 @@ def browser() -> Iterator[Any]:
         yield browser
 
 
-def look_at(browser: Any, path: Path, size: tuple[int, int], scheme: str) -> tuple[list[str], str]:
-    """Open a page, and all that it can unfold; return what is wrong with it, and its text."""
-    context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme
-    )
-    page = context.new_page()
-    faults: list[str] = []
-    page.on("console", lambda message: faults.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-    page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    page.on(
-        "request",
-        lambda request: (
-            request.url == path.as_uri()
-            or request.url.startswith("data:")
-            or faults.append(f"request: {request.url}")
-        ),
-    )
-    page.goto(path.as_uri(), wait_until="load")
-    faults += page.evaluate(FAULTS)
-    page.evaluate("document.querySelectorAll('details').forEach((e) => { e.open = true })")
-    faults += [f"unfolded, {fault}" for fault in page.evaluate(FAULTS)]
-    faults += page.evaluate(
-        "[...document.images].map((e) => e.currentSrc).filter((u) => !u.startsWith('data:'))"
-    )
-    text = page.evaluate("document.body.textContent")
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
-    assert dark == (scheme == "dark")
-    context.close()
-    return faults, text
-
-
 @pytest.fixture(scope="module")
 def hostile_page(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
@@ -111,6 +81,7 @@ def hostile_page(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) ->
     run = write_run(folder / HOSTILE_NAMES[1], clips, results=results, wrong=9)
     events = run / "event_figures" / "event_figures.json"
     write_event_figures(events, *map(compared_video, HOSTILE_NAMES))
+    write_suspects(run, find_clips(clips, 0))
     assert main(["--checkpoint-dir", str(run)]) == 0
     return run / "report.html"
 

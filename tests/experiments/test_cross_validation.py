@@ -12,6 +12,7 @@ from violence_detection.clips.clip import Clip
 from violence_detection.experiments.cross_validation import (
     CSV,
     JSON,
+    PAGE,
     PLOT,
     HeldOut,
     as_table,
@@ -155,6 +156,7 @@ def test_each_fold_predicts_at_its_own_threshold(tmp_path: Path) -> None:
     write_summary({}, clips, found, summary, tmp_path)
     rows = [line.split(",") for line in (tmp_path / CSV).read_text().splitlines()[1:]]
     assert all(label == predicted for _, label, _, _, _, predicted in rows)
+    assert ",yes" not in (tmp_path / "label_issues.csv").read_text()
 
 
 def test_labels_that_can_be_learned_are_predicted_and_shuffled_ones_are_not(
@@ -173,7 +175,9 @@ def test_labels_that_can_be_learned_are_predicted_and_shuffled_ones_are_not(
     assert all(fold["promised_accuracy"] > 0.8 for fold in written["folds"])
     assert written["mean"]["promised_roc_auc"] > 0.9
     left = {path.name for path in tmp_path.iterdir() if "cross_validation" in path.name}
-    assert left == {JSON, CSV, PLOT}
+    assert left == {JSON, CSV, PLOT, PAGE}
+    assert len((tmp_path / "label_issues.csv").read_text().splitlines()) == 81
+    assert "Suspect labels" in (tmp_path / PAGE).read_text()
 
     splits = made_splits(stored_features, 20, np.random.default_rng(0).permutation(labels))
     found = cross_validate(settings, splits, 2, machine, tmp_path / "shuffled")
@@ -248,4 +252,5 @@ def test_cross_validation_from_the_command_line(
     assert sum(fold["clips"] for fold in written["folds"]) == 28
     assert not (run / "best_model.keras").exists()
     assert not (run / "cross_validation").exists()
+    assert "No frames" not in (run / "cross_validation.html").read_text()
     assert main(flags) == 0

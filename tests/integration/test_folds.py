@@ -47,6 +47,10 @@ def test_detector_is_the_mean_of_classifiers_validated_on_all_clips(undisturbed:
     assert results["chosen_on"]["clips"] == 20  # of training and validation
     assert results["evaluation"]["clips"] == 8
     assert len(results["members_at_0.5"]) == 2
+    with (run / "label_issues.csv").open(newline="") as file:
+        ranked = [row["clip"] for row in csv.DictReader(file)]
+    assert len(set(ranked)) == 20 and not any(name.startswith("test/") for name in ranked)
+    assert "Suspect labels" in (run / "report.html").read_text()
     assert json.loads((run / "detector.json").read_text())["model"] == "best_model.keras"
     paths = ("best_model.keras", "first_member.keras", "member_2/best_model.keras")
     mean, *members = (keras.models.load_model(run / path, safe_mode=True) for path in paths)

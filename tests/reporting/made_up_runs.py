@@ -17,6 +17,7 @@ from violence_detection.evaluation.event_figures import ComparedVideo, ScoredSpa
 from violence_detection.evaluation.metrics import evaluate, figure_words
 from violence_detection.reporting.comparison_page import write_comparison
 from violence_detection.reporting.page import write_report
+from violence_detection.runs.label_issues import write_label_issues
 from violence_detection.runs.results import write_predictions
 from violence_detection.runs.usage import usage
 from violence_detection.settings.constants import CLASS_NAMES
@@ -106,6 +107,12 @@ def write_run(
         },
     )
     return folder
+
+
+def write_suspects(run: Path, clips: list[Clip], wrong: int = 3) -> None:
+    """List the labels of a run's clips; of each class, `wrong` labels are contradicted."""
+    probabilities = made_up_probabilities(clips, wrong)
+    write_label_issues(clips, probabilities, THRESHOLD, run / "label_issues.csv")
 
 
 def made_up_probabilities(clips: list[Clip], wrong: int) -> np.ndarray:

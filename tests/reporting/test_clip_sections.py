@@ -11,7 +11,9 @@ from tests.reporting.made_up_runs import (
     Reported,
     page_of,
     plain,
+    write_suspects,
 )
+from violence_detection.clips.dataset import find_clips
 
 
 def test_strips_show_the_worst_mistakes_and_the_attention_of_each_frame(usual: Reported) -> None:
@@ -65,3 +67,23 @@ def test_problems_of_the_data_are_listed(troubled: Page) -> None:
     assert "Not listed here: 100; see training_results.json" in data
     for words in ("train/nonviolent/b.mp4", "val/violent/still.mp4", "camera 1: train, test"):
         assert words in data
+
+
+def test_suspect_labels_are_shown_with_the_label_and_the_predicted_class(
+    make_run: Make, drawn_clips: Path, usual: Reported
+) -> None:
+    assert "Suspect labels" not in usual.page.text  # no clip was predicted out of fold
+    run = make_run()
+    known = [clip for clip in find_clips(drawn_clips, 0) if clip.split != "test"]
+    write_suspects(run, known)
+    page = page_of(run)
+    data = plain(page.sections["data"])
+    assert "Of 20 clips" in data and "6 labels are contradicted" in data
+    assert "labelled nonviolent predicted violent 0.900" in data
+    assert "labelled violent predicted nonviolent 0.100" in data
+    assert "wrong" not in data.split("Suspect labels")[1].split("own mistakes")[1]
+    assert len(page.of("img")) == len(usual.page.of("img")) + 6 * FRAMES
+    assert "No problems found" not in data
+    write_suspects(run, known, wrong=0)
+    data = plain(page_of(run).sections["data"])
+    assert "None in 20 clips" in data and "No problems found" in data

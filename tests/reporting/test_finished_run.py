@@ -26,6 +26,10 @@ from violence_detection.reporting.finished_run import read_run
         (lambda run: (run / "predictions.csv").unlink(), "predictions.csv cannot be read"),
         (lambda run: (run / "training_history.csv").write_text("epoch\nx\n"), "line 2, is damaged"),
         (lambda run: (run / "splits.csv").write_text("clip\na\n"), "splits.csv, line 2, is damag"),
+        (
+            lambda run: (run / "label_issues.csv").write_text("clip,suspect\na,yes\n"),
+            "label_issues.csv, line 2, is damaged",
+        ),
         (lambda run: change_results(run, epochs_trained=9), "has 3 rows, 9 are expected"),
     ],
 )

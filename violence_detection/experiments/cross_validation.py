@@ -23,7 +23,11 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from violence_detection.clips.clip import Clip
 from violence_detection.evaluation.calibration import HALF, calibrate
 from violence_detection.evaluation.metrics import FIGURES, evaluate, format_figure
+from violence_detection.reporting.cross_validation_page import write_cross_validation_page
+from violence_detection.reporting.finished_run import read_suspects
 from violence_detection.runs.directory import RunDirectory
+from violence_detection.runs.files import LABEL_ISSUES
+from violence_detection.runs.label_issues import write_label_issues
 from violence_detection.runtime.logs import only_warnings_on_screen
 from violence_detection.runtime.machine import Machine
 from violence_detection.runtime.wording import count_of
@@ -45,6 +49,7 @@ from violence_detection.training.testing import calibrate_detector
 log = logging.getLogger(__name__)
 
 JSON, CSV, PLOT = "cross_validation.json", "cross_validation.csv", "cross_validation.png"
+PAGE = "cross_validation.html"
 FOLDER = "cross_validation"  # of the folds, until all are finished
 SHOWN = (*FIGURES, *(f"{name}_accuracy" for name in CLASS_NAMES))
 DECIDED_BY = "inputs.json"  # in FOLDER: what the finished folds were computed from
@@ -246,7 +251,7 @@ def write_summary(
     summary: dict[str, Any],
     folder: Path,
 ) -> None:
-    """Write the metrics as JSON, every clip's probability as CSV, and the plot.
+    """Write the metrics as JSON, every clip's probability and ranked label as CSV, and the plot.
 
     Args:
         settings: by name, as JSON has them.
@@ -258,22 +263,27 @@ def write_summary(
         RunError: a file cannot be written.
     """
     write_json(folder / JSON, {"settings": settings, **summary})
-    rows = {
-        index: (number, f"{probability:.6f}", CLASS_NAMES[int(probability >= fold.threshold)])
-        for number, (held_out, fold) in enumerate(found, start=1)
-        for index, probability in zip(held_out.tolist(), fold.probabilities, strict=True)
-    }
+    probabilities, thresholds = np.zeros(len(clips)), np.zeros(len(clips))
+    numbers = np.zeros(len(clips), int)
+    for number, (held_out, fold) in enumerate(found, start=1):
+        probabilities[held_out], thresholds[held_out] = fold.probabilities, fold.threshold
+        numbers[held_out] = number
+    predicted = (probabilities >= thresholds).astype(int)
     write_csv(
         folder / CSV,
         ("clip", "label", "group", "fold", "probability", "predicted"),
         [
-            (clip.name, CLASS_NAMES[clip.label], clip.group or "", *rows[index])
+            (
+                *(clip.name, CLASS_NAMES[clip.label], clip.group or "", numbers[index]),
+                *(f"{probabilities[index]:.6f}", CLASS_NAMES[predicted[index]]),
+            )
             for index, clip in enumerate(clips)
         ],
     )
     labels = np.array([clip.label for clip in clips])
     figure = _draw(labels, found, summary)
     replace_file(folder / PLOT, lambda partial: figure.savefig(partial, format="png", dpi=120))
+    write_label_issues(clips, probabilities, thresholds, folder / LABEL_ISSUES)
 
 
 def _draw(
@@ -322,7 +332,7 @@ def run_cross_validation(
     machine: Machine,
     folder: Path,
 ) -> None:
-    """Cross-validate the training command; log the metrics and write them with a plot.
+    """Cross-validate the training command; log the metrics, write them and the suspect labels.
 
     Args:
         settings: of the training.
@@ -339,7 +349,6 @@ def run_cross_validation(
     found = cross_validate(settings, splits, count, machine, folder / FOLDER)
     summary = summarize(clips, found, settings.devices.seed)
     write_summary(settings.as_json(), clips, found, summary, folder)
-    shutil.rmtree(folder / FOLDER)
     log.info(
         "%d folds, %d clips, %d groups; every choice made without the held-out clips\n%s",
         count,
@@ -351,4 +360,8 @@ def run_cross_validation(
         "validation promised accuracy %.3f; the held-out clips give %.3f",
         *(summary["mean"]["promised_accuracy"], summary["mean"]["accuracy"]),
     )
-    log.info("results: %s and %s", folder / JSON, folder / PLOT)
+    suspects = read_suspects(folder)
+    assert suspects is not None
+    write_cross_validation_page(folder / PAGE, settings.as_json(), summary, suspects, folder / PLOT)
+    shutil.rmtree(folder / FOLDER)
+    log.info("results: %s and %s", folder / JSON, folder / PAGE)

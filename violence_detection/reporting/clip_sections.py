@@ -1,16 +1,17 @@
-"""The parts of a report that are about single clips: examples, duplicates, problems of the data."""
+"""The parts of a report that are about single clips: examples, suspects, duplicates, problems."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from violence_detection.clips.frames import sample_positions
-from violence_detection.reporting.finished_run import FinishedRun, PredictedClip
+from violence_detection.reporting.finished_run import FinishedRun, PredictedClip, Suspects
 from violence_detection.reporting.rendering import css_percent, jpeg_url
 from violence_detection.reporting.strips import Strip, choose_clips, strips_of
 from violence_detection.settings.constants import CLASS_NAMES
 
 PAIRS_SHOWN = 8  # of duplicates, with their frames
 PAIR_FRAMES = 4  # of each of the two
+SUSPECTS_SHOWN = 12  # suspect labels, with their clips' frames
 LISTED = 200  # names in a list that may have thousands
 STRIPS = (  # fields of `ChosenClips`, with title and explanation
     ("worst", "Worst mistakes", "Misclassified, the furthest from their label first."),
@@ -20,29 +21,56 @@ STRIPS = (  # fields of `ChosenClips`, with title and explanation
 
 
 def clip_sections(run: FinishedRun) -> dict[str, Any]:
-    """Return the clips that the page shows with their frames: examples, and duplicates."""
+    """Return the clips that the page shows with their frames: examples, suspects, duplicates."""
     chosen = choose_clips(run.clips, run.results["threshold"])
     pairs = run.results.get("leakage", [])[:PAIRS_SHOWN]
     in_pairs = [pair[side] for pair in pairs for side in ("clip", "repeated")]
-    strips = strips_of(run, (*(clip.name for clip in chosen), *in_pairs))
+    suspects = run.suspects.clips[:SUSPECTS_SHOWN] if run.suspects else []
+    names = (clip.name for clip in (*chosen, *suspects))
+    strips = strips_of(run.settings, (*names, *in_pairs))
+    frames, threshold = run.settings["frames"], run.results["threshold"]
+
+    def described(clips: Sequence[PredictedClip]) -> list[dict[str, Any]]:
+        return [_strip(clip, strips[clip.name], frames, threshold) for clip in clips]
+
     return {
         "strips": [
             {
                 "title": title,
                 "note": note,
-                "clips": [_strip(run, clip, strips[clip.name]) for clip in getattr(chosen, field)],
+                "clips": described(getattr(chosen, field)),
             }
             for field, title, note in STRIPS
         ],
         "even_weight": 1 / run.settings["frames"],
         "has_attention": any(clip.attention for clip in run.clips),
+        "suspects": _suspects(run.suspects, described(suspects)) if run.suspects else None,
         "pairs": [_pair(run, pair, strips) for pair in pairs],
     }
 
 
-def _strip(run: FinishedRun, clip: PredictedClip, strip: Strip) -> dict[str, Any]:
+def suspect_section(suspects: Suspects, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the suspect labels that a page shows with their clips' frames, and how many there are.
+
+    Args:
+        suspects: of a cross-validation, whose folds have a threshold each.
+        settings: of it, by name, as JSON values.
+    """
+    shown = suspects.clips[:SUSPECTS_SHOWN]
+    strips = strips_of(settings, (clip.name for clip in shown))
+    described = [_strip(clip, strips[clip.name], settings["frames"]) for clip in shown]
+    return _suspects(suspects, described)
+
+
+def _suspects(suspects: Suspects, described: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"count": len(suspects.clips), "of": suspects.of, "clips": described}
+
+
+def _strip(
+    clip: PredictedClip, strip: Strip, frames_per_clip: int, threshold: float | None = None
+) -> dict[str, Any]:
     weights = clip.attention
-    if weights is not None and len(weights) != run.settings["frames"]:
+    if weights is not None and len(weights) != frames_per_clip:
         weights = None  # of another number of frames
     largest = max(weights) if weights else 0.0
     frames = [
@@ -60,7 +88,7 @@ def _strip(run: FinishedRun, clip: PredictedClip, strip: Strip) -> dict[str, Any
         "predicted": CLASS_NAMES[clip.predicted],
         "probability": f"{clip.probability:.3f}",
         "position": css_percent(clip.probability),
-        "threshold": css_percent(run.results["threshold"]),
+        "threshold": None if threshold is None else css_percent(threshold),
         "width": strip.width,
         "height": strip.height,
         "frames": frames,

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from violence_detection.errors import UserError
-from violence_detection.runs.files import CONFIG, HISTORY, PREDICTIONS, RESULTS, SPLITS_FILE
+from violence_detection.runs.files import (
+    CONFIG,
+    HISTORY,
+    LABEL_ISSUES,
+    PREDICTIONS,
+    RESULTS,
+    SPLITS_FILE,
+)
+from violence_detection.runs.label_issues import YES
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.files import read_json
 
@@ -45,6 +53,14 @@ class PredictedClip:
 
 
 @dataclass(frozen=True)
+class Suspects:
+    """The clips whose labels are probably wrong, of those that were predicted out of fold."""
+
+    clips: list[PredictedClip]  # the most suspect first
+    of: int  # clips
+
+
+@dataclass(frozen=True)
 class FinishedRun:
     """A finished run, as its files describe it."""
 
@@ -54,6 +70,7 @@ class FinishedRun:
     history: list[dict[str, float | None]]  # a row per epoch
     clips: list[PredictedClip]  # of the split that was tested
     splits: dict[str, str]  # of all clips, by name
+    suspects: Suspects | None = None  # None: no clips were predicted out of fold
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -104,7 +121,20 @@ def read_run(folder: Path) -> FinishedRun:
             raise UserError(
                 f"{path} has {found} rows, {expected} are expected from {RESULTS}: restore it"
             )
-    return FinishedRun(folder, config, results, history, clips, splits)
+    return FinishedRun(folder, config, results, history, clips, splits, read_suspects(folder))
+
+
+def read_suspects(folder: Path) -> Suspects | None:
+    """Return the suspect labels that a run or a cross-validation has listed; None: neither did.
+
+    Raises:
+        UserError: the list is damaged.
+    """
+    if not (folder / LABEL_ISSUES).exists():
+        return None
+    with _table(folder / LABEL_ISSUES) as rows:
+        listed = [(row["suspect"] == YES, _predicted_clip(row, "predicted")) for row in rows]
+    return Suspects([clip for suspect, clip in listed if suspect], len(listed))
 
 
 def _require_finished(folder: Path) -> None:
@@ -147,13 +177,13 @@ def _table(path: Path) -> Iterator[Iterator[dict[str, str]]]:
         raise UserError(f"{path} cannot be read ({error.strerror}): restore it") from error
 
 
-def _predicted_clip(row: Mapping[str, str]) -> PredictedClip:
+def _predicted_clip(row: Mapping[str, str], predicted: str = "verdict") -> PredictedClip:
     weights = [row[name] for name in row if name and name.startswith("attention_")]
     return PredictedClip(
         name=row["clip"],
         label=CLASS_NAMES.index(row["label"]),
         probability=float(row["probability"]),
-        predicted=CLASS_NAMES.index(row["verdict"]),
+        predicted=CLASS_NAMES.index(row[predicted]),
         group=row.get("group") or None,
         attention=tuple(map(float, weights)) if weights and all(weights) else None,
     )

@@ -1,9 +1,10 @@
 """Clips of a test as strips of pictures: which ones to look at, and their frames in time order."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from violence_detection.clips.locations import dataset_locations
 from violence_detection.clips.pictures import as_jpeg, shrink
 from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import RunError, UserError
-from violence_detection.reporting.finished_run import FinishedRun, PredictedClip
+from violence_detection.reporting.finished_run import PredictedClip
 from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.settings.constants import CLIP_TIMEOUT
 from violence_detection.settings.schema import Settings
@@ -76,12 +77,17 @@ def choose_clips(clips: Sequence[PredictedClip], threshold: float) -> ChosenClip
     return ChosenClips(worst, least_certain, certain)
 
 
-def strips_of(run: FinishedRun, names: Iterable[str]) -> dict[str, Strip]:
-    """Return the strips of a run's clips by name, read from where its dataset is, or was."""
+def strips_of(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Strip]:
+    """Return the strips of clips by name, read from where their dataset is, or was.
+
+    Args:
+        settings: of the run, by name, as JSON values.
+        names: of the clips.
+    """
     wanted = list(dict.fromkeys(names))
-    where, frames = folder_or_url(run.settings["dataset_path"]), run.settings["frames"]
-    spool_dir = Path(run.settings.get("spool_dir", Settings().data.spool_dir))
-    spool_size = run.settings.get("spool_size", Settings().data.spool_size)
+    where, frames = folder_or_url(settings["dataset_path"]), settings["frames"]
+    spool_dir = Path(settings.get("spool_dir", Settings().data.spool_dir))
+    spool_size = settings.get("spool_size", Settings().data.spool_size)
     try:
         with dataset_locations(where, spool_dir, spool_size) as locations:
             parts = [file_and_segment(name) for name in wanted]
@@ -89,8 +95,8 @@ def strips_of(run: FinishedRun, names: Iterable[str]) -> dict[str, Strip]:
             strips = read_strips(
                 clips,
                 frames,
-                run.settings.get("cached_frames") or frames,
-                run.settings.get("clip_timeout", CLIP_TIMEOUT),
+                settings.get("cached_frames") or frames,
+                settings.get("clip_timeout", CLIP_TIMEOUT),
             )
             return {name: strips[clip] for name, clip in zip(wanted, clips, strict=True)}
     except (UserError, RunError) as error:

@@ -27,6 +27,7 @@ from violence_detection.runs.files import (
     DETECTOR,
     EVENT_FIGURES,
     HISTORY,
+    LABEL_ISSUES,
     LEAKAGE,
     LOG,
     MEMBER,
@@ -66,6 +67,7 @@ log = logging.getLogger(__name__)
 RUN_FILES = (  # patterns of everything that a run writes beside its config
     *(RESUME, RESULTS, HISTORY, BEST_MODEL, "checkpoint_epoch_*.keras", LOG),
     *(TENSORBOARD, SPLITS_FILE, PREDICTIONS, DETECTOR, LEAKAGE, GROUPS_PROPOSED, REPORT, PLOTS),
+    LABEL_ISSUES,
     WORKER_LOG.format("*"),
     EVENT_FIGURES,
     *(MEMBER_MODEL, "ensemble.keras", f"{MEMBER}*", f"{TEACHER}*", PSEUDO_LABELS, "wandb"),

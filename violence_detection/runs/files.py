@@ -24,6 +24,7 @@ DETECTOR = "detector.json"
 LEAKAGE = "leakage.csv"
 EVENT_FIGURES = "event_figures"  # a folder: predictions over long videos against annotated events
 EVENT_FIGURES_FILE = "event_figures.json"  # in it
+LABEL_ISSUES = "label_issues.csv"  # of a run with folds, or of a cross-validation
 
 
 def checkpoint_name(epoch: int) -> str:

@@ -25,7 +25,8 @@ from violence_detection.evaluation.verdict import EpochAccuracy, Void, find_verd
 from violence_detection.features.checked_clips import CheckedClips
 from violence_detection.models.classifier import average_of, with_attention
 from violence_detection.runs.directory import Row, RunDirectory
-from violence_detection.runs.files import BEST_MODEL, PREDICTIONS
+from violence_detection.runs.files import BEST_MODEL, LABEL_ISSUES, PREDICTIONS
+from violence_detection.runs.label_issues import write_label_issues
 from violence_detection.runs.results import Figures, Tested, write_predictions
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.schema import Settings
@@ -141,6 +142,8 @@ def test_detector(
 ) -> Tested:
     """Test on clips that the model has never seen; write `predictions.csv` and log the figures.
 
+    With folds, `label_issues.csv` ranks the labels of the clips that validated.
+
     Args:
         detector: the model, its temperature and threshold.
         trained: the test clips are used. Where there are none, those that validated, each
@@ -151,7 +154,7 @@ def test_detector(
             something about violence.
 
     Raises:
-        RunError: features cannot be read, or the predictions cannot be written.
+        RunError: features cannot be read, or a file cannot be written.
     """
     split, features = trained.splits.tested
     batch_size, seed = settings.training.batch_size, settings.devices.seed
@@ -168,7 +171,8 @@ def test_detector(
     groups = [clip.group_key for clip in clips]
     probabilities = calibrate(raw, temperature)
     figures = evaluate(labels, probabilities, threshold, groups, seed)
-    validation = _predictions("val", validated, calibrate(detector.raw, temperature))
+    promised = calibrate(detector.raw, temperature)
+    validation = _predictions("val", validated, promised)
     verdict = find_verdict(
         _predictions(split, clips, probabilities),
         figures,
@@ -186,6 +190,8 @@ def test_detector(
         verdict.sentences,
     )
     write_predictions(clips, probabilities, threshold, attention, directory / PREDICTIONS)
+    if trained.folds > 1:
+        write_label_issues(validated, promised, threshold, directory / LABEL_ISSUES)
     _log_figures(tested)
     if settings.features.vgg19_weights == "random":
         log.warning("VGG19 had random weights: these metrics do not apply to trained features")

@@ -3,8 +3,8 @@
     python -m benchmarks.long_videos --checkpoint-dir DIR --work-dir DIR --window 1.6 --stride 0.8
 
 The clips that the run was tested on, in an order drawn with --seed, are joined into --files videos,
-packet by packet. Violent clips are the events; those that follow each other are one. Then predict.py
-compares its events with these; `event_figures.json` is in the work folder.
+packet by packet. Violent clips are the events; those that follow each other are one. Their events
+are then compared with these by predict.py: `event_figures.json` is in the work folder.
 """
 
 import csv

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 
@@ -35,24 +36,51 @@ SHARED = ROOT.parent / "shared"
 REAL_CLIPS = SHARED / "fights"
 REAL_WEIGHTS = SHARED / "vgg19_imagenet_blocks1-3.h5"
 
+# Added to a quick run whose training is not what is tested: the LSTM takes longer to be traced.
+SHORT = ("--epochs", "2", "--head", "mean")
+
 # One process for all tests: the CPU can only be divided before it is first used.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
 
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def drawn_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Return a function that has a folder filled by the first process of the tests to need it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def fill(name: str, make: Callable[[Path], None]) -> Path:
+        folder, made = root / name, root / f"{name}.made"
+        with FileLock(root / f"{name}.lock"):
+            if not made.exists():
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def drawn_clips(made_once: MadeOnce) -> Path:
     """Return a folder in layout 1: 6, 4 and 4 clips of each class."""
-    folder = tmp_path_factory.mktemp("drawn")
-    random = np.random.default_rng(0)
-    for split, count in {"train": 6, "val": 4, "test": 4}.items():
-        for class_name in ("nonviolent", "violent"):
-            (folder / split / class_name).mkdir(parents=True)
-            for number in range(count):
-                path = folder / split / class_name / f"{class_name}{number}.mp4"
-                draw_clip(path, class_name == "violent", random)
-    return folder
+
+    def draw(folder: Path) -> None:
+        random = np.random.default_rng(0)
+        for split, count in {"train": 6, "val": 4, "test": 4}.items():
+            for class_name in ("nonviolent", "violent"):
+                (folder / split / class_name).mkdir(parents=True)
+                for number in range(count):
+                    path = folder / split / class_name / f"{class_name}{number}.mp4"
+                    draw_clip(path, class_name == "violent", random)
+
+    return made_once("drawn", draw)
 
 
 @pytest.fixture
@@ -115,7 +143,7 @@ def quick_flags_in(folder: Path) -> list[str]:
         *("--cache-dir", str(folder / "cache"), "--checkpoint-dir", str(folder / "run")),
         *("--vgg19-weights", "random", "--feature-layer", "block1_conv1", "--frames", "4"),
         *("--streams", "rgb"),
-        *("--epochs", "6", "--warmup-epochs", "1", "--batch-size", "8", "--deterministic"),
+        *("--epochs", "5", "--warmup-epochs", "1", "--batch-size", "8", "--deterministic"),
         *("--no-mixed-precision", "--groups", "none", "--folds", "1"),
     ]
 
@@ -139,18 +167,19 @@ def flags(drawn_clips: Path, quick_flags: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def finished(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(drawn_clips: Path, made_once: MadeOnce) -> Path:
     """Return the folder of a finished run of `flags`, which is not to be changed.
 
     It holds the checkpoint directory `run`, the features in `cache`, and `screen.txt`.
     """
     from train_rtx5000_dual_optimized import main
 
-    folder = tmp_path_factory.mktemp("finished")
-    with redirect_stdout(io.StringIO()) as screen:
-        assert main(["--dataset-path", str(drawn_clips), *quick_flags_in(folder)]) == 0
-    (folder / "screen.txt").write_text(screen.getvalue())
-    return folder
+    def train(folder: Path) -> None:
+        with redirect_stdout(io.StringIO()) as screen:
+            assert main(["--dataset-path", str(drawn_clips), *quick_flags_in(folder)]) == 0
+        (folder / "screen.txt").write_text(screen.getvalue())
+
+    return made_once("finished", train)
 
 
 @pytest.fixture
@@ -167,23 +196,46 @@ def features_before(finished: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def trained(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(drawn_clips: Path, made_once: MadeOnce) -> Path:
     """Return the folder of a finished run, of two streams, with more frames cached than used.
 
     It holds the checkpoint directory `run` and the features in `cache`.
     """
     from train_rtx5000_dual_optimized import main
 
-    folder = tmp_path_factory.mktemp("trained")
-    command = [
-        *("--dataset-path", str(drawn_clips), "--cache-dir", str(folder / "cache")),
-        *("--checkpoint-dir", str(folder / "run"), "--vgg19-weights", "random"),
-        *("--feature-layer", "block1_conv1", "--frames", "4", "--cached-frames", "6"),
-        *("--epochs", "4", "--warmup-epochs", "1", "--batch-size", "8", "--deterministic"),
-        *("--folds", "1"),
-    ]
-    assert main(command) == 0
-    return folder
+    def train(folder: Path) -> None:
+        command = [
+            *("--dataset-path", str(drawn_clips), "--cache-dir", str(folder / "cache")),
+            *("--checkpoint-dir", str(folder / "run"), "--vgg19-weights", "random"),
+            *("--feature-layer", "block1_conv1", "--frames", "4", "--cached-frames", "6"),
+            *("--epochs", "4", "--warmup-epochs", "1", "--batch-size", "8", "--deterministic"),
+            *("--folds", "1"),
+        ]
+        assert main(command) == 0
+
+    return made_once("trained", train)
+
+
+@pytest.fixture(scope="session")
+def extracted(drawn_clips: Path, made_once: MadeOnce) -> Path:
+    """Return the cache that `tests.extraction.extract` makes in one process; not to be changed."""
+    from tests.extraction import extract
+
+    def extract_all(folder: Path) -> None:
+        assert extract(drawn_clips, folder / "cache") == 0
+
+    return made_once("extracted", extract_all) / "cache"
+
+
+@pytest.fixture(scope="session")
+def extracted_features(
+    drawn_clips: Path, extracted: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, bytes]]:
+    """Return the features in that cache: for each recipe, of each clip by its name."""
+    from tests.extraction import features_in
+
+    copy = tmp_path_factory.mktemp("copy") / "cache"
+    return features_in(drawn_clips, shutil.copytree(extracted, copy))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -28,11 +29,20 @@ class ForkedProcess:
         command: the script and its arguments.
         env: its environment variables.
         merged: write standard error to `stdout`, too.
+        stdout: a file descriptor that standard output is written to; `stdout` is then empty.
     """
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], merged: bool = False):
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        merged: bool = False,
+        stdout: int | None = None,
+    ):
         self.returncode: int | None = None
         outputs, errors = os.pipe(), None if merged else os.pipe()
+        if stdout is not None:
+            os.dup2(stdout, outputs[1])
         self._ended, ended = os.pipe()
         written = [ended, outputs[1], errors[1] if errors else outputs[1]]
         request = json.dumps({"command": list(command), "env": dict(env)}).encode()
@@ -158,6 +168,7 @@ def serve(connection: socket.socket) -> list[str]:
     os.close(errors)
     os.environ.clear()
     os.environ.update(request["env"])
+    tempfile.tempdir = None  # which the imports may have chosen, in the environment before
     return request["command"]
 
 

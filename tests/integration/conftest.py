@@ -1,13 +1,13 @@
-"""A run that those of several workers are compared with."""
+"""Runs that several modules compare theirs with, or resume."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import quick_flags_in
+from tests.conftest import MadeOnce, quick_flags_in
 from train_rtx5000_dual_optimized import main
 
-EPOCHS = 7
+EPOCHS = 5
 HARDER = [
     *("--augment", "reverse,mixup", "--cached-frames", "6", "--epochs", str(EPOCHS)),
     *("--batch-size", "4", "--gradient-accumulation", "2"),
@@ -16,9 +16,17 @@ ENSEMBLE = ["--ensemble", "2"]
 
 
 @pytest.fixture(scope="package")
-def alone(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(drawn_clips: Path, made_once: MadeOnce) -> Path:
     """Return the checkpoint directory of an ensemble that one process trained."""
-    folder = tmp_path_factory.mktemp("alone")
-    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(folder), *HARDER, *ENSEMBLE]
-    assert main(flags) == 0
-    return folder / "run"
+
+    def train(folder: Path) -> None:
+        flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(folder), *HARDER, *ENSEMBLE]
+        assert main(flags) == 0
+
+    return made_once("alone", train) / "run"
+
+
+@pytest.fixture
+def interrupted(run_before: None, run: Path) -> None:
+    """Put a run there that was killed just before its test."""
+    (run / "training_results.json").unlink()

@@ -116,10 +116,8 @@ def test_run_on_buckets_equals_the_run_on_folders(
 
     # On another machine, with what is in the cache now: no clip is decoded again.
     bucket.requests.clear()
-    flags = remote_flags(tmp_path / "second", "--epochs", "2")
-    assert main(flags) == 0
-    shown_in_report = len(set(probabilities_of(tmp_path / "second" / "run")))
-    assert clips_downloaded(bucket) <= shown_in_report
+    assert main(remote_flags(tmp_path / "second", "--extract-only")) == 0
+    assert clips_downloaded(bucket) == 0
 
     # Predictions for clips in the bucket.
     predictions = tmp_path / "predictions.json"
@@ -185,6 +183,6 @@ def test_store_that_goes_away_ends_the_run_and_the_next_one_resumes(
     assert not list((tmp_path / "spool").rglob("*.mp4"))
     bucket.fault = lambda method, path: None
     bucket.requests.clear()
-    assert main(remote_flags(tmp_path, "--epochs", "2")) == 0
+    assert main(remote_flags(tmp_path, "--extract-only")) == 0
     # Of 20, at least a batch was computed; three may be in the spool, twelve are decoded ahead.
-    assert clips_downloaded(bucket) <= 28 - 4 + len(probabilities_of(tmp_path / "run"))
+    assert 0 < clips_downloaded(bucket) <= 28 - 4

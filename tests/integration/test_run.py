@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import figures_of, quick_flags_in, results_of, rows_of, stored_rows
+from tests.conftest import SHORT, figures_of, results_of, rows_of, stored_rows
 from tests.integration.test_remote_run import probabilities_of
 from tests.warm_start import ForkedProcess
 from train_rtx5000_dual_optimized import main
@@ -54,7 +54,7 @@ def test_run_leaves_what_it_promises(finished: Path) -> None:
         assert words in screen
 
     rows = rows_of(run)
-    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(1, 7)]
+    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(1, 6)]
     assert float(rows[-1]["learning_rate"]) == pytest.approx(1e-7, rel=1e-3)
     for name in ("best_model.keras", "checkpoint_epoch_005.keras"):
         model = keras.models.load_model(run / name)
@@ -68,7 +68,7 @@ def test_run_leaves_what_it_promises(finished: Path) -> None:
     assert config["devices"]
 
     results = results_of(run)
-    assert results["best_epoch"] == 6  # of so few clips, no other epoch is better for certain
+    assert results["best_epoch"] == 5  # of so few clips, no other epoch is better for certain
     assert results["chosen_on"]["clips"] == 8
     assert results["evaluated_split"] == "test"
     assert np.sum(results["evaluation"]["confusion_matrix"]) == 8
@@ -81,8 +81,8 @@ def test_run_leaves_what_it_promises(finished: Path) -> None:
 
     for side, tag in (("train", "epoch_learning_rate"), ("validation", "epoch_accuracy")):
         events = EventAccumulator(str(run / "tensorboard" / side)).Reload()
-        assert [event.step for event in events.Tensors(tag)] == list(range(6))
-    assert "epoch   6/6" in (run / "training.log").read_text()
+        assert [event.step for event in events.Tensors(tag)] == list(range(5))
+    assert "epoch   5/5" in (run / "training.log").read_text()
     assert (run / "report.html").exists()
     assert {path.stem for path in (run / "plots").glob("*.png")} >= {"curves", "roc", "confusion"}
 
@@ -94,18 +94,28 @@ def test_run_leaves_what_it_promises(finished: Path) -> None:
     assert np.sum(attention, axis=1) == pytest.approx(np.ones(8), abs=1e-3)
 
 
-def test_screen_is_lines_that_fit_and_ends_with_where_everything_is(
-    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = tmp_path / "my drive" / "run #1 100%"
-    assert main([*flags, "--checkpoint-dir", str(run), "--quiet", "--cloud-price", "3.6"]) == 0
-    screen = capsys.readouterr().out
+def test_screen_is_lines_that_fit(finished: Path) -> None:
+    run, screen = finished / "run", (finished / "screen.txt").read_text()
     assert not re.search(r"[\x00-\x08\x0b-\x1f]", screen + (run / "training.log").read_text())
     lines = screen.splitlines()
     epochs = [line for line in lines if line.startswith("epoch ")]
-    assert len(epochs) == 6
+    assert len(epochs) == 5
     assert max(map(len, epochs)) <= 100
     assert any(re.fullmatch(r"device .*CPU.* GiB\)", line) for line in lines)
+    stages = results_of(run)["seconds_by_stage"]
+    assert {"VGG19", "training", "validation", "test"} <= stages.keys()
+    assert sum(stages.values()) == pytest.approx(results_of(run)["usage"]["seconds"], rel=0.2)
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_screen_ends_with_where_everything_is(
+    flags: list[str], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = tmp_path / "my drive" / "run #1 100%"
+    elsewhere.parent.mkdir()
+    run = run.rename(elsewhere)
+    assert main([*flags, "--checkpoint-dir", str(run), "--quiet", "--cloud-price", "3.6"]) == 0
+    lines = capsys.readouterr().out.splitlines()
     spent = results_of(run)["usage"]
     assert spent["energy_kwh"] is None  # there is no GPU to measure
     assert spent["cloud_cost"] == pytest.approx(spent["seconds"] / 1000)
@@ -117,9 +127,6 @@ def test_screen_is_lines_that_fit_and_ends_with_where_everything_is(
     # They can be pasted into a shell.
     assert shlex.split(curves)[1:] == ["tensorboard", "--logdir", str(run / "tensorboard")]
     assert shlex.split(following)[-2:] == [str(run), "CLIP…"]
-    stages = results_of(run)["seconds_by_stage"]
-    assert {"VGG19", "training", "validation", "test"} <= stages.keys()
-    assert sum(stages.values()) == pytest.approx(spent["seconds"], rel=0.2)
 
 
 def test_rows_say_how_the_machine_was_used(finished: Path) -> None:
@@ -138,23 +145,12 @@ def test_report_that_is_lost_is_made_again(flags: list[str], run: Path) -> None:
     assert (run / "training_results.json").read_bytes() == before
 
 
-@pytest.mark.usefixtures("run_before")
-def test_time_of_a_run_counts_what_an_interrupted_command_took(flags: list[str], run: Path) -> None:
-    (run / "training_results.json").unlink()  # killed between training and test
-    state = json.loads((run / "resume" / "state.json").read_text())
-    for row in state["history"]:
-        row["seconds"] = 1000.0
-    write_json(run / "resume" / "state.json", {k: v for k, v in state.items() if k != "checksum"})
-    assert main(flags) == 0
-    assert 6000 < results_of(run)["usage"]["seconds"] < 7000
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("features_before")
 def test_profile_and_tracker_of_a_run(flags: list[str], run: Path, tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     place = tmp_path / "tracked"
-    assert main([*flags, "--profile", "--mlflow", str(place)]) == 0
+    assert main([*flags, *SHORT, "--profile", "--mlflow", str(place)]) == 0
     assert list((run / "tensorboard").rglob("*.xplane.pb"))
     from mlflow.tracking import MlflowClient
 
@@ -166,7 +162,7 @@ def test_profile_and_tracker_of_a_run(flags: list[str], run: Path, tmp_path: Pat
     results = results_of(run)
     assert tracked.data.metrics["test_accuracy"] == results["evaluation"]["accuracy"]
     losses = client.get_metric_history(tracked.info.run_id, "val_loss")
-    assert [point.step for point in losses] == list(range(1, 7))
+    assert [point.step for point in losses] == [1, 2]
 
 
 def test_missing_tracker_is_told_before_anything_costs_time(
@@ -179,15 +175,18 @@ def test_missing_tracker_is_told_before_anything_costs_time(
 
 
 def test_run_on_two_streams_caches_both_and_trains_on_both(
-    flags: list[str],
+    quick_flags: list[str],
     run: Path,
     drawn_clips: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    more = ["--streams", "rgb,flow", "--head", "mean", "--augment", "flip,noise"]
-    more += ["--feature-pooling", "max"]
-    assert main([*flags, *more, "--epochs", "2"]) == 0
+    for path in drawn_clips.glob("*/*/*[01].mp4"):
+        target = tmp_path / "clips" / path.relative_to(drawn_clips)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    more = ["--streams", "rgb,flow", "--augment", "flip,noise", "--feature-pooling", "max"]
+    assert main(["--dataset-path", str(tmp_path / "clips"), *quick_flags, *SHORT, *more]) == 0
     screen = capsys.readouterr().out
     cached = list((tmp_path / "cache").glob("*.features"))
     assert len(cached) == 4
@@ -223,7 +222,7 @@ def test_finished_run_says_so_and_does_not_train(
 def test_other_settings_are_named_and_refused_until_fresh(
     flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = [*flags, "--learning-rate", "0.002", "--no-use-class-weights"]
+    other = [*flags, *SHORT, "--learning-rate", "0.002", "--no-use-class-weights"]
     assert main(other) == 2
     message = capsys.readouterr().err
     for words in ("--learning-rate 0.001", "0.002", "--use-class-weights on", "off", "--fresh"):
@@ -241,15 +240,16 @@ def test_other_settings_are_named_and_refused_until_fresh(
     assert figures_of(run) != rows
 
 
-@pytest.mark.usefixtures("features_before")
+@pytest.mark.usefixtures("run_before")
 def test_changed_clips_are_noticed(
     dataset: Path,
     dataset_flags: list[str],
     run: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    dataset_flags += ["--epochs", "2"]
-    assert main(dataset_flags) == 0
+    config = json.loads((run / "training_config.json").read_text())
+    config["settings"]["dataset_path"] = str(dataset)
+    write_json(run / "training_config.json", {k: v for k, v in config.items() if k != "checksum"})
     more = Path(
         shutil.copy(dataset / "val/violent/violent0.mp4", dataset / "train/violent/more.mp4")
     )
@@ -257,41 +257,30 @@ def test_changed_clips_are_noticed(
     message = capsys.readouterr().err
     assert "1 new, 0 missing" in message
     assert "more.mp4" in message
-    # One replaced under its name: a run that is to go on needs its features.
+    # One replaced under its name: a run that is resumed needs its features.
     more.replace(dataset / "train/violent/violent0.mp4")
     (run / "training_results.json").unlink()
     assert main(dataset_flags) == 2
     assert "the contents of the clips" in capsys.readouterr().err
 
 
-@pytest.fixture(scope="module")
-def five_epochs(
-    drawn_clips: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """Return the folder of a run whose last epoch leaves a checkpoint; it is not to be changed."""
-    folder = tmp_path_factory.mktemp("five_epochs")
-    shutil.copytree(finished / "cache", folder / "cache")
-    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(folder), "--epochs", "5"]
-    assert main(flags) == 0
-    return folder
-
-
-@pytest.mark.parametrize("lost", ["files", "last row"])
-def test_files_lost_between_an_epochs_end_and_the_kill_are_made_good(
-    five_epochs: Path, flags: list[str], run: Path, tmp_path: Path, lost: str
+@pytest.mark.usefixtures("interrupted")
+def test_files_lost_between_the_last_epochs_end_and_the_kill_are_restored(
+    finished: Path, flags: list[str], run: Path
 ) -> None:
-    shutil.copytree(five_epochs, tmp_path, dirs_exist_ok=True)
-    (run / "training_results.json").unlink()
-    if lost == "files":
-        (run / "checkpoint_epoch_005.keras").unlink()
-        (run / "training_history.csv").unlink()
-    else:
-        history = run / "training_history.csv"
-        history.write_text("\n".join(history.read_text().splitlines()[:-1]) + "\n7,gar")
-    assert main([*flags, "--epochs", "5"]) == 0
-    assert figures_of(run) == figures_of(five_epochs / "run")
-    assert results_of(run)["evaluation"] == results_of(five_epochs / "run")["evaluation"]
+    """The time that the interrupted command took counts, too."""
+    (run / "checkpoint_epoch_005.keras").unlink()
+    history = run / "training_history.csv"
+    history.write_text("\n".join(history.read_text().splitlines()[:-1]) + "\n7,gar")
+    state = json.loads((run / "resume" / "state.json").read_text())
+    for row in state["history"]:
+        row["seconds"] = 1000.0
+    write_json(run / "resume" / "state.json", {k: v for k, v in state.items() if k != "checksum"})
+    assert main(flags) == 0
+    assert figures_of(run) == figures_of(finished / "run")
+    assert results_of(run)["evaluation"] == results_of(finished / "run")["evaluation"]
     assert (run / "checkpoint_epoch_005.keras").exists()
+    assert 5000 < results_of(run)["usage"]["seconds"] < 6000
 
 
 @pytest.mark.slow
@@ -304,7 +293,7 @@ def test_interrupted_run_goes_on_in_mixed_precision(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Ctrl-C after two epochs; the loss scale and the optimizer must go on where they were."""
-    flags = [*flags, "--epochs", "4"]
+    flags = [*flags, "--head", "mean", "--epochs", "3"]
     precision = Precision("float32", "mixed_float16", "as on a device that has it")
     monkeypatch.setattr(machine, "choose_precision", lambda *_: precision)
     assert main([*flags, "--checkpoint-dir", str(tmp_path / "whole")]) == 0
@@ -338,9 +327,8 @@ def test_attempt_that_failed_early_blocks_nothing(
     assert main(wrong) == 2
     assert figures_of(run) == finished
     assert (run / "best_model.keras").exists()
-    elsewhere = ["--checkpoint-dir", str(tmp_path / "new"), "--epochs", "2"]
-    assert main([*flags, *elsewhere, "--vgg19-weights", str(tmp_path / "weights.h5")]) == 2
-    assert main([*flags, *elsewhere]) == 0
+    assert main([*wrong, "--checkpoint-dir", str(tmp_path / "new")]) == 2
+    assert not (tmp_path / "new" / "training_config.json").exists()
 
 
 def test_kill_in_extraction_loses_nothing_that_was_stored(
@@ -378,7 +366,7 @@ def test_bad_clips_are_left_out_and_listed(
     run: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    dataset_flags += ["--epochs", "2"]
+    dataset_flags += SHORT
     bad = dataset / "train" / "violent" / "сломан \"x'.mp4"
     bad.write_bytes(b"nothing")
     assert main([*dataset_flags, "--on-bad-clip", "fail"]) == 2
@@ -420,33 +408,15 @@ def test_without_a_test_split_validation_is_reported_as_such(
     dataset = tmp_path / "clips"
     for split in ("train", "val"):
         shutil.copytree(drawn_clips / split, dataset / split)
-    assert main(["--dataset-path", str(dataset), *quick_flags, "--epochs", "2"]) == 0
+    assert main(["--dataset-path", str(dataset), *quick_flags, *SHORT]) == 0
     assert "metrics are of the validation clips" in capsys.readouterr().out
     assert results_of(run)["evaluated_split"] == "val"
 
 
 @pytest.mark.usefixtures("features_before")
-def test_folder_without_splits_is_split(
-    drawn_clips: Path, quick_flags: list[str], run: Path, tmp_path: Path
-) -> None:
-    dataset = tmp_path / "clips"
-    for path in drawn_clips.glob("*/*/*.mp4"):
-        target = dataset / {"violent": "Fights", "nonviolent": "no-fight"}[path.parent.name]
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target / f"{path.parts[-3]}_{path.name}")
-    assert main(["--dataset-path", str(dataset), *quick_flags, "--epochs", "2"]) == 0
-    with (run / "splits.csv").open(newline="") as file:
-        splits = [row["split"] for row in csv.DictReader(file)]
-    assert {split: splits.count(split) for split in set(splits)} == {
-        "train": 20,
-        "val": 4,
-        "test": 4,
-    }
-
-
-@pytest.mark.usefixtures("features_before")
 def test_early_stopping_is_remembered(flags: list[str], run: Path) -> None:
-    flags = [*flags, "--early-stopping-patience", "1", "--epochs", "60", "--learning-rate", "0.05"]
+    flags = [*flags, "--head", "mean", "--epochs", "60", "--learning-rate", "0.05"]
+    flags += ["--early-stopping-patience", "1"]
     assert main(flags) == 0
     rows = figures_of(run)
     assert len(rows) < 60
@@ -457,6 +427,7 @@ def test_early_stopping_is_remembered(flags: list[str], run: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("features_before")
 @pytest.mark.parametrize("replicas", ["1", "2"])
 def test_promised_flags_on_one_and_two_replicas(
     flags: list[str], run: Path, replicas: str, train_process: Start

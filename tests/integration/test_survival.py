@@ -20,6 +20,7 @@ import pytest
 from benchmarks.crash import crash
 from tests.conftest import (
     ROOT,
+    SHORT,
     TRAIN,
     figures_of,
     held_by_another,
@@ -71,7 +72,7 @@ def test_terminated_run_ends_as_if_it_had_not_been(
     assert process.returncode == 143
     assert "Run the same command again to resume." in said
     assert "Traceback" not in said
-    assert 2 <= len(figures_of(run)) < 6
+    assert 2 <= len(figures_of(run)) < 5
     assert main(flags) == 0
     assert outcome_of(run) == whole
     ours, theirs = (
@@ -221,22 +222,23 @@ def test_second_run_in_a_checkpoint_directory_is_refused_with_the_holders_id(
 
 @pytest.mark.slow
 def test_two_runs_share_one_cache_at_once(
-    flags: list[str], run: Path, tmp_path: Path, whole: Outcome, train_process: Start
+    flags: list[str], run: Path, tmp_path: Path, finished: Path, train_process: Start
 ) -> None:
-    second = tmp_path / "second"
+    flags, second = [*flags, *SHORT], tmp_path / "second"
     processes = [train_process(*flags), train_process(*flags, "--checkpoint-dir", str(second))]
     said = [process.communicate(timeout=200) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
-    assert outcome_of(run) == outcome_of(second) == whole
+    assert outcome_of(run) == outcome_of(second)
+    assert features_of(tmp_path / "cache") == features_of(finished / "cache")
     (rows,) = (tmp_path / "cache").glob("*.features")
     assert rows.stat().st_size == 28 * 4 * 64 * 2  # each clip once
 
 
+@pytest.mark.usefixtures("features_before")
 def test_run_waits_for_another_that_writes_its_cache(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = [*flags, "--epochs", "2"]
-    (tmp_path / "cache").mkdir()
+    flags = [*flags, *SHORT]
     log = tmp_path / "run" / "training.log"
     with held_by_another(tmp_path / "cache") as other, ThreadPoolExecutor(1) as thread:
         waits = f"{tmp_path / 'cache'} is in use by process {other.pid}: waiting"
@@ -260,12 +262,6 @@ def damage(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.fixture
-def interrupted(run_before: None, run: Path) -> None:
-    """Put a run there that was killed just before its test."""
-    (run / "training_results.json").unlink()
-
-
 def features_of(cache: Path) -> dict[bytes, bytes]:
     """Return the features in a cache, by the contents of the clips."""
     (path,) = cache.glob("*.features")
@@ -274,71 +270,48 @@ def features_of(cache: Path) -> dict[bytes, bytes]:
 
 
 @pytest.mark.usefixtures("interrupted")
-@pytest.mark.parametrize("what", ["row", "foreign index"])
-def test_damaged_features_are_found_and_computed_anew(
+def test_features_in_other_rows_than_indexed_are_found_and_computed_anew(
     flags: list[str],
     run: Path,
     tmp_path: Path,
     finished: Path,
     whole: Outcome,
-    what: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """As with an index of the same clips from another cache."""
     (rows,) = (tmp_path / "cache").glob("*.features")
-    if what == "row":
-        damage(rows)
-        lost = "1 row of"
-    else:  # of the same clips, in other rows
-        rows.write_bytes(np.frombuffer(rows.read_bytes(), "V512")[::-1].tobytes())
-        lost = "28 rows of"
+    rows.write_bytes(np.frombuffer(rows.read_bytes(), "V512")[::-1].tobytes())
     assert main(flags) == 0
     screen = capsys.readouterr().out
-    assert lost in screen
+    assert "28 rows of" in screen
     assert "damaged (checksum mismatch)" in screen
     assert features_of(tmp_path / "cache") == features_of(finished / "cache")
     assert outcome_of(run) == whole
 
 
-@pytest.mark.usefixtures("interrupted")
-def test_damaged_index_is_told_of_and_made_anew(
-    flags: list[str],
-    run: Path,
-    tmp_path: Path,
-    finished: Path,
-    whole: Outcome,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.usefixtures("features_before")
+def test_damaged_index_is_reported_and_made_anew(
+    flags: list[str], tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for index in (tmp_path / "cache").glob("*.index"):
         data = bytearray(index.read_bytes())
         data[200:] = os.urandom(len(data) - 200)
         index.write_bytes(data)
-    assert main(flags) == 0
+    assert main([*flags, "--extract-only"]) == 0
     assert re.search(r"damaged entries of .*\.index: 28;", capsys.readouterr().out)
     assert features_of(tmp_path / "cache") == features_of(finished / "cache")
-    assert outcome_of(run) == whole
 
 
 @pytest.mark.usefixtures("interrupted")
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("resume/epoch_006.weights.npz", "going back one epoch"),
-        ("resume/state.json", "state.json"),
-        ("best_model.keras", "rewriting it from"),
-        ("resume/models.json", "models.json"),
-    ],
-)
-def test_damaged_checkpoint_is_named_and_made_good(
-    flags: list[str],
-    run: Path,
-    whole: Outcome,
-    name: str,
-    words: str,
-    capsys: pytest.CaptureFixture[str],
+def test_damaged_weights_and_list_of_models_are_named_and_made_good(
+    flags: list[str], run: Path, whole: Outcome, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    damage(run / name)
+    damage(run / "resume" / "epoch_005.weights.npz")
+    damage(run / "resume" / "models.json")
     assert main(flags) == 0
-    assert words in capsys.readouterr().out
+    screen = capsys.readouterr().out
+    assert "going back one epoch" in screen
+    assert "models.json" in screen
     assert outcome_of(run) == whole
 
 
@@ -353,7 +326,8 @@ def test_best_model_of_another_run_is_found_out(
     other.set_weights([2 * values for values in other.get_weights()])
     other.save(run / "best_model.keras")
     assert main(flags) == 0
-    assert "does not match its checksum" in capsys.readouterr().out
+    screen = capsys.readouterr().out
+    assert "does not match its checksum" in screen and "rewriting it from" in screen
     assert outcome_of(run) == whole
 
 
@@ -362,27 +336,22 @@ def test_config_that_was_edited_is_refused(
     flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = run / "training_config.json"
-    path.write_text(path.read_text().replace('"epochs": 6', '"epochs": 7'))
+    path.write_text(path.read_text().replace('"epochs": 5', '"epochs": 7'))
     assert main(flags) == 2
     assert "training_config.json was changed or damaged" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("run_before")
-def test_damaged_results_are_made_again(flags: list[str], run: Path, whole: Outcome) -> None:
+def test_finished_run_that_lost_files_is_tested_again(
+    flags: list[str], run: Path, whole: Outcome
+) -> None:
+    """Each of these alone is noticed, too: see the tests of the run directory."""
+    for name in ("best_model.keras", "detector.json"):
+        (run / name).unlink()
     path = run / "training_results.json"
     path.write_text(path.read_text()[:-40])
     assert main(flags) == 0
-    assert outcome_of(run) == whole
-
-
-@pytest.mark.usefixtures("run_before")
-@pytest.mark.parametrize("name", ["best_model.keras", "detector.json"])
-def test_finished_run_that_lost_a_file_is_made_whole(
-    flags: list[str], run: Path, whole: Outcome, name: str
-) -> None:
-    (run / name).unlink()
-    assert main(flags) == 0
-    assert (run / name).exists()
+    assert (run / "detector.json").exists()
     assert outcome_of(run) == whole
 
 
@@ -392,8 +361,8 @@ def test_damaged_state_does_not_take_the_place_of_the_one_before(run: Path) -> N
     with RunDirectory(run) as directory:
         inputs = json.loads((run / "resume" / "state_before.json").read_text())["inputs"]
         directory.restore(inputs)
-        assert len(directory.history) == 5
-    assert len(read_json(run / "resume" / "state.json")["history"]) == 5
+        assert len(directory.history) == 4
+    assert len(read_json(run / "resume" / "state.json")["history"]) == 4
 
 
 def test_no_clip_that_can_be_read(
@@ -409,10 +378,9 @@ def test_no_clip_that_can_be_read(
 @pytest.mark.usefixtures("features_before")
 def test_screen_that_is_full_stops_nothing(flags: list[str], run: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, str(TRAIN), *flags]
-        command += ["--epochs", "2"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert "Traceback" not in done.stderr
+        process = ForkedProcess([str(TRAIN), *flags, *SHORT], os.environ, stdout=full.fileno())
+        _, said = process.communicate(timeout=200)
+    assert "Traceback" not in said
     assert "epoch   2" in (run / "training.log").read_text()
     assert (run / "training_results.json").exists()
 
@@ -421,17 +389,18 @@ def test_screen_that_is_full_stops_nothing(flags: list[str], run: Path) -> None:
 def test_out_of_memory_names_batch_size_free_memory_and_flags(
     drawn_clips: Path, quick_flags: list[str], tmp_path: Path, train_process: Start
 ) -> None:
-    """A batch of 240 GB: more than any machine that runs the tests has free."""
+    """A batch of 260 GB: more than any machine that runs the tests has free."""
     for path in drawn_clips.glob("*/*/*0.mp4"):  # few, as they have many frames
         target = tmp_path / "clips" / path.relative_to(drawn_clips)
         target.parent.mkdir(parents=True)
         shutil.copy(path, target)
-    more = ["--frames", "64", "--batch-size", str(30_000_000)]
+    more = [*SHORT, "--frames", "32", "--feature-pooling", "grid", "--feature-dtype", "float32"]
+    more += ["--batch-size", str(8_000_000)]
     process = train_process("--dataset-path", str(tmp_path / "clips"), *quick_flags, *more)
     output, said = process.communicate(timeout=200)
     assert process.returncode == 1, output + said
     error = said[said.index("error: ") :]
-    for words in ("out of memory", "batches of 30000000 clips", "GiB free", "--batch-size"):
+    for words in ("out of memory", "batches of 8000000 clips", "GiB free", "--batch-size"):
         assert words in error
 
 
@@ -440,7 +409,11 @@ def test_crash_harness_finds_no_difference(drawn_clips: Path, tmp_path: Path) ->
     def start(flags: Sequence[str]) -> ForkedProcess:
         return ForkedProcess([str(TRAIN), *flags], os.environ, merged=True)
 
-    report = crash(4, drawn_clips, "block1_conv1", 0, tmp_path, start)
+    for path in drawn_clips.glob("*/*/*[01].mp4"):
+        target = tmp_path / "clips" / path.relative_to(drawn_clips)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    report = crash(4, tmp_path / "clips", "block1_conv1", 0, tmp_path, start)
     assert report["kills"] == 4
     assert report["runs_that_differ"] == 0
     assert len(report["kills_by_stage"]) >= 3  # four, unless a run is over before its kill
@@ -448,9 +421,9 @@ def test_crash_harness_finds_no_difference(drawn_clips: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_fuzz_harness_accounts_for_every_clip(tmp_path: Path) -> None:
-    report = harness("benchmarks.fuzz_clips", "--count", "80", tmp_path=tmp_path)
-    assert report["clips"] == report["with_features"] + report["with_a_reason"] == 80
-    assert report["with_features"] > 10
+    report = harness("benchmarks.fuzz_clips", "--count", "20", tmp_path=tmp_path)
+    assert report["clips"] == report["with_features"] + report["with_a_reason"] == 20
+    assert report["with_features"] > 2
     assert report["frames_of_unwritten_memory"] == 0
     assert 20 < report["decoder_peak_mb"] < 2000
 

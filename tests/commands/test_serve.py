@@ -4,8 +4,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.serving.http import END, FORM, form_of, part, problem_detail
 from tests.waiting import wait_until
+from tests.warm_start import ForkedProcess
 from violence_detection.commands.serve import TOKEN_VARIABLE, main
 
 TOKEN = "s3cret-token"
@@ -26,7 +25,7 @@ BEARING = {"Authorization": f"Bearer {TOKEN}"}
 
 @dataclass
 class Server:
-    process: subprocess.Popen[bytes]
+    process: ForkedProcess
     client: httpx.Client
     folder: Path  # for temporary files
     log: Path
@@ -57,11 +56,11 @@ class Server:
 def started(run: Path, folder: Path, *flags: str) -> Iterator[Server]:
     """Start a server and wait until it is ready; at the end it is killed, if it still runs."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, str(ROOT / "serve.py"), "--checkpoint-dir", str(run), "--port", "0"]
+    command = [str(ROOT / "serve.py"), "--checkpoint-dir", str(run), "--port", "0", *flags]
     environment = {**os.environ, "TMPDIR": str(folder), TOKEN_VARIABLE: TOKEN}
     log = folder / "log"
     with log.open("wb") as file:
-        process = subprocess.Popen([*command, *flags], stderr=file, env=environment)
+        process = ForkedProcess(command, environment, merged=True, stdout=file.fileno())
     try:
         wait_until(lambda: "ready:" in log.read_text() or process.poll() is not None, 120)
         address = re.search(r"http://\S+:\d+", log.read_text())

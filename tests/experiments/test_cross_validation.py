@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.conftest import SHORT
 from train_rtx5000_dual_optimized import main
 from violence_detection.clips.clip import Clip
 from violence_detection.experiments.cross_validation import (
@@ -241,7 +242,7 @@ def test_cross_validation_from_the_command_line(
     flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It uses all clips, and a run can use the same folder."""
-    flags = [*flags, "--epochs", "2"]
+    flags = [*flags, *SHORT]
     assert main([*flags, "--cross-validate", "2"]) == 0
     output = capsys.readouterr().out
     assert "fold 2 of 2" in output

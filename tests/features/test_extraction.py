@@ -60,7 +60,7 @@ def clips(drawn_clips: Path) -> list[Clip]:
 def test_features_are_those_of_the_clips_own_frames(
     clips: list[Clip], tmp_path: Path, replicas: int
 ) -> None:
-    network = CountingNetwork(replicas)
+    clips, network = clips[:12], CountingNetwork(replicas)
     with opened_cache(tmp_path, RECIPE) as cache:
         rows, bad = extract_features(clips, [cache], network, replicas, TIMEOUT)
     assert not bad
@@ -72,7 +72,7 @@ def test_features_are_those_of_the_clips_own_frames(
 
 
 def test_nothing_is_computed_twice(clips: list[Clip], tmp_path: Path) -> None:
-    network = CountingNetwork()
+    clips, network = clips[:12], CountingNetwork()
 
     def extract(chosen: list[Clip]) -> ClipRows:
         with opened_cache(tmp_path, RECIPE) as cache:
@@ -118,7 +118,7 @@ def assert_features_of_streams(caches: list[FeatureCache], rows: ClipRows) -> No
 def test_two_streams_decode_each_clip_once(
     clips: list[Clip], tmp_path: Path, decodings: list[tuple[str, ...]]
 ) -> None:
-    network = CountingNetwork()
+    clips, network = clips[:9], CountingNetwork()
     with CacheFolder(tmp_path) as folder:
         caches = [FeatureCache(folder, recipe) for recipe in STREAM_RECIPES]
         rows, bad = extract_features(clips, caches, network, 1, TIMEOUT)

@@ -46,12 +46,12 @@ def write_joined(clips: Sequence[Path], path: Path) -> None:
     writer.release()
 
 
-@pytest.mark.parametrize("window", [2.0, 2.5, 60.0])  # as long as the clips, and longer
+@pytest.mark.parametrize("window", [2.0, 60.0])  # as long as the clips, and longer
 def test_window_that_covers_a_clip_is_predicted_as_the_clip(
     detector: Detector, drawn_clips: Path, window: float
 ) -> None:
     sampling = window_sampling(detector, window, window / 2)
-    paths = video_files(drawn_clips / "test")[::3]
+    paths = video_files(drawn_clips / "test")[::4]
     for path, prediction in zip(paths, detector.predict_clips(paths, TIMEOUT), strict=True):
         (only,) = predict_video(detector, path, sampling, TIMEOUT)
         assert only.probability == pytest.approx(prediction.probability, abs=1e-6)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.clips.videos import draw_video, write_doubtful_clip
-from tests.conftest import quick_flags_in, results_of
+from tests.conftest import SHORT, quick_flags_in, results_of
 from train_rtx5000_dual_optimized import main
 from violence_detection.clips.frames import read_frames
 
@@ -71,8 +71,7 @@ class Checked:
 @pytest.fixture(scope="module")
 def checked(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Checked:
     folder = tmp_path_factory.mktemp("checked")
-    flags = ["--dataset-path", str(dataset), *quick_flags_in(folder), "--frames", "8"]
-    flags += ["--epochs", "2"]
+    flags = ["--dataset-path", str(dataset), *quick_flags_in(folder), *SHORT, "--frames", "8"]
     with redirect_stdout(io.StringIO()) as screen:
         assert main([*flags, "--on-leakage", "drop"]) == 0
     return Checked(flags, folder / "run", screen.getvalue())

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import quick_flags_in, results_of
+from tests.conftest import SHORT, quick_flags_in, results_of
 from train_rtx5000_dual_optimized import main
 
 SOURCES, CLIPS_OF_EACH = 6, 4
@@ -55,7 +55,7 @@ def grouped(tmp_path_factory: pytest.TempPathFactory) -> Grouped:
     folder = tmp_path_factory.mktemp("grouped")
     place_of = draw_clips(folder / "clips")
     flags = ["--dataset-path", str(folder / "clips"), *quick_flags_in(folder)]
-    flags += ["--groups", "auto", "--epochs", "2"]
+    flags += [*SHORT, "--groups", "auto"]
     with redirect_stdout(io.StringIO()) as screen:
         assert main(flags) == 0
     return Grouped(flags, folder / "run", screen.getvalue(), place_of)

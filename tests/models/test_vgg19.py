@@ -31,30 +31,26 @@ def keras_features(
     return values.mean(axis=(1, 2)) if values.ndim == 4 else values
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [("float32", 1e-4), ("float16", 4e-3), ("bfloat16", 3e-2)]
-)
-def test_real_features_are_those_of_keras(
-    real_clips: Path, real_weights: Path, dtype: str, tolerance: float
-) -> None:
+def test_real_features_are_those_of_keras(real_clips: Path, real_weights: Path) -> None:
     frames = read_frames(sorted(real_clips.glob("val/violent/*.mp4"))[0], 4)
     plain = vgg19("block3_pool")
     load_vgg19_weights(plain, str(real_weights), "block3_pool")
     expected = keras_features(plain, "block3_pool", frames)
-    model = vgg19("block3_pool", dtype)
-    load_vgg19_weights(model, str(real_weights), "block3_pool")
-    found = model.predict(frames, verbose=0)
-    assert found.dtype == np.float32
-    assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()
+    for dtype, tolerance in (("float32", 1e-4), ("float16", 4e-3), ("bfloat16", 3e-2)):
+        model = vgg19("block3_pool", dtype)
+        load_vgg19_weights(model, str(real_weights), "block3_pool")
+        found = model.predict(frames, verbose=0)
+        assert found.dtype == np.float32
+        assert np.abs(found - expected).max() < tolerance * np.abs(expected).max(), dtype
 
 
 @pytest.mark.slow
 def test_fc2_features_are_those_of_keras() -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
     model = vgg19("fc2")
     load_vgg19_weights(model, "random", "fc2")
     found = model.predict(frames, verbose=0)
-    assert found.shape == (2, 4096)
+    assert found.shape == (1, 4096)
     expected = keras_features(model, "fc2", frames, top=True)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.max())
 

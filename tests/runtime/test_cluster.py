@@ -1,7 +1,5 @@
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +9,7 @@ import pytest
 from benchmarks.worker_steps import free_addresses
 from tests.conftest import ROOT
 from tests.runtime.test_worker import tf_config
+from tests.warm_start import ForkedProcess
 from violence_detection.errors import RunError
 from violence_detection.runtime.cluster import GRACE, Cluster, code_checksums, shared_settings
 from violence_detection.runtime.worker import Worker
@@ -64,6 +63,7 @@ def test_one_worker_waits_for_nobody() -> None:
 
 JOIN = """
 import sys, time
+sys.path.insert(0, sys.argv.pop(1))
 from violence_detection.runtime.cluster import Cluster
 from violence_detection.runtime.worker import Worker
 number, count, seconds, heartbeat = map(int, sys.argv[1:])
@@ -74,16 +74,14 @@ with Cluster(Worker(number, count), heartbeat=heartbeat) as cluster:
 
 
 @pytest.mark.slow
-def test_workers_that_are_done_wait_for_one_that_is_not() -> None:
+def test_workers_that_are_done_wait_for_one_that_is_not(tmp_path: Path) -> None:
     addresses, heartbeat = free_addresses(3), 2
-    late = heartbeat + int(GRACE) + 5  # by then, one that had left would be lost
+    late = heartbeat + int(GRACE) + 3  # by then, one that had left would be lost
+    (tmp_path / "join.py").write_text(JOIN)
     workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", JOIN, *map(str, (number, 3, seconds, heartbeat))],
-            cwd=ROOT,
-            env=os.environ | {"TF_CONFIG": tf_config(addresses, number)},
-            stderr=subprocess.PIPE,
-            text=True,
+        ForkedProcess(
+            [str(tmp_path / "join.py"), str(ROOT), *map(str, (number, 3, seconds, heartbeat))],
+            os.environ | {"TF_CONFIG": tf_config(addresses, number)},
         )
         for number, seconds in enumerate((0, 0, late))
     ]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import results_of, rows_of
+from tests.conftest import SHORT, results_of, rows_of
 from train_rtx5000_dual_optimized import main
 
 
@@ -34,7 +34,7 @@ def smaller_flags(
             target = dataset / split / path.parts[-2] / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
-    return ["--dataset-path", str(dataset), *quick_flags, "--epochs", "2"]
+    return ["--dataset-path", str(dataset), *quick_flags, *SHORT]
 
 
 @pytest.mark.slow

@@ -52,13 +52,16 @@ def test_feature_missing_from_the_sample_stays_bounded(policy: str) -> None:
     assert np.isfinite(np.asarray(classifier(features))).all()
 
 
+Trained = tuple[Trainer, ClipFeatures, dict[str, list[float]]]
+
+
 def trained(
     settings: Settings,
     stored_features: Store,
     replicas: int = 1,
     policy: str = "float32",
     prepare: Callable[[Trainer], None] = lambda trainer: None,
-) -> tuple[Trainer, ClipFeatures, dict[str, list[float]]]:
+) -> Trained:
     """Train on random clips, the violent ones with a bump; validate on the first nine.
 
     Returns the trainer, the clips of the validation, and the history.
@@ -94,6 +97,18 @@ def trained(
     return trainer, validation, history
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Return what `PLAIN` trains on one replica."""
+
+    def store(features: np.ndarray) -> FeatureRows:
+        path = tmp_path_factory.mktemp("plain") / "rows.features"
+        path.write_bytes(features.tobytes())
+        return FeatureRows(path, features.shape[1:], features.dtype.name)
+
+    return trained(PLAIN, store)
+
+
 @pytest.mark.parametrize("xla", [False, True])
 def test_gradients_are_those_of_plain_keras(xla: bool) -> None:
     """The faster computation has the same parameters and gradients."""
@@ -123,24 +138,26 @@ def test_gradients_are_those_of_plain_keras(xla: bool) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("accumulation", "xla"), [(1, False), (2, True)])
-def test_two_replicas_train_as_one(accumulation: int, xla: bool, stored_features: Store) -> None:
-    settings = PLAIN.replace(gradient_accumulation=accumulation)
-    _, _, one = trained(settings, stored_features)
-    _, _, two = trained(settings.replace(xla=xla), stored_features, replicas=2)
-    for name, values in one.items():
+def test_two_replicas_train_as_one(
+    accumulation: int, xla: bool, plain: Trained, stored_features: Store
+) -> None:
+    settings = PLAIN.replace(
+        batch_size=8 // accumulation, gradient_accumulation=accumulation, xla=xla
+    )
+    _, _, two = trained(settings, stored_features, replicas=2)
+    for name, values in plain[2].items():
         np.testing.assert_allclose(two[name], values, rtol=2e-4, err_msg=name)
 
 
-def test_accumulated_batches_are_one_large_batch(stored_features: Store) -> None:
+def test_accumulated_batches_are_one_large_batch(plain: Trained, stored_features: Store) -> None:
     small = PLAIN.replace(batch_size=4, gradient_accumulation=2)
     _, _, parts = trained(small, stored_features)
-    _, _, whole = trained(PLAIN.replace(batch_size=8), stored_features)
-    np.testing.assert_allclose(parts["loss"], whole["loss"], rtol=1e-4)
+    np.testing.assert_allclose(parts["loss"], plain[2]["loss"], rtol=1e-4)
 
 
-def test_loss_and_accuracy_are_those_of_the_real_clips(stored_features: Store) -> None:
+def test_loss_and_accuracy_are_those_of_the_real_clips(plain: Trained) -> None:
     """The padding of the last batch is ignored: 9 clips in batches of 8."""
-    trainer, clips, history = trained(PLAIN, stored_features)
+    trainer, clips, history = plain
     features, labels, weights = clips.batch(np.arange(len(clips)))
     probabilities = trainer.classifier.predict(features, verbose=0)
     losses = np.asarray(make_loss(PLAIN.loss)(labels, probabilities)) * weights

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import scale
 from benchmarks.projection import Hosts, project
 from benchmarks.scale import CLIPS, HOSTS, costs_of, main, measured_tables, projected_tables
 from tests.conftest import ROOT
@@ -31,8 +32,10 @@ def test_gpus_need_measured_rates(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_two_worker_processes_are_measured_and_projected(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # A process of its own would start TensorFlow.
+    monkeypatch.setattr(scale, "in_own_process", lambda function, *given: function(*given))
     file = tmp_path / "scale.json"
     main(
         [

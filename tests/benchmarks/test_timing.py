@@ -1,4 +1,6 @@
-from benchmarks.timing import Workload, side_by_side
+import os
+
+from benchmarks.timing import Workload, in_own_process, side_by_side
 
 
 def test_rates_are_of_all_parts_and_ratios_of_the_same_round() -> None:
@@ -17,3 +19,7 @@ def test_rates_are_of_all_parts_and_ratios_of_the_same_round() -> None:
 def test_a_function_without_seconds_of_its_own_is_timed() -> None:
     rates = side_by_side({"sum": Workload([lambda: print(end="")])}, rounds=2)
     assert all(rate > 0 for rate in rates.per_second["sum"])
+
+
+def test_a_function_is_called_in_a_process_of_its_own() -> None:
+    assert in_own_process(os.getpid, tensorflow=False) != os.getpid()

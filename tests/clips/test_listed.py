@@ -59,6 +59,8 @@ def test_videos_below_the_folder_have_one_name(videos: Path) -> None:
             ["0.mp4,1", "none.mp4,0", "gone.mp4,1"],
             r"line 3: video 'none.mp4': no such .*1 more",
         ),
+        (["0.mp4,1", "https://a.b/c.mp4,0"], "line 3: https:// is none of s3://"),
+        (["0.mp4,1", "s3://key:secret@bucket/c.mp4,0"], "line 3: a s3:// URL with a user, a key"),
         (["0.mp4,1", "1.mp4,0", "./0.mp4,1"], "line 4: the same clip as in line 2$"),
         (["0.mp4,1", "1.mp4,0", "0.mp4,0"], "line 4: the same clip as in line 2, with another"),
     ],

@@ -1,5 +1,6 @@
 """The clips that a manifest lists: their videos found, segments checked, groups and splits."""
 
+import argparse
 import logging
 import os
 from collections import defaultdict
@@ -20,6 +21,7 @@ from violence_detection.clips.splits import (
 from violence_detection.errors import UserError
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import SPLITS
+from violence_detection.settings.values import folder_or_url
 from violence_detection.storage.remote_paths import AnyPath
 
 log = logging.getLogger(__name__)
@@ -103,12 +105,24 @@ def _note_missing_videos(
     exists = _in_listed_folders if len(by_video) >= MANY else _is_file
     entries: dict[str, set[str]] = {}
     for video, numbers in by_video.items():
-        if "://" not in video and not exists(folder, video, entries):
+        if "://" in video:
+            problem = _problem_of_url(video)
+        elif exists(folder, video, entries):
+            problem = None
+        else:
+            problem = f"video {video!r}: no such file (paths are relative to {folder})"
+        if problem:
             for number in numbers:
-                manifest.add_problem(
-                    manifest.lines[number],
-                    f"video {video!r}: no such file (paths are relative to {folder})",
-                )
+                manifest.add_problem(manifest.lines[number], problem)
+
+
+def _problem_of_url(url: str) -> str | None:
+    """Return why a URL is refused, without the URL, in which there may be a secret."""
+    try:
+        folder_or_url(url)
+    except argparse.ArgumentTypeError as error:
+        return str(error)
+    return None
 
 
 def _is_file(folder: AnyPath, video: str, entries: dict[str, set[str]]) -> bool:

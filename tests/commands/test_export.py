@@ -1,4 +1,5 @@
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from violence_detection.clips.locations import Locations
 from violence_detection.commands import export
 from violence_detection.commands.export import main
 from violence_detection.export.runtimes import (
@@ -56,7 +58,8 @@ def test_every_format_is_written_and_compared(
 
     # What the files say is what the run's own detector says of the same features.
     detector = load_detector(trained / "run")
-    clips = clips_of_split(trained / "run", "val", drawn_clips)
+    locations = Locations(drawn_clips, (tmp_path, 1.0), ExitStack())
+    clips = clips_of_split(trained / "run", "val", locations)
     features = np.stack(list(cached_features(detector, clips, trained / "cache").values()))
     expected = detector.predict_features(features)
     one_each = [{"features": one[None].astype(np.float32)} for one in features]

@@ -39,7 +39,8 @@ class Segment(NamedTuple):
         return self.start <= time + ROUNDING and (self.end is None or time + ROUNDING < self.end)
 
     def __str__(self) -> str:
-        return f"#t={as_time(self.start)},{'' if self.end is None else as_time(self.end)}"
+        text = f"#t={self.start:.3f}".rstrip("0").rstrip(".")
+        return f"{text}," if self.end is None else f"{text},{self.end:.3f}".rstrip("0").rstrip(".")
 
     def content(self, video: bytes) -> bytes:
         """Return the 16-byte key of what is in this segment of a video, whose key is given."""

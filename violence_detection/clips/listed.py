@@ -1,10 +1,12 @@
 """The clips that a manifest lists: their videos found, segments checked, groups and splits."""
 
 import argparse
+import contextlib
+import gc
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +53,25 @@ def listed_clips(
         UserError: a line is wrong: it is named with its number, and how many more there are.
         RunError: an object store does not answer.
     """
-    manifest = load_manifest(path)
+    with _no_garbage_collection():
+        return _listed_clips(load_manifest(path), locations, seed, clip_timeout)
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Pause it: it would search millions of rows for cycles, again and again, and find none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _listed_clips(
+    manifest: Manifest, locations: Locations, seed: int, clip_timeout: float
+) -> tuple[list[Clip], bool]:
     rows = [_normalized(row, locations.folder) for row in manifest.rows]
     by_video: dict[str, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):

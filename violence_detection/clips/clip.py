@@ -39,8 +39,7 @@ class Segment(NamedTuple):
         return self.start <= time + ROUNDING and (self.end is None or time + ROUNDING < self.end)
 
     def __str__(self) -> str:
-        text = f"#t={self.start:.3f}".rstrip("0").rstrip(".")
-        return f"{text}," if self.end is None else f"{text},{self.end:.3f}".rstrip("0").rstrip(".")
+        return f"#t={as_time(self.start)},{'' if self.end is None else as_time(self.end)}"
 
     def content(self, video: bytes) -> bytes:
         """Return the 16-byte key of what is in this segment of a video, whose key is given."""
@@ -95,7 +94,7 @@ class Clip:
     @property
     def group_key(self) -> str:
         """What this clip is split and resampled together with, see `group_key`."""
-        return f"group {self.group}" if self.group else group_key(self.name, None)
+        return group_key("" if self.group else self.name, self.group)  # names take time to make
 
 
 def group_key(name: str, group: str | None) -> str:

@@ -11,7 +11,7 @@ from violence_detection.clips.clip import FILE_TYPES, Clip
 from violence_detection.clips.dataset import GROUPS_CSV, find_clips, find_unlabeled
 from violence_detection.clips.folder_names import split_of
 from violence_detection.clips.listed import listed_clips
-from violence_detection.clips.locations import dataset_locations, folder_of
+from violence_detection.clips.locations import dataset_locations
 from violence_detection.clips.splits import (
     require_both_classes,
     require_enough_to_split,
@@ -100,10 +100,9 @@ def find_dataset(settings: Settings, stack: ExitStack) -> Dataset:
     others = find_unlabeled(unlabeled) if unlabeled else []
     folder = locations.folder
     ungrouped = UNKNOWN if data.groups == "auto" else ALONE
-    if folder_of(data.dataset_path) != data.dataset_path:
-        manifest = folder / str(data.dataset_path).rpartition("/")[2]
+    if locations.manifest is not None:
         seed = settings.devices.seed
-        clips, has_splits = listed_clips(manifest, locations, seed, data.clip_timeout)
+        clips, has_splits = listed_clips(locations.manifest, locations, seed, data.clip_timeout)
         groups_from = LISTED if any(clip.group for clip in clips) else ungrouped
         return Dataset(clips, others, groups_from, has_splits)
     if data.demo and isinstance(folder, Path):

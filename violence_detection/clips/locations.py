@@ -16,12 +16,16 @@ class Locations:
 
     Args:
         folder: of the dataset, or of its manifest.
+        manifest: that lists the clips; None: they lie in folders.
         spooled: for videos at a URL that a manifest lists.
         stack: on its end, copies of these are removed.
     """
 
-    def __init__(self, folder: AnyPath, spooled: Spooled, stack: ExitStack):
+    def __init__(
+        self, folder: AnyPath, spooled: Spooled, stack: ExitStack, manifest: AnyPath | None = None
+    ):
         self.folder = folder
+        self.manifest = manifest
         self._spooled = spooled
         self._stack = stack
         self._buckets: dict[str, AnyPath] = {}
@@ -50,13 +54,6 @@ class Locations:
         return folder / file
 
 
-def folder_of(where: Path | str) -> Path | str:
-    """Return a dataset's folder: that of the manifest, if it is one."""
-    if not is_manifest(where) or (isinstance(where, Path) and where.is_dir()):
-        return where
-    return where.parent if isinstance(where, Path) else where.rpartition("/")[0]
-
-
 @contextlib.contextmanager
 def dataset_locations(
     where: Path | str, spool_dir: Path, spool_size: float, flag: str = "--dataset-path"
@@ -69,8 +66,13 @@ def dataset_locations(
         spool_size: their total size at most, in gigabytes.
         flag: the flag that named the dataset, for messages.
     """
+    name = None
+    if is_manifest(where) and not (isinstance(where, Path) and where.is_dir()):
+        name = str(where).rpartition("/")[2]
+        where = where.parent if isinstance(where, Path) else where.rpartition("/")[0]
     with ExitStack() as stack:
-        folder = stack.enter_context(clips_folder(folder_of(where), spool_dir, spool_size, flag))
+        folder = stack.enter_context(clips_folder(where, spool_dir, spool_size, flag))
         if isinstance(folder, Path):
             folder = folder.expanduser().resolve()
-        yield Locations(folder, (spool_dir, spool_size), stack)
+        manifest = folder / name if name else None
+        yield Locations(folder, (spool_dir, spool_size), stack, manifest)

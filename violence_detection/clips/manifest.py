@@ -123,6 +123,8 @@ def load_manifest(path: AnyPath) -> Manifest:
                 _add_rows(manifest, _csv_lines(manifest, file))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a UTF-8 CSV file: {error}") from error
     manifest.require_no_problems()

@@ -91,7 +91,4 @@ def _read_rows(path: Path) -> "list[ManifestRow]":
     if not is_manifest(path):
         suffixes = ", ".join(MANIFEST_SUFFIXES)
         raise UserError(f"--compare-with {path}: the name must end in one of {suffixes}")
-    try:
-        return read_manifest(path)
-    except OSError as error:
-        raise UserError(f"--compare-with {path} cannot be read: {error.strerror}") from error
+    return read_manifest(path)

@@ -30,6 +30,16 @@ def text_of(path: Path) -> str | None:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def as_number(value: object) -> float | None:
+    """Return a number, or one written as text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
 def find_annotations(
     source: Path, suffix: str, is_format: Callable[[str], bool]
 ) -> tuple[Path, str] | None:

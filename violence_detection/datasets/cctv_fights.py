@@ -19,6 +19,7 @@ from violence_detection.clips.folder_names import class_of, split_of
 from violence_detection.datasets.annotations import (
     Event,
     EventRows,
+    as_number,
     checked_event,
     find_annotations,
     folder_of_videos,
@@ -103,12 +104,10 @@ def _segment_of(annotation: dict[str, Any], place: str) -> Event:
 
 
 def _number(value: object, place: str) -> float:
-    try:
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            raise ValueError
-        return float(value)
-    except ValueError:
-        raise UserError(f"{place}: {value!r} is no number of seconds") from None
+    number = as_number(value)
+    if number is None:
+        raise UserError(f"{place}: {value!r} is no number of seconds")
+    return number
 
 
 def _split_of(item: dict[str, Any], place: str) -> str | None:

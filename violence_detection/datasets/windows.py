@@ -2,13 +2,13 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from violence_detection.clips.manifest import ManifestRow
+from violence_detection.clips.spans import Span, merged_spans
 from violence_detection.errors import UserError
 
-Span = tuple[float, float]  # seconds
 SHARE = 0.5  # of a violent window that lies in an event, at least
 
 
@@ -66,7 +66,7 @@ def make_windows(
     too_short = 0
     for video, rows in by_video.items():
         length = lengths[video]
-        spans = _merged(_span(row, length) for row in rows if row.label == 1)
+        spans = merged_spans(_span(row, length) for row in rows if row.label == 1)
         violent, lost = _violent(spans, length, windowing.window)
         too_short += lost
         calm = _nonviolent(_outside(rows, spans, length, windowing.margin), windowing, length)
@@ -85,17 +85,6 @@ def _span(row: ManifestRow, length: float) -> Span:
     if start >= length:
         raise UserError(f"{row.video}: start {start:g} is after its end, at {length:g} s")
     return start, end
-
-
-def _merged(spans: Iterable[Span]) -> list[Span]:
-    """Return spans in time order, those that overlap or touch as one."""
-    merged: list[Span] = []
-    for start, end in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = merged[-1][0], max(end, merged[-1][1])
-        else:
-            merged.append((start, end))
-    return merged
 
 
 def _violent(events: Sequence[Span], length: float, window: float) -> tuple[list[Span], int]:
@@ -124,7 +113,7 @@ def _outside(
 ) -> list[Span]:
     """Return the parts of a video without events, their margins left out."""
     stated = [_span(row, length) for row in rows if row.label == 0]
-    parts = _merged(stated) or [(0.0, length)]
+    parts = merged_spans(stated) or [(0.0, length)]
     for event_start, event_end in events:
         parts = [
             part

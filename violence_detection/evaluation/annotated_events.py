@@ -8,8 +8,8 @@ from pathlib import Path
 
 from violence_detection.clips.clip import as_time
 from violence_detection.clips.manifest import ManifestRow
+from violence_detection.clips.spans import Span, merged_spans
 from violence_detection.errors import UserError
-from violence_detection.evaluation.event_figures import Span
 
 
 @dataclass
@@ -53,7 +53,7 @@ def annotated_events(rows: Iterable[ManifestRow], manifest: Path) -> dict[str, A
         elif row.start is None and row.end is None:
             nonviolent.add(key)
     for key, video in videos.items():
-        video.events = _merged(video.events)
+        video.events = merged_spans(video.events)
         if video.events and key in nonviolent:
             raise UserError(
                 f"{manifest}: {video.name} is nonviolent as a whole, but violent at "
@@ -70,13 +70,3 @@ def video_key(video: str | Path, folder: Path) -> str:
         folder: that a relative path is relative to.
     """
     return str(video) if "://" in str(video) else os.path.realpath(folder / video)
-
-
-def _merged(events: Iterable[Span]) -> list[Span]:
-    merged: list[Span] = []
-    for start, end in sorted(events):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = merged[-1][0], max(merged[-1][1], end)
-        else:
-            merged.append((start, end))
-    return merged

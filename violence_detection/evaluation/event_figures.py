@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from violence_detection.clips.spans import Span
 from violence_detection.evaluation.metrics import classification_figures
 from violence_detection.runtime.wording import count_of
 
@@ -38,8 +39,6 @@ IOU_LIMITS = (0.3, 0.5)  # of average precision
 HOUR = 3600.0  # seconds
 ANY = 0.5  # a threshold, on which an area does not depend
 DIGITS = 9  # of a score: sums that differ by rounding only are equal
-
-Span = tuple[float, float]  # start and end
 
 
 class ScoredSpan(NamedTuple):

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from violence_detection.clips.spans import Span
 from violence_detection.evaluation.annotated_events import Annotated, video_key
 from violence_detection.evaluation.event_figures import (
     ComparedVideo,
     ScoredSpan,
-    Span,
     event_figures,
     figures_lines,
     found_events,

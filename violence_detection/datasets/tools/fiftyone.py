@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.clips.folder_names import split_of
+from violence_detection.datasets.annotations import as_number
 from violence_detection.datasets.imported import Imported
 from violence_detection.datasets.tools.annotated import AnnotatedVideo, Answer, Importer, label_of
 from violence_detection.datasets.tools.sources import (
     NamedVideos,
     as_list,
-    as_number,
     export_files,
     read_json,
 )

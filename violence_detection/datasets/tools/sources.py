@@ -67,16 +67,6 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def as_number(value: object) -> float | None:
-    """Return a number, or one written as text; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return None
-
-
 def as_dict(value: object) -> dict[str, Any]:
     """Return an object of JSON; an empty one for anything else."""
     return value if isinstance(value, dict) else {}

@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.clips.clip import VIDEO_SUFFIXES
+from violence_detection.datasets.annotations import as_number
 from violence_detection.datasets.imported import Imported
 from violence_detection.datasets.tools.annotated import AnnotatedVideo, Answer, Importer
 from violence_detection.datasets.tools.sources import (
     NamedVideos,
     as_dict,
     as_list,
-    as_number,
     export_files,
     path_in,
     read_json,

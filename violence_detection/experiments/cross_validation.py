@@ -42,7 +42,7 @@ from violence_detection.training.member import (
     new_trainer,
     train_members,
 )
-from violence_detection.training.predictions import violence_and_attention
+from violence_detection.training.predictions import predict_with_attention
 from violence_detection.training.splits import Splits
 from violence_detection.training.testing import calibrate_detector
 
@@ -159,7 +159,8 @@ def _run_fold(settings: Settings, splits: Splits, machine: Machine, folder: Path
         members = members_of(training)
         train_members(members, new_trainer(members[0]), stack)
         detector = calibrate_detector(members, settings)
-        raw, _ = violence_and_attention(detector.model, splits.test, settings.training.batch_size)
+        batch_size = settings.training.batch_size
+        raw = predict_with_attention(detector.model, splits.test, batch_size).probabilities
     point, promised = detector.point, detector.promised
     return HeldOut(
         *(calibrate(raw, point.temperature).tolist(), raw.tolist()),

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 from violence_detection.clips.clip import Clip
 from violence_detection.clips.loading import find_dataset
+from violence_detection.clips.video_windows import windows_of
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import BAD_CLIPS, LOG, CacheFolder
 from violence_detection.features.cache.local import LocalCache
@@ -57,6 +58,9 @@ def extract_only(settings: Settings) -> int:
     with ExitStack() as stack:
         dataset = find_dataset(settings, stack)
         clips, recipes = dataset.all_clips, stored_recipes(settings, not dataset.groups_are_given)
+        if settings.weak.weak:
+            windows = windows_of(clips, settings.weak.window, data.clip_timeout)
+            clips = [part for clip in clips for part in windows[clip]]
         # Without the rows of other shards: their names are enough.
         cache = stack.enter_context(
             LocalCache(

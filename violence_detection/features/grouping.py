@@ -124,4 +124,5 @@ def _grouped(
         log.warning("the proposed groups are not used: %s", error)
         return replace(dataset, groups_from=ALONE), features
     rows = {clip_named[clip.name]: of_clip for clip, of_clip in features.rows.items()}
-    return grouped, replace(features, rows=rows, bad=bad)
+    windows = {clip_named[clip.name]: found for clip, found in features.windows.items()}
+    return grouped, replace(features, rows=rows, bad=bad, windows=windows)

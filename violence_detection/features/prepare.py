@@ -5,12 +5,13 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from violence_detection.clips.clip import Clip
 from violence_detection.clips.loading import Dataset
+from violence_detection.clips.video_windows import windows_of
 from violence_detection.errors import RunError
 from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder
@@ -27,6 +28,7 @@ from violence_detection.features.network import on_replicas
 from violence_detection.features.recipe import stored_recipes
 from violence_detection.features.shares import share_of
 from violence_detection.features.survey import Survey, survey_features
+from violence_detection.features.windows import VideoWindows, by_video
 from violence_detection.models import RANDOM_WEIGHTS_WARNING
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, build_extractor
 from violence_detection.runtime.machine import Machine
@@ -53,6 +55,7 @@ class Features:
     surveys: list[Survey]  # of each cache
     bad: list[BadClip]
     views: int  # number of caches used in training: all but thumbnails
+    windows: Mapping[Clip, VideoWindows] = field(default_factory=dict)  # of videos, with --weak
 
     @property
     def appearance(self) -> int:
@@ -71,7 +74,7 @@ def prepare_features(
     """Return the features of all clips; missing ones are computed and cached.
 
     Args:
-        settings: of frames, streams, VGG19 and the cache.
+        settings: of frames, streams, VGG19 and the cache; with --weak, of the windows of videos.
         dataset: the clips.
         machine: the devices; with several workers, each computes a share.
         known_bad: names of clips to skip, with the reasons: a resumed run must use the same clips.
@@ -82,6 +85,30 @@ def prepare_features(
         UserError: too many clips cannot be read; the object store refuses access to the cache.
         RunError: a disk is full, gone or damages data; an object store does not respond.
     """
+    if not settings.weak.weak:
+        return _computed(settings, dataset, machine, known_bad, stack)
+    windows = windows_of(dataset.all_clips, settings.weak.window, settings.data.clip_timeout)
+    parts = [part for clip in dataset.clips for part in windows[clip]]
+    log.info("%s in %s", count_of(len(dataset.clips), "video"), count_of(len(parts), "window"))
+    if known_bad is not None:
+        known_bad = {
+            part.name: known_bad[clip.name]
+            for clip in dataset.clips
+            if clip.name in known_bad
+            for part in windows[clip]
+        }
+    in_windows = dataclasses.replace(dataset, clips=parts)
+    return by_video(_computed(settings, in_windows, machine, known_bad, stack), windows)
+
+
+def _computed(
+    settings: Settings,
+    dataset: Dataset,
+    machine: Machine,
+    known_bad: Mapping[str, str] | None,
+    stack: ExitStack,
+) -> Features:
+    """Return the features of clips, or of windows; arguments and errors of `prepare_features`."""
     started = time.perf_counter()
     log_random_weights(settings.features.vgg19_weights)
     recipes = stored_recipes(settings, not dataset.groups_are_given)

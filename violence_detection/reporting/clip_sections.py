@@ -26,12 +26,12 @@ def clip_sections(run: FinishedRun) -> dict[str, Any]:
     pairs = run.results.get("leakage", [])[:PAIRS_SHOWN]
     in_pairs = [pair[side] for pair in pairs for side in ("clip", "repeated")]
     suspects = run.suspects.clips[:SUSPECTS_SHOWN] if run.suspects else []
-    names = (clip.name for clip in (*chosen, *suspects))
+    names = (clip.shown for clip in (*chosen, *suspects))
     strips = strips_of(run.settings, (*names, *in_pairs))
     frames, threshold = run.settings["frames"], run.results["threshold"]
 
     def described(clips: Sequence[PredictedClip]) -> list[dict[str, Any]]:
-        return [_strip(clip, strips[clip.name], frames, threshold) for clip in clips]
+        return [_strip(clip, strips[clip.shown], frames, threshold) for clip in clips]
 
     return {
         "strips": [

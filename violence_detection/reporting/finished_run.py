@@ -40,6 +40,12 @@ class PredictedClip:
     predicted: int  # 1 is violent
     group: str | None = None
     attention: tuple[float, ...] | None = None  # of each frame, sums to 1; None: unknown
+    window: str | None = None  # the most violent one, of a video that was predicted in windows
+
+    @property
+    def shown(self) -> str:
+        """The name of the clip or the window that the attention is of."""
+        return self.window or self.name
 
     @property
     def is_correct(self) -> bool:
@@ -186,4 +192,5 @@ def _predicted_clip(row: Mapping[str, str], predicted: str = "verdict") -> Predi
         predicted=CLASS_NAMES.index(row[predicted]),
         group=row.get("group") or None,
         attention=tuple(map(float, weights)) if weights and all(weights) else None,
+        window=row.get("window"),
     )

@@ -39,12 +39,8 @@ from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CHECKPOINT_EVERY
 from violence_detection.settings.schema import CHANGES_ON_RESUME
 from violence_detection.storage.files import replace_file
-from violence_detection.training.batches import (
-    ClipFeatures,
-    evaluation_batches,
-    read_errors,
-    steps_per_epoch,
-)
+from violence_detection.training.batches import ClipFeatures
+from violence_detection.training.predictions import Predicted, predict_with_attention
 from violence_detection.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -162,20 +158,20 @@ class TensorBoardLog(keras.callbacks.Callback):
             f"weights/{weight.path}": np.array(keras.ops.convert_to_numpy(weight))
             for weight in trainer.classifier.trainable_weights
         }
-        predictions = self._predict(trainer)
-        self._drawing = step, self._artist.submit(self._drawn, weights, *predictions)
+        predicted = self._predict(trainer)
+        self._drawing = step, self._artist.submit(self._drawn, weights, predicted)
 
     def _drawn(
-        self, weights: Mapping[str, np.ndarray], probabilities: np.ndarray, attention: np.ndarray
+        self, weights: Mapping[str, np.ndarray], predicted: Predicted
     ) -> tuple[Summary, Summary]:
         """Return the histograms of the weights, and the curves and attention of the clips."""
         of_weights = Summary()
         for tag, values in weights.items():
             of_weights.MergeFrom(histogram_pb(tag, values, " x ".join(map(str, values.shape))))
-        image = as_image(four_panels(self.clips.labels, probabilities))
+        image = as_image(four_panels(self.clips.labels, predicted.probabilities))
         of_clips = image_pb("curves", image, f"Threshold 0.5; {self.sample}")
         words = f"Attention weights of the frames of {self.sample}; a clip's weights sum to 1"
-        of_clips.MergeFrom(histogram_pb("attention", attention, words))
+        of_clips.MergeFrom(histogram_pb("attention", predicted.attention, words))
         return of_weights, of_clips
 
     def _write_drawing(self) -> None:
@@ -187,22 +183,15 @@ class TensorBoardLog(keras.callbacks.Callback):
         for side, summary in zip(SIDES, drawn.result(), strict=True):
             self._files[side].write(step, summary)
 
-    def _predict(self, trainer: Trainer) -> tuple[np.ndarray, np.ndarray]:
-        """Return `(clips,)` probabilities of violence and `(clips, frames)` attention weights."""
+    def _predict(self, trainer: Trainer) -> Predicted:
+        """Return what the classifier says of the validation clips now."""
         if self._predictor is None:  # kept, so that it is traced once
             # Of several workers, only this one predicts: a strategy of all would wait for them.
             strategy = trainer.distribute_strategy
             alone = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
             with contextlib.nullcontext() if alone else strategy.scope():
                 self._predictor = with_attention(trainer.classifier)
-        batches = evaluation_batches(self.clips, self.batch_size)
-        steps = steps_per_epoch(len(self.clips), self.batch_size)
-        with read_errors([self.clips]):
-            predicted = self._predictor.predict(
-                batches.map(lambda x, *_: x), steps=steps, verbose=0
-            )
-        count = len(self.clips)
-        return predicted["violence"][:count, 0], predicted["attention"][:count]
+        return predict_with_attention(self._predictor, self.clips, self.batch_size)
 
 
 def scalars_of(row: Row) -> dict[str, dict[str, float]]:

@@ -62,8 +62,11 @@ def write_predictions(
     threshold: float,
     attention: np.ndarray,
     path: Path,
+    windows: Sequence[str] = (),
 ) -> None:
     """Write `clip,group,label,probability,verdict,attention_1,…`, a row per clip.
+
+    Of videos in windows, `window` is the most violent one, whose attention it is.
 
     Args:
         clips: that were tested.
@@ -71,17 +74,21 @@ def write_predictions(
         threshold: a clip of at least this probability is predicted violent.
         attention: `(clips, frames)`: the weight of each frame.
         path: of the CSV file.
+        windows: of each video; none: clips are predicted as a whole.
     """
     frames = [f"attention_{number}" for number in range(1, attention.shape[1] + 1)]
     rows = [
         (
             *(clip.name, clip.group or "", CLASS_NAMES[clip.label]),
-            *(f"{p:.6f}", CLASS_NAMES[int(p >= threshold)]),
+            *(f"{p:.6f}", CLASS_NAMES[int(p >= threshold)], *windows[index : index + 1]),
             *(f"{weight:.4f}" for weight in weights),
         )
-        for clip, p, weights in zip(clips, probabilities, attention, strict=True)
+        for index, (clip, p, weights) in enumerate(
+            zip(clips, probabilities, attention, strict=True)
+        )
     ]
-    header = ("clip", "group", "label", "probability", "verdict", *frames)
+    window = ["window"] if windows else []
+    header = ("clip", "group", "label", "probability", "verdict", *window, *frames)
     write_csv(path, header, rows)
 
 

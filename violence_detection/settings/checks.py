@@ -5,6 +5,8 @@ from violence_detection.settings.schema import FIELDS, Settings, require_allowed
 from violence_detection.settings.setting import flag, setting_of
 from violence_detection.settings.values import format_value
 
+OF_FRAMES = ("noise", "flip")  # augmentations that leave windows as they are
+
 
 def check_settings(settings: Settings) -> None:
     """Raise `UserError` if a value is out of its range or two settings contradict each other."""
@@ -17,6 +19,8 @@ def check_settings(settings: Settings) -> None:
     for group in (settings.data, settings.features, settings.training, settings.loss):
         group.require_valid()
     settings.experiment.require_valid()
+    if settings.weak.weak:
+        _check_weak(settings)
     if settings.experiment.requested:
         for name in ("extract_only", "unlabeled"):
             if settings.by_name()[name]:
@@ -25,6 +29,22 @@ def check_settings(settings: Settings) -> None:
                     "--grid: drop it"
                 )
     check_batch_divides(settings.training.batch_size, settings.devices.replicas or 1)
+
+
+def _check_weak(settings: Settings) -> None:
+    """Raise `UserError` if a setting does not go with --weak."""
+    features, training = settings.features, settings.training
+    if features.frames_in_cache != features.frames:
+        raise UserError(
+            f"--cached-frames {features.cached_frames} does not go with --weak: drop it"
+        )
+    if training.unlabeled:
+        raise UserError("--unlabeled does not go with --weak: drop one")
+    others = [kind for kind in training.augment if kind not in OF_FRAMES]
+    if others:
+        raise UserError(
+            f"--augment {','.join(others)} does not go with --weak, {' and '.join(OF_FRAMES)} do"
+        )
 
 
 def check_batch_divides(batch_size: int, replicas: int) -> None:

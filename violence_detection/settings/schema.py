@@ -25,7 +25,12 @@ from violence_detection.settings.run import (
     TestSettings,
 )
 from violence_detection.settings.setting import Setting, setting_of
-from violence_detection.settings.training import LossSettings, ModelSettings, TrainingSettings
+from violence_detection.settings.training import (
+    LossSettings,
+    ModelSettings,
+    TrainingSettings,
+    WeakSettings,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class Settings:
     features: FeatureSettings = field(default_factory=FeatureSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    weak: WeakSettings = field(default_factory=WeakSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     experiment: ExperimentSettings = field(default_factory=ExperimentSettings)
     test: TestSettings = field(default_factory=TestSettings)

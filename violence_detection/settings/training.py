@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from violence_detection.errors import UserError
 from violence_detection.settings.constants import AUGMENTATIONS, FINAL_LEARNING_RATE, HEADS
-from violence_detection.settings.setting import AT_LEAST_0, AT_LEAST_1, SHARE, setting
+from violence_detection.settings.setting import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SHARE, setting
 from violence_detection.settings.values import finite, local_folder, names_out_of
 
 SELECTIONS = ("auto", "val-accuracy", "val-loss", "last")
@@ -229,6 +229,63 @@ class TrainingSettings:
                 f"--epochs {self.epochs} is not above --warmup-epochs {self.warmup_epochs}: "
                 "train for more epochs or warm up for fewer"
             )
+
+
+@dataclass(frozen=True)
+class WeakSettings:
+    """One label per long video, without times: windows of it are learned from."""
+
+    TITLE: ClassVar[str] = "weak labels"
+
+    weak: bool = setting(
+        False,
+        "labels are of long videos: learn which of their windows are violent",
+        "Multiple-instance learning: a video is as violent as its most violent windows. What is "
+        "trained predicts windows, as `predict.py --window` does; metrics are of whole videos. See "
+        "docs/datasets.md.",
+    )
+    window: float = setting(
+        2.0,
+        "length of a window of --weak",
+        "Each is a clip of --frames, cached by itself.",
+        check=ABOVE_0,
+        type=finite,
+        metavar="SECONDS",
+    )
+    bag_windows: int = setting(
+        64,
+        "windows of a video in a batch of --weak, at most",
+        "A longer video is divided into as many parts, and a window of each is drawn anew each "
+        "time. In the test, and wherever a video is predicted, all its windows are used.",
+        check=AT_LEAST_1,
+        type=int,
+        metavar="N",
+    )
+    top_share: float = setting(
+        0.125,
+        "share of a video's windows, its most violent ones, whose mean is the video's probability",
+        "At least one window.",
+        check=(lambda value: 0 < value <= 1, "must be above 0 and at most 1"),
+        in_grid=True,
+        type=finite,
+        metavar="SHARE",
+    )
+    sparsity: float = setting(
+        8e-5,
+        "penalty on the sum of a violent video's window probabilities: violence is rare",
+        check=AT_LEAST_0,
+        in_grid=True,
+        type=finite,
+        metavar="L",
+    )
+    smoothness: float = setting(
+        8e-5,
+        "penalty on squared differences between a violent video's successive windows",
+        check=AT_LEAST_0,
+        in_grid=True,
+        type=finite,
+        metavar="L",
+    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -84,6 +85,8 @@ class ClipFeatures:
         groups: `(clips,)` numbers of the clips' groups, from 0; None: each is its own.
     """
 
+    bag = 1  # windows of a clip in a batch
+
     def __init__(
         self,
         stored: Sequence[FeatureRows],
@@ -113,37 +116,51 @@ class ClipFeatures:
         self,
         indices: Sequence[int] | np.ndarray | slice,
         class_factors: tuple[float, float] | None = None,
-    ) -> "ClipFeatures":
+    ) -> Self:
         """Return the clips at some indices, with other class factors if these are given."""
-        return ClipFeatures(
-            self.stored,
-            self.rows[indices],
-            self.labels[indices],
-            class_factors or self.class_factors,
-            self.frames,
-            self.streams,
-            self.groups[indices],
+        return self._with(
+            rows=self.rows[indices],
+            labels=self.labels[indices],
+            class_factors=class_factors or self.class_factors,
+            groups=self.groups[indices],
         )
 
-    def followed_by(self, other: "ClipFeatures") -> "ClipFeatures":
+    def followed_by(self, other: Self) -> Self:
         """Return these clips and, after them, others of the same caches, without class factors."""
-        return ClipFeatures(
-            self.stored,
-            np.concatenate([self.rows, other.rows]),
-            np.concatenate([self.labels, other.labels]),
-            frames=self.frames,
-            streams=self.streams,
+        return self._with(
+            rows=np.concatenate([self.rows, other.rows]),
+            labels=np.concatenate([self.labels, other.labels]),
             groups=np.concatenate([self.groups, other.groups]),
         )
 
+    def _with(self, **arguments: Any) -> Self:
+        """Return other clips of the same caches; the arguments are those of the class."""
+        return type(self)(self.stored, frames=self.frames, streams=self.streams, **arguments)
+
+    def draws(self, seed: Sequence[int], batch_size: int) -> np.ndarray | None:
+        """Return what a batch is drawn by, a row per clip; None: it is the same each time."""
+        return None
+
+    def predicted_alone(self) -> "ClipFeatures":
+        """Return what a classifier predicts one by one: the clips, or the windows of videos."""
+        return self
+
+    def pooled(self, predicted: np.ndarray) -> np.ndarray:
+        """Return `(clips,)` probabilities from those that are `predicted_alone`."""
+        return predicted
+
     def batch(
-        self, clips: np.ndarray, mirrored: np.ndarray | None = None
+        self,
+        clips: np.ndarray,
+        mirrored: np.ndarray | None = None,
+        drawn: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the features, labels and weights of a batch; an index of -1 gives zeros.
 
         Args:
             clips: `(batch,)` int64 indices of clips, or -1.
             mirrored: `(batch,)` bool: which clips are mirrored; None: none.
+            drawn: the rows of `draws` for these clips; None: nothing is drawn.
 
         Returns:
             `(batch, cached frames, features)` in the dtype on disk, the streams' features
@@ -157,14 +174,20 @@ class ClipFeatures:
         real = clips != PADDING
         labels[real, 0] = self.labels[clips[real]]
         weights[real] = self.weights[clips[real]]
-        rows = np.where(real[:, None], self.rows[clips], -1)
+        rows = self._rows_of(clips, drawn)
+        if mirrored is not None:
+            mirrored = np.repeat(mirrored, self.bag)
         try:
             parts = [self._read(stream, rows, mirrored) for stream in range(self.streams)]
         except RunError as error:
             self.read_error = error  # for `read_errors`: TensorFlow wraps it beyond recognition
             raise
         features = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-        return features, labels, weights
+        return features.reshape(len(clips), self.cached_frames, -1), labels, weights
+
+    def _rows_of(self, clips: np.ndarray, drawn: np.ndarray | None) -> np.ndarray:
+        """Return `(batch, views)` rows of a batch; of videos, `(batch x windows, views)`."""
+        return np.where((clips != PADDING)[:, None], self.rows[clips], -1)
 
     def _read(self, stream: int, rows: np.ndarray, mirrored: np.ndarray | None) -> np.ndarray:
         features = self.stored[stream].read(
@@ -185,6 +208,7 @@ class ClipFeatures:
         seed: int = 0,
         supply: Supply | None = None,
         share: Share | None = None,
+        in_training: bool = False,
     ) -> tf.data.Dataset:
         """Return the batches of a dataset of `(epoch, order)`, each order padded to whole batches.
 
@@ -198,6 +222,7 @@ class ClipFeatures:
             supply: records which batches have been started.
             share: of several workers, the part that this one reads: one batch for each of its
                 replicas in turn. None: all.
+            in_training: draw what differs each time.
 
         Returns:
             `(features, labels, weights)` batches: `(clips, frames, features)` in the dtype on
@@ -226,7 +251,8 @@ class ClipFeatures:
             mirrored = None
             if "flip" in augmentations:
                 mirrored = np.random.default_rng([seed, step]).random(batch_size)[own] < 0.5
-            return self.batch(clips, mirrored)
+            drawn = self.draws([seed, step], batch_size) if in_training else None
+            return self.batch(clips, mirrored, None if drawn is None else drawn[own])
 
         def gather(step: tf.Tensor, clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             x, y, weights = tf.numpy_function(
@@ -306,7 +332,9 @@ def training_batches(
     orders = tf.data.Dataset.range(first_epoch, epochs).map(epoch_and_order)
     if supply:
         supply.batches = epochs * steps_per_epoch(len(clips), batch_size)
-    return clips.in_batches(orders, batch_size, augmentations, order.seed, supply, share)
+    return clips.in_batches(
+        orders, batch_size, augmentations, order.seed, supply, share, in_training=True
+    )
 
 
 def evaluation_batches(
@@ -332,5 +360,5 @@ def for_workers(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> t
 def sample_features(clips: ClipFeatures, batch_size: int, seed: int, limit: int) -> tf.data.Dataset:
     """Return `(clips, frames, features)` batches of about `limit` random clips, not padded."""
     batches = training_batches(clips, ClipOrder(clips.labels, seed), batch_size, 0, 1)
-    batches = batches.take(max(1, limit // batch_size))
+    batches = batches.take(max(1, limit // (batch_size * clips.bag)))
     return batches.map(lambda features, _, weights: tf.boolean_mask(features, weights > 0))

@@ -11,9 +11,11 @@ from violence_detection.clips.clip import Clip
 from violence_detection.clips.splits import fingerprint
 from violence_detection.features.checked_clips import CheckedClips
 from violence_detection.features.prepare import Features
+from violence_detection.features.windows import VideoWindows
 from violence_detection.settings.constants import CLASS_NAMES, SPLITS
 from violence_detection.settings.schema import Settings
 from violence_detection.settings.training import FOLDS, MANY_CLIPS
+from violence_detection.training.bags import BagFeatures
 from violence_detection.training.batches import ClipFeatures
 from violence_detection.training.folds import folds, possible_folds, sources_of
 from violence_detection.training.loop import describe_sampling, make_order
@@ -122,28 +124,16 @@ def load_splits(checked: CheckedClips, features: Features, settings: Settings) -
     Args:
         checked: the usable clips.
         features: the rows of their features in the caches.
-        settings: frames per clip, sampling, class weights and loss.
+        settings: frames per clip, weak labels, sampling, class weights and loss.
     """
-    stored = [cache.rows() for cache in features.caches[: features.views]]
-    zeros = (-1,) * len(features.caches)
-
-    def of_clips(clips: Sequence[Clip]) -> ClipFeatures:
-        return ClipFeatures(
-            stored,
-            [features.rows.get(clip, zeros)[: features.views] for clip in clips],
-            [clip.label for clip in clips],
-            frames=settings.features.frames,
-            streams=len(settings.features.streams),
-            groups=_group_numbers(clips),
-        )
-
-    everything = of_clips(checked.usable)
+    of_clips = _in_bags if settings.weak.weak else _of_clips
+    everything = of_clips(checked.usable, features, settings)
     split_of = np.array([clip.split for clip in checked.usable])
     train, val, test = (everything.select(np.flatnonzero(split_of == split)) for split in SPLITS)
     splits = Splits(
         everything,
         *(train, val, test if len(test) else None),
-        of_clips(checked.unlabeled),
+        _of_clips(checked.unlabeled, features, settings),
         factors=(1.0, 1.0),
         fingerprints=_fingerprints(checked, features),
     )
@@ -151,6 +141,32 @@ def load_splits(checked: CheckedClips, features: Features, settings: Settings) -
     log_loss_weights(splits, settings)
     log.info("augmentation: %s", ", ".join(settings.training.augment) or "none")
     return splits
+
+
+def _of_clips(clips: Sequence[Clip], features: Features, settings: Settings) -> ClipFeatures:
+    zeros = (-1,) * features.views
+    return ClipFeatures(
+        [cache.rows() for cache in features.caches[: features.views]],
+        [features.rows.get(clip, zeros)[: features.views] for clip in clips],
+        [clip.label for clip in clips],
+        frames=settings.features.frames,
+        streams=len(settings.features.streams),
+        groups=_group_numbers(clips),
+    )
+
+
+def _in_bags(clips: Sequence[Clip], features: Features, settings: Settings) -> BagFeatures:
+    """Return videos in windows; one that cannot be read has a window of zeros."""
+    whole = _of_clips(clips, features, settings)
+    zeros = np.full((1, len(features.caches)), -1)
+    windows = [features.windows.get(clip, VideoWindows([clip], zeros)) for clip in clips]
+    windows = [replace(video, rows=video.rows[:, : features.views]) for video in windows]
+    bag = min(settings.weak.bag_windows, max(len(video.rows) for video in windows))
+    return BagFeatures(
+        *(whole.stored, whole.rows, whole.labels, windows, bag, settings.weak.top_share),
+        streams=whole.streams,
+        groups=whole.groups,
+    )
 
 
 def _group_numbers(clips: Sequence[Clip]) -> np.ndarray:
@@ -168,8 +184,12 @@ def _fingerprints(checked: CheckedClips, features: Features) -> dict[str, str]:
 
     def of_rows(clips: Sequence[Clip], caches: int) -> str:
         zeros = (-1,) * len(features.caches)
+        rows = [features.rows.get(clip, zeros) for clip in clips]
+        if features.windows:
+            found = [features.windows[clip].rows for clip in clips if clip in features.windows]
+            rows = np.concatenate(found).tolist()
         return " ".join(
-            cache.fingerprint([features.rows.get(clip, zeros)[view] for clip in clips])
+            cache.fingerprint([of_clip[view] for of_clip in rows])
             for view, cache in enumerate(features.caches[:caches])
         )
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import keras
 import numpy as np
@@ -32,7 +33,11 @@ from violence_detection.runtime.wording import count_of
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import replace_file
 from violence_detection.training.member import Member, validation_of
-from violence_detection.training.predictions import violence_and_attention, violence_probabilities
+from violence_detection.training.predictions import (
+    Predicted,
+    predict_with_attention,
+    violence_probabilities,
+)
 from violence_detection.training.pseudo_labels import PseudoLabels
 from violence_detection.training.splits import Splits
 
@@ -71,8 +76,7 @@ class CalibratedModel:
     members: Sequence[keras.Model]  # of several classifiers; otherwise empty
     point: OperatingPoint
     promised: Figures  # calibrated and at the threshold, of the clips that these were chosen on
-    raw: np.ndarray  # (clips,) uncalibrated probabilities of these clips
-    attention: np.ndarray  # (clips, frames) of them
+    raw: Predicted  # uncalibrated, of these clips
 
 
 def calibrate_detector(members: Sequence[Member], settings: Settings) -> CalibratedModel:
@@ -105,19 +109,21 @@ def calibrate_detector(members: Sequence[Member], settings: Settings) -> Calibra
     batch_size, seed = settings.training.batch_size, settings.devices.seed
     # With folds, each clip is predicted by the classifier that has not seen it.
     predicting = [with_attention(each) for each in models] if len(validation) > 1 else [model]
-    predicted = [
-        violence_and_attention(model, clips, batch_size)
-        for model, clips in zip(predicting, validation, strict=True)
-    ]
-    raw, attention = (np.concatenate(parts) for parts in zip(*predicted, strict=True))
+    raw = reduce(
+        Predicted.followed_by,
+        (
+            predict_with_attention(model, clips, batch_size)
+            for model, clips in zip(predicting, validation, strict=True)
+        ),
+    )
     labels = np.concatenate([clips.labels for clips in validation])
     groups = np.concatenate([clips.groups for clips in validation])
-    point = choose_operating_point(labels, raw, settings.test.threshold_for, groups)
-    calibrated = calibrate(raw, point.temperature)
+    point = choose_operating_point(labels, raw.probabilities, settings.test.threshold_for, groups)
+    calibrated = calibrate(raw.probabilities, point.temperature)
     promised = evaluate(labels, calibrated, point.threshold, groups.tolist(), seed)
     _log_choices(point, promised)
     alone = models if len(models) > 1 else ()
-    return CalibratedModel(model, alone, point, promised, raw, attention)
+    return CalibratedModel(model, alone, point, promised, raw)
 
 
 def _log_choices(point: OperatingPoint, promised: Figures) -> None:
@@ -162,16 +168,16 @@ def test_detector(
     validated = trained.validation_clips(checked)
     members: list[np.ndarray] = []
     if split == "val":
-        clips, raw, attention = validated, detector.raw, detector.attention
+        clips, raw = validated, detector.raw
     else:
         clips = checked.of_split(split)
-        raw, attention = violence_and_attention(detector.model, features, batch_size)
+        raw = predict_with_attention(detector.model, features, batch_size)
         members = [violence_probabilities(each, features, batch_size) for each in detector.members]
     labels = np.array([clip.label for clip in clips])
     groups = [clip.group_key for clip in clips]
-    probabilities = calibrate(raw, temperature)
+    probabilities = calibrate(raw.probabilities, temperature)
     figures = evaluate(labels, probabilities, threshold, groups, seed)
-    promised = calibrate(detector.raw, temperature)
+    promised = calibrate(detector.raw.probabilities, temperature)
     validation = _predictions("val", validated, promised)
     verdict = find_verdict(
         _predictions(split, clips, probabilities),
@@ -185,11 +191,14 @@ def test_detector(
         split,
         figures,
         evaluate(labels, probabilities, HALF, groups, seed),
-        evaluate(labels, raw, HALF, groups, seed),
+        evaluate(labels, raw.probabilities, HALF, groups, seed),
         [evaluate(labels, predicted, HALF, groups, seed) for predicted in members],
         verdict.sentences,
     )
-    write_predictions(clips, probabilities, threshold, attention, directory / PREDICTIONS)
+    write_predictions(
+        *(clips, probabilities, threshold, raw.attention, directory / PREDICTIONS),
+        windows=raw.windows,
+    )
     if trained.folds > 1:
         write_label_issues(validated, promised, threshold, directory / LABEL_ISSUES)
     _log_figures(tested)

@@ -19,6 +19,7 @@ from violence_detection.models.classifier import (
 from violence_detection.models.classifier import classifier as build_classifier
 from violence_detection.settings.schema import Settings
 from violence_detection.training.losses import make_loss
+from violence_detection.training.multiple_instances import Bags
 from violence_detection.training.optimizer import make_optimizer, make_schedule
 from violence_detection.training.replica_dropout import ReplicaDropout
 
@@ -70,6 +71,7 @@ class Trainer(keras.Model):
         gradient_accumulation: number of parts of a batch that are computed one after the other;
             the gradient is their mean. Keras's own accumulation fails on two replicas.
         steps, validation_steps: batches of an epoch and of a validation.
+        bags: of videos in windows, how these become a batch of clips; clips are left as they are.
     """
 
     def __init__(
@@ -80,8 +82,10 @@ class Trainer(keras.Model):
         gradient_accumulation: int = 1,
         steps: int = 1,
         validation_steps: int = 1,
+        bags: Bags = Bags(),  # noqa: B008  (frozen)
     ):
         super().__init__(name="trainer")
+        self.bags = bags
         self.kept: dict[str, np.ndarray] = {}  # saved with the weights: losses of clips
         self.steps_of_pass = {"train": steps, "test": validation_steps}
         self.classifier = classifier
@@ -115,7 +119,8 @@ class Trainer(keras.Model):
 
     def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Return `(clips, 1)` float32 probabilities of violence."""
-        return self._predict(self._standardize(features), training)
+        standardized = self._standardize(self.bags.as_windows(features))
+        return self.bags.pooled(self._predict(standardized, training))
 
     def gradients(
         self, features: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, scale: tf.Tensor
@@ -132,12 +137,14 @@ class Trainer(keras.Model):
             A gradient per trainable weight, weighted losses `(clips,)`, and probabilities
             `(clips, 1)`.
         """
-        standardized = self._standardize(features)
+        standardized = self._standardize(self.bags.as_windows(features))
         with tf.GradientTape() as tape:
-            probabilities = self._predict(standardized, training=True)
+            alone = self._predict(standardized, training=True)
+            probabilities = self.bags.pooled(alone)
             losses = self.clip_loss(labels, probabilities)
             penalty = tf.add_n(self.classifier.losses) if self.classifier.losses else 0.0
-            share = tf.reduce_mean(losses * weights) + penalty
+            penalized = losses + self.bags.penalties(alone, labels)
+            share = tf.reduce_mean(penalized * weights) + penalty
             share *= scale
         gradients = tape.gradient(share, self.classifier.trainable_weights)
         return gradients, losses * weights, probabilities
@@ -258,6 +265,20 @@ class Trainer(keras.Model):
         self.auc.update_state(labels, probabilities, sample_weight=real)
 
 
+def make_bags(settings: Settings, frames: int) -> Bags:
+    """Return how a batch of videos becomes one of windows.
+
+    Args:
+        settings: of --weak; without it, clips are left as they are.
+        frames: of a clip, or of all windows of a video.
+    """
+    weak = settings.weak
+    if not weak.weak:
+        return Bags()
+    windows = frames // settings.features.frames
+    return Bags(windows, weak.top_share, weak.sparsity, weak.smoothness)
+
+
 def make_trainer(
     settings: Settings,
     sample: tf.data.Dataset,
@@ -269,11 +290,14 @@ def make_trainer(
 
     Args:
         settings: of model, loss, optimizer and schedule.
-        sample: training features, `(clips, frames, features)` batches, to standardize on.
+        sample: training features, `(clips, frames, features)` batches, to standardize on; with
+            --weak, of the frames of several windows.
         steps: optimizer steps per epoch.
         validation_steps: batches of a validation.
         policy: Keras dtype policy; "mixed_float16" brings loss scaling.
     """
+    bags = make_bags(settings, sample.element_spec.shape[1])
+    sample = sample.map(bags.as_windows)
     frames, features = sample.element_spec.shape[1:]
     classifier = build_classifier(
         frames,
@@ -302,6 +326,7 @@ def make_trainer(
         settings.training.gradient_accumulation,
         steps,
         validation_steps,
+        bags,
     )
     trainer.compile(
         optimizer=optimizer,

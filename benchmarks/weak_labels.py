@@ -21,7 +21,7 @@ import contextlib
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,7 @@ def joined_videos(
         at = int(random.integers(len(others) + 1))
         path = folder / f"{'violent' if label else 'nonviolent'}_{number // 2:03}.mp4"
         rows = joined([*others[:at], *fight, *others[at:]], path)
-        rows = [replace(row, video=f"{folder.name}/{row.video}") for row in rows]
+        rows = [row._replace(video=f"{folder.name}/{row.video}") for row in rows]
         videos.append(LongVideo(label, rows))
     return videos
 
@@ -190,7 +190,7 @@ def write_side(
         split = "test" if number == tested else "train"
         for video in side:
             if way == "times":
-                rows += [replace(row, split=split, group=video.name) for row in video.rows]
+                rows += [row._replace(split=split, group=video.name) for row in video.rows]
             else:
                 rows.append(ManifestRow(video.name, video.label, split=split, group=video.name))
     path = folder / f"{way}_{tested + 1}.csv"

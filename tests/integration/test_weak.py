@@ -4,36 +4,32 @@ import csv
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from benchmarks.linked_clips import Linked
+from benchmarks.segments import joined
 from tests.conftest import SHORT, results_of, stored_rows
-from tests.integration.test_manifest import joined
 from train_rtx5000_dual_optimized import main
-from violence_detection.clips.demo import draw_clip
+from violence_detection.clips.clip import Clip
 from violence_detection.clips.manifest import ManifestRow, write_manifest
 from violence_detection.commands.predict import main as predict
+from violence_detection.settings.constants import CLASS_NAMES
 
 
 @pytest.fixture
-def videos(tmp_path: Path) -> Path:
+def videos(drawn_clips: Path, tmp_path: Path) -> Path:
     """Return a manifest of videos: of 4 s, half of them violent, and of 6 s without violence."""
-    random = np.random.default_rng(0)
-    clips = {}
-    for name in ("violent", "nonviolent"):
-        clips[name] = tmp_path / f"{name}.mp4"
-        draw_clip(clips[name], name == "violent", random)
-    long = {
-        "violent": [clips["nonviolent"], clips["violent"]],
-        "nonviolent": [clips["nonviolent"]] * 3,
-    }
     rows = []
     for split, count in {"train": 2, "val": 1, "test": 1}.items():
-        for name, parts in long.items():
+        for label, name in enumerate(CLASS_NAMES):
+            clips = [
+                Linked("drawn", Clip(drawn_clips, f"{split}/{part}/{part}{number}.mp4", 0, split))
+                for number, part in enumerate(("nonviolent", name, *["nonviolent"][label:]))
+            ]
             for number in range(count):
                 path = tmp_path / f"{split}_{name}_{number}.mp4"
-                joined(parts, path)
-                rows.append(ManifestRow(path.name, int(name == "violent"), split=split))
+                joined(clips[number:] + clips[:number], path)
+                rows.append(ManifestRow(path.name, label, split=split))
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     rows.append(ManifestRow("bad.mp4", 1, split="train"))
     write_manifest(rows, tmp_path / "videos.csv")

@@ -7,7 +7,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 from violence_detection.clips.clip import Clip, Segment, as_time
@@ -35,7 +35,7 @@ MANY = 1000  # videos; from here on, folders are listed to see which of them exi
 def listed_clips(
     path: AnyPath, locations: Locations, seed: int, clip_timeout: float
 ) -> tuple[list[Clip], bool]:
-    """Return the clips of a manifest, sorted by name within each split.
+    """Return the clips of a manifest, sorted by name, and segments by time, within each split.
 
     Segments of one video are of one group unless other groups are given; segments that overlap
     are in any case.
@@ -90,12 +90,13 @@ def _listed_clips(
         for segment in (segment_of(row),)
     ]
     if splits_are_given:
-        clips = with_validation(clips, seed)
+        clips = with_validation(sorted(clips, key=attrgetter("order")), seed)
     else:
         require_enough_to_split(clips)
         clips = split_clips(clips, seed)
     require_both_classes(clips)
-    return sorted(clips, key=lambda clip: (SPLITS.index(clip.split), clip.name)), splits_are_given
+    clips.sort(key=lambda clip: SPLITS.index(clip.split))
+    return clips, splits_are_given
 
 
 def segment_of(row: ManifestRow) -> Segment | None:
@@ -113,7 +114,7 @@ def _normalized(row: ManifestRow, folder: AnyPath) -> ManifestRow:
     if video.startswith(("./", "/", "~")) or "//" in video or "/." in video:
         path = os.path.normpath(Path(video).expanduser())
         inside = f"{folder}/"
-        return replace(row, video=path.removeprefix(inside))
+        return row._replace(video=path.removeprefix(inside))
     return row
 
 

@@ -66,7 +66,7 @@ class Dataset:
             require_enough_to_split(clips)
             clips = split_clips(clips, seed)
             require_both_classes(clips)
-            clips.sort(key=lambda clip: (SPLITS.index(clip.split), clip.name))
+            clips.sort(key=lambda clip: SPLITS.index(clip.split))
         return replace(self, clips=clips, groups_from=PROPOSED if groups else ALONE)
 
     def describe_groups(self) -> str:

@@ -12,8 +12,9 @@ import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from violence_detection.clips.clip import as_time
 from violence_detection.clips.folder_names import class_of, split_of
@@ -29,8 +30,7 @@ LABELS = {**{name: label for label, name in enumerate(CLASS_NAMES)}, "0": 0, "1"
 TIME = re.compile(r"(\d+:)?(\d+:)?(\d+(\.\d*)?|\.\d+)")
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestRow:
+class ManifestRow(NamedTuple):
     """A clip in a manifest.
 
     Args:
@@ -143,14 +143,14 @@ def _csv_lines(manifest: Manifest, file: Iterable[str]) -> Iterator[tuple[int, S
     delimiter = "\t" if is_tsv or "\t" in header else ";" if ";" in header else ","
     names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
     _require_columns(manifest.path, names)
-    order = [names.index(name) if name in names else None for name in COLUMNS]
+    in_order = itemgetter(*(names.index(name) if name in names else -1 for name in COLUMNS))
     rows = csv.reader(lines, delimiter=delimiter)
     for cells in rows:
-        line = rows.line_num + 1
         if len(cells) == len(names):
-            yield line, ["" if at is None else cells[at].strip() for at in order]
+            yield rows.line_num + 1, in_order([*map(str.strip, cells), ""])
         elif any(cells):
-            manifest.add_problem(line, f"has {len(cells)} cells, the first line {len(names)}")
+            problem = f"has {len(cells)} cells, the first line {len(names)}"
+            manifest.add_problem(rows.line_num + 1, problem)
 
 
 def _require_columns(path: AnyPath, names: Sequence[str]) -> None:
@@ -196,10 +196,10 @@ def _add_rows(manifest: Manifest, lines: Iterable[tuple[int, Sequence[Any]]]) ->
             row = ManifestRow(
                 shared.setdefault(video, video),
                 labels(label),
-                _time("start", start),
-                _time("end", end),
-                splits(split) if split != "" else None,
-                shared.setdefault(str(group), str(group)) if group != "" else None,
+                None if start == "" else _time("start", start),
+                None if end == "" else _time("end", end),
+                None if split == "" else splits(split),
+                None if group == "" else shared.setdefault(str(group), str(group)),
             )
             if row.end is not None and row.end <= (row.start or 0.0):
                 raise ValueError(f"end {end} is not after start {start if start != '' else 0}")
@@ -233,9 +233,7 @@ def label_of(text: str) -> int | None:
     return LABELS[text] if text in LABELS else class_of(text)
 
 
-def _time(column: str, value: Any) -> float | None:
-    if value == "":
-        return None
+def _time(column: str, value: Any) -> float:
     try:
         if isinstance(value, int | float) and 0 <= value < math.inf:
             return float(value)

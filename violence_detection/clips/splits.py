@@ -5,7 +5,7 @@ import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -30,26 +30,30 @@ def split_clips(clips: Sequence[Clip], seed: int, splits: Sequence[str] = SPLITS
         clips: in any order; their present split is ignored.
         seed: decides the order of groups of one size.
         splits: into these only, in the same proportions.
+
+    Returns:
+        The clips sorted by `Clip.order`.
     """
-    members: dict[str, list[Clip]] = defaultdict(list)
-    for clip in sorted(clips, key=lambda clip: clip.name):
-        members[clip.group_key].append(clip)
-    order = np.random.default_rng(seed).permutation(len(members))
-    groups = [list(members.values())[i] for i in order]
-    groups.sort(key=len, reverse=True)
-    violent = np.array([[clip.label for clip in group].count(1) for group in groups])
-    sizes = np.stack([[len(group) for group in groups] - violent, violent], axis=1)
+    clips = sorted(clips, key=attrgetter("order"))
+    members: dict[str, list[int]] = defaultdict(list)  # the labels of each group's clips
+    keys = [clip.group_key for clip in clips]
+    for key, clip in zip(keys, clips, strict=True):
+        members[key].append(clip.label)
+    groups = list(members)
+    groups = [groups[index] for index in np.random.default_rng(seed).permutation(len(groups))]
+    groups.sort(key=lambda key: -len(members[key]))
+    violent = np.array([members[key].count(1) for key in groups])
+    sizes = np.stack([[len(members[key]) for key in groups] - violent, violent], axis=1)
     shares = np.array([SPLIT_SHARES[split] for split in splits])
     wanted = shares[:, np.newaxis] * sizes.sum(axis=0)  # (splits, classes)
     assigned = np.zeros_like(wanted)
-    result = []
-    for group, size in zip(groups, sizes, strict=True):
+    split_of: dict[str, str] = {}
+    for key, size in zip(groups, sizes, strict=True):
         lacking = ((wanted - assigned) / np.maximum(wanted, 1e-9) * size).sum(axis=1)
         split = int(np.argmax(lacking))
         assigned[split] += size
-        name = splits[split]
-        result += [c if c.split == name else replace(c, split=name) for c in group]
-    return result
+        split_of[key] = splits[split]
+    return [clip.in_split(split_of[key]) for key, clip in zip(keys, clips, strict=True)]
 
 
 def with_validation(clips: Sequence[Clip], seed: int) -> list[Clip]:
@@ -67,9 +71,13 @@ def require_enough_to_split(clips: Sequence[Clip]) -> None:
     Raises:
         UserError: names the class that has too few.
     """
+    counts: Counter[int] = Counter()
+    groups_of: list[set[str]] = [set() for _ in CLASS_NAMES]
+    for clip in clips:
+        counts[clip.label] += 1
+        groups_of[clip.label].add(clip.group_key)
     for label, class_name in enumerate(CLASS_NAMES):
-        count = sum(clip.label == label for clip in clips)
-        groups = len({clip.group_key for clip in clips if clip.label == label})
+        count, groups = counts[label], len(groups_of[label])
         if count > 0 and groups < len(SPLITS):
             of_groups = "" if groups == count else f" of {count_of(groups, 'group')}"
             raise UserError(

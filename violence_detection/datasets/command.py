@@ -11,7 +11,6 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from violence_detection.clips.lengths import video_lengths
@@ -147,7 +146,7 @@ def _relative(row: ManifestRow, folder: Path, manifest_folder: Path) -> Manifest
     """Return a row whose video is named for a manifest in another folder."""
     if "://" in row.video:
         return row
-    return replace(row, video=manifest_path(folder / row.video, manifest_folder))
+    return row._replace(video=manifest_path(folder / row.video, manifest_folder))
 
 
 def _lengths(rows: Sequence[ManifestRow], folder: Path) -> dict[str, float]:

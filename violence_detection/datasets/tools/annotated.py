@@ -8,7 +8,7 @@ or if it does so itself and is answered by yes or no. Other questions are left o
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from violence_detection.clips.folder_names import class_of
@@ -269,7 +269,7 @@ class Importer:
             self.notes.append(
                 f"splits left out: only {with_split} of {count_of(len(rows), 'row')} have one"
             )
-            return [replace(row, split=None) for row in rows]
+            return [row._replace(split=None) for row in rows]
         return rows
 
     def _note(self, count: int, name: str, text: str) -> None:

@@ -253,6 +253,10 @@ class Page(HTMLParser):
         self.feed(path.read_text(encoding="utf-8"))
         self.close()
 
+    def plots(self) -> int:
+        """Return the number of plots on the page."""
+        return sum(str(image["src"]).startswith("data:image/png") for image in self.of("img"))
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
         if tag not in ("meta", "link", "img", "source"):

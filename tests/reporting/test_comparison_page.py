@@ -46,6 +46,6 @@ def test_figures_and_different_settings_are_side_by_side(page: Page, runs: list[
     assert page.row("accuracy") == [shown(of_run, "accuracy") for of_run in figures]
     assert page.row("tested on") == 3 * ["8 test clips"]
     assert page.row("time, energy and cost")[0].startswith("3.3 min, 0.25 kWh")
-    assert len(page.of("picture")) == 18
+    assert page.plots() == 18
     assert len([details for details in page.of("details") if details.get("class") == "run"]) == 3
     assert not (runs[0] / "plots").exists()

@@ -39,7 +39,7 @@ def test_event_figures_in_the_runs_folder_are_shown(make_run: Make) -> None:
     assert "events in events.csv, at threshold 0.450." in section
     assert "a <b>warning</b>" in section
     # 12 of the 20 timelines, the missed event first.
-    assert len(page.of("picture")) == 6 + 12
+    assert page.plots() == 6 + 12
     assert section.index(MISSED) < section.index("a.mp4")
     for name in HOSTILE_NAMES:
         assert escaped(name) in page.text

@@ -7,7 +7,7 @@ from typing import Any
 
 from violence_detection.errors import UserError
 from violence_detection.evaluation.event_figures import figures_lines
-from violence_detection.reporting.plots import in_both_themes
+from violence_detection.reporting.plots import as_png
 from violence_detection.reporting.rendering import png_url
 from violence_detection.reporting.timeline_figure import NARROW, timeline_figure
 from violence_detection.runs.files import EVENT_FIGURES, EVENT_FIGURES_FILE
@@ -102,16 +102,13 @@ def _plot(video: Mapping[str, Any], threshold: float, names: Mapping[str, str]) 
         for event in video["detected_events"]
     ]
     annotated = [(event["start"], event["end"]) for event in video["events"]]
-    light, dark = in_both_themes(
-        lambda theme: timeline_figure(windows, detected, threshold, annotated, theme, NARROW)
-    )
+    figure = timeline_figure(windows, detected, threshold, annotated, NARROW)
     title = (
         f"Probability of violence over time: {count_of(len(detected), 'detected event')}, "
         f"{count_of(len(annotated), 'annotated event')}"
     )
     return {
-        "light": png_url(light),
-        "dark": png_url(dark),
+        "picture": png_url(as_png(figure)),
         "title": title,
         "caption": names[video["video"]],
     }

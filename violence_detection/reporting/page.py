@@ -27,7 +27,6 @@ from violence_detection.reporting.rendering import (
     png_url,
     write_page,
 )
-from violence_detection.reporting.theme import Theme
 from violence_detection.runs.files import PLOTS
 from violence_detection.runs.usage import describe_usage
 from violence_detection.runtime.wording import count_of
@@ -68,7 +67,7 @@ HARDWARE: dict[str, tuple[str, str, Callable[[list[float]], float]]] = {
     "power": ("power, mean", " W", statistics.fmean),
     "cpu_utilization": ("CPU utilization of all cores, mean", "%", statistics.fmean),
 }
-Plots = dict[str, tuple[bytes, bytes]]  # PNG files by name: light, dark
+Plots = dict[str, bytes]  # PNG files by name
 Cell = dict[str, str | None]  # a figure and its interval as texts; None where undefined
 
 
@@ -93,27 +92,25 @@ def write_report(folder: Path, path: Path, event_figures: Path | None = None) ->
 
 
 def draw_plots(run: FinishedRun) -> Plots:
-    """Return a run's plots as PNG files, each in light and in dark colours."""
+    """Return a run's plots as PNG files."""
     results = run.results
     scores = run.labels, run.probabilities, results["threshold"]
-    figures: dict[str, Callable[[Theme], Any]] = {
-        "curves": lambda theme: plots.curves(run.history, results["best_epoch"], theme),
-        "confusion": lambda theme: plots.confusion(
-            results["evaluation"]["confusion_matrix"], theme
-        ),
-        "roc": lambda theme: plots.roc(*scores, theme),
-        "precision_recall": lambda theme: plots.precision_recall(*scores, theme),
-        "reliability": lambda theme: plots.reliability(*scores, theme),
-        "score_histogram": lambda theme: plots.score_histogram(*scores, theme),
+    figures = {
+        "curves": plots.curves(run.history, results["best_epoch"]),
+        "confusion": plots.confusion(results["evaluation"]["confusion_matrix"]),
+        "roc": plots.roc(*scores),
+        "precision_recall": plots.precision_recall(*scores),
+        "reliability": plots.reliability(*scores),
+        "score_histogram": plots.score_histogram(*scores),
     }
-    return {name: plots.in_both_themes(draw) for name, draw in figures.items()}
+    return {name: plots.as_png(figure) for name, figure in figures.items()}
 
 
 def _write_plots(drawn: Plots, folder: Path) -> None:
     with failing_as(folder):
         folder.mkdir(exist_ok=True)
-    for name, (light, _) in drawn.items():
-        _write_bytes(light, folder / f"{name}.png")
+    for name, png in drawn.items():
+        _write_bytes(png, folder / f"{name}.png")
 
 
 def _write_bytes(data: bytes, path: Path) -> None:
@@ -145,8 +142,8 @@ def describe_run(run: FinishedRun, drawn: Plots, name: str, with_plots: bool) ->
         "with_plots": with_plots,
         "warnings": _warnings(run),
         "plots": {
-            plot: {"light": png_url(light), "dark": png_url(dark), "title": PLOT_NAMES[plot]}
-            for plot, (light, dark) in drawn.items()
+            plot: {"picture": png_url(png), "title": PLOT_NAMES[plot]}
+            for plot, png in drawn.items()
         },
         "figures": _figure_rows(run.results),
         "classes": _class_rows(run.results),

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from violence_detection.reporting.theme import LIGHT, Theme
+from violence_detection.reporting import colours
 from violence_detection.runtime.wording import count_of, timestamp
 
 SIZE = (10.0, 3.2)  # inches
@@ -26,7 +26,6 @@ def timeline_figure(
     events: Sequence[tuple[float, float, float, float]],
     threshold: float,
     annotated: Sequence[tuple[float, float]] | None = None,
-    theme: Theme = LIGHT,
     size: tuple[float, float] = SIZE,
 ) -> Figure:
     """Return a figure of probability over time, a point at each window's middle, events shaded.
@@ -36,21 +35,20 @@ def timeline_figure(
         events: that were detected: start, end and peak in seconds, and probability of each.
         threshold: of the probability; a dashed line.
         annotated: start and end of annotated events, drawn above; None: unknown.
-        theme: the colours.
         size: in inches.
     """
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor=theme.background)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor=colours.BACKGROUND)
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    _style(axes, theme)
+    _style(axes)
     middles = [(start + end) / 2 for start, end, _ in windows]
     probabilities = [probability for _, _, probability in windows]
     marker = "." if len(windows) <= MARKED else ""
-    axes.plot(middles, probabilities, color=theme.text, linewidth=1.4, marker=marker)
+    axes.plot(middles, probabilities, color=colours.TEXT, linewidth=1.4, marker=marker)
     for start, end, peak, probability in events:
-        axes.axvspan(start, end, color=theme.violent, alpha=SHADE, linewidth=0)
-        axes.plot([peak], [probability], "o", color=theme.violent, clip_on=False)
-    axes.axhline(threshold, color=theme.text, linestyle="--", linewidth=1)
+        axes.axvspan(start, end, color=colours.VIOLENT, alpha=SHADE, linewidth=0)
+        axes.plot([peak], [probability], "o", color=colours.VIOLENT, clip_on=False)
+    axes.axhline(threshold, color=colours.TEXT, linestyle="--", linewidth=1)
     if windows:
         first, last = windows[0][0], max(windows[-1][1], 0.1)
         axes.set_xlim(first, last)
@@ -59,19 +57,19 @@ def timeline_figure(
     title = f"{counted}; threshold {threshold:.2f} (dashed)"
     if annotated is not None:
         title = f"{counted} detected, {len(annotated)} annotated; threshold {threshold:.2f}"
-        _draw_annotated(axes, annotated, theme)
-    axes.set_title(title, color=theme.text, fontsize=10, pad=6 if annotated is None else 22)
+        _draw_annotated(axes, annotated)
+    axes.set_title(title, color=colours.TEXT, fontsize=10, pad=6 if annotated is None else 22)
     return figure
 
 
-def _draw_annotated(axes: Axes, annotated: Sequence[tuple[float, float]], theme: Theme) -> None:
+def _draw_annotated(axes: Axes, annotated: Sequence[tuple[float, float]]) -> None:
     bars = [(start, end - start) for start, end in annotated]
     # The line around a bar shows events that are less than a pixel wide.
-    axes.broken_barh(bars, LANE, facecolor=theme.nonviolent, edgecolor=theme.nonviolent)
+    axes.broken_barh(bars, LANE, facecolor=colours.NONVIOLENT, edgecolor=colours.NONVIOLENT)
     axes.set(ylim=(-0.02, sum(LANE) + 0.02), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1])
     handles = [
-        Patch(color=theme.violent, alpha=SHADE, label="detected"),
-        Patch(color=theme.nonviolent, label="annotated"),
+        Patch(color=colours.VIOLENT, alpha=SHADE, label="detected"),
+        Patch(color=colours.NONVIOLENT, label="annotated"),
     ]
     axes.legend(
         handles=handles,
@@ -79,7 +77,7 @@ def _draw_annotated(axes: Axes, annotated: Sequence[tuple[float, float]], theme:
         bbox_to_anchor=(0.5, 0.97),
         ncols=2,
         frameon=False,
-        labelcolor=theme.text,
+        labelcolor=colours.TEXT,
         fontsize=9,
     )
 
@@ -91,13 +89,13 @@ def _step(seconds: float, width: float) -> float:
     return next((step for step in STEPS if step >= least), hours)
 
 
-def _style(axes: Axes, theme: Theme) -> None:
+def _style(axes: Axes) -> None:
     axes.set_facecolor("none")
     axes.set(ylim=(-0.02, 1.02))
-    axes.set_xlabel("time", color=theme.text)
-    axes.set_ylabel("probability of violence", color=theme.text)
+    axes.set_xlabel("time", color=colours.TEXT)
+    axes.set_ylabel("probability of violence", color=colours.TEXT)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: timestamp(max(0.0, seconds))))
-    axes.tick_params(colors=theme.muted, labelcolor=theme.text)
-    axes.spines[:].set_color(theme.muted)
-    axes.grid(color=theme.grid)
+    axes.tick_params(colors=colours.MUTED, labelcolor=colours.TEXT)
+    axes.spines[:].set_color(colours.MUTED)
+    axes.grid(color=colours.GRID)
     axes.set_axisbelow(True)

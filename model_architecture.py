@@ -9,7 +9,8 @@ The flags are those of the training; --dataset-path is not needed.
 import sys
 
 from violence_detection.models.classifier import average_of, classifier, with_attention
-from violence_detection.models.vgg19 import build_extractor, feature_size, vgg19
+from violence_detection.models.vgg19 import build_extractor, vgg19
+from violence_detection.models.vgg19_weights import feature_size
 from violence_detection.runtime.interrupts import leave, run_or_explain
 from violence_detection.settings.parser import parse_settings
 

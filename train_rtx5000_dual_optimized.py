@@ -67,6 +67,7 @@ def train(settings: Settings, stack: ExitStack) -> int:
     """Find out what there is to do, then do it; what is opened is closed with `stack`."""
     started = time.perf_counter()
     from violence_detection.clips.loading import find_dataset
+    from violence_detection.models.vgg19_weights import check_weights
     from violence_detection.reporting.trackers import require_trackers
     from violence_detection.runs.opening import open_run
     from violence_detection.runtime.logs import native_messages_to
@@ -79,6 +80,7 @@ def train(settings: Settings, stack: ExitStack) -> int:
     require_supported(settings, worker)
     if worker.is_chief:
         require_trackers(settings.monitoring.mlflow, settings.monitoring.wandb)
+    check_weights(settings.features.vgg19_weights, settings.features.feature_layer)
     run = open_run(settings, find_dataset(settings, stack), worker, stack)
     if run.finished:
         return report_again(run)

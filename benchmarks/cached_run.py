@@ -27,7 +27,7 @@ from violence_detection.features.cache.record_file import (
     row_index,
     write_records,
 )
-from violence_detection.models.vgg19 import feature_size, identify_weights
+from violence_detection.models.vgg19_weights import feature_size, identify_weights
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import file_checksum

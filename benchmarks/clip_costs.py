@@ -29,7 +29,7 @@ def measure_clips(paths: list[Path], layer: str) -> dict[str, Any]:
     from violence_detection.clips.frames import read_frames
     from violence_detection.clips.streams import stream_images
     from violence_detection.features.network import on_replicas
-    from violence_detection.models.vgg19 import feature_size
+    from violence_detection.models.vgg19_weights import feature_size
     from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
     from violence_detection.settings.schema import Settings
 

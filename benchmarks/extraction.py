@@ -21,7 +21,8 @@ from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.extraction import extract_features
 from violence_detection.features.network import on_replicas
-from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, build_extractor, feature_size
+from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, build_extractor
+from violence_detection.models.vgg19_weights import feature_size
 from violence_detection.runtime.devices import Precision, make_strategy
 from violence_detection.settings.constants import CLIP_TIMEOUT
 

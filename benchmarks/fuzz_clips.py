@@ -218,7 +218,8 @@ def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[st
     from violence_detection.features.cache.folder import CacheFolder
     from violence_detection.features.extraction import extract_features
     from violence_detection.features.network import on_replicas
-    from violence_detection.models.vgg19 import build_extractor, feature_size
+    from violence_detection.models.vgg19 import build_extractor
+    from violence_detection.models.vgg19_weights import feature_size
     from violence_detection.runtime.devices import find_devices, make_strategy
 
     make_extractor = partial(build_extractor, LAYER, "random")

@@ -75,7 +75,8 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from violence_detection.features.leakage import NEAR_DUPLICATE, find_leaks
     from violence_detection.features.network import on_replicas
     from violence_detection.features.survey import survey_features
-    from violence_detection.models.vgg19 import build_extractor, feature_size, identify_weights
+    from violence_detection.models.vgg19 import build_extractor
+    from violence_detection.models.vgg19_weights import feature_size, identify_weights
     from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 
     clips = [replace(c, split="train") for c in find_clips(flags.dataset_path, seed=0)]

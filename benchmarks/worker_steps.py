@@ -113,7 +113,7 @@ def combine_workers(figures: list[dict[str, Any]]) -> dict[str, Any]:
 def time_worker(task: Task) -> dict[str, Any]:
     """Return one worker's figures; to be called in the process of that worker."""
     from benchmarks.training import stored_clips
-    from violence_detection.models.vgg19 import feature_size
+    from violence_detection.models.vgg19_weights import feature_size
     from violence_detection.runtime.cluster import Cluster
     from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
     from violence_detection.runtime.worker import find_worker

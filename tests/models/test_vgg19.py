@@ -7,13 +7,11 @@ import pytest
 
 from violence_detection.clips.frames import read_frames
 from violence_detection.errors import UserError
-from violence_detection.models.vgg19 import (
+from violence_detection.models.vgg19 import load_vgg19_weights, pooled, vgg19
+from violence_detection.models.vgg19_weights import (
     feature_size,
     identify_weights,
     layers_with_weights,
-    load_vgg19_weights,
-    pooled,
-    vgg19,
 )
 from violence_detection.settings.constants import VGG19_LAYERS
 

@@ -38,16 +38,16 @@ def load(
     Raises:
         UserError: the folder has no finished training, or its weights are missing.
     """
-    # TensorFlow takes seconds to load: by now all that can be checked without it has been.
+    from violence_detection.runs.saved_detector import find_detector
     from violence_detection.runtime.logs import native_messages_to
 
+    # TensorFlow takes seconds to load: only when all is checked that can be without it.
+    saved = find_detector(checkpoint_dir, vgg19_weights)
     quiet_tensorflow()
     with native_messages_to(Path(os.devnull)):
-        from violence_detection.inference.detector import load_detector
+        from violence_detection.inference.detector import open_detector
 
-        detector = load_detector(
-            checkpoint_dir, vgg19_weights, mixed_precision=mixed_precision, replicas=replicas
-        )
+        detector = open_detector(saved, mixed_precision=mixed_precision, replicas=replicas)
     if threshold is None:
         return detector
     return dataclasses.replace(detector, threshold=threshold, chosen_for=GIVEN_THRESHOLD)

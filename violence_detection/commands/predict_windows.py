@@ -57,8 +57,6 @@ def stride_of(flags: argparse.Namespace) -> float:
 
 
 def _check_files(flags: argparse.Namespace, videos: Sequence[Path]) -> None:
-    from violence_detection.inference.timeline_plot import plot_formats
-
     check_output("--output", flags.output, videos)
     check_exports(flags)
     for name, path in (("--plot", flags.plot), ("--annotate", flags.annotate)):
@@ -67,10 +65,12 @@ def _check_files(flags: argparse.Namespace, videos: Sequence[Path]) -> None:
             raise UserError(f"{name} is for one video, but there are {len(videos)}")
     if flags.annotate and flags.annotate.suffix.lower() != ".mp4":
         raise UserError(f"--annotate {flags.annotate}: the name must end in .mp4")
-    if flags.plot and flags.plot.suffix[1:].lower() not in plot_formats():
-        raise UserError(
-            f"--plot {flags.plot}: the name must end in one of .{', .'.join(plot_formats())}"
-        )
+    if flags.plot:
+        from violence_detection.inference.timeline_plot import plot_formats  # loads Matplotlib
+
+        if flags.plot.suffix[1:].lower() not in plot_formats():
+            endings = ", .".join(plot_formats())
+            raise UserError(f"--plot {flags.plot}: the name must end in one of .{endings}")
 
 
 def _predict(

@@ -86,6 +86,10 @@ def report(flags: argparse.Namespace) -> int:
         raise UserError("--events is for the report of one run: give one --checkpoint-dir")
     if flags.output:
         check_output_file("--output", flags.output.expanduser())
+    from violence_detection.reporting.finished_run import require_finished
+
+    for folder in flags.checkpoint_dir:
+        require_finished(folder.expanduser().absolute())
     # The figures need libraries that take seconds to load.
     from violence_detection.reporting.comparison_page import COMPARISON, write_comparison
     from violence_detection.reporting.page import write_report

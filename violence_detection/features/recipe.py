@@ -2,7 +2,7 @@
 
 from violence_detection.clips.streams import THUMBNAIL_VALUES
 from violence_detection.features.cache.feature_cache import THUMBNAIL, Recipe
-from violence_detection.models.vgg19 import feature_size, identify_weights
+from violence_detection.models.vgg19_weights import feature_size, identify_weights
 from violence_detection.settings.schema import Settings
 
 

@@ -20,17 +20,15 @@ from violence_detection.clips.decode_ahead import decode_ahead
 from violence_detection.clips.decoders import DecoderProcesses
 from violence_detection.clips.frames import ClipInfo, Times, even_positions
 from violence_detection.clips.video import UnreadableClip
-from violence_detection.errors import UserError
 from violence_detection.evaluation.calibration import calibrate
 from violence_detection.features.cache.feature_cache import Recipe
 from violence_detection.features.network import on_replicas, padded_features
 from violence_detection.models.classifier import with_attention
-from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, build_extractor, identify_weights
-from violence_detection.runs.files import CONFIG, DETECTOR
+from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, build_extractor
+from violence_detection.runs.saved_detector import SavedDetector, find_detector
 from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 from violence_detection.runtime.stage_clock import StageClock
 from violence_detection.settings.constants import CLIP_TIMEOUT, LONG_CLIP
-from violence_detection.storage.files import file_checksum, read_json
 from violence_detection.storage.remote_paths import AnyPath, local_copy, prefetched
 
 CLASSIFIER_BATCH = 16  # clips; smaller batches are padded, so that the graph is traced once
@@ -378,71 +376,31 @@ def load_detector(
         UserError: the folder has no finished run; its model is missing or not the one that was
             tested; the VGG19 weights are missing or not those of the run.
     """
-    folder = checkpoint_dir.expanduser().resolve()
-    _require_finished_run(folder, checkpoint_dir)
-    saved, config = read_json(folder / DETECTOR), read_json(folder / CONFIG)
-    model_path = folder / saved["model"]
-    _require_tested_model(model_path, saved["model_checksum"])
-    recipes = tuple(Recipe(**recipe) for recipe in saved["features"])
-    weights = vgg19_weights or config["settings"]["vgg19_weights"]
-    _require_same_weights(weights, recipes[0])
+    saved = find_detector(checkpoint_dir, vgg19_weights)
+    return open_detector(saved, mixed_precision=mixed_precision, replicas=replicas)
+
+
+def open_detector(
+    saved: SavedDetector, *, mixed_precision: bool | None = None, replicas: int | None = None
+) -> Detector:
+    """Return a detector that was found; the other arguments are those of `load_detector`."""
     devices = find_devices(replicas)
     strategy = make_strategy(devices, len(devices) * CLIPS_PER_REPLICA)
     fast = choose_precision(True, devices[0].device_type).computation
-    mixed = config["precision"] == fast if mixed_precision is None else mixed_precision
+    mixed = saved.computation == fast if mixed_precision is None else mixed_precision
     return Detector(
-        checkpoint_dir=folder,
-        model_path=model_path,
-        model_checksum=saved["model_checksum"],
-        classifier=keras.models.load_model(model_path, safe_mode=True),
-        recipes=recipes,
-        frames=saved["frames"],
-        temperature=saved["temperature"],
-        threshold=saved["threshold"],
-        chosen_for=saved["chosen_for"],
-        vgg19_weights=weights,
+        checkpoint_dir=saved.checkpoint_dir,
+        model_path=saved.model_path,
+        model_checksum=saved.model_checksum,
+        classifier=keras.models.load_model(saved.model_path, safe_mode=True),
+        recipes=saved.recipes,
+        frames=saved.frames,
+        temperature=saved.temperature,
+        threshold=saved.threshold,
+        chosen_for=saved.chosen_for,
+        vgg19_weights=saved.vgg19_weights,
         computation=fast if mixed else "float32",
         devices=tuple(devices),
         strategy=strategy,
-        clip_seconds=saved.get("clip_seconds"),
+        clip_seconds=saved.clip_seconds,
     )
-
-
-def _require_finished_run(folder: Path, named: Path) -> None:
-    if not folder.is_dir():
-        raise UserError(f"--checkpoint-dir {named}: no such folder")
-    if (folder / DETECTOR).is_file():
-        return
-    if (folder / CONFIG).exists():
-        raise UserError(
-            f"--checkpoint-dir {named}: the run has not finished ({DETECTOR} is missing). Run its "
-            "training command again to resume it"
-        )
-    raise UserError(
-        f"--checkpoint-dir {named}: not a run's folder ({DETECTOR} is missing). Name the "
-        "--checkpoint-dir of a finished training run"
-    )
-
-
-def _require_tested_model(model: Path, checksum: str) -> None:
-    if not model.is_file():
-        raise UserError(f"{model} is missing: restore it, or train again with --fresh")
-    if file_checksum(model).hex() != checksum:
-        raise UserError(
-            f"{model} is not the model that was tested (its checksum differs from that in "
-            f"{DETECTOR}): restore it, or train again with --fresh"
-        )
-
-
-def _require_same_weights(weights: str, recipe: Recipe) -> None:
-    if weights not in ("imagenet", "random") and not Path(weights).is_file():
-        raise UserError(
-            f"--vgg19-weights {weights}: no such file. Name the .h5 file the detector was "
-            "trained with, imagenet or random"
-        )
-    found = identify_weights(weights, recipe.layer)
-    if found != recipe.weights:
-        raise UserError(
-            f"--vgg19-weights {weights} is {found}, but the detector was trained with "
-            f"{recipe.weights}: name those weights"
-        )

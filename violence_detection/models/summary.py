@@ -10,7 +10,8 @@ import keras
 import tensorflow as tf
 
 from violence_detection.models.classifier import classifier
-from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, feature_size, vgg19
+from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, vgg19
+from violence_detection.models.vgg19_weights import feature_size
 from violence_detection.runtime.devices import gpu_names
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import FRAME_SIZE

@@ -1,29 +1,22 @@
 """VGG19 up to a layer, as a feature extractor. Keras only, on any backend."""
 
-import hashlib
-from pathlib import Path
-
 import h5py
 import keras
 import numpy as np
 from keras import layers, ops
 
-from violence_detection.errors import RunError, UserError
+from violence_detection.errors import RunError
+from violence_detection.models.vgg19_weights import (
+    FILTERS,
+    IMAGENET_URL,
+    RANDOM_WEIGHTS_SEED,
+    imagenet_file,
+    layers_with_weights,
+    weight_names,
+)
 from violence_detection.settings.constants import FRAME_SIZE, VGG19_LAYERS
 
-FILTERS = (64, 128, 256, 512, 512)  # per convolution of each block
-# The files that keras.applications.VGG19 downloads, with and without the dense layers.
-IMAGENET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
-IMAGENET_WHOLE = (
-    "vgg19_weights_tf_dim_ordering_tf_kernels.h5",
-    "cbe5617147190e668d6c5d5026f83318",
-)
-IMAGENET_NO_TOP = (
-    "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
-    "253f8cb515780f3b799900260a226db6",
-)
 CLIPS_PER_REPLICA = 4  # 64 frames per batch: more would only need more memory
-RANDOM_WEIGHTS_SEED = 0  # independent of --seed, so that cached features stay valid
 
 
 def vgg19(feature_layer: str, dtype: str = "float32", pooling: str = "mean") -> keras.Model:
@@ -101,40 +94,6 @@ def _vgg19_layer(name: str, dtype: str) -> keras.Layer:
     )
 
 
-def layers_with_weights(feature_layer: str) -> list[str]:
-    """Return the names of the layers up to `feature_layer` that have a kernel and a bias."""
-    needed = VGG19_LAYERS[: VGG19_LAYERS.index(feature_layer) + 1]
-    return [name for name in needed if "conv" in name or name in ("fc1", "fc2", "predictions")]
-
-
-def feature_size(feature_layer: str, pooling: str = "mean") -> int:
-    """Return the number of values per frame at `feature_layer`."""
-    if feature_layer.startswith("block"):
-        per_channel = {"mean+max": 2, "grid": 4}.get(pooling, 1)
-        return per_channel * FILTERS[int(feature_layer[len("block")]) - 1]
-    return {"flatten": 25088, "fc1": 4096, "fc2": 4096, "predictions": 1000}[feature_layer]
-
-
-def identify_weights(weights: str, feature_layer: str) -> str:
-    """Return an identifier of VGG19 weights: the MD5 checksum of their file.
-
-    Args:
-        weights: "imagenet", "random" or a file's path.
-        feature_layer: a name from `VGG19_LAYERS`.
-
-    Raises:
-        UserError: the file is not HDF5, or lacks a layer up to `feature_layer`.
-    """
-    if weights == "random":
-        return f"random-{RANDOM_WEIGHTS_SEED}"
-    if weights == "imagenet":  # as published: known without the file
-        return "md5-" + _imagenet_file(feature_layer)[1]
-    _check_weights_file(Path(weights), feature_layer)
-    with Path(weights).open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
-    return "md5-" + digest.hexdigest()
-
-
 def load_vgg19_weights(model: keras.Model, weights: str, feature_layer: str) -> None:
     """Set the weights of a model made by `vgg19`.
 
@@ -154,7 +113,7 @@ def load_vgg19_weights(model: keras.Model, weights: str, feature_layer: str) -> 
     with h5py.File(weights, "r") as file:
         for name in layers_with_weights(feature_layer):
             group = file[name]
-            model.get_layer(name).set_weights([group[key][()] for key in _weight_names(group)])
+            model.get_layer(name).set_weights([group[key][()] for key in weight_names(group)])
 
 
 def build_extractor(
@@ -190,12 +149,8 @@ def _set_random_weights(model: keras.Model, feature_layer: str) -> None:
         layer.set_weights([noise, np.zeros_like(bias)])
 
 
-def _imagenet_file(feature_layer: str) -> tuple[str, str]:
-    return IMAGENET_NO_TOP if feature_layer.startswith("block") else IMAGENET_WHOLE
-
-
 def _download_imagenet(feature_layer: str) -> str:
-    name, md5 = _imagenet_file(feature_layer)
+    name, md5 = imagenet_file(feature_layer)
     try:
         # Keras's own cache, shared with keras.applications.
         return keras.utils.get_file(
@@ -206,41 +161,3 @@ def _download_imagenet(feature_layer: str) -> str:
             f"--vgg19-weights imagenet: cannot download {name} ({error}). Pass the path of a local "
             "copy instead, or random to try the program out"
         ) from error
-
-
-def _weight_names(group: h5py.Group) -> list[str]:
-    names = group.attrs.get("weight_names", list(group))
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
-
-
-def _check_weights_file(path: Path, feature_layer: str) -> None:
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(
-            f"--vgg19-weights {path}: not an HDF5 file; it must have the layout of Keras's own "
-            "VGG19 files"
-        ) from error
-    with file:
-        kernel_inputs = 3
-        for name in layers_with_weights(feature_layer):
-            group = file.get(name)
-            if not isinstance(group, h5py.Group) or len(_weight_names(group)) != 2:
-                raise UserError(
-                    f"--vgg19-weights {path}: layer {name} is missing, but --feature-layer "
-                    f"{feature_layer} needs it; choose a lower layer or the full file"
-                )
-            kernel, bias = (group[key] for key in _weight_names(group))
-            expected = _kernel_shape(name, kernel_inputs)
-            if kernel.shape != expected or bias.shape != expected[-1:]:
-                raise UserError(
-                    f"--vgg19-weights {path}: the kernel of {name} is {kernel.shape}, "
-                    f"VGG19 has {expected}"
-                )
-            kernel_inputs = expected[-1]
-
-
-def _kernel_shape(name: str, inputs: int) -> tuple[int, ...]:
-    if name.startswith("block"):
-        return (3, 3, inputs, feature_size(name))
-    return (25088 if name == "fc1" else inputs, feature_size(name))

@@ -106,7 +106,7 @@ def read_run(folder: Path) -> FinishedRun:
         UserError: there is none, or one of its files is missing or damaged.
     """
     folder = folder.expanduser().absolute()
-    _require_finished(folder)
+    require_finished(folder)
     config, results = read_json(folder / CONFIG), read_json(folder / RESULTS)
     _require(config.get("settings", {}), NEEDED_SETTINGS, folder / CONFIG)
     _require(results, NEEDED_RESULTS, folder / RESULTS)
@@ -143,7 +143,8 @@ def read_suspects(folder: Path) -> Suspects | None:
     return Suspects([clip for suspect, clip in listed if suspect], len(listed))
 
 
-def _require_finished(folder: Path) -> None:
+def require_finished(folder: Path) -> None:
+    """Raise `UserError` if there is no finished run in a folder."""
     if not folder.is_dir():
         raise UserError(f"--checkpoint-dir {folder}: no such folder")
     if not (folder / CONFIG).exists():

@@ -1,0 +1,96 @@
+"""The detector in a run's checkpoint directory: found and checked without loading TensorFlow."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from violence_detection.errors import UserError
+from violence_detection.features.cache.feature_cache import Recipe
+from violence_detection.models.vgg19_weights import identify_weights
+from violence_detection.runs.files import CONFIG, DETECTOR
+from violence_detection.storage.files import file_checksum, read_json
+
+
+@dataclass(frozen=True)
+class SavedDetector:
+    """What `detector.json` says, and the weights to use."""
+
+    checkpoint_dir: Path  # absolute
+    model_path: Path
+    model_checksum: str  # hexadecimal
+    recipes: tuple[Recipe, ...]  # one per stream
+    frames: int  # per clip
+    temperature: float
+    threshold: float
+    chosen_for: str
+    vgg19_weights: str  # "imagenet", "random" or a file's path
+    computation: str  # dtype of VGG19's arithmetic in the run
+    clip_seconds: float | None  # the usual length of a training clip; None: unknown
+
+
+def find_detector(checkpoint_dir: Path, vgg19_weights: str | None = None) -> SavedDetector:
+    """Return the detector of a finished run.
+
+    Args:
+        checkpoint_dir: the run's folder.
+        vgg19_weights: "imagenet", "random" or a file's path; None: those of the run.
+
+    Raises:
+        UserError: the folder has no finished run; its model is missing or not the one that was
+            tested; the VGG19 weights are missing or not those of the run.
+    """
+    folder = checkpoint_dir.expanduser().resolve()
+    _require_finished_run(folder, checkpoint_dir)
+    saved, config = read_json(folder / DETECTOR), read_json(folder / CONFIG)
+    model_path = folder / saved["model"]
+    _require_tested_model(model_path, saved["model_checksum"])
+    recipes = tuple(Recipe(**recipe) for recipe in saved["features"])
+    weights = vgg19_weights or config["settings"]["vgg19_weights"]
+    _require_same_weights(weights, recipes[0])
+    return SavedDetector(
+        checkpoint_dir=folder,
+        model_path=model_path,
+        model_checksum=saved["model_checksum"],
+        recipes=recipes,
+        frames=saved["frames"],
+        temperature=saved["temperature"],
+        threshold=saved["threshold"],
+        chosen_for=saved["chosen_for"],
+        vgg19_weights=weights,
+        computation=config["precision"],
+        clip_seconds=saved.get("clip_seconds"),
+    )
+
+
+def _require_finished_run(folder: Path, named: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"--checkpoint-dir {named}: no such folder")
+    if (folder / DETECTOR).is_file():
+        return
+    if (folder / CONFIG).exists():
+        raise UserError(
+            f"--checkpoint-dir {named}: the run has not finished ({DETECTOR} is missing). Run its "
+            "training command again to resume it"
+        )
+    raise UserError(
+        f"--checkpoint-dir {named}: not a run's folder ({DETECTOR} is missing). Name the "
+        "--checkpoint-dir of a finished training run"
+    )
+
+
+def _require_tested_model(model: Path, checksum: str) -> None:
+    if not model.is_file():
+        raise UserError(f"{model} is missing: restore it, or train again with --fresh")
+    if file_checksum(model).hex() != checksum:
+        raise UserError(
+            f"{model} is not the model that was tested (its checksum differs from that in "
+            f"{DETECTOR}): restore it, or train again with --fresh"
+        )
+
+
+def _require_same_weights(weights: str, recipe: Recipe) -> None:
+    found = identify_weights(weights, recipe.layer)
+    if found != recipe.weights:
+        raise UserError(
+            f"--vgg19-weights {weights} is {found}, but the detector was trained with "
+            f"{recipe.weights}: name those weights"
+        )

@@ -141,7 +141,7 @@ def train_detector(
     require_same_on_all_workers(machine, settings, dataset, run.continuing, Path(__file__))
 
     # VGG19 up to a layer, computed once per clip and kept; then what is wrong with the clips.
-    features = prepare_features(settings, dataset, machine, run.bad_clips, stack)
+    features = prepare_features(settings, dataset, machine, run.bad_clips)
     dataset, features = group_clips(dataset, features, settings, machine, run.groups_csv)
     checked = check_clips(dataset, features, settings.data, run.leakage_csv)
     splits = load_splits(checked, features, settings)

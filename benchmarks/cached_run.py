@@ -14,19 +14,17 @@ from typing import IO, Any
 
 import numpy as np
 
-from violence_detection.features.cache.feature_cache import (
-    ClipFacts,
-    FeatureCache,
-    Recipe,
-    row_checksum,
-)
+from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder, file_stamp
-from violence_detection.features.cache.record_file import (
+from violence_detection.features.cache.parts import (
+    KEYS,
     ROW_FIELDS,
+    ROWS,
     as_keys,
-    row_index,
-    write_records,
+    record_type,
+    write_keys,
 )
+from violence_detection.features.cache.rows import row_checksum
 from violence_detection.models.vgg19_weights import feature_size, identify_weights
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.settings.schema import Settings
@@ -81,7 +79,7 @@ def measure_memory(folder: Path) -> dict[str, Any]:
         if used.ru_maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
             raise RuntimeError("the peak may be that of this process")
         peaks[clips] = used.ru_maxrss / 1024
-        sizes[clips] = sum(p.stat().st_size for p in dataset.glob("cache/*.features")) / 2**20
+        sizes[clips] = sum(p.stat().st_size for p in dataset.glob("cache/*/*.rows")) / 2**20
     return {
         "peak_mb": {str(clips): peak for clips, peak in peaks.items()},
         "features_mb": {str(clips): size for clips, size in sizes.items()},
@@ -110,20 +108,19 @@ def cached_dataset(folder: Path, clips: int) -> Path:
                 path.write_text(f"{split} {number}")
                 contents.append(file_checksum(path))
                 cache_folder.remember_file(path, file_stamp(path), contents[-1])
-    checksums = np.empty(clips, np.uint32)
+    records = np.zeros(clips, record_type(ROW_FIELDS))
+    records["key"], records["share"] = as_keys(contents), 1
     random = np.random.default_rng(0)
     values = np.zeros(cache.row_shape, cache.recipe.dtype)
-    with cache.path.open("wb") as file:
+    cache.path.mkdir()
+    with (cache.path / f"drawn{ROWS}").open("wb") as file:
         for row in range(clips):
             values[0, :PAGE] = random.random(PAGE, np.float32)
-            checksums[row] = row_checksum(values)
+            records["checksum"][row] = row_checksum(values)
             file.seek(row * cache.row_bytes)
             file.write(values[0, :PAGE].tobytes())
         file.truncate(clips * cache.row_bytes)
-    index = row_index(dataset / "cache", cache.recipe.key)
-    facts = [np.full(clips, value, np.float32) for value in ClipFacts()]
-    parts = [(np.arange(clips), as_keys(contents), [checksums, *facts])]
-    write_records(index, cache.recipe.description, ROW_FIELDS, parts)
+    write_keys(cache.path / f"drawn{KEYS}", cache.recipe.description, records)
     return dataset
 
 

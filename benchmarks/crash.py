@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import make_parser, print_report
-from violence_detection.features.cache.record_file import FILES_INDEX, ROW_FIELDS, RecordFile
+from violence_detection.features.cache.merging import open_parts
+from violence_detection.features.cache.parts import ROW_FIELDS
 
 SCRIPT = Path(__file__).parent.parent / "train_rtx5000_dual_optimized.py"
 TIMES = (  # columns that differ from run to run
@@ -230,7 +231,7 @@ def moment_in(
 
 def rows_size(cache: Path) -> int:
     """Return the bytes of all rows in a cache folder."""
-    return sum(path.stat().st_size for path in cache.glob("*.features"))
+    return sum(path.stat().st_size for path in cache.glob("*/*.rows"))
 
 
 def drawn_dataset(folder: Path) -> Path:
@@ -276,18 +277,26 @@ def outcome(folder: Path) -> dict[str, Any]:
     run, cache = folder / "run", folder / "cache"
     results = json.loads((run / "training_results.json").read_text())
     figures = [name for name in results if name.startswith("evaluation")]
-    (index,) = set(cache.glob("*.index")) - {cache / FILES_INDEX}
-    rows = RecordFile(index, "", ROW_FIELDS, writable=False).entries()
-    (path,) = cache.glob("*.features")
-    data = path.read_bytes()
-    size = len(data) // len(rows) if rows else 0
     return {
-        "features": {clip.hex(): data[row * size : (row + 1) * size] for clip, row in rows.items()},
+        "features": features_in(cache),
         "CSV rows": epochs_of(run),
         "test figures": {name: results[name] for name in [*figures, "temperature", "threshold"]},
         "predictions.csv": (run / "predictions.csv").read_text(),
         **{path.name: weights_in(path) for path in sorted(run.glob("*.keras"))},
     }
+
+
+def features_in(cache: Path) -> dict[str, bytes]:
+    """Return the features in a cache of one recipe, by the contents of their clips."""
+    found = {}
+    for folder in {path.parent for path in cache.glob("*/*.rows")}:
+        for keys, rows in open_parts(folder, ROW_FIELDS):
+            assert rows is not None
+            data = rows.path.read_bytes()
+            size = len(data) // keys.count
+            for at, content in enumerate(keys.read(0, keys.count)["key"]):
+                found[content.tobytes().hex()] = data[at * size : (at + 1) * size]
+    return found
 
 
 def weights_in(model: Path) -> bytes:

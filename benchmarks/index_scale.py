@@ -1,9 +1,9 @@
 """The cost of the cache's index, an epoch's order and the clip list at ten million clips.
 
-    python -m benchmarks.index_scale --clips 10000000 --shards 4 --json FILE
+    python -m benchmarks.index_scale --clips 10000000 --parts 4 --json FILE
 
-Index files for so many clips are generated, for both default streams and the thumbnails; the
-features are a sparse file of the right size. The clips that are listed are empty files. Each
+The keys of so many clips are generated, for both default streams and the thumbnails; the features
+are sparse files of the right size. The clips that are listed are empty files. Each
 measurement runs in a process of its own, whose peak of resident memory is reported. The files that
 are read have just been written, so that the disk is not measured.
 """
@@ -11,7 +11,7 @@ are read have just been written, so that the disk is not measured.
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -24,14 +24,17 @@ from benchmarks.command import make_parser, write_report
 from benchmarks.tables import Table
 from violence_detection.clips.dataset import find_clips
 from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
-from violence_detection.features.cache.folder import SHARD_PREFIX, CacheFolder
-from violence_detection.features.cache.record_file import (
+from violence_detection.features.cache.folder import FILES, CacheFolder
+from violence_detection.features.cache.parts import (
     FILE_FIELDS,
-    FILES_INDEX,
+    KEYS,
     ROW_FIELDS,
-    row_index,
-    write_records,
+    ROWS,
+    part_names,
+    record_type,
+    write_keys,
 )
+from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.training.order import ClipOrder
 
@@ -48,13 +51,13 @@ def main() -> None:
     """Generate, measure, print, and write the file that is asked for."""
     parser = make_parser(__doc__)
     parser.add_argument("--clips", type=int, default=CLIPS, help="in the cache (default: 10000000)")
-    parser.add_argument("--shards", type=int, default=1, help="of the cache (default: 1)")
+    parser.add_argument("--parts", type=int, default=1, help="of each recipe (default: 1)")
     flags = parser.parse_args()
-    report: dict[str, Any] = {"clips": flags.clips, "shards": flags.shards}
+    report: dict[str, Any] = {"clips": flags.clips, "parts": flags.parts}
     with tempfile.TemporaryDirectory() as name:
         cache = Path(name)
-        draw_cache(cache, flags.clips, flags.shards)
-        files = [path.stat().st_size for path in cache.rglob("*.index")]
+        draw_cache(cache, flags.clips, flags.parts)
+        files = [path.stat().st_size for path in cache.rglob(f"*{KEYS}")]
         report["index_megabytes"] = round(sum(files) / 1e6)
         for measure in (open_cache, look_up, fingerprint, store_one, shuffle, list_clips):
             report[measure.__name__] = in_fresh_process(measure, cache, flags.clips)
@@ -64,8 +67,7 @@ def main() -> None:
 
 def index_table(report: dict[str, Any]) -> Table:
     """Return the table of what was measured."""
-    shards = report["shards"]
-    title = f"{report['clips']:,} clips in {shards} shard{'s' * (shards != 1)}"
+    title = f"{report['clips']:,} clips in {count_of(report['parts'], 'part')}"
     stages = {
         "open": "open_cache",
         "find the rows of all clips, in an epoch's order": "look_up",
@@ -102,32 +104,24 @@ def contents_of(part: int, count: int) -> np.ndarray:
     return np.random.default_rng(part).integers(0, 2**64, (count, 2), np.uint64).astype(">u8")
 
 
-def draw_cache(cache: Path, clips: int, shards: int) -> None:
-    """Write the index of a cache of so many clips, evenly over the shards."""
-    for shard in range(shards):
-        folder = cache if shards == 1 else cache / f"{SHARD_PREFIX}{shard + 1}"
-        folder.mkdir(exist_ok=True)
-        first, end = shard * clips // shards, (shard + 1) * clips // shards
-
-        def parts(first: int = first, end: int = end) -> Iterator[tuple]:
-            for start in range(first, end, CHUNK):
-                count = min(CHUNK, end - start)
-                yield np.arange(start - first, start - first + count), contents_of(start, count)
-
+def draw_cache(cache: Path, clips: int, parts: int) -> None:
+    """Write the keys of a cache of so many clips, evenly over the parts of each recipe."""
+    for part in range(parts):
+        first, end = part * clips // parts, (part + 1) * clips // parts
+        chunks = [contents_of(start, min(CHUNK, end - start)) for start in range(first, end, CHUNK)]
+        keys = np.concatenate(chunks)
         for recipe in RECIPES:
-            rows = (
-                (numbers, keys, [keys[:, 1], np.ones(len(keys)), np.ones(len(keys))])
-                for numbers, keys in parts()
-            )
-            write_records(row_index(folder, recipe.key), recipe.description, ROW_FIELDS, rows)
-            row_bytes = recipe.frames * recipe.features * 2
-            with (folder / f"{recipe.key}.features").open("wb") as file:
-                file.truncate((end - first) * row_bytes)
-        files = (
-            (numbers, keys, [np.zeros((len(keys), 3)), keys.view("V16")[:, 0], np.zeros(len(keys))])
-            for numbers, keys in parts()
-        )
-        write_records(folder / FILES_INDEX, "files", FILE_FIELDS, files)
+            folder = cache / recipe.key
+            folder.mkdir(exist_ok=True)
+            records = np.zeros(len(keys), record_type(ROW_FIELDS))
+            records["key"], records["seconds"], records["share"] = keys, 1, 1
+            with (folder / f"{part:04}{ROWS}").open("wb") as file:
+                file.truncate(len(keys) * recipe.row_bytes)
+            write_keys(folder / f"{part:04}{KEYS}", recipe.description, records)
+        files = np.zeros(len(keys), record_type(FILE_FIELDS))
+        files["key"], files["content"] = keys, keys.view("V16")[:, 0]
+        (cache / FILES).mkdir(exist_ok=True)
+        write_keys(cache / FILES / f"{part:04}{KEYS}", FILES, files)
 
 
 def opened(cache: Path) -> list[FeatureCache]:
@@ -141,18 +135,17 @@ def open_cache(cache: Path, clips: int) -> Seconds:
     started = time.perf_counter()
     caches = opened(cache)
     seconds = time.perf_counter() - started
-    known = sum(shard.records.count for shard in caches[0]._shards.values())
-    assert known == clips, (known, clips)
+    assert len(caches[0]) == clips, (len(caches[0]), clips)
     return {"seconds": seconds}
 
 
 def look_up(cache: Path, clips: int) -> Seconds:
     """Measure finding the rows of all clips of one recipe, in the order of an epoch."""
     rows = opened(cache)[0]
-    shards = max(1, len(rows.folder.shards) - 1)
+    parts = len(part_names(cache / RECIPES[0].key))
     contents: list[bytes] = []
-    for shard in range(shards):
-        first, end = shard * clips // shards, (shard + 1) * clips // shards
+    for part in range(parts):
+        first, end = part * clips // parts, (part + 1) * clips // parts
         for start in range(first, end, CHUNK):
             data = contents_of(start, min(CHUNK, end - start)).tobytes()
             contents += [data[at : at + 16] for at in range(0, len(data), 16)]
@@ -171,10 +164,9 @@ def look_up(cache: Path, clips: int) -> Seconds:
 
 
 def fingerprint(cache: Path, clips: int) -> Seconds:
-    """Measure the fingerprint of all rows of the cache's first folder with any."""
+    """Measure the fingerprint of all rows of the cache's first part."""
     rows = opened(cache)[0]
-    (number, shard), *_ = ((n, s) for n, s in rows._shards.items() if s.records.count)
-    numbers = np.arange(shard.records.count) + number * 2**40
+    numbers = np.arange(clips // len(part_names(cache / RECIPES[0].key)))
     started = time.perf_counter()
     rows.fingerprint(numbers.tolist())
     return {"seconds": time.perf_counter() - started, "rows": len(numbers)}

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.timing import Workload, in_own_process, side_by_side
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.models.classifier import as_plain_keras
 from violence_detection.models.classifier import classifier as build_classifier
 from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy

@@ -17,6 +17,7 @@ sources. Finished runs are kept in --work-dir. Without --window it is the common
 clips, and other clips are left out, so that windows are those that were joined.
 """
 
+import argparse
 import contextlib
 import sys
 from collections import Counter, defaultdict
@@ -81,24 +82,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work-dir", type=Path, required=True, help="keeps what is finished")
     parser.add_argument("--cache-dir", type=Path, help="default: in --work-dir")
     parser.add_argument("--sides", type=int, default=3, help="each is tested once (default: 3)")
-    parser.add_argument("--clips", type=int, default=8, help="of a video (default: 8)")
-    parser.add_argument("--violent", type=int, default=2, help="of a violent one (default: 2)")
+    parser.add_argument("--clips", type=int, default=24, help="of a video (default: 24)")
+    parser.add_argument("--violent", type=int, default=3, help="of a violent one (default: 3)")
+    parser.add_argument("--videos", type=int, default=12, help="of a side's class (default: 12)")
+    parser.add_argument(
+        "--ways", type=lambda text: text.split(","), default=WAYS, help="default: weak,whole,times"
+    )
     parser.add_argument("--window", type=float, help="seconds")
     parser.add_argument("--seed", type=int, default=1, help="of videos and training (default: 1)")
     options, flags = parser.parse_known_args(arguments)
     cache = options.cache_dir or options.work_dir / "cache"
     clips, window = clips_of_one_length(clips_of(options.dataset_path), options.window)
-    folder = options.work_dir / f"{options.dataset_path.name}_{options.clips}_{options.violent}"
+    shape = f"{options.clips}_{options.violent}_{options.videos}_{options.seed}"
+    folder = options.work_dir / f"{options.dataset_path.name}_{shape}"
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(options.seed)
     sides = [
-        joined_videos(side, options.clips, options.violent, folder / f"side_{number}", random)
+        joined_videos(side, options, folder / f"side_{number}", random)
         for number, side in enumerate(sides_of(clips, options.sides), start=1)
     ]
-    scored: dict[str, list[Scored]] = {way: [] for way in WAYS}
+    scored: dict[str, list[Scored]] = {way: [] for way in options.ways}
     flags = [*flags, "--cache-dir", str(cache), "--seed", str(options.seed), "--groups", "none"]
     for tested in range(len(sides)):
-        for way in WAYS:
+        for way in options.ways:
             manifest = write_side(sides, tested, way, window, folder)
             command = ["--dataset-path", str(manifest), *flags]
             if way == "weak":
@@ -115,7 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "flags": without_folders(flags),
         "ways": {way: figures(found) for way, found in scored.items()},
         "better_than_whole": {
-            way: paired_difference(scored[way], scored["whole"]) for way in ("weak", "times")
+            way: paired_difference(scored[way], scored["whole"])
+            for way in options.ways
+            if way != "whole"
         },
     }
     print_tables(report)
@@ -148,18 +156,15 @@ def sides_of(clips: Sequence[Linked], count: int) -> list[list[Linked]]:
 
 
 def joined_videos(
-    side: Sequence[Linked],
-    clips: int,
-    violent: int,
-    folder: Path,
-    random: np.random.Generator,
+    side: Sequence[Linked], shape: argparse.Namespace, folder: Path, random: np.random.Generator
 ) -> list[LongVideo]:
-    """Return long videos of a side, as many of each class as its clips are enough for.
+    """Return the long videos of a side.
 
     Args:
-        side: its clips; each is used at most once.
-        clips: of a video.
-        violent: of these, in a violent video; they follow each other.
+        side: its clips. A nonviolent one may be in several videos, once in each; a violent one is
+            in one.
+        shape: `videos` of each class at most, `clips` of a video, and `violent` ones of these in a
+            violent video, which follow each other.
         folder: for the videos.
         random: draws the clips, and where the violent ones are.
     """
@@ -167,12 +172,12 @@ def joined_videos(
     shuffled = [side[index] for index in random.permutation(len(side))]
     calm = [linked for linked in shuffled if linked.clip.label == 0]
     fights = [linked for linked in shuffled if linked.clip.label == 1]
-    pairs = min(len(calm) // (2 * clips - violent), len(fights) // violent)
     videos = []
-    for number in range(2 * pairs):
+    for number in range(2 * min(shape.videos, len(fights) // shape.violent)):
         label = number % 2
-        fight = [fights.pop() for _ in range(violent)] if label else []
-        others = [calm.pop() for _ in range(clips - len(fight))]
+        fight = [fights.pop() for _ in range(shape.violent)] if label else []
+        drawn = random.permutation(len(calm))[: shape.clips - len(fight)]
+        others = [calm[index] for index in drawn]
         at = int(random.integers(len(others) + 1))
         path = folder / f"{'violent' if label else 'nonviolent'}_{number // 2:03}.mp4"
         rows = joined([*others[:at], *fight, *others[at:]], path)

@@ -3,14 +3,13 @@
 import os
 from pathlib import Path
 
-from tests.conftest import ROOT, TRAIN
+from tests.conftest import ROOT, TRAIN, cached_features
 from tests.warm_start import ForkedProcess
 from train_rtx5000_dual_optimized import main
 from violence_detection.clips.dataset import find_clips
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.recipe import stored_recipes
-from violence_detection.runtime.worker import Worker
 from violence_detection.settings.parser import parse_settings
 from violence_detection.storage.files import file_checksum
 
@@ -43,7 +42,7 @@ def recipes_of(dataset: Path) -> list[Recipe]:
 def features_in(dataset: Path, cache: Path) -> Features:
     """Return the features of all clips, as a worker reads them that has computed nothing."""
     clips, found = find_clips(dataset, 0), []
-    with CacheFolder(cache, worker=Worker(98, 99)) as folder:
+    with CacheFolder(cache, writable=False) as folder:
         for each in [FeatureCache(folder, recipe) for recipe in recipes_of(dataset)]:
             rows = each.rows_of([file_checksum(clip.path) for clip in clips]).tolist()
             assert -1 not in rows
@@ -52,7 +51,6 @@ def features_in(dataset: Path, cache: Path) -> Features:
     return found
 
 
-def rows_in(cache: Path) -> list[int]:
-    """Return how many rows of the stream's features there are in the folder and each shard."""
-    key = recipes_of(ROOT)[0].key
-    return [path.stat().st_size // (4 * 64 * 2) for path in sorted(cache.rglob(f"{key}.features"))]
+def rows_in(cache: Path) -> int:
+    """Return how many rows of the stream's features there are, copies included."""
+    return len(cached_features(cache, recipes_of(ROOT)[0].key))

@@ -4,16 +4,15 @@ import numpy as np
 
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder
-from violence_detection.features.cache.local import LocalCache
-from violence_detection.runtime.worker import Worker
+from violence_detection.features.cache.transfer import LocalCache
 
 RECIPE = Recipe(frames=4, layer="block1_conv1", weights="random-0", features=64, dtype="float16")
 ROW_BYTES = 4 * 64 * 2
 
 
-def add(cache: LocalCache, first: int, count: int, worker: Worker | None = None) -> None:
+def add(cache: LocalCache, first: int, count: int) -> None:
     """Store the features of `count` clips, numbered from `first`, without uploading them."""
-    with CacheFolder(cache.path, worker=worker) as folder:
+    with CacheFolder(cache.path) as folder:
         features = FeatureCache(folder, RECIPE)
         clips = [number.to_bytes(16) for number in range(first, first + count)]
         values = np.arange(first, first + count, dtype=np.float16)

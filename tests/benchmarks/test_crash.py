@@ -29,6 +29,6 @@ def test_a_moment_in_cache_writes_comes_when_rows_are_written(tmp_path: Path) ->
     attempt: Any = SimpleNamespace(folder=tmp_path)
     reached = moment_in("cache write", attempt, random.Random(0), extraction_seconds=1.0)
     assert not reached()
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "a.features").write_bytes(b"row")
+    (tmp_path / "cache" / "recipe").mkdir(parents=True)
+    (tmp_path / "cache" / "recipe" / "a.rows").write_bytes(b"row")
     assert reached()

@@ -21,6 +21,6 @@ def test_features_of_all_layers_are_those_of_the_training_command(
     assert len(rows) == 8
     assert max(row["roc_auc"] for row in rows if "difference" in row["streams"]) > 0.75
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
-    ours = {path.name: path.read_bytes() for path in cache.glob("*.features")}
+    ours = {path.name: path.read_bytes() for path in cache.glob("*/*.rows")}
     assert train(["--dataset-path", str(drawn_clips), *quick_flags, "--extract-only"]) == 0
-    assert {path.name: path.read_bytes() for path in cache.glob("*.features")} == ours
+    assert {path.name: path.read_bytes() for path in cache.glob("*/*.rows")} == ours

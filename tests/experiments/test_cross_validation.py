@@ -22,7 +22,7 @@ from violence_detection.experiments.cross_validation import (
     summarize,
     write_summary,
 )
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.runtime.cluster import Cluster
 from violence_detection.runtime.devices import Precision, find_devices, make_strategy

@@ -1,13 +1,12 @@
 import io
 import shutil
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import SHORT, figures_of, held_by_another, results_of
+from tests.conftest import SHORT, figures_of, results_of
 from tests.extraction import (
     CLIPS,
     Features,
@@ -22,17 +21,7 @@ from tests.waiting import wait_until
 from train_rtx5000_dual_optimized import main
 from violence_detection.clips.dataset import find_clips
 from violence_detection.features.cache import transfer
-from violence_detection.features.cache.record_file import (
-    ROW_FIELDS,
-    RecordFile,
-    row_index,
-)
 from violence_detection.features.shares import share_number
-
-
-def test_one_share_is_a_cache_as_every_run_makes_it(extracted: Path) -> None:
-    assert rows_in(extracted) == [CLIPS]
-    assert not any(path.is_dir() for path in extracted.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +48,7 @@ def test_two_shares_have_the_features_of_one_process_and_say_what_is_missing(
     assert "28 of 28 clips have features" in second
     assert "nothing is missing" in second
     assert features_in(drawn_clips, cache) == extracted_features
-    assert sum(rows_in(cache)) == CLIPS
+    assert rows_in(cache) == CLIPS
     assert not (cache.parent / "checkpoints").exists()
 
 
@@ -76,59 +65,42 @@ def test_slurm_array_of_processes_at_once(
     said = [process.communicate(timeout=200)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert features_in(drawn_clips, tmp_path / "cache") == extracted_features
-    assert len(rows_in(tmp_path / "cache")) == 2
-    assert sum(rows_in(tmp_path / "cache")) == CLIPS
+    assert rows_in(tmp_path / "cache") == CLIPS
 
 
 @pytest.mark.parametrize("others", [1, 3])
 def test_killed_worker_is_made_up_for_by_another_number_of_workers(
     drawn_clips: Path, tmp_path: Path, extracted_features: Features, others: int
 ) -> None:
-    dataset, cache = drawn_clips, tmp_path / "cache"
-    process = start(dataset, cache, "--share", "2/2")
-    shard, recipe = cache / "shard_2", recipes_of(dataset)[0]
-    rows = shard / f"{recipe.key}.features"
-
-    def first_rows_or_end() -> bool:  # of the first batch, of several
-        return (rows.exists() and rows.stat().st_size > 0) or process.poll() is not None
-
-    wait_until(first_rows_or_end, pause=0.001)
+    """It has completed the parts of one recipe, and is killed before it is done."""
+    cache = tmp_path / "cache"
+    process = start(drawn_clips, cache, "--share", "2/2")
+    wait_until(lambda: any(cache.glob("*/.partial-*")) or process.poll() is not None, pause=0.001)
     process.kill()
     said, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL, said
-    before = rows.read_bytes()
-    stored = RecordFile(row_index(shard, recipe.key), "", ROW_FIELDS, writable=False).count
     for share in range(1, others + 1):
-        assert extract(dataset, cache, "--share", f"{share}/{others}") == 0
-    assert features_in(dataset, cache) == extracted_features
-    size = stored * 4 * 64 * 2
-    assert rows.read_bytes()[:size] == before[:size]
-    if others == 1:  # it writes no shard: what the killed one has stored was not computed again
-        assert rows_in(cache)[0] == CLIPS - stored
+        assert extract(drawn_clips, cache, "--share", f"{share}/{others}") == 0
+    assert features_in(drawn_clips, cache) == extracted_features
+    assert rows_in(cache) == CLIPS
 
 
-def test_second_process_of_a_share_waits_for_the_first(
-    drawn_clips: Path, extracted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_damaged_rows_are_computed_again(
+    drawn_clips: Path,
+    extracted: Path,
+    extracted_features: Features,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     cache = Path(shutil.copytree(extracted, tmp_path / "cache"))
-    (cache / "shard_2").mkdir()
-    messages: list[str] = []
-    with held_by_another(cache / "shard_2") as other, ThreadPoolExecutor(1) as thread:
-        assert extract(drawn_clips, cache, "--share", "1/2") == 0  # of another share: it goes on
-
-        def printed() -> bool:
-            messages.append(capsys.readouterr().out)
-            return bool(messages[-1])
-
-        def release_once_it_waits() -> None:
-            with other.stdin:  # is closed also where nobody waits
-                wait_until(printed)
-
-        capsys.readouterr()
-        waiting = thread.submit(release_once_it_waits)
-        assert extract(drawn_clips, cache, "--share", "2/2") == 0
-        waiting.result(60)
-        assert f"share 2/2 is being extracted by process {other.pid}: waiting" in messages[-1]
+    (rows,) = cache.glob(f"{recipes_of(drawn_clips)[0].key}/*.rows")
+    data = bytearray(rows.read_bytes())
+    data[-1] ^= 0xFF
+    rows.write_bytes(data)
+    assert extract(drawn_clips, cache) == 0
+    assert "1 row of difference features" in (said := capsys.readouterr().out)
+    assert "nothing is missing" in said
+    assert features_in(drawn_clips, cache) == extracted_features
 
 
 def test_own_disk_then_the_shared_one(
@@ -143,12 +115,11 @@ def test_own_disk_then_the_shared_one(
         assert extract(drawn_clips, cache, *flags) == 0
     assert "nothing is missing" in capsys.readouterr().out
     assert features_in(drawn_clips, cache) == extracted_features
-    assert sum(sum(rows_in(local)) for local in locals_) == CLIPS
-    before = rows_in(cache)
+    assert sum(map(rows_in, locals_)) == CLIPS
     # Again: nothing is copied twice, and nothing computed that another has.
     assert extract(drawn_clips, cache, "--cache-local", str(locals_[0])) == 0
-    assert rows_in(cache) == before
-    assert sum(rows_in(locals_[0])) < CLIPS
+    assert rows_in(cache) == CLIPS
+    assert rows_in(locals_[0]) < CLIPS
 
 
 def test_own_disk_is_handed_over_while_more_is_computed(
@@ -161,7 +132,7 @@ def test_own_disk_is_handed_over_while_more_is_computed(
     cache, local = tmp_path / "cache", tmp_path / "disk"
     flags = ("--cache-local", str(local), "--on-bad-clip", "fail")
     assert extract(dataset, cache, *flags) == 2
-    assert 0 < sum(rows_in(cache)) < CLIPS
+    assert 0 < rows_in(cache) < CLIPS
 
 
 def test_clips_that_cannot_be_read_are_told_of(
@@ -198,7 +169,7 @@ def training(run: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("local", [False, True])
-def test_training_reads_shards_as_one_cache_and_makes_a_damaged_row_good(
+def test_training_reads_what_shares_made_and_makes_a_damaged_row_good(
     drawn_clips: Path,
     two_shares: tuple[Path, list[str]],
     of_one_cache: Path,
@@ -208,7 +179,7 @@ def test_training_reads_shards_as_one_cache_and_makes_a_damaged_row_good(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     cache, run = shutil.copytree(two_shares[0], tmp_path / "cache"), tmp_path / "run"
-    rows = cache / "shard_1" / f"{recipes_of(drawn_clips)[0].key}.features"
+    rows, _ = cache.glob(f"{recipes_of(drawn_clips)[0].key}/*.rows")
     data = bytearray(rows.read_bytes())
     data[-1] ^= 0xFF
     rows.write_bytes(data)
@@ -218,7 +189,7 @@ def test_training_reads_shards_as_one_cache_and_makes_a_damaged_row_good(
     assert figures_of(run) == figures_of(of_one_cache)
     assert results_of(run)["evaluation"] == results_of(of_one_cache)["evaluation"]
     if local:
-        assert rows_in(tmp_path / "local") == [CLIPS]
+        assert rows_in(tmp_path / "local") == CLIPS + 1  # the damaged one, too
         return
-    assert rows_in(cache)[0] == 1  # the damaged one, computed anew
+    assert rows_in(cache) == CLIPS + 1
     assert features_in(drawn_clips, cache) == extracted_features

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import opened_cache
+from tests.conftest import cached_features, opened_cache
 from violence_detection.clips.clip import Clip, Segment
 from violence_detection.clips.dataset import find_clips
 from violence_detection.clips.decoders import DecoderProcesses, View
@@ -135,7 +135,7 @@ def test_of_a_stream_that_is_added_only_that_is_computed(
     with opened_cache(tmp_path, STREAM_RECIPES[0]) as cache:
         first, _ = extract_features(clips, [cache], network, 1, TIMEOUT)
     assert decodings == [("difference",)] * 9
-    stored = cache.path.read_bytes()
+    stored = cached_features(tmp_path)
     with CacheFolder(tmp_path) as folder:
         caches = [FeatureCache(folder, recipe) for recipe in STREAM_RECIPES]
         both, _ = extract_features(clips, caches, network, 1, TIMEOUT)
@@ -145,7 +145,7 @@ def test_of_a_stream_that_is_added_only_that_is_computed(
         assert network.clips == len(decodings) == 2 * 9
     assert again == both
     assert {clip: rows[:1] for clip, rows in both.items()} == first
-    assert caches[0].path.read_bytes() == stored
+    assert cached_features(tmp_path, STREAM_RECIPES[0].key) == stored
     assert_features_of_streams(caches, both)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.conftest import opened_cache
 from violence_detection.features.cache.feature_cache import Recipe
-from violence_detection.features.survey import SUMMARY_SIZE, Survey, survey_features
+from violence_detection.features.survey import SUMMARY_SIZE, Survey, damaged_rows, survey_features
 
 
 def recipe_of(features: np.ndarray) -> Recipe:
@@ -54,11 +54,13 @@ def test_damaged_row_is_found_and_can_be_dropped(tmp_path: Path, byte: int) -> N
     features = np.random.default_rng(0).random((9, 2, 4)).astype(np.float32)
     surveyed(tmp_path, features)
     with opened_cache(tmp_path, recipe_of(features)) as cache:
-        with cache.path.open("r+b") as file:
+        rows = [cache.row_of(bytes([0, number])) for number in range(9)]
+        (path,) = cache.path.glob("*.rows")
+        with path.open("r+b") as file:
             file.seek(4 * cache.row_bytes + byte)
             file.write(b"\xff")
-        assert survey_features(cache, range(9)).damaged == [4]
-        cache.drop([4])
-    with opened_cache(tmp_path, recipe_of(features)) as again:
-        known = [again.row_of(bytes([0, number])) for number in range(9)]
-    assert known == [0, 1, 2, 3, None, 5, 6, 7, 8]
+        assert survey_features(cache, rows).damaged == [rows[4]]
+        assert damaged_rows(cache, rows) == [rows[4]]
+        cache.drop([rows[4]])
+        known = [cache.row_of(bytes([0, number])) for number in range(9)]
+        assert known == [*rows[:4], None, *rows[5:]]

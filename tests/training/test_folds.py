@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from violence_detection.errors import UserError
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import ClipFeatures
 from violence_detection.training.folds import folds, possible_folds, sources_of

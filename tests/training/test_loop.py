@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import figures_of, quick_flags_in, results_of
 from train_rtx5000_dual_optimized import main
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.settings.parser import parse_settings
 from violence_detection.settings.schema import Settings

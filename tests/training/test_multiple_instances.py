@@ -8,7 +8,7 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from violence_detection.clips.clip import Clip
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.features.windows import VideoWindows
 from violence_detection.settings.parser import parse_settings
 from violence_detection.training.bags import BagFeatures

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.models.classifier import classifier, with_attention
 from violence_detection.training.batches import ClipFeatures
 from violence_detection.training.predictions import violence_and_attention, violence_probabilities

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import ClipFeatures
 from violence_detection.training.splits import Splits, splits_of_folds

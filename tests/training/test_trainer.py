@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from violence_detection.errors import RunError
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.models.classifier import STANDARDIZED, as_plain_keras
 from violence_detection.models.classifier import classifier as build_classifier
 from violence_detection.runtime.devices import find_devices, make_strategy

@@ -9,7 +9,7 @@ import numpy as np
 from violence_detection.clips.locations import dataset_locations
 from violence_detection.export.inputs import Inputs
 from violence_detection.export.validation_clips import Sources, cached_features, load_inputs
-from violence_detection.features.cache.local import LocalCache
+from violence_detection.features.cache.transfer import LocalCache
 from violence_detection.inference.detector import ClassifierOutput, Detector
 from violence_detection.runs.files import CONFIG
 from violence_detection.settings.schema import Settings
@@ -70,7 +70,7 @@ def load_comparison_data(
     cache_dir = moved.cache_dir or folder_or_url(settings["cache_dir"])
     dataset_path = moved.dataset_path or folder_or_url(settings["dataset_path"])
     with contextlib.ExitStack() as stack:
-        cache = stack.enter_context(LocalCache(cache_dir, spool_dir, write=False))
+        cache = LocalCache(cache_dir, spool_dir)
         locations = stack.enter_context(dataset_locations(dataset_path, spool_dir, spool_size))
         sources = Sources(cache.path, locations, clip_timeout)
         count = clips or (VALIDATION_CLIPS_END_TO_END if end_to_end else None)

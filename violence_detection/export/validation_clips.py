@@ -18,9 +18,10 @@ from violence_detection.clips.locations import Locations
 from violence_detection.errors import UserError
 from violence_detection.export.graph import FEATURES
 from violence_detection.export.inputs import Inputs
-from violence_detection.features.cache.feature_cache import FeatureCache, row_checksum
+from violence_detection.features.cache.feature_cache import FeatureCache
 from violence_detection.features.cache.folder import CacheFolder, is_cache
 from violence_detection.features.cache.lookup import known_contents
+from violence_detection.features.cache.rows import row_checksum
 from violence_detection.inference.detector import DecodedClip, Detector
 from violence_detection.runs.files import SPLITS_FILE
 from violence_detection.runtime.stage_clock import StageClock
@@ -162,10 +163,7 @@ def cached_features(
     if not is_cache(folder):
         return {}
 
-    def log_waiting(holder: str) -> None:
-        log.info("waiting for %s, which is using %s", holder, folder)
-
-    with CacheFolder(folder, log_waiting) as cache_folder:
+    with CacheFolder(folder, writable=False) as cache_folder:
         caches = [FeatureCache(cache_folder, recipe) for recipe in detector.recipes]
         known = known_contents(clips, cache_folder)
         features = {}
@@ -193,7 +191,7 @@ def _intact_row(cache: FeatureCache, content: bytes | None) -> np.ndarray | None
     if row is None:
         return None
     features = cache.rows().read([row])[0]
-    return features if row_checksum(features) == cache.checksum_of(row) else None
+    return features if row_checksum(features) == cache.checksums_of([row])[0] else None
 
 
 def load_images(

@@ -1,27 +1,35 @@
 """The training command with `--extract-only`: features of a share of the clips, and no training.
 
-Any number of machines can do it at once without communication: each writes its own shard of the
-cache. What a machine that died has left undone is computed by the next start, with any number.
+Any number of machines can do it at once without communication. What a machine that died has left
+undone is computed by the next start, with any number.
 """
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from violence_detection.clips.clip import Clip
 from violence_detection.clips.loading import find_dataset
 from violence_detection.clips.video_windows import windows_of
+from violence_detection.errors import RunError
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
-from violence_detection.features.cache.folder import BAD_CLIPS, LOG, CacheFolder
-from violence_detection.features.cache.local import LocalCache
+from violence_detection.features.cache.folder import BAD_CLIPS, LOG, CacheFolder, name_of
 from violence_detection.features.cache.lookup import known_rows
-from violence_detection.features.cache.transfer import PeriodicUpload, copy_to_shared_cache
+from violence_detection.features.cache.transfer import LocalCache, PeriodicUpload
 from violence_detection.features.extraction import BadClip
-from violence_detection.features.prepare import extract_share, log_bad_clips, log_random_weights
+from violence_detection.features.prepare import (
+    ATTEMPTS,
+    damaged_again,
+    drop_damaged,
+    extract_share,
+    log_bad_clips,
+    log_random_weights,
+)
 from violence_detection.features.recipe import stored_recipes
 from violence_detection.features.shares import find_share, share_number, share_of
+from violence_detection.features.survey import damaged_rows
 from violence_detection.runtime.logs import start_log
 from violence_detection.runtime.machine import set_up_machine
 from violence_detection.runtime.stage_clock import StageClock
@@ -52,23 +60,16 @@ def extract_only(settings: Settings) -> int:
     data = settings.data
     worker = find_share(data.share, settings.devices.cluster)
 
-    def busy(holder: str) -> None:
-        print(f"share {_name(worker)} is being extracted by {holder}: waiting", flush=True)
-
     with ExitStack() as stack:
         dataset = find_dataset(settings, stack)
         clips, recipes = dataset.all_clips, stored_recipes(settings, not dataset.groups_are_given)
         if settings.weak.weak:
             windows = windows_of(clips, settings.weak.window, data.clip_timeout)
             clips = [part for clip in clips for part in windows[clip]]
-        # Without the rows of other shards: their names are enough.
-        cache = stack.enter_context(
-            LocalCache(
-                settings.data.cache_dir, settings.data.spool_dir, worker, busy, with_rows=False
-            )
-        )
-        bad = _extract(settings, worker, clips, recipes, cache, busy)
-        _report(recipes, worker, clips, cache, busy, bad)
+        # Without the rows of others: their names are enough.
+        cache = LocalCache(data.cache_dir, data.spool_dir, with_rows=False)
+        bad = _extract(settings, worker, clips, recipes, cache)
+        _report(recipes, worker, clips, cache, bad)
     return 0
 
 
@@ -78,12 +79,11 @@ def _extract(
     clips: Sequence[Clip],
     recipes: Sequence[Recipe],
     cache: LocalCache,
-    busy: Callable[[str], None],
 ) -> list[BadClip]:
-    """Compute the missing features of this share; return the clips that cannot be read."""
-    share, local = share_of(clips, worker), settings.data.cache_local
-    with ExitStack() as stack, CacheFolder(cache.path, busy, worker, local) as folder:
-        log_file = folder.own_path / LOG
+    """Compute this share's features that are missing or damaged; return its unreadable clips."""
+    share, own_disk = share_of(clips, worker), settings.data.cache_local
+    with ExitStack() as stack, CacheFolder(cache.path, own_disk) as folder:
+        log_file = folder.own_path / name_of(worker, LOG, ".log")
         start_log(log_file)
         total = count_of(len(clips), "clip")
         log.info("share %s: %d of %s, into %s", _name(worker), len(share), total, folder.own_path)
@@ -98,11 +98,20 @@ def _extract(
         )
         log_random_weights(settings.features.vgg19_weights)
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
-        uploads = PeriodicUpload(cache, local, recipes, worker, busy)
-        _, bad = extract_share(share, caches, settings, machine, uploads)
+        uploads = PeriodicUpload(cache, own_disk, recipes)
+        for _ in range(ATTEMPTS):
+            rows, bad = extract_share(share, caches, settings, machine, uploads)
+            damaged = [
+                damaged_rows(each, [of_clip[view] for of_clip in rows.values()])
+                for view, each in enumerate(caches)
+            ]
+            drop_damaged(caches, damaged)
+            if not any(damaged):
+                break
+        else:
+            raise RunError(damaged_again(folder.path))
         log_bad_clips(bad)
-    if local:
-        copy_to_shared_cache(cache.path, local, recipes, worker, busy)
+    uploads.upload_now()
     return bad
 
 
@@ -111,29 +120,24 @@ def _report(
     worker: Worker,
     clips: Sequence[Clip],
     cache: LocalCache,
-    busy: Callable[[str], None],
     bad: Sequence[BadClip],
 ) -> None:
-    """Upload what was computed, and log what is missing from all shares."""
-    with CacheFolder(cache.path, busy, worker) as folder:
-        write_json(folder.own_path / BAD_CLIPS, {item.clip.name: item.reason for item in bad})
+    """Upload what was found out, and log what is missing from all shares."""
+    with CacheFolder(cache.path) as folder:
+        reasons = {item.clip.name: item.reason for item in bad}
+        write_json(folder.path / name_of(worker, BAD_CLIPS, ".json"), reasons)
         cache.upload()
         cache.refresh()
         folder.refresh()
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
         rows = known_rows(clips, caches, assume_unchanged=True)
-        unreadable = _unreadable(folder)
+        lists = folder.path.glob(f"{BAD_CLIPS}*.json")
+        unreadable = {name for path in lists for name in read_json(path)}
     _log_missing(clips, {clip.name for clip in rows}, unreadable, cache, worker)
 
 
 def _name(worker: Worker) -> str:
     return f"{worker.number + 1}/{worker.count}"
-
-
-def _unreadable(folder: CacheFolder) -> set[str]:
-    """Return the names of the clips that some worker could not read when it last tried."""
-    lists = [shard / BAD_CLIPS for shard in folder.shards.values()]
-    return {name for path in lists if path.exists() for name in read_json(path)}
 
 
 def _log_missing(

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,12 +14,11 @@ from violence_detection.clips.video_windows import windows_of
 from violence_detection.errors import RunError
 from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder
-from violence_detection.features.cache.local import LocalCache
-from violence_detection.features.cache.lookup import ClipRows
-from violence_detection.features.cache.record_file import row_index
+from violence_detection.features.cache.lookup import ClipRows, known_rows
 from violence_detection.features.cache.transfer import (
+    LocalCache,
     PeriodicUpload,
-    copy_to_local_disk,
+    copy_parts,
     wait_for_all_shares,
 )
 from violence_detection.features.extraction import BadClip, extract_features, require_readable
@@ -69,7 +67,6 @@ def prepare_features(
     dataset: Dataset,
     machine: Machine,
     known_bad: Mapping[str, str] | None,
-    stack: ExitStack,
 ) -> Features:
     """Return the features of all clips; missing ones are computed and cached.
 
@@ -79,14 +76,12 @@ def prepare_features(
         machine: the devices; with several workers, each computes a share.
         known_bad: names of clips to skip, with the reasons: a resumed run must use the same clips.
             None: try all clips.
-        stack: the lock on the cache is held until it is closed.
-
     Raises:
         UserError: too many clips cannot be read; the object store refuses access to the cache.
         RunError: a disk is full, gone or damages data; an object store does not respond.
     """
     if not settings.weak.weak:
-        return _computed(settings, dataset, machine, known_bad, stack)
+        return _computed(settings, dataset, machine, known_bad)
     windows = windows_of(dataset.all_clips, settings.weak.window, settings.data.clip_timeout)
     parts = [part for clip in dataset.clips for part in windows[clip]]
     log.info("%s in %s", count_of(len(dataset.clips), "video"), count_of(len(parts), "window"))
@@ -98,7 +93,7 @@ def prepare_features(
             for part in windows[clip]
         }
     in_windows = dataclasses.replace(dataset, clips=parts)
-    return by_video(_computed(settings, in_windows, machine, known_bad, stack), windows)
+    return by_video(_computed(settings, in_windows, machine, known_bad), windows)
 
 
 def _computed(
@@ -106,7 +101,6 @@ def _computed(
     dataset: Dataset,
     machine: Machine,
     known_bad: Mapping[str, str] | None,
-    stack: ExitStack,
 ) -> Features:
     """Return the features of clips, or of windows; arguments and errors of `prepare_features`."""
     started = time.perf_counter()
@@ -114,18 +108,12 @@ def _computed(
     recipes = stored_recipes(settings, not dataset.groups_are_given)
     worker = machine.worker
 
-    def wait_for_cache(holder: str) -> None:
-        log.info("%s is in use by %s: waiting", settings.data.cache_dir, holder)
-
-    cache = stack.enter_context(
-        LocalCache(settings.data.cache_dir, settings.data.spool_dir, worker, wait_for_cache)
-    )
-    cache_local = settings.data.cache_local
-    with CacheFolder(cache.path, wait_for_cache, worker, cache_local) as folder:
-        uploads = PeriodicUpload(cache, cache_local, recipes, worker, wait_for_cache)
+    cache = LocalCache(settings.data.cache_dir, settings.data.spool_dir)
+    own_disk = settings.data.cache_local
+    with CacheFolder(cache.path, own_disk) as folder:
+        uploads = PeriodicUpload(cache, own_disk, recipes)
         bad: list[BadClip] | None = None
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
-        log_earlier_features(caches)
         share = share_of(dataset.all_clips, worker)
         for _ in range(ATTEMPTS):
             rows, own_bad = extract_share(share, caches, settings, machine, uploads, known_bad)
@@ -134,8 +122,9 @@ def _computed(
                 own_bad, caches, rows = _all_shares(
                     own_bad, dataset.all_clips, cache, folder, recipes, machine
                 )
-            if cache_local:
-                rows = copy_to_local_disk(rows, caches)
+            if own_disk and copy_parts(folder.path, own_disk, recipes):
+                caches = [FeatureCache(folder, recipe) for recipe in recipes]
+                rows = known_rows([*rows], caches)
             if bad is None:
                 log_bad_clips(own_bad)
             bad = own_bad
@@ -144,15 +133,11 @@ def _computed(
                 survey_features(view_cache, [clip_rows[view] for clip_rows in rows.values()])
                 for view, view_cache in enumerate(caches)
             ]
-            if not _drop_damaged(caches, surveys, folder.path, machine):
+            damaged = [survey.damaged for survey in surveys]
+            if not _drop_damaged(caches, damaged, machine):
                 break
         else:
-            raise RunError(
-                f"{folder.path}: rows are damaged right after they are written: check the disk or "
-                "use another --cache-dir"
-            )
-    cache.upload()
-    cache.release()
+            raise RunError(damaged_again(folder.path))
     views = sum(recipe.layer != THUMBNAIL for recipe in recipes)
     features = Features(recipes, caches, rows, surveys, bad, views)
     _log_features(features, cache.location, time.perf_counter() - started)
@@ -165,18 +150,6 @@ def log_random_weights(weights: str) -> None:
     """Warn if VGG19 is untrained."""
     if weights == "random":
         log.warning("%s", RANDOM_WEIGHTS_WARNING)
-
-
-def log_earlier_features(caches: Sequence[FeatureCache]) -> None:
-    """Log it if features of these clips were computed before, but from frames read differently."""
-    for cache in caches:
-        before = dataclasses.replace(cache.recipe, format=cache.recipe.format - 1)
-        if not cache.path.exists() and row_index(cache.path.parent, before.key).exists():
-            log.info(
-                "%s has features of an earlier version,\nwhich read interlaced, turned and damaged "
-                "clips wrongly: they are computed\nagain (its %s.* can be deleted)",
-                *(cache.path.parent, before.key),
-            )
 
 
 def log_bad_clips(bad: Sequence[BadClip]) -> None:
@@ -253,23 +226,30 @@ def _all_shares(
 
 
 def _drop_damaged(
-    caches: Sequence[FeatureCache], surveys: Sequence[Survey], folder: Path, machine: Machine
+    caches: Sequence[FeatureCache], damaged: Sequence[Sequence[int]], machine: Machine
 ) -> bool:
     """Drop rows with wrong checksums; return whether any worker has to compute rows again."""
-    damaged = sum(len(survey.damaged) for survey in surveys)
-    if not any(machine.cluster.gather("damaged rows", damaged)):
-        return False
-    for cache, survey in zip(caches, surveys, strict=True):
-        if survey.damaged:
+    drop_damaged(caches, damaged)
+    return any(machine.cluster.gather("damaged rows", sum(map(len, damaged))))
+
+
+def drop_damaged(caches: Sequence[FeatureCache], damaged: Sequence[Sequence[int]]) -> None:
+    """Take the damaged rows of each cache for missing, with a warning."""
+    for cache, rows in zip(caches, damaged, strict=True):
+        if rows:
             log.warning(
                 "%s of %s features in %s damaged (checksum mismatch): computing again",
-                count_of(len(survey.damaged), "row"),
-                cache.recipe.stream,
-                folder,
+                *(count_of(len(rows), "row"), cache.recipe.stream, cache.folder.path),
             )
-            cache.drop(survey.damaged)
-    machine.cluster.gather("removal of damaged rows", damaged)
-    return True
+            cache.drop(rows)
+
+
+def damaged_again(folder: Path) -> str:
+    """Return what is wrong if rows are damaged `ATTEMPTS` times."""
+    return (
+        f"{folder}: rows are damaged right after they are written: check the disk or use another "
+        "--cache-dir"
+    )
 
 
 def _log_features(features: Features, location: Path | str, seconds: float) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from sklearn.random_projection import GaussianRandomProjection
 
 from violence_detection.clips.decoders import decoder_count
-from violence_detection.features.cache.feature_cache import FeatureCache, FeatureRows, row_checksum
+from violence_detection.features.cache.feature_cache import FeatureCache
+from violence_detection.features.cache.rows import FeatureRows, row_checksum
 
 SUMMARY_SIZE = 128  # values; a random projection keeps the distances of larger features
 ROWS_AT_ONCE = 64
@@ -68,6 +69,27 @@ def survey_features(cache: FeatureCache, rows: Sequence[int]) -> Survey:
         for damaged in threads.map(summarize, parts):
             survey.damaged.extend(damaged)
     return survey
+
+
+def damaged_rows(cache: FeatureCache, rows: Sequence[int]) -> list[int]:
+    """Return the rows whose bytes are not those that were stored; rows elsewhere are left out.
+
+    Args:
+        cache: which has the rows.
+        rows: may repeat.
+    """
+    stored = cache.rows()
+    here = [row for row in sorted(set(rows)) if stored.has(row)]
+    parts = [here[first : first + ROWS_AT_ONCE] for first in range(0, len(here), ROWS_AT_ONCE)]
+
+    def damaged(part: Sequence[int]) -> list[int]:
+        expected = cache.checksums_of(part)
+        checksums = [row_checksum(stored.read([row])) for row in part]
+        compared = zip(part, checksums, expected, strict=True)
+        return [row for row, now, before in compared if now != before]
+
+    with ThreadPoolExecutor(decoder_count()) as threads:
+        return [row for found in threads.map(damaged, parts) for row in found]
 
 
 def _projection(features: int) -> np.ndarray | None:

@@ -58,8 +58,8 @@ class DataSettings:
     extract_only: bool = setting(
         False,
         "compute the features of a share of the clips, report what is missing, and end",
-        "Any number of machines can do so at once on one --cache-dir, a folder or a URL, each "
-        "into a shard of its own. --checkpoint-dir is not touched.",
+        "Any number of machines can do so at once on one --cache-dir, a folder or a URL. "
+        "--checkpoint-dir is not touched.",
         changes_on_resume=True,
         differs_by_host=True,
     )

@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.features.windows import VideoWindows
 from violence_detection.training.batches import PADDING, ClipFeatures
 from violence_detection.training.multiple_instances import top_count

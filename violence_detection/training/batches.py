@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from violence_detection.errors import RunError
-from violence_detection.features.cache.feature_cache import FeatureRows
+from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.runtime.worker import Worker
 from violence_detection.training.augmentation import OF_WHOLE_BATCHES, augment
 from violence_detection.training.order import ClipOrder

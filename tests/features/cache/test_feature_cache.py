@@ -1,14 +1,17 @@
 import dataclasses
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.conftest import opened_cache
+from tests.conftest import ROOT, opened_cache
 from violence_detection.errors import RunError
-from violence_detection.features.cache.feature_cache import ClipFacts, FeatureCache, Recipe
+from violence_detection.features.cache.feature_cache import LAYERS, ClipFacts, FeatureCache, Recipe
 from violence_detection.features.cache.folder import FORMAT, CacheFolder
 
 RECIPE = Recipe(frames=4, layer="fc2", weights="md5-0", features=8, dtype="float16")
@@ -68,35 +71,65 @@ def test_recipes_share_a_folder(tmp_path: Path) -> None:
         flow.commit()
     with CacheFolder(tmp_path) as folder:
         rgb, flow = FeatureCache(folder, RECIPE), FeatureCache(folder, flow_recipe)
-        assert [flow.row_of(clip) for clip in (b"one", b"two")] == [None, 0]
+        assert flow.row_of(b"one") is None
         np.testing.assert_array_equal(rgb.rows().read([rgb.row_of(b"two")]), features(2))
-        np.testing.assert_array_equal(flow.rows().read([0]), features(3))
+        np.testing.assert_array_equal(flow.rows().read([flow.row_of(b"two")]), features(3))
 
 
-@pytest.mark.parametrize("lost", [0, 1, 64, 100])
-def test_unfinished_tail_is_dropped(tmp_path: Path, lost: int) -> None:
-    filled(tmp_path, b"one", b"two", b"three")
-    (rows_file,) = tmp_path.glob("*.features")
-    os.truncate(rows_file, rows_file.stat().st_size - lost)
-    kept = 3 - -(-lost // 64)
+def test_parts_are_read_as_one_and_the_newest_row_counts(tmp_path: Path) -> None:
+    """Two processes write at once; what one has begun before the other is seen by a third."""
+    with opened_cache(tmp_path, RECIPE) as one, opened_cache(tmp_path, RECIPE) as other:
+        one.store([b"one", b"both"], features(1, 2))
+        other.store([b"other", b"both"], features(3, 4))
+        assert [one.row_of(clip) is None for clip in (b"one", b"other")] == [False, True]
     with opened_cache(tmp_path, RECIPE) as cache:
-        assert [cache.row_of(clip) for clip in (b"one", b"two", b"three")] == [
-            row if row < kept else None for row in range(3)
-        ]
-        cache.store([b"four"], features(9))
+        rows = cache.rows_of([b"one", b"other", b"both"]).tolist()
+        np.testing.assert_array_equal(cache.rows().read(rows), features(1, 3, 4))
+        assert cache.fingerprint(rows) == cache.fingerprint(rows)
+        cache.drop([rows[0]])
+        assert cache.row_of(b"one") is None
+        cache.store([b"one"], features(9))
+        np.testing.assert_array_equal(cache.rows().read([cache.row_of(b"one")]), features(9))
     with opened_cache(tmp_path, RECIPE) as again:
-        np.testing.assert_array_equal(again.rows().read([again.row_of(b"four")]), features(9))
-        np.testing.assert_array_equal(again.rows().read([again.row_of(b"one")]), features(0))
+        np.testing.assert_array_equal(again.rows().read([again.row_of(b"one")]), features(9))
 
 
-def test_row_that_is_lost_while_it_is_needed_is_named(tmp_path: Path) -> None:
-    filled(tmp_path, b"one", b"two")
+def test_what_a_killed_process_had_not_completed_is_not_there(tmp_path: Path) -> None:
+    filled(tmp_path, b"one")
+    writing = (
+        "import os, sys; from pathlib import Path; import numpy as np\n"
+        "from tests.conftest import opened_cache\n"
+        "from tests.features.cache.test_feature_cache import RECIPE, features\n"
+        "with opened_cache(Path(sys.argv[1]), RECIPE) as cache:\n"
+        "    cache.store([b'two'], features(5)); cache.commit()\n"
+        "    cache.store([b'three'], features(7)); os._exit(9)"
+    )
+    done = subprocess.run([sys.executable, "-c", writing, str(tmp_path)], cwd=ROOT)
+    assert done.returncode == 9
     with opened_cache(tmp_path, RECIPE) as cache:
-        rows = cache.rows()
-    os.truncate(cache.path, 64 + 63)
-    np.testing.assert_array_equal(rows.read([0]), features(0))
-    with pytest.raises(RunError, match="row 1"):
-        rows.read([0, 1])
+        assert [cache.row_of(clip) is None for clip in (b"one", b"two", b"three")] == [
+            *(False, False, True)
+        ]
+
+
+@pytest.mark.parametrize("suffix", [".rows", ".keys"])
+@pytest.mark.parametrize("left", [64, 100, 4100])
+def test_part_that_is_cut_short_is_not_used(tmp_path: Path, suffix: str, left: int) -> None:
+    """Of rows that are cut, those that are left are."""
+    filled(tmp_path, *(bytes([n + 1]) for n in range(80)))
+    (path,) = tmp_path.glob(f"{RECIPE.key}/*{suffix}")
+    os.truncate(path, left)
+    with opened_cache(tmp_path, RECIPE) as cache:
+        rows = cache.rows_of([bytes([n + 1]) for n in range(80)])
+        if suffix == ".keys":
+            assert (rows < 0).all()
+            return
+        whole = left // 64
+        np.testing.assert_array_equal(
+            cache.rows().read(rows[:whole].tolist()), features(*range(whole))
+        )
+        with pytest.raises(RunError, match=f"lost row {whole}"):
+            cache.rows().read([int(rows[whole])])
 
 
 def test_rows_that_are_read_do_not_stay_in_memory(tmp_path: Path) -> None:
@@ -104,33 +137,32 @@ def test_rows_that_are_read_do_not_stay_in_memory(tmp_path: Path) -> None:
     filled(tmp_path, b"one", b"two")
     with opened_cache(tmp_path, RECIPE) as cache:
         rows = cache.rows()
-        rows.read([0, 1])
-        assert str(cache.path) not in Path("/proc/self/maps").read_text()
+        rows.read(cache.rows_of([b"one", b"two"]).tolist())
+        assert str(tmp_path) not in Path("/proc/self/maps").read_text()
 
 
-def test_rows_without_a_record_are_overwritten(tmp_path: Path) -> None:
-    filled(tmp_path, b"one")
-    (rows_file,) = tmp_path.glob("*.features")
-    with rows_file.open("ab") as file:
-        file.write(b"\x7f" * 100)  # a run was killed between the rows and the index
-    with opened_cache(tmp_path, RECIPE) as cache:
-        cache.store([b"two"], features(5))
-    with opened_cache(tmp_path, RECIPE) as again:
-        np.testing.assert_array_equal(again.rows().read([again.row_of(b"two")]), features(5))
-
-
-def test_rows_whose_index_is_gone_stay_readable_for_a_run_that_has_them(tmp_path: Path) -> None:
-    """One run trains on them while another, which found no index, computes them again."""
+def test_rows_stay_readable_for_a_run_whatever_becomes_of_the_files(tmp_path: Path) -> None:
     filled(tmp_path, b"one", b"two")
-    with opened_cache(tmp_path, RECIPE) as training:
-        rows = training.rows()
-    for index in tmp_path.glob("*.index"):
-        index.unlink()
     with opened_cache(tmp_path, RECIPE) as cache:
-        assert cache.row_of(b"one") is None
-        cache.store([b"two"], features(9))
-    np.testing.assert_array_equal(rows.read([0, 1]), features(0, 1))
-    np.testing.assert_array_equal(cache.rows().read([0]), features(9))
+        rows, numbers = cache.rows(), cache.rows_of([b"one", b"two"]).tolist()
+    shutil.rmtree(tmp_path / RECIPE.key)
+    np.testing.assert_array_equal(rows.read(numbers), features(0, 1))
+
+
+def test_many_layers_of_new_parts_are_found(tmp_path: Path) -> None:
+    clips = [bytes([n + 1]) for n in range(LAYERS + 9)]
+    with opened_cache(tmp_path, RECIPE) as cache:
+        for number, clip in enumerate(clips):
+            cache.store([clip], features(number))
+            cache.commit()
+        rows = cache.rows_of(clips).tolist()
+        np.testing.assert_array_equal(cache.rows().read(rows), features(*range(len(clips))))
+        assert None not in cache.checksums_of(rows)
+    assert len(list((tmp_path / RECIPE.key).iterdir())) == 2 * len(clips)
+    with opened_cache(tmp_path, RECIPE) as again:  # which merges them
+        rows = again.rows_of(clips).tolist()
+        np.testing.assert_array_equal(again.rows().read(rows), features(*range(len(clips))))
+    assert len(list((tmp_path / RECIPE.key).iterdir())) == 2
 
 
 def test_what_was_found_out_about_clips_is_kept(tmp_path: Path) -> None:

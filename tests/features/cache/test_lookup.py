@@ -23,8 +23,12 @@ def test_clips_are_known_if_all_caches_have_their_features(tmp_path: Path) -> No
             folder.remember_file(clip.path, file_stamp(clip.path), contents[clip])
         caches[0].store(list(contents.values()), np.zeros((4, 4, 8)))
         caches[1].store([contents[clips[2]], contents[clips[0]]], np.zeros((2, 4, 8)))
-        assert known_rows(clips, caches) == {clips[0]: (0, 1), clips[2]: (2, 0)}
-        assert rows_of_contents(contents, caches) == {clips[0]: (0, 1), clips[2]: (2, 0)}
+        expected = {
+            clip: tuple(cache.row_of(contents[clip]) for cache in caches)
+            for clip in (clips[0], clips[2])
+        }
+        assert known_rows(clips, caches) == expected
+        assert rows_of_contents(contents, caches) == expected
         clips[0].path.write_text("changed")
-        assert known_rows(clips, caches) == {clips[2]: (2, 0)}
+        assert known_rows(clips, caches) == {clips[2]: expected[clips[2]]}
         assert list(known_rows(clips, caches, assume_unchanged=True)) == [clips[0], clips[2]]

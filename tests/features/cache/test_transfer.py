@@ -1,24 +1,26 @@
 import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.conftest import opened_cache
+from tests.features.cache.conftest import URL
+from tests.object_store import CUT, ObjectStore, fail_first
+from tests.remote_cache import add, found
 from violence_detection.clips.clip import Clip
-from violence_detection.errors import RunError
+from violence_detection.errors import RunError, UserError
+from violence_detection.features.cache import merging
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder, file_stamp
-from violence_detection.features.cache.local import LocalCache
-from violence_detection.features.cache.transfer import (
-    copy_to_local_disk,
-    copy_to_shared_cache,
-    wait_for_all_shares,
-)
-from violence_detection.runtime.worker import Worker
+from violence_detection.features.cache.transfer import LocalCache, copy_parts, wait_for_all_shares
 from violence_detection.storage.files import file_checksum
 
 RECIPE = Recipe(frames=4, layer="fc2", weights="md5-0", features=8, dtype="float16")
+
+
+# Folders.
 
 
 @pytest.fixture
@@ -44,9 +46,9 @@ def store(folder: CacheFolder, *clips: Clip) -> None:
 
 def test_features_of_other_workers_are_waited_for(tmp_path: Path, clips: list[Clip]) -> None:
     cache, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
-    with CacheFolder(elsewhere, worker=Worker(1, 2)) as folder:
+    with CacheFolder(elsewhere) as folder:
         store(folder, *clips[3:5])
-    with CacheFolder(cache, worker=Worker(0, 2)) as folder:
+    with CacheFolder(cache) as folder:
         store(folder, *clips[:3])
         (found,), rows = wait_for_all_shares(
             clips,
@@ -54,7 +56,7 @@ def test_features_of_other_workers_are_waited_for(tmp_path: Path, clips: list[Cl
             LocalCache(cache, tmp_path),
             folder,
             [RECIPE],
-            sleep=lambda seconds: shutil.copytree(elsewhere / "shard_2", cache / "shard_2"),
+            sleep=lambda seconds: shutil.copytree(elsewhere, cache, dirs_exist_ok=True),
         )
     assert list(rows) == clips[:5]
     numbers = [row for (row,) in rows.values()]
@@ -64,7 +66,7 @@ def test_features_of_other_workers_are_waited_for(tmp_path: Path, clips: list[Cl
 
 
 def fingerprint_of_one(cache: Path, clips: list[Clip]) -> str:
-    """Return the fingerprint of the clips in a cache without shards, in other rows."""
+    """Return the fingerprint of the clips in a cache of one part, in other rows."""
     with CacheFolder(cache) as folder:
         store(folder, *reversed(clips))
         one = FeatureCache(folder, RECIPE)
@@ -75,59 +77,174 @@ def test_features_that_do_not_become_visible_are_an_error(
     tmp_path: Path, clips: list[Clip]
 ) -> None:
     cache = tmp_path / "cache"
-    with CacheFolder(cache, worker=Worker(0, 2)) as folder:
+    with CacheFolder(cache) as folder:
         store(folder, *clips[:3])
         with pytest.raises(RunError, match=r"3 missing.*/3\.mp4.*on a disk that all hosts share"):
             wait_for_all_shares(
-                clips,
-                (),
-                LocalCache(cache, tmp_path),
-                folder,
-                [RECIPE],
+                *(clips, (), LocalCache(cache, tmp_path), folder, [RECIPE]),
                 timeout=0.1,
                 sleep=lambda seconds: None,
             )
 
 
 def test_own_disk_and_shared_cache_copy_what_they_lack(tmp_path: Path, clips: list[Clip]) -> None:
-    cache, local = tmp_path / "cache", tmp_path / "local"
-    with CacheFolder(cache, worker=Worker(1, 2)) as folder:
+    cache, own_disk = tmp_path / "cache", tmp_path / "own"
+    with CacheFolder(cache) as folder:
         store(folder, *clips[:3])
-    with CacheFolder(cache, worker=Worker(0, 2), local=local) as folder:
-        store(folder, *clips[2:])
-        for _ in range(2):  # nothing is copied twice
-            copy_to_shared_cache(cache, local, [RECIPE], Worker(0, 2), lambda holder: None)
-        caches, rows = wait_for_all_shares(clips, (), LocalCache(cache, tmp_path), folder, [RECIPE])
-        here = copy_to_local_disk(rows, caches)
-        copy_to_local_disk(here, caches)
-    sizes = {path.parent.name: path.stat().st_size // 64 for path in tmp_path.rglob("*.features")}
-    assert sizes == {"local": 6, "shard_1": 3, "shard_2": 3}
-    shutil.rmtree(local)
-    with CacheFolder(cache) as folder:  # files are known without the copy, too
+    with CacheFolder(cache, own_disk) as folder:
+        store(folder, *clips[3:])
         assert None not in folder.known_contents([clip.path for clip in clips])
-        cached = FeatureCache(folder, RECIPE)
-        found = cached.rows_of([file_checksum(clip.path) for clip in clips]).tolist()
-        np.testing.assert_array_equal(
-            cached.rows().read(found), np.concatenate([features_of(clip) for clip in clips])
-        )
+    assert copy_parts(own_disk, cache, [RECIPE]) == 2  # features, and what is known of files
+    assert copy_parts(own_disk, cache, [RECIPE]) == 0
+    assert copy_parts(cache, own_disk, [RECIPE]) == 2
+    for place in (cache, own_disk):
+        with CacheFolder(place) as folder:
+            assert None not in folder.known_contents([clip.path for clip in clips])
+            cached = FeatureCache(folder, RECIPE)
+            rows = cached.rows_of([file_checksum(clip.path) for clip in clips]).tolist()
+            expected = np.concatenate([features_of(clip) for clip in clips])
+            np.testing.assert_array_equal(cached.rows().read(rows), expected)
 
 
-def test_damaged_row_is_dropped_from_its_shard_unless_that_is_being_written(
-    tmp_path: Path, clips: list[Clip]
+# Stores.
+
+
+def requested(store: ObjectStore, method: str, ending: str) -> list[str]:
+    """Return the requests of files of features with this ending."""
+    return [p for m, p in store.requests if m == method and p.endswith(ending)]
+
+
+def test_another_machine_transfers_only_what_is_new(bucket: ObjectStore, tmp_path: Path) -> None:
+    cache = LocalCache(URL, tmp_path / "a")
+    add(cache, 0, 10)
+    cache.upload()
+    other = LocalCache(URL, tmp_path / "b")
+    assert found(other) == list(range(10))
+    add(other, 10, 3)
+    bucket.requests.clear()
+    other.upload()
+    assert len(requested(bucket, "PUT", ".rows")) == len(requested(bucket, "PUT", ".keys")) == 1
+    bucket.requests.clear()
+    cache.refresh()
+    assert found(cache) == list(range(13))
+    assert len(requested(bucket, "GET", ".rows")) == 1
+    bucket.requests.clear()
+    again = LocalCache(URL, tmp_path / "a")
+    again.upload()
+    assert not requested(bucket, "GET", ".rows") and not requested(bucket, "PUT", ".rows")
+    assert found(again) == list(range(13))
+
+
+def test_who_only_needs_the_names_downloads_no_rows(bucket: ObjectStore, tmp_path: Path) -> None:
+    cache = LocalCache(URL, tmp_path / "a")
+    add(cache, 0, 10)
+    cache.upload()
+    names = LocalCache(URL, tmp_path / "b", with_rows=False)
+    assert not requested(bucket, "GET", ".rows")
+    add(names, 5, 10)
+    names.upload()
+    cache.refresh()
+    assert found(cache) == list(range(15))
+    later = LocalCache(URL, tmp_path / "b")  # now it needs them
+    assert found(later) == list(range(15))
+
+
+@pytest.mark.parametrize("ending", [".rows", ".keys"])
+def test_upload_that_is_cut_off_leaves_the_cache_as_it_was_and_is_resumed(
+    bucket: ObjectStore, tmp_path: Path, ending: str
 ) -> None:
-    """If it is, the row is dropped for this process only."""
-    with CacheFolder(tmp_path / "cache", worker=Worker(0, 2)) as theirs:
-        store(theirs, *clips)
-        with CacheFolder(tmp_path / "cache", worker=Worker(1, 2)) as folder:
-            cache = FeatureCache(folder, RECIPE)
-            content = file_checksum(clips[2].path)
-            cache.drop([cache.row_of(content)])
-            assert cache.row_of(content) is None
-            assert FeatureCache(theirs, RECIPE).row_of(content) is not None
-    with CacheFolder(tmp_path / "cache", worker=Worker(1, 2)) as folder:
-        cache = FeatureCache(folder, RECIPE)
-        cache.drop([cache.row_of(content)])
-        store(folder, clips[2])
-    with opened_cache(tmp_path / "cache", RECIPE) as cache:
-        rows = cache.rows_of([file_checksum(clip.path) for clip in clips]).tolist()
-        assert [row >> 40 for row in rows] == [1, 1, 2, 1, 1, 1]
+    cache = LocalCache(URL, tmp_path / "a")
+    add(cache, 0, 5)
+    cache.upload()
+    add(cache, 5, 5)
+    bucket.fault = lambda method, path: CUT if method == "PUT" and path.endswith(ending) else None
+    with pytest.raises(RunError, match="cannot be written"):
+        cache.upload()
+    bucket.fault = lambda method, path: None
+    assert found(LocalCache(URL, tmp_path / "b")) == list(range(5))
+    again = LocalCache(URL, tmp_path / "a")
+    assert found(again) == list(range(10))
+    again.upload()
+    assert found(LocalCache(URL, tmp_path / "b")) == list(range(10))
+
+
+@pytest.mark.parametrize("how", [500, CUT])
+def test_transfers_are_retried(bucket: ObjectStore, tmp_path: Path, how: int | str) -> None:
+    bucket.fault = fail_first(2, how, "PUT", "")
+    cache = LocalCache(URL, tmp_path / "a")
+    add(cache, 0, 10)
+    cache.upload()
+    bucket.fault = fail_first(2, how, "GET", "")
+    assert found(LocalCache(URL, tmp_path / "b")) == list(range(10))
+
+
+def test_parts_that_are_merged_are_merged_in_the_store_and_in_other_copies(
+    bucket: ObjectStore, tmp_path: Path
+) -> None:
+    cache = LocalCache(URL, tmp_path / "a")
+    other = LocalCache(URL, tmp_path / "b")
+    for number in range(merging.MANY):
+        add(cache, number, 1)
+        cache.upload()
+    other.refresh()
+    add(cache, merging.MANY, 1)  # opening it merges the others
+    cache.upload()
+    rows = [name for name in bucket.names("bucket") if name.endswith(".rows")]
+    assert len(rows) == 2
+    other.refresh()
+    for each in (cache, other):
+        assert len(list(each.path.glob("*/*.rows"))) == 2
+        assert found(each) == list(range(merging.MANY + 1))
+
+
+def test_several_machines_write_at_once(bucket: ObjectStore, tmp_path: Path) -> None:
+    caches = [LocalCache(URL, tmp_path / f"{number}") for number in range(3)]
+
+    def work(number: int) -> None:
+        add(caches[number], 5 * number, 10)  # each clip on two of them
+        caches[number].upload()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for cache in caches:
+        cache.refresh()
+        assert found(cache) == list(range(20))
+
+
+def foreign(store: ObjectStore) -> None:
+    store.client.put_object(Bucket="bucket", Key="features/report.pdf", Body=b"x")
+
+
+def forbidden(store: ObjectStore) -> None:
+    store.fault = lambda method, path: 403 if path.endswith(".rows") else None
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (foreign, r"features is not empty and not a feature cache .*report\.pdf"),
+        (forbidden, r"features cannot be read: permission denied"),
+    ],
+)
+def test_cache_that_cannot_be_read_is_named(
+    bucket: ObjectStore, tmp_path: Path, make: Callable[[ObjectStore], None], words: str
+) -> None:
+    cache = LocalCache(URL, tmp_path / "a")
+    add(cache, 0, 5)
+    cache.upload()
+    make(bucket)
+    with pytest.raises(UserError, match=words):
+        LocalCache(URL, tmp_path / "b")
+
+
+def test_part_that_is_damaged_in_the_store_is_left_out(bucket: ObjectStore, tmp_path: Path) -> None:
+    cache = LocalCache(URL, tmp_path / "a")
+    for first in (0, 5):
+        add(cache, first, 5)
+        cache.upload()
+    name = max(name for name in bucket.names("bucket") if name.endswith(".keys"))
+    bucket.client.put_object(Bucket="bucket", Key=name, Body=b"damaged")
+    assert found(LocalCache(URL, tmp_path / "b")) == list(range(5))

@@ -1,40 +1,45 @@
-"""Features on disk: computed once per clip, kept, and found again.
+"""Features on disk, one row per clip, known by the content of the clip and the recipe.
 
-A cache folder holds two files per recipe (what decides the features beside the clip: stream,
-frames, layer, weights, number format): the rows of features, and an index with a record per row,
-which says whose clip the row is and what its checksum is. A row with a record is never written
-again. The shards of a cache are built the same way.
+They are kept in immutable parts, see `parts`. What is computed goes into an open part, which is
+complete after a minute or two, or when the extraction ends: a process that is killed loses that
+part. Two processes that compute a clip at once write it twice, and one of the rows is used.
 """
 
+import contextlib
 import dataclasses
 import hashlib
-import itertools
 import json
 import math
-import os
+import threading
 import time
-import weakref
-import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from violence_detection.errors import RunError, failing_as
+from violence_detection.errors import failing_as
 from violence_detection.features.cache.folder import FORMAT, CacheFolder
-from violence_detection.features.cache.record_file import (
+from violence_detection.features.cache.merging import OpenPart, merge_small_parts, open_parts
+from violence_detection.features.cache.parts import (
+    KEYS,
     ROW_FIELDS,
-    RecordFile,
+    ROWS,
+    KeysFile,
+    OpenFile,
+    RecordIndex,
     as_keys,
-    row_index,
+    new_name,
+    record_type,
+    write_keys,
 )
+from violence_detection.features.cache.rows import PART_ROWS, FeatureRows, row_checksum
 from violence_detection.settings.constants import FRAME_SIZE
-from violence_detection.storage.locks import try_lock
+from violence_detection.storage.files import PARTIAL, replace_file
 
-COMMIT_INTERVAL = 1.0  # seconds of extraction that a killed run may lose
-SHARD_ROWS = 2**40  # more than a shard has rows; times a shard's number it stays below 2^63
+PART_SECONDS = 60.0  # of extraction, that a killed run may lose
+LAYERS = 32  # of parts that were written here, above which their indices become one
 
 THUMBNAIL = "thumbnail"  # a layer name: small pictures, without a network, that reveal copies
 
@@ -56,7 +61,7 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """A hash of the recipe, which names its files."""
+        """A hash of the recipe, which names its folder."""
         return hashlib.blake2b(self.description.encode(), digest_size=8).hexdigest()
 
     @property
@@ -68,10 +73,10 @@ class Recipe:
                 del fields[name]
         return json.dumps(fields, sort_keys=True)
 
-
-def row_checksum(row: np.ndarray) -> int:
-    """Return the CRC-32 of a row's bytes: as fast as memory, against damage, not malice."""
-    return zlib.crc32(row.reshape(-1).view(np.uint8).data)
+    @property
+    def row_bytes(self) -> int:
+        """The size of a clip's features."""
+        return self.frames * self.features * np.dtype(self.dtype).itemsize
 
 
 class ClipFacts(NamedTuple):
@@ -81,24 +86,44 @@ class ClipFacts(NamedTuple):
     share: float = 1.0  # of it that could be read
 
 
-class _Shard:
-    """The rows of a recipe in one folder of a cache, and their records."""
+class _Layer(NamedTuple):
+    """The index of some parts, and the number of each of them."""
 
-    def __init__(self, folder: Path, recipe: Recipe, row_bytes: int, writable: bool):
-        self.folder = folder
-        self.path = folder / f"{recipe.key}.features"
-        # A row without a record is the unfinished tail of a killed run; a record without a row
-        # means that the row is lost and has to be computed again.
-        complete = self.path.stat().st_size // row_bytes if self.path.exists() else 0
-        self.records = RecordFile(
-            row_index(folder, recipe.key), recipe.description, ROW_FIELDS, writable, complete
-        )
+    records: RecordIndex
+    numbers: np.ndarray  # int64, ascending
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Return `(keys,)` int64 row numbers; -1 where a key is not in these parts."""
+        positions = self.records.find(keys)
+        known = positions >= 0
+        owners = np.searchsorted(self.records.firsts, positions[known], "right") - 1
+        rows = np.full(len(keys), -1, np.int64)
+        within = positions[known] - self.records.firsts[owners]
+        rows[known] = self.numbers[owners] * PART_ROWS + within
+        return rows
+
+    def positions(self, rows: np.ndarray) -> np.ndarray:
+        """Return where in `records` rows are, `(rows,)` int64; -1 for those of other parts."""
+        parts = rows // PART_ROWS
+        owners = np.searchsorted(self.numbers, parts)
+        mine = (rows >= 0) & np.isin(parts, self.numbers)
+        return np.where(mine, self.records.firsts[owners] + rows % PART_ROWS, -1)
+
+
+class _Growing:
+    """The part that is being written, under a temporary name."""
+
+    def __init__(self, folder: Path):
+        self.name = new_name()
+        self.path = folder / f"{PARTIAL}{self.name}{ROWS}"
+        self.file: BinaryIO = self.path.open("wb")
+        self.records: list[np.ndarray] = []
+        self.position_of: dict[bytes, int] = {}
+        self.began = time.monotonic()
 
 
 class FeatureCache:
-    """The rows of one recipe in a cache folder and its shards, read as one.
-
-    A row's number is `SHARD_ROWS` times the number of its shard, plus its position there.
+    """The rows of one recipe in a cache folder.
 
     Args:
         folder: of the cache.
@@ -113,16 +138,26 @@ class FeatureCache:
         self.folder = folder
         self.recipe = recipe
         self.row_shape = (recipe.frames, recipe.features)
-        self.row_bytes = recipe.frames * recipe.features * np.dtype(recipe.dtype).itemsize
-        with folder.explain_errors():
-            self._shards = {
-                number: _Shard(path, recipe, self.row_bytes, number == folder.own_number)
-                for number, path in folder.shards.items()
-            }
-        self._own = self._shards[folder.own_number]
-        self.path = self._own.path
-        self._unsynced = False
-        self._committed_at = time.monotonic()
+        self.row_bytes = recipe.row_bytes
+        self.path = folder.own_path / recipe.key  # what is computed is written here
+        if folder.writable:
+            with folder.explain_errors():
+                merge_small_parts(self.path, ROW_FIELDS, self.row_bytes)
+        # Of a part in both folders, the one on this machine's own disk is read.
+        found: dict[str, OpenPart] = {}
+        for each in folder.folders:
+            found |= {part[0].name: part for part in open_parts(each / recipe.key, ROW_FIELDS)}
+        index = RecordIndex([found[name][0] for name in sorted(found)], ROW_FIELDS)
+        self._keys: list[KeysFile] = list(index.files)
+        self._rows: list[OpenFile | None] = [found[keys.name][1] for keys in index.files]
+        self._layers = [_Layer(index, np.arange(len(index.files)))]
+        self._dropped: set[int] = set()
+        self._growing: _Growing | None = None
+        self._changing = threading.Lock()
+
+    def __len__(self) -> int:
+        """The number of rows, copies included."""
+        return sum(keys.count for keys in self._keys)
 
     def fingerprint(self, rows: Sequence[int]) -> str:
         """Return a hash of the recipe and of the contents of the clips in `rows` (-1: none)."""
@@ -137,19 +172,19 @@ class FeatureCache:
             `(rows, 2)` big-endian uint64; zeros for a row of -1.
         """
         found = np.zeros((len(rows), 2), ">u8")
-        for shard, positions, indices in self._by_shard(rows):
-            found[indices] = shard.records.records(positions)["key"]
+        for records, indices in self._records(rows):
+            found[indices] = records["key"]
         return found
 
-    def _by_shard(self, rows: Sequence[int]) -> Iterator[tuple[_Shard, np.ndarray, np.ndarray]]:
-        """Yield each shard of `rows`, the positions of those in it, and their indices in `rows`."""
+    def _records(self, rows: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the records of `rows`, by part, and their indices in `rows`."""
+        self.commit()
         numbers = np.asarray(rows, np.int64)
-        for number, shard in self._shards.items():
-            indices = np.flatnonzero((numbers >= 0) & (numbers // SHARD_ROWS == number))
-            positions = numbers[indices] % SHARD_ROWS
-            known = positions < shard.records.count
-            if len(indices):
-                yield shard, positions[known], indices[known]
+        for layer in self._layers:
+            positions = layer.positions(numbers)
+            mine = np.flatnonzero(positions >= 0)
+            if len(mine):
+                yield layer.records.records(positions[mine]), mine
 
     def row_of(self, clip: bytes) -> int | None:
         """Return the row of a clip's features, or None. Any thread may call this.
@@ -157,13 +192,11 @@ class FeatureCache:
         Args:
             clip: its content hash.
         """
-        for number, shard in self._shards.items():
-            if (position := shard.records.find_one(clip)) is not None:
-                return number * SHARD_ROWS + position
-        return None
+        row = int(self.rows_of([clip])[0])
+        return None if row < 0 else row
 
     def rows_of(self, clips: Sequence[bytes | None]) -> np.ndarray:
-        """Return the rows of many clips' features.
+        """Return the rows of many clips' features. Any thread may call this.
 
         Args:
             clips: their content hashes; None where it is unknown.
@@ -171,29 +204,31 @@ class FeatureCache:
         Returns:
             `(clips,)` int64; -1 for a clip without features.
         """
-        keys = as_keys(known := [clip for clip in clips if clip is not None])
+        known = [clip for clip in clips if clip is not None]
+        keys = as_keys(known)
+        with self._changing:
+            layers, growing, number = list(self._layers), self._growing, len(self._keys)
         found = np.full(len(known), -1, np.int64)
-        for number, shard in self._shards.items():
-            missing = np.flatnonzero(found < 0)
-            if len(missing):
-                positions = shard.records.find(keys[missing])
-                found[missing] = np.where(positions >= 0, number * SHARD_ROWS + positions, -1)
+        for layer in layers:  # the last one that has it wins
+            rows = layer.find(keys)
+            if self._dropped:
+                rows[np.isin(rows, list(self._dropped))] = -1
+            found = np.where(rows >= 0, rows, found)
+        if growing:
+            for index, key in enumerate(keys):
+                if (position := growing.position_of.get(key.tobytes())) is not None:
+                    found[index] = number * PART_ROWS + position
         if len(known) == len(clips):
             return found
         rows = np.full(len(clips), -1, np.int64)
         rows[[clip is not None for clip in clips]] = found
         return rows
 
-    def checksum_of(self, row: int) -> int | None:
-        """Return the `row_checksum` that a row had when it was stored; None for no row."""
-        return self.checksums_of([row])[0]
-
     def checksums_of(self, rows: Sequence[int]) -> list[int | None]:
-        """Return `checksum_of` each row."""
+        """Return the `row_checksum` that each row had when it was stored; None for no row."""
         found: list[int | None] = [None] * len(rows)
-        for shard, positions, indices in self._by_shard(rows):
-            checksums = shard.records.records(positions)["checksum"].tolist()
-            for index, checksum in zip(indices.tolist(), checksums, strict=True):
+        for records, indices in self._records(rows):
+            for index, checksum in zip(indices.tolist(), records["checksum"].tolist(), strict=True):
                 found[index] = checksum
         return found
 
@@ -203,8 +238,7 @@ class FeatureCache:
         NaN and 1 where they are unknown.
         """
         seconds, shares = (np.full(len(rows), value, np.float32) for value in ClipFacts())
-        for shard, positions, indices in self._by_shard(rows):
-            records = shard.records.records(positions)
+        for records, indices in self._records(rows):
             seconds[indices], shares[indices] = records["seconds"], records["share"]
         return seconds, shares
 
@@ -214,7 +248,7 @@ class FeatureCache:
         features: np.ndarray,
         facts: Sequence[ClipFacts] | None = None,
     ) -> None:
-        """Append features, which are durable after the next `commit`.
+        """Add features, which are durable after the next `commit`.
 
         Args:
             clips: their content hashes.
@@ -225,148 +259,70 @@ class FeatureCache:
             RunError: the disk is full, gone or read-only.
         """
         rows = np.ascontiguousarray(features, dtype=self.recipe.dtype)
-        records = self._own.records
+        records = np.zeros(len(rows), record_type(ROW_FIELDS))
+        records["key"] = as_keys(clips)
+        records["checksum"] = [row_checksum(row) for row in rows]
+        records["seconds"], records["share"] = zip(
+            *(facts or [ClipFacts()] * len(rows)), strict=True
+        )
         with failing_as(self.path):
-            if not records.count:  # the index was lost: a run that trains on its rows keeps them
-                self.path.unlink(missing_ok=True)
-                self.path.touch()
-        with failing_as(self.path), self.path.open("r+b") as file:
-            file.seek(records.count * self.row_bytes)
-            file.write(rows.tobytes())
-        facts = [ClipFacts()] * len(clips) if facts is None else facts
-        for clip, row, known in zip(clips, rows, facts, strict=True):
-            records.add(clip, row_checksum(row), *known)
-        self._unsynced = True
-        if time.monotonic() - self._committed_at > COMMIT_INTERVAL:
+            if self._growing is None:
+                self.path.mkdir(parents=True, exist_ok=True)
+                growing = _Growing(self.path)
+                with self._changing:
+                    self._growing = growing
+            growing = self._growing
+            growing.file.write(rows.tobytes())
+        for record in records:
+            growing.position_of[record["key"].tobytes()] = len(growing.records)
+            growing.records.append(record)
+        if time.monotonic() - growing.began > PART_SECONDS:
             self.commit()
 
     def commit(self) -> None:
-        """Make what was stored durable: first the rows, then the records that refer to them.
+        """Complete the part that is being written: its rows, then its keys.
 
         Raises:
             RunError: the disk is full, gone or read-only.
         """
-        if self._unsynced:
-            with failing_as(self.path), self.path.open("r+b") as file:
-                os.fsync(file.fileno())
-        self._own.records.flush()
+        growing = self._growing
+        if growing is not None:
+            rows, keys = (self.path / f"{growing.name}{suffix}" for suffix in (ROWS, KEYS))
+            try:
+                with failing_as(self.path):
+                    growing.file.close()
+                    replace_file(rows, lambda partial: None)
+                records = np.array(growing.records, record_type(ROW_FIELDS))
+                write_keys(keys, self.recipe.description, records)
+            except BaseException:
+                with self._changing:
+                    self._growing = None  # what it had is computed again
+                with contextlib.suppress(OSError):  # the folder may be gone
+                    growing.path.unlink(missing_ok=True)
+                    rows.unlink(missing_ok=True)
+                raise
+            self._add(KeysFile(keys, ROW_FIELDS), OpenFile(rows))
         self.folder.commit()
-        self._unsynced = False
-        self._committed_at = time.monotonic()
+
+    def _add(self, keys: KeysFile, rows: OpenFile) -> None:
+        """Make a complete part one of those that are read."""
+        layer = _Layer(RecordIndex([keys], ROW_FIELDS), np.array([len(self._keys)]))
+        with self._changing:
+            self._keys.append(keys)
+            self._rows.append(rows)
+            self._layers.append(layer)
+            self._growing = None
+            if len(self._layers) > LAYERS:
+                own = self._layers[1:]
+                numbers = np.concatenate([each.numbers for each in own])
+                files = [file for each in own for file in each.records.files]
+                self._layers[1:] = [_Layer(RecordIndex(files, ROW_FIELDS), numbers)]
 
     def drop(self, rows: Sequence[int]) -> None:
-        """Drop rows, so that their clips have no features any more.
+        """Take rows for missing: what is stored for their clips from now on counts instead."""
+        self._dropped.update(rows)
 
-        Rows in a shard that another process is writing are dropped for this process only.
-
-        Raises:
-            RunError: the disk is full, gone or read-only.
-        """
-        for shard, positions, _ in self._by_shard(rows):
-            if shard is self._own:
-                shard.records.remove(positions)
-                continue
-            lock = try_lock(shard.folder)
-            if lock is not None:
-                with lock:
-                    records = _Shard(shard.folder, self.recipe, self.row_bytes, True).records
-                    keys = records.records(positions)["key"]
-                    same = keys == shard.records.records(positions)["key"]
-                    records.remove(positions[same.all(axis=1)])
-            shard.records.remove(positions, in_file=False)
-
-    def copy_rows(self, rows: Sequence[int]) -> int:
-        """Copy rows of other shards into the own one; damaged rows are not copied.
-
-        Args:
-            rows: those in the own shard, and -1, are skipped.
-
-        Returns:
-            The number of rows copied.
-
-        Raises:
-            RunError: the disk is full, gone or read-only; a row cannot be read.
-        """
-        before, stored = self._own.records.count, self.rows()
-        elsewhere = [row for row in rows if row // SHARD_ROWS not in (-1, self.folder.own_number)]
-        contents = self.contents(elsewhere)
-        known = self._own.records.find(contents) >= 0
-        for row, content in itertools.compress(zip(elsewhere, contents, strict=True), ~known):
-            features = stored.read([row])
-            intact = row_checksum(features) == self.checksum_of(row)
-            if intact and self._own.records.find_one(content.tobytes()) is None:
-                (seconds,), (share,) = self.facts_of([row])
-                self.store([content.tobytes()], features, [ClipFacts(seconds, share)])
-        self.commit()
-        return self._own.records.count - before
-
-    def rows_only_in(self, number: int) -> list[int]:
-        """Return the rows of shard `number` whose clips are in no other shard."""
-        records = self._shards[number].records
-        positions = records.positions()
-        keys = records.records(positions)["key"]
-        for other, shard in self._shards.items():
-            if other != number and len(positions):
-                missing = shard.records.find(keys) < 0
-                positions, keys = positions[missing], keys[missing]
-        return (number * SHARD_ROWS + positions).tolist()
-
-    def rows(self) -> "FeatureRows":
+    def rows(self) -> FeatureRows:
         """Return the rows, which are read on demand."""
-        paths = {number: shard.path for number, shard in self._shards.items()}
-        return FeatureRows(paths, self.row_shape, self.recipe.dtype)
-
-
-class FeatureRows:
-    """Files of rows of features, read on demand.
-
-    Read, not mapped into memory: the pages of a memory map count as the process's own once they
-    are touched, after an epoch the whole cache, and a file that is cut short would kill the
-    process.
-
-    Args:
-        paths: a file, or the files of the shards by their numbers.
-        row_shape: `(frames, features)`.
-        dtype: on disk.
-    """
-
-    def __init__(self, paths: Path | Mapping[int, Path], row_shape: tuple[int, int], dtype: str):
-        self.paths = {0: paths} if isinstance(paths, Path) else paths
-        self.row_shape = row_shape
-        self.dtype = np.dtype(dtype)
-        self.row_bytes = math.prod(row_shape) * self.dtype.itemsize
-        self._files: dict[int, int] = {}
-        for number, path in self.paths.items():
-            if path.exists():  # a shard may have no rows of a recipe
-                self._files[number] = os.open(path, os.O_RDONLY)
-                weakref.finalize(self, os.close, self._files[number])
-
-    def read(self, rows: Sequence[int]) -> np.ndarray:
-        """Return the features in rows; other threads run while the disk is read.
-
-        Args:
-            rows: their numbers; a row of -1 is zeros.
-
-        Returns:
-            `(rows, frames, features)` in the dtype on disk.
-
-        Raises:
-            RunError: a row cannot be read, or is beyond the end of its file.
-        """
-        features = np.empty((len(rows), *self.row_shape), self.dtype)
-        buffer = features.reshape(-1).view(np.uint8).data
-        for index, row in enumerate(rows):
-            if row < 0:
-                features[index] = 0
-                continue
-            target = buffer[index * self.row_bytes : (index + 1) * self.row_bytes]
-            number, position = divmod(row, SHARD_ROWS)
-            path, file = self.paths[number], self._files.get(number)
-            offset = position * self.row_bytes
-            try:
-                read = os.preadv(file, [target], offset) if file is not None else 0
-            except OSError as error:
-                raise RunError(f"{path} cannot be read: {error.strerror}") from error
-            if read < self.row_bytes:
-                raise RunError(f"{path} has lost row {position}: start again to recompute it")
-        return features
+        self.commit()
+        return FeatureRows(list(self._rows), self.row_shape, self.recipe.dtype)

@@ -1,42 +1,48 @@
-"""The folder of a feature cache: who may write it, and what is known of each clip's file.
+"""The folder of a feature cache: where its parts are, and what is known of each clip's file.
+
+    FOLDER/<recipe>/   parts with the features of one recipe, see `parts`
+    FOLDER/files/      parts that say which content each file had when it was hashed
 
 A clip is known by its content, so it may be moved, be renamed or change split; its file is only
-hashed again when its size or times have changed.
-
-A cache is one folder, possibly with shards in it: `shard_1`, `shard_2`, … are folders like the
-cache itself, each written by one of several workers. One process at a time writes a folder and
-holds its lock; any number of processes read all folders together, without a lock.
+hashed again when its size or times have changed. Any number of processes read and write at once.
 """
 
 import contextlib
+import hashlib
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from violence_detection.errors import UserError, require_room
-from violence_detection.features.cache.record_file import (
+from violence_detection.features.cache.earlier_format import take_up
+from violence_detection.features.cache.merging import merge_small_parts, open_parts
+from violence_detection.features.cache.parts import (
     FILE_FIELDS,
-    FILES_INDEX,
+    KEY_BYTES,
+    KEYS,
     KEYS_AT_ONCE,
-    RecordFile,
+    RecordIndex,
     as_keys,
-    file_key,
+    new_name,
+    record_type,
+    write_keys,
 )
 from violence_detection.runtime.worker import Worker
-from violence_detection.storage.files import PARTIAL, remove_partial_files
-from violence_detection.storage.locks import LOCK_NAME, locked
+from violence_detection.storage.files import PARTIAL
 from violence_detection.storage.remote_paths import AnyPath, RemotePath
 
 FORMAT = 3  # of the features; raise it when decoding or preprocessing changes
-SHARD_PREFIX = "shard_"  # of a worker's folder; its number follows, from 1
-LOCAL_SHARD = 2**20  # the number of the folder on this machine's own disk
-BAD_CLIPS = "bad_clips.json"  # the clips that a worker could not read, for the other workers
-LOG = "extraction.log"
+FILES = "files"  # the folder of what is known of files
+BAD_CLIPS = "bad_clips"  # begins the lists of the clips that a worker could not read
+LOG = "extraction"  # begins the logs of --extract-only
+IN_CACHE = re.compile(
+    rf"{FILES}|[0-9a-f]{{16}}|{BAD_CLIPS}\S*\.json|{LOG}\S*\.log|{re.escape(PARTIAL)}.*|\.lock"
+)
 
 Stamp = tuple[int, int, int]
 
@@ -54,80 +60,52 @@ def file_stamp(path: AnyPath) -> Stamp:
 
 def is_cache(folder: Path) -> bool:
     """Return whether a folder holds a feature cache."""
-    return (folder / FILES_INDEX).exists() or bool(shards_in(folder))
+    return next(folder.glob(f"{FILES}/*{KEYS}"), None) is not None
 
 
-def shard_name(worker: Worker | None) -> str:
-    """Return the name of a worker's shard, or "" for the cache folder itself."""
-    return f"{SHARD_PREFIX}{worker.number + 1}" if worker and worker.count > 1 else ""
-
-
-def shard_number(name: str) -> int | None:
-    """Return the number of the shard with this folder name, or None if it is no shard's name."""
-    number = name.removeprefix(SHARD_PREFIX)
-    return int(number) if number.isdecimal() and number != name else None
-
-
-def shards_in(folder: Path) -> dict[int, Path]:
-    """Return the shards in a cache folder by their numbers, ascending."""
-    paths = folder.iterdir() if folder.is_dir() else ()
-    found = {path: shard_number(path.name) for path in paths}
-    return dict(sorted((number, path) for path, number in found.items() if number is not None))
+def name_of(worker: Worker | None, begin: str, end: str) -> str:
+    """Return the name of a worker's own file: "bad_clips.json", or "bad_clips_2_of_3.json"."""
+    if worker is None or worker.count == 1:
+        return f"{begin}{end}"
+    return f"{begin}_{worker.number + 1}_of_{worker.count}{end}"
 
 
 class CacheFolder:
-    """A cache with its shards, of which this process locks and writes one until `close`.
+    """A cache that is read and written until the end of the block.
 
     Args:
         path: of the cache.
-        on_wait: called once, with "process 123", if another process is writing the same folder;
-            unless it raises, that process is waited for.
-        worker: this process among several; if there are several, it writes a shard of its own.
-        local: a folder on this machine's own disk to write instead; `transfer` copies what is in
-            it to the cache.
-        extra: another cache to read as well.
+        local: a cache on this machine's own disk to write instead; both are read.
+        writable: whether anything is written; if not, a folder that is no cache is an empty one.
 
     Raises:
         UserError: the folder cannot be written, or holds another program's files.
         RunError: the disk is full.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        on_wait: Callable[[str], None] | None = None,
-        worker: Worker | None = None,
-        local: Path | None = None,
-        extra: Path | None = None,
-    ):
+    def __init__(self, path: Path, local: Path | None = None, writable: bool = True):
         self.path = path.expanduser().absolute()
-        shard = shard_name(worker)
-        self.own_number, self.own_path = shard_number(shard) or 0, self.path / shard
-        if local:
-            self.own_number, self.own_path = LOCAL_SHARD, local.expanduser().absolute()
-        self._lock = contextlib.ExitStack()
-        _refuse_foreign_files(self.path)
-        _refuse_foreign_files(self.own_path)
-        with self.explain_errors():
-            self.own_path.mkdir(parents=True, exist_ok=True)
-            self._lock.enter_context(locked(self.own_path, on_wait or (lambda holder: None)))
-            remove_partial_files(self.own_path)
-            # In the order in which they are searched for a clip.
-            self.shards = {LOCAL_SHARD: extra.expanduser().absolute()} if extra else {}
-            if local:
-                self.shards[LOCAL_SHARD] = self.own_path
-            self.files: dict[int, RecordFile] = {}
-            self.refresh()
+        self.own_path = local.expanduser().absolute() if local else self.path
+        self.folders = list(dict.fromkeys([self.path, self.own_path]))
+        self.writable = writable
+        self._found: list[tuple[bytes, Stamp, bytes]] = []  # not in a part yet
+        for folder in self.folders:
+            _refuse_foreign_files(folder)
+        if writable:
+            with self.explain_errors():
+                (self.own_path / FILES).mkdir(parents=True, exist_ok=True)
+                merge_small_parts(self.own_path / FILES, FILE_FIELDS)
+        self.refresh()
 
     def refresh(self) -> None:
         """See what other processes have stored since; each `FeatureCache` must be opened again."""
-        self.shards |= {0: self.path, **shards_in(self.path)}
-        for number, folder in self.shards.items():
-            writable = number == self.own_number
-            if not writable or number not in self.files:
-                self.files[number] = RecordFile(
-                    folder / FILES_INDEX, "files", FILE_FIELDS, writable
-                )
+        files = [
+            keys
+            for folder in self.folders
+            for keys, _ in open_parts(folder / FILES, FILE_FIELDS, with_rows=False)
+        ]
+        self._is_stale = False
+        self._files = RecordIndex(sorted(files, key=lambda keys: keys.name), FILE_FIELDS)
 
     @contextlib.contextmanager
     def explain_errors(self) -> Iterator[None]:
@@ -148,7 +126,7 @@ class CacheFolder:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self.commit()
 
     def known_contents(
         self, paths: Iterable[AnyPath], assume_unchanged: bool = False
@@ -162,6 +140,9 @@ class CacheFolder:
         Returns:
             16 bytes per file; None where the file must be hashed.
         """
+        self.commit()
+        if self._is_stale:
+            self.refresh()
         contents, remaining = [], iter(paths)  # of millions, not all paths at once
         while some := list(itertools.islice(remaining, KEYS_AT_ONCE)):
             contents += self._known_contents(some, assume_unchanged)
@@ -171,24 +152,16 @@ class CacheFolder:
         self, paths: Sequence[AnyPath], assume_unchanged: bool
     ) -> list[bytes | None]:
         contents: list[bytes | None] = [None] * len(paths)
-        keys = as_keys(file_key(os.fsencode(path)) for path in paths)
-        stamps: dict[int, Stamp | None] = {}
-        for files in self.files.values():
-            positions = files.find(keys)
-            found = np.flatnonzero(positions >= 0)
-            records = files.records(positions[found])
-            for number, stamp, clip in zip(
-                found.tolist(), records["stamp"].tolist(), records["clip"], strict=True
-            ):
-                if contents[number] is not None:
-                    continue
-                if number not in stamps and not assume_unchanged:
-                    try:
-                        stamps[number] = file_stamp(paths[number])
-                    except OSError:  # decoding will report what is wrong with it
-                        stamps[number] = None
-                if assume_unchanged or stamps[number] == tuple(stamp):
-                    contents[number] = clip.tobytes()
+        positions = self._files.find(as_keys(map(_file_key, paths)))
+        found = np.flatnonzero(positions >= 0)
+        records = self._files.records(positions[found])
+        for number, stamp, content in zip(
+            found.tolist(), records["stamp"].tolist(), records["content"], strict=True
+        ):
+            # Of one that cannot be read, decoding will report what is wrong with it.
+            with contextlib.suppress(OSError):
+                if assume_unchanged or file_stamp(paths[number]) == tuple(stamp):
+                    contents[number] = content.tobytes()
         return contents
 
     def remember_file(self, path: AnyPath, stamp: Stamp, content: bytes) -> None:
@@ -199,23 +172,7 @@ class CacheFolder:
             stamp: which the file had before it was hashed.
             content: the 16-byte hash.
         """
-        self.files[self.own_number].add(file_key(os.fsencode(path)), stamp, np.void(content), 0)
-
-    def copy_file_records(self, number: int) -> None:
-        """Copy to the own folder what shard `number` knows of files and the own one does not.
-
-        Raises:
-            RunError: the disk is full, gone or read-only.
-        """
-        source, own = self.files[number], self.files[self.own_number]
-        records = source.records(source.positions())
-        positions = own.find(records["key"])
-        known = positions >= 0
-        stamps = own.records(positions[known])["stamp"]
-        known[known] = (stamps == records["stamp"][known]).all(axis=1)
-        for record in records[~known]:
-            own.add(record["key"].tobytes(), record["stamp"], record["clip"], 0)
-        own.flush()
+        self._found.append((_file_key(path), stamp, content))
 
     def commit(self) -> None:
         """Make the records of files durable.
@@ -223,26 +180,27 @@ class CacheFolder:
         Raises:
             RunError: the disk is full, gone or read-only.
         """
-        self.files[self.own_number].flush()
+        if not self._found:
+            return
+        records = np.zeros(len(self._found), record_type(FILE_FIELDS))
+        keys, stamps, contents = zip(*self._found, strict=True)
+        records["key"], records["stamp"] = as_keys(keys), stamps
+        records["content"] = np.array(contents, f"S{KEY_BYTES}").view(f"V{KEY_BYTES}")
+        write_keys(self.own_path / FILES / f"{new_name()}{KEYS}", FILES, records)
+        self._found.clear()
+        self._is_stale = True
 
-    def close(self) -> None:
-        """Commit, and release the lock."""
-        try:
-            self.commit()
-        finally:
-            self._lock.close()
+
+def _file_key(path: AnyPath) -> bytes:
+    return hashlib.blake2b(os.fsencode(path), digest_size=KEY_BYTES).digest()
 
 
 def _refuse_foreign_files(folder: Path) -> None:
-    """Raise `UserError` if a folder is not empty and no feature cache."""
-    if not folder.is_dir() or (folder / FILES_INDEX).exists():
+    """Raise `UserError` if a folder is not empty and no feature cache; take up an earlier one."""
+    if not folder.is_dir():
         return
-    # The index may have been removed by hand, and the rows still be there.
-    own = re.compile(
-        rf"{re.escape(LOCK_NAME)}|{re.escape(LOG)}|{re.escape(BAD_CLIPS)}|{re.escape(PARTIAL)}.*|"
-        rf"{SHARD_PREFIX}\d+|[0-9a-f]{{16}}\.(features|index)"
-    )
-    foreign = sorted(path.name for path in folder.iterdir() if not own.fullmatch(path.name))
+    take_up(folder)
+    foreign = sorted(path.name for path in folder.iterdir() if not IN_CACHE.fullmatch(path.name))
     if foreign:
         raise UserError(
             f"--cache-dir {folder} is not empty and not a feature cache (it contains "

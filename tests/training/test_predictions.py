@@ -7,7 +7,7 @@ import pytest
 from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.models.classifier import classifier, with_attention
 from violence_detection.training.batches import ClipFeatures
-from violence_detection.training.predictions import violence_and_attention, violence_probabilities
+from violence_detection.training.predictions import predict_with_attention, violence_probabilities
 
 CLIPS, FRAMES, VALUES = 7, 4, 6
 
@@ -41,7 +41,8 @@ def test_predictions_are_in_the_order_of_the_clips_without_padding(
 
 
 def test_attention_of_each_clip_sums_to_one(clips: ClipFeatures, model: keras.Model) -> None:
-    probabilities, attention = violence_and_attention(with_attention(model), clips, batch_size=4)
-    np.testing.assert_allclose(probabilities, violence_probabilities(model, clips, 4), atol=1e-6)
-    assert attention.shape == (CLIPS, FRAMES)
-    np.testing.assert_allclose(attention.sum(axis=1), 1, atol=1e-5)
+    predicted = predict_with_attention(with_attention(model), clips, batch_size=4)
+    expected = violence_probabilities(model, clips, 4)
+    np.testing.assert_allclose(predicted.probabilities, expected, atol=1e-6)
+    assert predicted.attention.shape == (CLIPS, FRAMES)
+    np.testing.assert_allclose(predicted.attention.sum(axis=1), 1, atol=1e-5)

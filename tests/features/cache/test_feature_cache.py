@@ -149,7 +149,7 @@ def test_rows_stay_readable_for_a_run_whatever_becomes_of_the_files(tmp_path: Pa
     np.testing.assert_array_equal(rows.read(numbers), features(0, 1))
 
 
-def test_many_layers_of_new_parts_are_found(tmp_path: Path) -> None:
+def test_many_parts_are_merged_while_they_are_written(tmp_path: Path) -> None:
     clips = [bytes([n + 1]) for n in range(LAYERS + 9)]
     with opened_cache(tmp_path, RECIPE) as cache:
         for number, clip in enumerate(clips):
@@ -158,11 +158,10 @@ def test_many_layers_of_new_parts_are_found(tmp_path: Path) -> None:
         rows = cache.rows_of(clips).tolist()
         np.testing.assert_array_equal(cache.rows().read(rows), features(*range(len(clips))))
         assert None not in cache.checksums_of(rows)
-    assert len(list((tmp_path / RECIPE.key).iterdir())) == 2 * len(clips)
-    with opened_cache(tmp_path, RECIPE) as again:  # which merges them
+    assert len(list((tmp_path / RECIPE.key).glob("*.keys"))) < LAYERS
+    with opened_cache(tmp_path, RECIPE) as again:
         rows = again.rows_of(clips).tolist()
         np.testing.assert_array_equal(again.rows().read(rows), features(*range(len(clips))))
-    assert len(list((tmp_path / RECIPE.key).iterdir())) == 2
 
 
 def test_what_was_found_out_about_clips_is_kept(tmp_path: Path) -> None:

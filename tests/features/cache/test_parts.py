@@ -1,4 +1,5 @@
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,16 @@ def test_damaged_rows_are_not_merged(tmp_path: Path) -> None:
     with CacheFolder(tmp_path, writable=False) as folder:
         rows = FeatureCache(folder, RECIPE).rows_of([n.to_bytes(16) for n in range(5)])
     assert [row < 0 for row in rows] == [False, False, False, True, False]
+
+
+def test_unfinished_parts_of_killed_processes_are_removed_after_a_day(tmp_path: Path) -> None:
+    filled(tmp_path, 1)
+    left = [tmp_path / RECIPE.key / f".partial-{name}.rows" for name in ("old", "new")]
+    for path in left:
+        path.touch()
+    os.utime(left[0], (0, 0))
+    merge_small_parts(tmp_path / RECIPE.key, ROW_FIELDS, RECIPE.row_bytes)
+    assert [path.exists() for path in left] == [False, True]
 
 
 def test_large_parts_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

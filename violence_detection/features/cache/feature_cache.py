@@ -39,7 +39,7 @@ from violence_detection.settings.constants import FRAME_SIZE
 from violence_detection.storage.files import PARTIAL, replace_file
 
 PART_SECONDS = 60.0  # of extraction, that a killed run may lose
-LAYERS = 32  # of parts that were written here, above which their indices become one
+LAYERS = 32  # parts that are written before all are opened anew, the small ones merged
 
 THUMBNAIL = "thumbnail"  # a layer name: small pictures, without a network, that reveal copies
 
@@ -140,20 +140,27 @@ class FeatureCache:
         self.row_shape = (recipe.frames, recipe.features)
         self.row_bytes = recipe.row_bytes
         self.path = folder.own_path / recipe.key  # what is computed is written here
-        if folder.writable:
-            with folder.explain_errors():
-                merge_small_parts(self.path, ROW_FIELDS, self.row_bytes)
-        # Of a part in both folders, the one on this machine's own disk is read.
-        found: dict[str, OpenPart] = {}
-        for each in folder.folders:
-            found |= {part[0].name: part for part in open_parts(each / recipe.key, ROW_FIELDS)}
-        index = RecordIndex([found[name][0] for name in sorted(found)], ROW_FIELDS)
-        self._keys: list[KeysFile] = list(index.files)
-        self._rows: list[OpenFile | None] = [found[keys.name][1] for keys in index.files]
-        self._layers = [_Layer(index, np.arange(len(index.files)))]
-        self._dropped: set[int] = set()
+        self._dropped: set[bytes] = set()  # clips whose rows are taken for missing
         self._growing: _Growing | None = None
         self._changing = threading.Lock()
+        with folder.explain_errors():
+            self._open()
+
+    def _open(self) -> None:
+        """Open the parts that there are; if many are small, they become one before."""
+        if self.folder.writable and self.path.is_dir():
+            merge_small_parts(self.path, ROW_FIELDS, self.row_bytes)
+        # Of a part in both folders, the one on this machine's own disk is read.
+        found: dict[str, OpenPart] = {}
+        for each in self.folder.folders:
+            parts = open_parts(each / self.recipe.key, ROW_FIELDS)
+            found |= {part[0].name: part for part in parts}
+        index = RecordIndex([found[name][0] for name in sorted(found)], ROW_FIELDS)
+        with self._changing:
+            self._keys: list[KeysFile] = list(index.files)
+            self._rows: list[OpenFile | None] = [found[keys.name][1] for keys in index.files]
+            self._layers = [_Layer(index, np.arange(len(index.files)))]
+            self._growing = None
 
     def __len__(self) -> int:
         """The number of rows, copies included."""
@@ -211,9 +218,9 @@ class FeatureCache:
         found = np.full(len(known), -1, np.int64)
         for layer in layers:  # the last one that has it wins
             rows = layer.find(keys)
-            if self._dropped:
-                rows[np.isin(rows, list(self._dropped))] = -1
             found = np.where(rows >= 0, rows, found)
+        if self._dropped:
+            found[[key.tobytes() in self._dropped for key in keys]] = -1
         if growing:
             for index, key in enumerate(keys):
                 if (position := growing.position_of.get(key.tobytes())) is not None:
@@ -282,6 +289,8 @@ class FeatureCache:
     def commit(self) -> None:
         """Complete the part that is being written: its rows, then its keys.
 
+        The numbers of rows may change.
+
         Raises:
             RunError: the disk is full, gone or read-only.
         """
@@ -301,7 +310,11 @@ class FeatureCache:
                     growing.path.unlink(missing_ok=True)
                     rows.unlink(missing_ok=True)
                 raise
-            self._add(KeysFile(keys, ROW_FIELDS), OpenFile(rows))
+            self._dropped -= growing.position_of.keys()
+            if len(self._layers) < LAYERS:
+                self._add(KeysFile(keys, ROW_FIELDS), OpenFile(rows))
+            else:
+                self._open()
         self.folder.commit()
 
     def _add(self, keys: KeysFile, rows: OpenFile) -> None:
@@ -312,15 +325,10 @@ class FeatureCache:
             self._rows.append(rows)
             self._layers.append(layer)
             self._growing = None
-            if len(self._layers) > LAYERS:
-                own = self._layers[1:]
-                numbers = np.concatenate([each.numbers for each in own])
-                files = [file for each in own for file in each.records.files]
-                self._layers[1:] = [_Layer(RecordIndex(files, ROW_FIELDS), numbers)]
 
     def drop(self, rows: Sequence[int]) -> None:
         """Take rows for missing: what is stored for their clips from now on counts instead."""
-        self._dropped.update(rows)
+        self._dropped.update(key.tobytes() for key in self.contents(rows))
 
     def rows(self) -> FeatureRows:
         """Return the rows, which are read on demand."""

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from violence_detection.features.cache.parts import (
     write_keys,
 )
 from violence_detection.features.cache.rows import row_checksum
-from violence_detection.storage.files import replace_file
+from violence_detection.storage.files import PARTIAL, replace_file
 
 log = logging.getLogger(__name__)
 
 SMALL = 64 * 2**20  # bytes of a part, up to which it is merged
 MANY = 16  # small parts, from which on they are
+ABANDONED = 24 * 3600.0  # seconds without a change, after which an unfinished file is removed
 
 OpenPart = tuple[KeysFile, OpenFile | None]  # the rows may be elsewhere
 
@@ -75,7 +77,12 @@ def merge_small_parts(folder: Path, fields: Sequence[tuple], row_bytes: int = 0)
     Raises:
         RunError: the disk is full, gone or read-only.
     """
-    if len(part_names(folder)) < MANY or not os.access(folder, os.W_OK):
+    if not os.access(folder, os.W_OK):
+        return
+    for path in folder.glob(f"{PARTIAL}*"):
+        if time.time() - path.stat().st_mtime > ABANDONED:  # of a process that was killed
+            path.unlink(missing_ok=True)
+    if len(part_names(folder)) < MANY:
         return
     parts = open_parts(folder, fields, with_rows=row_bytes > 0)
     for name in {name for keys, _ in parts for name in keys.replaces}:

@@ -151,7 +151,7 @@ def sides_of(clips: Sequence[Linked], count: int) -> list[list[Linked]]:
     for source in sorted(by_source, key=lambda name: (-len(by_source[name]), name)):
         label = by_source[source][0].clip.label
         smallest = min(sides, key=lambda side: sum(each.clip.label == label for each in side))
-        smallest += by_source[source]
+        smallest.extend(by_source[source])
     return sides
 
 

@@ -28,9 +28,8 @@ def test_files_are_found_by_their_names_relative_to_the_folder(store: RemoteStor
         "deep/er/c.txt": 13,
     }
     assert set(store.find("deep")) == {"deep/b.txt", "deep/er/c.txt"}
-    assert set(store.subfolder("deep").find()) == {"b.txt", "er/c.txt"}
     assert store.find("nowhere") == {}
-    assert store.subfolder("deep").read("er/c.txt") == b"deep/er/c.txt"
+    assert store.read("deep/er/c.txt") == b"deep/er/c.txt"
 
 
 @pytest.mark.parametrize("fault", [500, 503, CUT])

@@ -92,7 +92,7 @@ def try_grid(
         name = json.dumps(values)
         if name not in scores:
             changed = settings.replace(**values)
-            area = score(changed, lambda fold, so_far: None)
+            area = score(changed, lambda *_: None)
             scores[name] = None if math.isnan(area) else area
             write_json(state, {"identity": identity, "scores": scores})
         log.info(

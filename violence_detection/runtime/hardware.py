@@ -153,7 +153,7 @@ class HardwareMonitor:
 
     def __exit__(
         self,
-        error_type: type[BaseException] | None,
+        kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:

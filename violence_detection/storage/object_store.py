@@ -5,7 +5,6 @@ they are only imported when there is a URL.
 """
 
 import contextlib
-import copy
 import errno
 import logging
 import time
@@ -56,12 +55,6 @@ class RemoteStore:
         if scheme == "s3":  # s3fs's five retries around botocore's five would take minutes
             self.files.retries = 1
         self.root = self.files._strip_protocol(url).rstrip("/")
-
-    def subfolder(self, name: str) -> "RemoteStore":
-        """Return a folder in this one, over the same connections."""
-        store = copy.copy(self)
-        store.url, store.root = f"{self.url}/{name}", self.path_of(name)
-        return store
 
     def path_of(self, name: str) -> str:
         """Return a file's full name in the store, from its name relative to the folder."""

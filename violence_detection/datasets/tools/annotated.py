@@ -71,10 +71,6 @@ class _Video:
     whole: dict[int, str] = field(default_factory=dict)  # label: where it was given
     segments: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: {0: [], 1: []})
 
-    @property
-    def is_labelled(self) -> bool:
-        return bool(self.whole or self.segments[0] or self.segments[1])
-
 
 def label_of(question: str, value: str) -> int | None:
     """Return the class that an answer names: 1 violent, 0 nonviolent, None neither or both."""

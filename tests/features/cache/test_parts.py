@@ -121,6 +121,20 @@ def test_damaged_rows_are_not_merged(tmp_path: Path) -> None:
     assert [row < 0 for row in rows] == [False, False, False, True, False]
 
 
+def test_damaged_keys_are_not_merged(tmp_path: Path) -> None:
+    """Of files, nothing else would tell: a merged part has a checksum of its own."""
+    for number in range(merging.MANY):
+        write(tmp_path / f"{number:02}.keys", [bytes([number + 1])], number)
+    data = bytearray((tmp_path / "03.keys").read_bytes())
+    data[-1] ^= 0xFF
+    (tmp_path / "03.keys").write_bytes(data)
+    merge_small_parts(tmp_path, ROW_FIELDS)
+    assert len(part_names(tmp_path)) == 1
+    index = RecordIndex([keys for keys, _ in open_parts(tmp_path, ROW_FIELDS)], ROW_FIELDS)
+    positions = index.find(as_keys(bytes([number + 1]) for number in range(5)))
+    assert [position < 0 for position in positions] == [False, False, False, True, False]
+
+
 def test_unfinished_parts_of_killed_processes_are_removed_after_a_day(tmp_path: Path) -> None:
     filled(tmp_path, 1)
     left = [tmp_path / RECIPE.key / f".partial-{name}.rows" for name in ("old", "new")]

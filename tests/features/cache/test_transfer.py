@@ -149,6 +149,20 @@ def test_who_only_needs_the_names_downloads_no_rows(bucket: ObjectStore, tmp_pat
     assert found(later) == list(range(15))
 
 
+def test_who_has_only_the_names_of_many_parts_merges_none_of_them(
+    bucket: ObjectStore, tmp_path: Path
+) -> None:
+    for number in range(merging.MANY):
+        cache = LocalCache(URL, tmp_path / f"{number}", with_rows=False)
+        add(cache, number, 1)
+        cache.upload()
+    names = LocalCache(URL, tmp_path / "names", with_rows=False)
+    for number in range(2):
+        add(names, merging.MANY + number, 1)
+        names.upload()
+    assert found(LocalCache(URL, tmp_path / "reader")) == list(range(merging.MANY + 2))
+
+
 @pytest.mark.parametrize("ending", [".rows", ".keys"])
 def test_upload_that_is_cut_off_leaves_the_cache_as_it_was_and_is_resumed(
     bucket: ObjectStore, tmp_path: Path, ending: str

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,30 @@ def open_parts(folder: Path, fields: Sequence[tuple], with_rows: bool = True) ->
     )
 
 
+def rows_of_part(part: OpenPart, row_bytes: int) -> Iterator[tuple[np.void, np.ndarray]]:
+    """Yield a part's records, the last first, each with its row; nothing if the keys are damaged.
+
+    Args:
+        part: with its rows, which may be damaged.
+        row_bytes: size of a row; 0: the part has none.
+
+    Yields:
+        A record, and `(row_bytes,)` uint8.
+    """
+    keys, rows = part
+    try:
+        keys.upper_keys()  # compares the checksum
+    except ValueError as error:
+        log_damaged(keys.name, error)
+        return
+    records = keys.read(0, keys.count)
+    for position in reversed(range(keys.count)):
+        row = np.zeros(row_bytes, np.uint8)
+        if rows is not None:
+            rows.read_into(row.data, position * row_bytes)
+        yield records[position], row
+
+
 def merge_small_parts(folder: Path, fields: Sequence[tuple], row_bytes: int = 0) -> None:
     """Merge the small parts in a folder into one, if there are many.
 
@@ -91,24 +115,37 @@ def merge_small_parts(folder: Path, fields: Sequence[tuple], row_bytes: int = 0)
         (keys, rows)
         for keys, rows in parts
         if keys.count * (keys.dtype.itemsize + row_bytes) <= SMALL
+        and (rows is not None or not row_bytes)  # rows that are elsewhere cannot be copied
     ]
     if len(small) < MANY:
         return
-    newest: dict[bytes, tuple[np.ndarray, bytes]] = {}  # record and row, by key
-    for keys, rows in small:
-        for position, record in enumerate(keys.read(0, keys.count)):
-            row = bytearray(row_bytes)
-            if rows is not None:
-                rows.read_into(memoryview(row), position * row_bytes)
-                if row_checksum(np.frombuffer(row, np.uint8)) != record["checksum"]:
-                    continue
-            newest[record["key"].tobytes()] = record, bytes(row)
     name, names = new_name(), [keys.name for keys, _ in small]
-    records = np.array([record for record, _ in newest.values()], record_type(fields))
+    records: list[np.void] = []
+
+    def write_rows(path: Path) -> None:
+        with path.open("wb") as file:
+            for record, row in _newest(small, row_bytes):
+                records.append(record)
+                file.write(row.data)
+
     if row_bytes:
-        data = b"".join(row for _, row in newest.values())
-        replace_file(folder / f"{name}{ROWS}", lambda partial: partial.write_bytes(data))
-    write_keys(folder / f"{name}{KEYS}", "merged", records, replaces=names)
+        replace_file(folder / f"{name}{ROWS}", write_rows)
+    else:
+        records += [record for record, _ in _newest(small, row_bytes)]
+    merged = np.array(records, record_type(fields))
+    write_keys(folder / f"{name}{KEYS}", "merged", merged, replaces=names)
     for old in names:
         remove_part(folder, old)
     log.debug("merged %d parts of %s", len(names), folder)
+
+
+def _newest(parts: Sequence[OpenPart], row_bytes: int) -> Iterator[tuple[np.void, np.ndarray]]:
+    """Yield the newest intact record of each key with its row; the parts are the oldest first."""
+    seen: set[bytes] = set()
+    for part in reversed(parts):
+        for record, row in rows_of_part(part, row_bytes):
+            key = record["key"].tobytes()
+            if key in seen or (row_bytes and row_checksum(row) != record["checksum"]):
+                continue
+            seen.add(key)
+            yield record, row

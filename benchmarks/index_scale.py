@@ -24,9 +24,10 @@ from benchmarks.command import make_parser, write_report
 from benchmarks.tables import Table
 from violence_detection.clips.dataset import find_clips
 from violence_detection.features.cache.feature_cache import THUMBNAIL, FeatureCache, Recipe
-from violence_detection.features.cache.folder import FILES, CacheFolder
+from violence_detection.features.cache.folder import CacheFolder
 from violence_detection.features.cache.parts import (
     FILE_FIELDS,
+    FILES,
     KEYS,
     ROW_FIELDS,
     ROWS,

@@ -1,11 +1,15 @@
 """A cache of the format before parts is taken up: no features are computed again."""
 
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import cached_features
+from violence_detection.errors import UserError
 from violence_detection.features.cache.earlier_format import MULTIPLIER
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder, file_stamp
@@ -58,9 +62,6 @@ def cache(tmp_path: Path) -> Path:
 
 
 def file_key(path: Path) -> bytes:
-    import hashlib
-    import os
-
     return hashlib.blake2b(os.fsencode(path), digest_size=16).digest()
 
 
@@ -74,5 +75,18 @@ def test_cache_of_the_earlier_format_is_taken_up_once(cache: Path, tmp_path: Pat
             assert rows[2] < 0
             assert features.rows().read(rows[:2])[:, 0, 0].tolist() == [0, 1]
             assert features.facts_of(rows[:1])[0].tolist() == [2]
-    assert sorted(path.name for path in cache.iterdir()) == sorted(["files", RECIPE.key])
+    assert {path.name for path in cache.iterdir()} == {"files", RECIPE.key, ".lock"}
     assert len(cached_features(cache)) == 3  # the row that is nobody's, too
+
+
+def test_two_processes_take_it_up_at_once(cache: Path) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: CacheFolder(cache), range(2)))
+    assert len(cached_features(cache)) == 3
+
+
+def test_reader_that_writes_nothing_leaves_it(cache: Path) -> None:
+    before = sorted(cache.rglob("*"))
+    with pytest.raises(UserError, match="not a feature cache"):
+        CacheFolder(cache, writable=False)
+    assert sorted(cache.rglob("*")) == before

@@ -10,6 +10,7 @@ import numpy as np
 
 from violence_detection.features.cache.parts import (
     FILE_FIELDS,
+    FILES,
     KEYS,
     NO_KEY,
     ROW_FIELDS,
@@ -18,25 +19,37 @@ from violence_detection.features.cache.parts import (
     record_type,
     write_keys,
 )
+from violence_detection.storage.locks import locked
 
 log = logging.getLogger(__name__)
 
 HEADER_BYTES, MAGIC = 4096, b"VDFC\0\0\0\3"
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-FILES_INDEX, FILES = "files.index", "files"
+FILES_INDEX = "files.index"
+OF_A_SHARD = (".lock", "extraction.log", "bad_clips.json")
 
 
 def take_up(folder: Path) -> None:
     """Make parts of the rows and indices in a cache folder and its shards.
 
-    A process that is killed meanwhile leaves an index that the next one takes up again.
+    A process that is killed meanwhile leaves an index that the next one takes up again; one that
+    begins meanwhile waits.
 
     Raises:
         OSError: the folder cannot be written.
         RunError: the disk is full.
     """
-    indices = [*folder.glob("*.index"), *folder.glob("shard_*/*.index")]
-    for index in sorted(indices):
+    if _indices(folder):
+        with locked(folder):
+            _take_up(folder)
+
+
+def _indices(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.index"), *folder.glob("shard_*/*.index")])
+
+
+def _take_up(folder: Path) -> None:
+    for index in _indices(folder):
         rows = index.with_suffix(".features")
         name = new_name()
         if index.name == FILES_INDEX:
@@ -56,16 +69,14 @@ def take_up(folder: Path) -> None:
         write_keys(target / f"{name}{KEYS}", "taken up", kept)
         index.unlink()
         rows.unlink(missing_ok=True)
-    if indices:
-        log.info("%s has the format of an earlier version: taken up", folder)
-    for shard in [folder, *folder.glob("shard_*")]:
-        for left in (*shard.glob("*.index"), *shard.glob("*.features"), shard / ".lock"):
-            left.unlink(missing_ok=True)
-        if shard != folder:
-            for name in ("extraction.log", "bad_clips.json"):
-                (shard / name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # there is something else in it
-                shard.rmdir()
+    log.info("%s has the format of an earlier version: taken up", folder)
+    for left in (*_indices(folder), *folder.glob("*.features")):
+        left.unlink()
+    for shard in folder.glob("shard_*"):
+        for path in [*shard.glob("*.features"), *(shard / name for name in OF_A_SHARD)]:
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is something else in it
+            shard.rmdir()
 
 
 def _records(index: Path, fields: Sequence[tuple]) -> np.ndarray:

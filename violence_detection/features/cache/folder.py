@@ -23,6 +23,7 @@ from violence_detection.features.cache.earlier_format import take_up
 from violence_detection.features.cache.merging import merge_small_parts, open_parts
 from violence_detection.features.cache.parts import (
     FILE_FIELDS,
+    FILES,
     KEY_BYTES,
     KEYS,
     KEYS_AT_ONCE,
@@ -37,7 +38,6 @@ from violence_detection.storage.files import PARTIAL
 from violence_detection.storage.remote_paths import AnyPath, RemotePath
 
 FORMAT = 3  # of the features; raise it when decoding or preprocessing changes
-FILES = "files"  # the folder of what is known of files
 BAD_CLIPS = "bad_clips"  # begins the lists of the clips that a worker could not read
 LOG = "extraction"  # begins the logs of --extract-only
 IN_CACHE = re.compile(
@@ -89,6 +89,10 @@ class CacheFolder:
         self.folders = list(dict.fromkeys([self.path, self.own_path]))
         self.writable = writable
         self._found: list[tuple[bytes, Stamp, bytes]] = []  # not in a part yet
+        if writable:
+            with self.explain_errors():
+                for folder in self.folders:
+                    take_up(folder)
         for folder in self.folders:
             _refuse_foreign_files(folder)
         if writable:
@@ -196,10 +200,9 @@ def _file_key(path: AnyPath) -> bytes:
 
 
 def _refuse_foreign_files(folder: Path) -> None:
-    """Raise `UserError` if a folder is not empty and no feature cache; take up an earlier one."""
+    """Raise `UserError` if a folder is not empty and no feature cache."""
     if not folder.is_dir():
         return
-    take_up(folder)
     foreign = sorted(path.name for path in folder.iterdir() if not IN_CACHE.fullmatch(path.name))
     if foreign:
         raise UserError(

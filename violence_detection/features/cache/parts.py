@@ -26,6 +26,7 @@ from violence_detection.storage.files import PARTIAL, replace_file
 log = logging.getLogger(__name__)
 
 KEYS, ROWS = ".keys", ".rows"
+FILES = "files"  # the folder of what is known of files
 MAGIC = b"VDFP0001"
 HEADER_BYTES = 4096  # magic and JSON, padded: people look into files, too
 KEY_BYTES = 16

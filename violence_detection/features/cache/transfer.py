@@ -17,10 +17,11 @@ from pathlib import Path
 from violence_detection.clips.clip import Clip
 from violence_detection.errors import RunError, UserError, failing_as
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
-from violence_detection.features.cache.folder import FILES, IN_CACHE, LOG, CacheFolder
+from violence_detection.features.cache.folder import IN_CACHE, LOG, CacheFolder
 from violence_detection.features.cache.lookup import ClipRows, known_rows
 from violence_detection.features.cache.parts import (
     FILE_FIELDS,
+    FILES,
     KEYS,
     ROW_FIELDS,
     ROWS,

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import make_parser, print_report
-from violence_detection.features.cache.merging import open_parts
+from violence_detection.features.cache.merging import open_parts, rows_of_part
 from violence_detection.features.cache.parts import ROW_FIELDS
 
 SCRIPT = Path(__file__).parent.parent / "train_rtx5000_dual_optimized.py"
@@ -278,7 +278,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     results = json.loads((run / "training_results.json").read_text())
     figures = [name for name in results if name.startswith("evaluation")]
     return {
-        "features": features_in(cache),
+        "features": dict(cached_features(cache)),
         "CSV rows": epochs_of(run),
         "test figures": {name: results[name] for name in [*figures, "temperature", "threshold"]},
         "predictions.csv": (run / "predictions.csv").read_text(),
@@ -286,17 +286,20 @@ def outcome(folder: Path) -> dict[str, Any]:
     }
 
 
-def features_in(cache: Path) -> dict[str, bytes]:
-    """Return the features in a cache of one recipe, by the contents of their clips."""
-    found = {}
-    for folder in {path.parent for path in cache.glob("*/*.rows")}:
-        for keys, rows in open_parts(folder, ROW_FIELDS):
-            assert rows is not None
-            data = rows.path.read_bytes()
-            size = len(data) // keys.count
-            for at, content in enumerate(keys.read(0, keys.count)["key"]):
-                found[content.tobytes().hex()] = data[at * size : (at + 1) * size]
-    return found
+def cached_features(cache: Path, recipe: str = "") -> list[tuple[bytes, bytes]]:
+    """Return the contents of clips, and their features, as they are in the parts of a cache.
+
+    Args:
+        cache: its folder.
+        recipe: its key; "": the cache has one.
+    """
+    return [
+        (record["key"].tobytes(), row.tobytes())
+        for folder in cache.glob(recipe or "[0-9a-f]" * 16)
+        for keys, rows in open_parts(folder, ROW_FIELDS)
+        if rows is not None and keys.count
+        for record, row in rows_of_part((keys, rows), rows.size // keys.count)
+    ]
 
 
 def weights_in(model: Path) -> bytes:

@@ -26,8 +26,6 @@ from tests.warm_start import ForkedProcess
 from violence_detection.clips.demo import draw_clip
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder
-from violence_detection.features.cache.merging import open_parts
-from violence_detection.features.cache.parts import ROW_FIELDS
 from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.runtime import interrupts
 from violence_detection.storage import object_store as object_store_module
@@ -120,27 +118,6 @@ def stored_features(tmp_path: Path) -> Callable[..., FeatureRows]:
         return FeatureRows(path, features.shape[1:], features.dtype.name)
 
     return store
-
-
-def cached_features(cache: Path, recipe: str = "") -> list[tuple[bytes, bytes]]:
-    """Return the contents of clips, and their features, as they are in the parts of a cache.
-
-    Args:
-        cache: its folder.
-        recipe: its key; "": the cache has one.
-    """
-    found = []
-    for folder in cache.glob(recipe or "[0-9a-f]" * 16):
-        for keys, rows in open_parts(folder, ROW_FIELDS):
-            if keys.count and rows:
-                data = rows.path.read_bytes()
-                size = len(data) // keys.count
-                contents = keys.read(0, keys.count)["key"]
-                found += [
-                    (content.tobytes(), data[at * size : (at + 1) * size])
-                    for at, content in enumerate(contents)
-                ]
-    return found
 
 
 def write_hanging_clip(path: Path) -> Path:

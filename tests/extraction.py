@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from tests.conftest import ROOT, TRAIN, cached_features
+from benchmarks.crash import cached_features
+from tests.conftest import ROOT, TRAIN
 from tests.warm_start import ForkedProcess
 from train_rtx5000_dual_optimized import main
 from violence_detection.clips.dataset import find_clips

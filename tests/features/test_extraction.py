@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import cached_features, opened_cache
+from benchmarks.crash import cached_features
+from tests.conftest import opened_cache
 from violence_detection.clips.clip import Clip, Segment
 from violence_detection.clips.dataset import find_clips
 from violence_detection.clips.decoders import DecoderProcesses, View

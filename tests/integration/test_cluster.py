@@ -11,8 +11,9 @@ from types import MappingProxyType
 
 import pytest
 
+from benchmarks.crash import cached_features
 from benchmarks.worker_steps import free_addresses
-from tests.conftest import ROOT, TRAIN, cached_features, quick_flags_in, results_of, rows_of
+from tests.conftest import ROOT, TRAIN, quick_flags_in, results_of, rows_of
 from tests.integration.conftest import ENSEMBLE, EPOCHS, HARDER
 from tests.runtime.test_worker import tf_config
 from tests.waiting import wait_until

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import cached_features, figures_of, quick_flags_in, results_of
+from benchmarks.crash import cached_features
+from tests.conftest import figures_of, quick_flags_in, results_of
 from tests.object_store import CUT, ObjectStore, fail_first
 from train_rtx5000_dual_optimized import main
 from violence_detection.commands import predict, report

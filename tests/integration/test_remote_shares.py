@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import cached_features, quick_flags_in
+from benchmarks.crash import cached_features
+from tests.conftest import quick_flags_in
 from tests.extraction import CLIPS, Features, extract, features_in, start
 from tests.integration.conftest import EPOCHS, HARDER
 from tests.integration.test_cluster import Workers, assert_same_losses

@@ -15,12 +15,11 @@ import numpy as np
 import psutil
 import pytest
 
-from benchmarks.crash import crash
+from benchmarks.crash import cached_features, crash
 from tests.conftest import (
     ROOT,
     SHORT,
     TRAIN,
-    cached_features,
     figures_of,
     held_by_another,
     results_of,

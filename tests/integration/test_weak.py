@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.crash import cached_features
 from benchmarks.linked_clips import Linked
 from benchmarks.segments import joined
-from tests.conftest import SHORT, cached_features, results_of
+from tests.conftest import SHORT, results_of
 from train_rtx5000_dual_optimized import main
 from violence_detection.clips.clip import Clip
 from violence_detection.clips.manifest import ManifestRow, write_manifest

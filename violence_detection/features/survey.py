@@ -60,10 +60,7 @@ def survey_features(cache: FeatureCache, rows: Sequence[int]) -> Survey:
         indices = slice(index_of[part[0]], index_of[part[0]] + len(part))
         checksums, means, survey.changes[indices] = _summarize(stored, part)
         survey.summaries[indices] = means if projection is None else means @ projection
-        expected = cache.checksums_of(part)
-        return [
-            row for row, now, before in zip(part, checksums, expected, strict=True) if now != before
-        ]
+        return _damaged(cache, part, checksums)
 
     with ThreadPoolExecutor(decoder_count()) as threads:
         for damaged in threads.map(summarize, parts):
@@ -83,13 +80,18 @@ def damaged_rows(cache: FeatureCache, rows: Sequence[int]) -> list[int]:
     parts = [here[first : first + ROWS_AT_ONCE] for first in range(0, len(here), ROWS_AT_ONCE)]
 
     def damaged(part: Sequence[int]) -> list[int]:
-        expected = cache.checksums_of(part)
-        checksums = [row_checksum(stored.read([row])) for row in part]
-        compared = zip(part, checksums, expected, strict=True)
-        return [row for row, now, before in compared if now != before]
+        return _damaged(cache, part, [row_checksum(stored.read([row])) for row in part])
 
     with ThreadPoolExecutor(decoder_count()) as threads:
         return [row for found in threads.map(damaged, parts) for row in found]
+
+
+def _damaged(cache: FeatureCache, rows: Sequence[int], checksums: Sequence[int]) -> list[int]:
+    """Return the rows whose checksums are not those that they were stored with."""
+    expected = cache.checksums_of(rows)
+    return [
+        row for row, now, before in zip(rows, checksums, expected, strict=True) if now != before
+    ]
 
 
 def _projection(features: int) -> np.ndarray | None:

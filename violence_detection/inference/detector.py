@@ -6,7 +6,7 @@ number format, the same classifier, temperature and threshold.
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,6 @@ from violence_detection.clips.decoders import DecoderProcesses
 from violence_detection.clips.frames import ClipInfo, Times, even_positions
 from violence_detection.clips.video import UnreadableClip
 from violence_detection.evaluation.calibration import calibrate
-from violence_detection.features.cache.feature_cache import Recipe
 from violence_detection.features.network import on_replicas, padded_features
 from violence_detection.models.classifier import with_attention
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, build_extractor
@@ -76,26 +75,15 @@ class PredictedClip:
 
 
 @dataclass(frozen=True)
-class Detector:
-    """A trained model with everything needed to predict clips; made by `load_detector`.
+class Detector(SavedDetector):
+    """A saved detector with everything needed to predict clips; made by `load_detector`.
 
     Its methods run on one thread at a time, `read_clip` excepted.
     """
 
-    checkpoint_dir: Path
-    model_path: Path
-    model_checksum: str  # hexadecimal
     classifier: keras.Model  # (clips, frames, features) float32 to (clips, 1), as it was saved
-    recipes: tuple[Recipe, ...]  # one per stream
-    frames: int  # per clip, as the classifier takes them
-    temperature: float
-    threshold: float  # a clip is violent if its calibrated probability is at least this
-    chosen_for: str
-    vgg19_weights: str  # "imagenet", "random" or a file's path
-    computation: str  # dtype of VGG19's arithmetic
     devices: tuple[tf.config.LogicalDevice, ...]
     strategy: tf.distribute.Strategy  # over these devices
-    clip_seconds: float | None = None  # the usual length of a training clip; None: unknown
 
     def is_too_long(self, seconds: float) -> bool:
         """Return whether a clip is too long for one answer: far longer than training clips."""
@@ -388,19 +376,10 @@ def open_detector(
     strategy = make_strategy(devices, len(devices) * CLIPS_PER_REPLICA)
     fast = choose_precision(True, devices[0].device_type).computation
     mixed = saved.computation == fast if mixed_precision is None else mixed_precision
+    opened = replace(saved, computation=fast if mixed else "float32")
     return Detector(
-        checkpoint_dir=saved.checkpoint_dir,
-        model_path=saved.model_path,
-        model_checksum=saved.model_checksum,
+        **vars(opened),
         classifier=keras.models.load_model(saved.model_path, safe_mode=True),
-        recipes=saved.recipes,
-        frames=saved.frames,
-        temperature=saved.temperature,
-        threshold=saved.threshold,
-        chosen_for=saved.chosen_for,
-        vgg19_weights=saved.vgg19_weights,
-        computation=fast if mixed else "float32",
         devices=tuple(devices),
         strategy=strategy,
-        clip_seconds=saved.clip_seconds,
     )

@@ -18,12 +18,12 @@ class SavedDetector:
     model_path: Path
     model_checksum: str  # hexadecimal
     recipes: tuple[Recipe, ...]  # one per stream
-    frames: int  # per clip
+    frames: int  # per clip, as the classifier takes them
     temperature: float
-    threshold: float
+    threshold: float  # a clip is violent if its calibrated probability is at least this
     chosen_for: str
     vgg19_weights: str  # "imagenet", "random" or a file's path
-    computation: str  # dtype of VGG19's arithmetic in the run
+    computation: str  # dtype of VGG19's arithmetic
     clip_seconds: float | None  # the usual length of a training clip; None: unknown
 
 

@@ -40,34 +40,14 @@ class BagFeatures(ClipFeatures):
         **others: Any,
     ):
         super().__init__(stored, rows, labels, **others)
-        self.windows = windows
+        self.windows = np.empty(len(windows), object)
+        self.windows[:] = windows
         self.bag = bag
         self.top_share = top_share
         self.cached_frames = self.frames = bag * self.stored[0].row_shape[0]
 
-    def select(
-        self,
-        indices: Sequence[int] | np.ndarray | slice,
-        class_factors: tuple[float, float] | None = None,
-    ) -> Self:
-        """Return the videos at some indices, with other class factors if these are given."""
-        chosen = np.arange(len(self))[indices].tolist()
-        return self._with(
-            rows=self.rows[chosen],
-            labels=self.labels[chosen],
-            windows=[self.windows[index] for index in chosen],
-            class_factors=class_factors or self.class_factors,
-            groups=self.groups[chosen],
-        )
-
-    def followed_by(self, other: Self) -> Self:
-        """Return these videos and, after them, others of the same caches."""
-        return self._with(
-            rows=np.concatenate([self.rows, other.rows]),
-            labels=np.concatenate([self.labels, other.labels]),
-            windows=[*self.windows, *other.windows],
-            groups=np.concatenate([self.groups, other.groups]),
-        )
+    def _by_clip(self) -> dict[str, np.ndarray]:
+        return super()._by_clip() | {"windows": self.windows}
 
     def _with(self, **arguments: Any) -> Self:
         return type(self)(

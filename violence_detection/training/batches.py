@@ -118,20 +118,22 @@ class ClipFeatures:
         class_factors: tuple[float, float] | None = None,
     ) -> Self:
         """Return the clips at some indices, with other class factors if these are given."""
-        return self._with(
-            rows=self.rows[indices],
-            labels=self.labels[indices],
-            class_factors=class_factors or self.class_factors,
-            groups=self.groups[indices],
-        )
+        chosen = {name: values[indices] for name, values in self._by_clip().items()}
+        return self._with(class_factors=class_factors or self.class_factors, **chosen)
 
     def followed_by(self, other: Self) -> Self:
         """Return these clips and, after them, others of the same caches, without class factors."""
+        theirs = other._by_clip()
         return self._with(
-            rows=np.concatenate([self.rows, other.rows]),
-            labels=np.concatenate([self.labels, other.labels]),
-            groups=np.concatenate([self.groups, other.groups]),
+            **{
+                name: np.concatenate([values, theirs[name]])
+                for name, values in self._by_clip().items()
+            }
         )
+
+    def _by_clip(self) -> dict[str, np.ndarray]:
+        """Return the arguments of the class that have an element per clip."""
+        return {"rows": self.rows, "labels": self.labels, "groups": self.groups}
 
     def _with(self, **arguments: Any) -> Self:
         """Return other clips of the same caches; the arguments are those of the class."""

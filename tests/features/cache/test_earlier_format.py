@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import cached_features
+from benchmarks.crash import cached_features
 from violence_detection.errors import UserError
 from violence_detection.features.cache.earlier_format import MULTIPLIER
 from violence_detection.features.cache.feature_cache import FeatureCache, Recipe

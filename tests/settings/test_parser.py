@@ -47,6 +47,12 @@ ROOT = Path(__file__).parent.parent.parent
         (["--folds", "5", "--ensemble", "3"], ["--folds 5", "--ensemble", "drop one"]),
         (["--folds", "5", "--unlabeled", "."], ["--folds 5", "--unlabeled", "drop one"]),
         (["--early-stopping-patience", "-1"], ["--early-stopping-patience -1", "0 or more"]),
+        (["--window", "4"], ["--window does nothing without --weak", "give both"]),
+        (["--weak", "--window", "0"], ["--window 0", "above 0"]),
+        (["--weak", "--top-share", "1.5"], ["--top-share 1.5", "at most 1"]),
+        (["--weak", "--unlabeled", "."], ["--unlabeled", "--weak", "drop one"]),
+        (["--weak", "--cached-frames", "32"], ["--cached-frames 32", "--weak", "drop it"]),
+        (["--weak", "--augment", "mixup"], ["--augment mixup", "--weak", "noise and flip"]),
     ],
 )
 def test_wrong_value_is_named_with_the_way_out(

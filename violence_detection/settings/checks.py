@@ -19,8 +19,7 @@ def check_settings(settings: Settings) -> None:
     for group in (settings.data, settings.features, settings.training, settings.loss):
         group.require_valid()
     settings.experiment.require_valid()
-    if settings.weak.weak:
-        _check_weak(settings)
+    _check_weak(settings)
     if settings.experiment.requested:
         for name in ("extract_only", "unlabeled"):
             if settings.by_name()[name]:
@@ -32,7 +31,12 @@ def check_settings(settings: Settings) -> None:
 
 
 def _check_weak(settings: Settings) -> None:
-    """Raise `UserError` if a setting does not go with --weak."""
+    """Raise `UserError` if a setting does not go with --weak, or does nothing without it."""
+    if not settings.weak.weak:
+        for name, value in vars(settings.weak).items():
+            if value != getattr(Settings().weak, name):
+                raise UserError(f"{flag(name)} does nothing without --weak: give both, or drop it")
+        return
     features, training = settings.features, settings.training
     if features.frames_in_cache != features.frames:
         raise UserError(

@@ -48,7 +48,7 @@ ROOT = Path(__file__).parent.parent.parent
         (["--folds", "5", "--unlabeled", "."], ["--folds 5", "--unlabeled", "drop one"]),
         (["--early-stopping-patience", "-1"], ["--early-stopping-patience -1", "0 or more"]),
         (["--window", "4"], ["--window does nothing without --weak", "give both"]),
-        (["--weak", "--window", "0"], ["--window 0", "above 0"]),
+        (["--weak", "--window", "0.05"], ["--window 0.05", "at least 0.1 seconds"]),
         (["--weak", "--top-share", "1.5"], ["--top-share 1.5", "at most 1"]),
         (["--weak", "--unlabeled", "."], ["--unlabeled", "--weak", "drop one"]),
         (["--weak", "--cached-frames", "32"], ["--cached-frames 32", "--weak", "drop it"]),

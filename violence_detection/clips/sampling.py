@@ -28,8 +28,7 @@ from violence_detection.clips.video import (
     open_video,
 )
 from violence_detection.errors import UserError
-
-SHORTEST_WINDOW = 0.1  # seconds
+from violence_detection.settings.constants import SHORTEST_WINDOW
 
 
 def check_windows(window: float, stride: float) -> None:

@@ -52,8 +52,8 @@ def predict_long_clip(
         clip_timeout: seconds that reading a frame may take.
         bar: whether to show how far it has got.
     """
-    from violence_detection.clips.sampling import SHORTEST_WINDOW
     from violence_detection.inference.windows import window_sampling
+    from violence_detection.settings.constants import SHORTEST_WINDOW
     from violence_detection.storage.remote_paths import local_copy
 
     window = max(SHORTEST_WINDOW, detector.clip_seconds or 0.0)

@@ -5,6 +5,7 @@ FINAL_LEARNING_RATE = 1e-7  # where the cosine ends
 CHECKPOINT_EVERY = 5  # epochs
 CLIP_TIMEOUT = 120.0  # seconds that decoding a clip may take, unless --clip-timeout is given
 LONG_CLIP = 3  # times the usual length of a clip; one that is longer is too long for one answer
+SHORTEST_WINDOW = 0.1  # seconds
 UNREADABLE_LIMIT = 0.1  # share of a split's clips; above it the run stops
 SPLITS = ("train", "val", "test")
 UNLABELED = "unlabeled"  # stands in a split's place for clips of --unlabeled

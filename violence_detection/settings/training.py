@@ -5,8 +5,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from violence_detection.errors import UserError
-from violence_detection.settings.constants import AUGMENTATIONS, FINAL_LEARNING_RATE, HEADS
-from violence_detection.settings.setting import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SHARE, setting
+from violence_detection.settings.constants import (
+    AUGMENTATIONS,
+    FINAL_LEARNING_RATE,
+    HEADS,
+    SHORTEST_WINDOW,
+)
+from violence_detection.settings.setting import AT_LEAST_0, AT_LEAST_1, SHARE, setting
 from violence_detection.settings.values import finite, local_folder, names_out_of
 
 SELECTIONS = ("auto", "val-accuracy", "val-loss", "last")
@@ -248,7 +253,10 @@ class WeakSettings:
         2.0,
         "length of a window of --weak",
         "Each is a clip of --frames, cached by itself.",
-        check=ABOVE_0,
+        check=(
+            lambda value: value >= SHORTEST_WINDOW,
+            f"must be at least {SHORTEST_WINDOW:g} seconds",
+        ),
         type=finite,
         metavar="SECONDS",
     )

@@ -11,7 +11,6 @@ from violence_detection.errors import UserError
 from violence_detection.inference.webhook import QUEUE_SIZE, Webhook
 
 PATIENCE = 30.0  # seconds
-NO_PAUSES = (0.0, 0.0, 0.0)
 
 
 class Posts(ThreadingHTTPServer):
@@ -76,7 +75,7 @@ def test_notices_arrive_in_order_even_if_refused_at_first(
 ) -> None:
     lines: list[str] = []
     with server(*refusals, 200) as posts:
-        webhook = Webhook(f"http://{posts.address}/hook", lines.append, NO_PAUSES)
+        webhook = Webhook(f"http://{posts.address}/hook", lines.append, backoff=0.0)
         for number in range(3):
             webhook.post({"event": number})
         webhook.close(PATIENCE)
@@ -91,7 +90,7 @@ def test_notices_arrive_in_order_even_if_refused_at_first(
 def test_notice_that_is_refused_is_reported(status: int, tries: int) -> None:
     lines: list[str] = []
     with server(status) as posts:
-        webhook = Webhook(f"http://{posts.address}/token-1", lines.append, NO_PAUSES)
+        webhook = Webhook(f"http://{posts.address}/token-1", lines.append, backoff=0.0)
         webhook.post({"event": 1})
         webhook.close(PATIENCE)
         assert [method for method, _ in posts.requests] == ["POST"] * tries
@@ -105,7 +104,7 @@ def test_server_that_does_not_listen_is_reported() -> None:
     lines: list[str] = []
     with server(200) as posts:
         address = posts.address
-    webhook = Webhook(f"http://{address}/", lines.append, NO_PAUSES)
+    webhook = Webhook(f"http://{address}/", lines.append, backoff=0.0)
     webhook.post({"event": 1})
     webhook.close(PATIENCE)
     (line,) = lines
@@ -116,7 +115,7 @@ def test_server_that_does_not_respond_blocks_nobody() -> None:
     lines: list[str] = []
     with server(200) as posts:
         posts.answers.clear()
-        webhook = Webhook(f"http://{posts.address}/", lines.append, NO_PAUSES)
+        webhook = Webhook(f"http://{posts.address}/", lines.append, backoff=0.0)
         for number in range(QUEUE_SIZE + 10):
             webhook.post({"event": number})
         assert 9 <= len(lines) <= 10  # one is being sent
@@ -127,7 +126,7 @@ def test_server_that_does_not_respond_blocks_nobody() -> None:
 
 def test_user_and_password_are_sent_and_not_shown() -> None:
     with server(200) as posts:
-        webhook = Webhook(f"http://me:pass%20word@{posts.address}/hook", pytest.fail, NO_PAUSES)
+        webhook = Webhook(f"http://me:pass%20word@{posts.address}/hook", pytest.fail, backoff=0.0)
         webhook.post({})
         webhook.close(PATIENCE)
         ((_, authorization),) = posts.requests

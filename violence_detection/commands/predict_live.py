@@ -28,7 +28,7 @@ def watch_live(flags: argparse.Namespace) -> int:
     """
     from violence_detection.clips.sampling import check_windows
     from violence_detection.inference.live_source import parse_source
-    from violence_detection.inference.webhook import parse_webhook_url
+    from violence_detection.inference.webhook import require_webhook_url
 
     if flags.clips:
         raise UserError("--source cannot be combined with clips: drop one of them")
@@ -37,7 +37,7 @@ def watch_live(flags: argparse.Namespace) -> int:
         if getattr(flags, name):
             raise UserError(f"{flag(name)} cannot be combined with --source: drop one of them")
     if flags.webhook is not None:
-        parse_webhook_url(flags.webhook)
+        require_webhook_url(flags.webhook)
     source = parse_source(flags.source)
     window = LIVE_WINDOW if flags.window is None else flags.window
     stride = window / 2 if flags.stride is None else flags.stride

@@ -1,22 +1,23 @@
 """Notices posted to a web address in the background."""
 
-import base64
-import http.client
 import json
 import queue
 import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from violence_detection.errors import UserError
 
 TIMEOUT = 5.0  # seconds for a response
-PAUSES = (1.0, 2.0, 4.0)  # seconds before each retry
+RETRIES = 3
+BACKOFF = 1.0  # seconds: the retries come after 0, 2 and 4 of them
 QUEUE_SIZE = 100  # notices; further ones are dropped
-RETRIED = (408, 425, 429)  # the client errors (4xx) that are worth a retry
+RETRIED = (408, 425, 429, *range(500, 600))  # the statuses that are worth a retry
 
 
 class Webhook:
@@ -25,7 +26,7 @@ class Webhook:
     Args:
         url: http or https; may contain a user and a password.
         report: called with a line for each notice that was not delivered.
-        pauses: seconds before each retry.
+        backoff: see `urllib3.util.Retry`.
         timeout: seconds for a response.
 
     Raises:
@@ -36,18 +37,29 @@ class Webhook:
         self,
         url: str,
         report: Callable[[str], None],
-        pauses: Sequence[float] = PAUSES,
+        backoff: float = BACKOFF,
         timeout: float = TIMEOUT,
     ):
-        self._url, self._headers = parse_webhook_url(url)
-        address = urlsplit(self._url)
-        self.display_name = f"{address.scheme}://{address.netloc}"  # the path may contain a secret
+        require_webhook_url(url)
+        address = urlsplit(url)
+        server = address.netloc.rpartition("@")[2]
+        self.display_name = f"{address.scheme}://{server}"  # the path may contain a secret
+        self._url = url
         self._report = report
-        self._pauses = pauses
         self._timeout = timeout
         self._waiting: queue.Queue[bytes] = queue.Queue(QUEUE_SIZE)
         self._closing = threading.Event()
-        self._opener = urllib.request.build_opener(_NoRedirects)
+        self._session = requests.Session()
+        self._session.headers["Content-Type"] = "application/json"
+        retry = Retry(
+            RETRIES,
+            backoff_factor=backoff,
+            status_forcelist=RETRIED,
+            allowed_methods=None,  # also of POST: a notice that comes twice is better than none
+            raise_on_status=False,
+            respect_retry_after_header=False,  # it may name hours
+        )
+        self._session.mount(f"{address.scheme}://", HTTPAdapter(max_retries=retry))
         self._thread = threading.Thread(target=self._run, name="webhook", daemon=True)
         self._thread.start()
 
@@ -82,44 +94,28 @@ class Webhook:
             self._waiting.task_done()
 
     def _deliver(self, notice: bytes) -> None:
-        reason = None
-        for pause in (*self._pauses, None):
-            reason, is_permanent = self._try(notice)
-            if reason is None:
+        try:
+            # A redirect would turn the POST into a GET without the notice.
+            response = self._session.post(
+                self._url, notice, timeout=self._timeout, allow_redirects=False
+            )
+            if response.status_code < 300:
                 return
-            if is_permanent or pause is None or self._closing.wait(pause):
-                break
+            reason = f"HTTP status {response.status_code}"
+        except requests.RequestException as error:
+            reason = _root_cause(error)
         self._report(f"webhook {self.display_name}: notice not delivered: {reason}")
 
-    def _try(self, notice: bytes) -> tuple[str | None, bool]:
-        """Post once; return why it failed, if it did, and whether a retry is pointless."""
-        request = urllib.request.Request(self._url, notice, self._headers, method="POST")
-        try:
-            with self._opener.open(request, timeout=self._timeout):
-                return None, True
-        except urllib.error.HTTPError as error:
-            error.close()
-            is_permanent = error.code < 500 and error.code not in RETRIED
-            return f"HTTP status {error.code}", is_permanent
-        except urllib.error.URLError as error:
-            return str(error.reason), False
-        except (OSError, http.client.HTTPException) as error:
-            return str(error) or type(error).__name__, False
+
+def _root_cause(error: BaseException) -> str:
+    """Return what an error began with; the messages around it contain the URL."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Refuses redirects: they would turn the POST into a GET without the notice."""
-
-    def redirect_request(self, *arguments: Any) -> None:
-        return None
-
-
-def parse_webhook_url(url: str) -> tuple[str, dict[str, str]]:
-    """Return a URL without user and password, and the headers of a request that carry them.
-
-    Raises:
-        UserError: the URL is invalid; the message contains no secrets.
-    """
+def require_webhook_url(url: str) -> None:
+    """Raise a `UserError` for an invalid URL, which leaves the URL out: it may contain secrets."""
     try:
         address = urlsplit(url)
         is_valid = address.scheme in ("http", "https") and bool(address.hostname)
@@ -127,11 +123,4 @@ def parse_webhook_url(url: str) -> tuple[str, dict[str, str]]:
     except ValueError:
         is_valid = False
     if not is_valid or not (url.isascii() and url.isprintable()) or " " in url:
-        # The message leaves the URL out: it may contain a secret.
         raise UserError("--webhook: must be a URL such as https://server/path")
-    headers = {"Content-Type": "application/json"}
-    user, _, server = address.netloc.rpartition("@")
-    if user:
-        encoded = base64.b64encode(unquote(user).encode()).decode()
-        headers["Authorization"] = f"Basic {encoded}"
-    return urlunsplit(address._replace(netloc=server, fragment="")), headers

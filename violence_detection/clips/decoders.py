@@ -59,9 +59,10 @@ class DecoderProcesses:
     def __init__(self, processes: int, callers: int, frames: int, timeout: float, views: int = 1):
         self.timeout = timeout
         self.shape = (callers, views, frames, FRAME_SIZE, FRAME_SIZE, 3)
-        context = _process_context()
+        # Spawned, not forked: a fork would inherit open files and the locks of other threads.
+        spawn = multiprocessing.get_context("spawn")
         # Frames return through shared memory: a pipe would copy each clip's megabytes twice.
-        shared = context.RawArray("B", int(np.prod(self.shape)))
+        shared = spawn.RawArray("B", int(np.prod(self.shape)))
         self._slots = np.frombuffer(shared, np.uint8).reshape(self.shape)
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(callers):
@@ -73,7 +74,7 @@ class DecoderProcesses:
             max_workers=processes,
             initializer=_start_decoder,
             initargs=(shared, self.shape),
-            context=context,
+            context=spawn,
         )
         self._pool = self._make_pool()
         self._replacing = threading.Lock()
@@ -181,16 +182,6 @@ class DecoderProcesses:
                 self._pool = self._make_pool()
 
 
-def _process_context() -> multiprocessing.context.ForkServerContext:
-    """Return how processes are started: as forks of one that only has the libraries loaded.
-
-    Forks of this process would inherit open files, and the locks of other threads.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["av", "cv2", "numpy", "pebble"])
-    return context
-
-
 def stream_from_process(
     function: Callable[..., Iterable[Any]], *arguments: Any, timeout: float, ahead: int
 ) -> Generator[Any, None, None]:
@@ -210,9 +201,9 @@ def stream_from_process(
         OSError: raised by `function`.
         Interrupted: a signal arrived while waiting.
     """
-    context = _process_context()
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(
+    spawn = multiprocessing.get_context("spawn")
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(
         target=_send_all, args=(sender, timeout, ahead, function, arguments), daemon=True
     )
     with _interrupts_blocked():

@@ -8,7 +8,6 @@ clips -> 16 frames each -> VGG19 features, cached -> batches -> attention-LSTM -
 
 # Processes that decode clips import this module again: what is slow is imported in functions.
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -54,11 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def extract_features_only(settings: Settings) -> int:
     """Compute a share of the clips' features, and end."""
-    from violence_detection.runtime.logs import native_messages_to
-    from violence_detection.runtime.tensorflow_log import quiet_tensorflow
+    from violence_detection.runtime.tensorflow_log import loading_tensorflow
 
-    quiet_tensorflow()
-    with native_messages_to(Path(os.devnull)):
+    with loading_tensorflow(quiet=settings.monitoring.quiet):
         from violence_detection.features.extract_only import extract_only
     return extract_only(settings)
 
@@ -70,9 +67,8 @@ def train(settings: Settings, stack: ExitStack) -> int:
     from violence_detection.models.vgg19_weights import check_weights
     from violence_detection.reporting.trackers import require_trackers
     from violence_detection.runs.opening import open_run
-    from violence_detection.runtime.logs import native_messages_to
     from violence_detection.runtime.stage_clock import StageClock
-    from violence_detection.runtime.tensorflow_log import quiet_tensorflow
+    from violence_detection.runtime.tensorflow_log import loading_tensorflow
     from violence_detection.runtime.worker import find_worker, require_supported
 
     clock = StageClock()
@@ -87,8 +83,8 @@ def train(settings: Settings, stack: ExitStack) -> int:
 
     # TensorFlow takes seconds to load: only now, when the rest is known to be right. Which of
     # several workers is lost is logged by name; TensorFlow's own errors would repeat it.
-    quiet_tensorflow(errors_too=worker.count > 1)
-    with native_messages_to(run.log_file):
+    quiet, several = settings.monitoring.quiet, worker.count > 1
+    with loading_tensorflow(messages=run.log_file, quiet=quiet, errors_too=several):
         from violence_detection.runtime.machine import set_up_machine
     machine = set_up_machine(
         settings,
@@ -262,9 +258,11 @@ def publish(settings: Settings, run: "OpenedRun", tested: "Tested", trackers: "T
     from violence_detection.reporting.page import write_report
     from violence_detection.reporting.tensorboard import write_hparams
     from violence_detection.runs.files import REPORT, RESULTS, TENSORBOARD
+    from violence_detection.runtime.progress import running_clock
 
     directory = run.directory
-    write_report(directory.folder, directory / REPORT)
+    with running_clock("writing the report", settings.monitoring.quiet):
+        write_report(directory.folder, directory / REPORT)
     best = directory.history[directory.best_epoch() - 1]
     metrics = {f"test_{name}": tested.figures[name] for name in FIGURES}
     metrics |= {f"best_{name}": best[name] for name in ("val_accuracy", "val_loss", "val_auc")}

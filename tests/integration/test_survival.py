@@ -128,7 +128,7 @@ def assert_one_clear_error(said: str, *words: str) -> None:
     ("folder", "rooms"),
     [
         # Full from the start, in the first epoch's weights, in the first model.
-        ("--checkpoint-dir", (0, 1_500_000, 4_500_000)),
+        ("--checkpoint-dir", (0, 150_000, 400_000)),
         # In the features; in the keys.
         ("--cache-dir", (8_000, 20_000)),
     ],

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
-from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
 from violence_detection.errors import RunError
 from violence_detection.reporting.event_files import (
@@ -15,6 +14,7 @@ from violence_detection.reporting.event_files import (
     event_files,
     histogram_pb,
     image_pb,
+    scalar_pb,
     steps_in,
 )
 
@@ -52,16 +52,25 @@ def test_torn_record_ends_a_file(tmp_path: Path) -> None:
     assert steps_in(tmp_path)["loss"] == {0, 1, 2}
 
 
-def test_histogram_leaves_out_what_is_not_finite() -> None:
-    summary = histogram_pb("weights", np.array([[0.0, 1.0], [np.nan, np.inf]]), "some weights")
-    buckets = tf.make_ndarray(summary.value[0].tensor)
+def written(folder: Path, summary: object) -> np.ndarray:
+    """Return what TensorBoard makes of a summary."""
+    file = EventFile.start_in(folder, 0)
+    file.write(0, summary)
+    file.close()
+    (event,) = EventAccumulator(str(folder)).Reload().Tensors("shown")
+    return tf.make_ndarray(event.tensor_proto)
+
+
+def test_histogram_leaves_out_what_is_not_finite(tmp_path: Path) -> None:
+    values = np.array([[0.0, 1.0], [np.nan, np.inf]])
+    buckets = written(tmp_path, histogram_pb("shown", values, "some weights"))
     assert buckets[:, 2].sum() == 2
     assert (buckets[0, 0], buckets[-1, 1]) == (0, 1)
 
 
-def test_image_is_a_png_of_its_size() -> None:
+def test_image_is_a_png_of_its_size(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (3, 5, 4), np.uint8)
-    width, height, png = tf.make_ndarray(image_pb("curves", image, "").value[0].tensor)
+    width, height, png = written(tmp_path, image_pb("shown", image, ""))
     assert (width, height) == (b"5", b"3")
     np.testing.assert_array_equal(tf.io.decode_png(png), image)
 

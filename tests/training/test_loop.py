@@ -69,7 +69,6 @@ def test_curriculum_begins_with_what_a_warm_up_model_finds_easy(clips: ClipFeatu
 ALL_OPTIONS = (
     *("--ensemble", "2", "--hard-mining", "--sampling", "stratified", "--curriculum"),
     *("--cached-frames", "6", "--augment", "jitter,mixup,noise,flip", "--epochs", "3"),
-    *("--head", "mean"),
 )
 
 

@@ -7,7 +7,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from violence_detection.commands.flags import (
     add_checkpoint_dir,
@@ -223,8 +223,8 @@ def export(flags: argparse.Namespace) -> int:
         start_log(output / LOG)
         if detector.untrained_vgg19:
             log.warning("%s", RANDOM_WEIGHTS_WARNING)
-        with native_messages_to(output / LOG):
-            return _write_and_compare(flags, formats, detector, output)
+        with native_messages_to(output / LOG) as screen:
+            return _write_and_compare(flags, formats, detector, output, screen)
 
 
 def take_folder(output: Path, stack: contextlib.ExitStack) -> None:
@@ -261,25 +261,31 @@ def take_folder(output: Path, stack: contextlib.ExitStack) -> None:
 
 
 def _write_and_compare(
-    flags: argparse.Namespace, formats: Sequence[str], detector: "Detector", output: Path
+    flags: argparse.Namespace,
+    formats: Sequence[str],
+    detector: "Detector",
+    output: Path,
+    screen: TextIO,
 ) -> int:
     from violence_detection.export.comparison_data import MovedFolders, load_comparison_data
     from violence_detection.export.exporting import ExportOptions, export_detector
     from violence_detection.export.report import format_table
+    from violence_detection.runtime.progress import running_clock
 
-    data = load_comparison_data(
-        detector,
-        MovedFolders(flags.dataset_path, flags.cache_dir, flags.spool_dir),
-        end_to_end=flags.end_to_end,
-        calibrate=flags.quantize == "int8",
-        clips=flags.clips,
-        clip_timeout=flags.clip_timeout,
-    )
+    with running_clock("reading clips to compare on", screen=screen):
+        data = load_comparison_data(
+            detector,
+            MovedFolders(flags.dataset_path, flags.cache_dir, flags.spool_dir),
+            end_to_end=flags.end_to_end,
+            calibrate=flags.quantize == "int8",
+            clips=flags.clips,
+            clip_timeout=flags.clip_timeout,
+        )
     tolerance = TOLERANCE if flags.quantize == "none" else QUANTIZED_TOLERANCE
     options = ExportOptions(
         formats, flags.quantize, flags.end_to_end, flags.batch, flags.tolerance or tolerance
     )
-    original, exported = export_detector(detector, data, options, output)
+    original, exported = export_detector(detector, data, options, output, screen)
     log.info("\n%s\n", format_table(original, exported))
     for item in exported:
         log.info("%s", item.path)

@@ -3,14 +3,12 @@
 import argparse
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from violence_detection.commands.output import print_message
 from violence_detection.models import RANDOM_WEIGHTS_WARNING
-from violence_detection.runtime.tensorflow_log import quiet_tensorflow
 
 if TYPE_CHECKING:
     from violence_detection.inference.detector import Detector
@@ -25,6 +23,7 @@ def load(
     mixed_precision: bool | None,
     replicas: int | None = None,
     threshold: float | None = None,
+    quiet: bool = False,
 ) -> "Detector":
     """Return a trained detector; TensorFlow's messages while it starts are dropped.
 
@@ -34,17 +33,17 @@ def load(
         mixed_precision: whether VGG19 computes in 16 bits; None: as in training.
         replicas: number of GPUs, or of parts of the CPU; None: all GPUs, or 1.
         threshold: probability from which a clip is violent; None: as chosen in training.
+        quiet: show no clock while it loads.
 
     Raises:
         UserError: the folder has no finished training, or its weights are missing.
     """
     from violence_detection.runs.saved_detector import find_detector
-    from violence_detection.runtime.logs import native_messages_to
+    from violence_detection.runtime.tensorflow_log import loading_tensorflow
 
     # TensorFlow takes seconds to load: only when all is checked that can be without it.
     saved = find_detector(checkpoint_dir, vgg19_weights)
-    quiet_tensorflow()
-    with native_messages_to(Path(os.devnull)):
+    with loading_tensorflow("loading TensorFlow and the detector", quiet=quiet):
         from violence_detection.inference.detector import open_detector
 
         detector = open_detector(saved, mixed_precision=mixed_precision, replicas=replicas)
@@ -58,7 +57,7 @@ def load_for(flags: argparse.Namespace, replicas: int | None = None) -> "Detecto
 
     Args:
         flags: with `checkpoint_dir` and those of `add_vgg19_weights`, `add_threshold` and
-            `add_devices`.
+            `add_devices`; `quiet`, if there is one, is heeded.
         replicas: instead of those in `flags`.
     """
     return load(
@@ -67,6 +66,7 @@ def load_for(flags: argparse.Namespace, replicas: int | None = None) -> "Detecto
         mixed_precision=flags.mixed_precision,
         replicas=replicas or flags.replicas,
         threshold=flags.threshold,
+        quiet=getattr(flags, "quiet", False),
     )
 
 

@@ -90,18 +90,20 @@ def report(flags: argparse.Namespace) -> int:
 
     for folder in flags.checkpoint_dir:
         require_finished(folder.expanduser().absolute())
-    # The figures need libraries that take seconds to load.
-    from violence_detection.reporting.comparison_page import COMPARISON, write_comparison
-    from violence_detection.reporting.page import write_report
-    from violence_detection.runs.files import REPORT
+    from violence_detection.runtime.progress import running_clock
 
     folders = flags.checkpoint_dir
-    default = folders[0] / REPORT if len(folders) == 1 else Path(COMPARISON)
-    page = (flags.output or default).expanduser().absolute()
-    if len(folders) == 1:
-        write_report(folders[0], page, flags.events)
-    else:
-        write_comparison(folders, page)
+    with running_clock("writing the report"):  # its libraries take seconds to load
+        from violence_detection.reporting.comparison_page import COMPARISON, write_comparison
+        from violence_detection.reporting.page import write_report
+        from violence_detection.runs.files import REPORT
+
+        default = folders[0] / REPORT if len(folders) == 1 else Path(COMPARISON)
+        page = (flags.output or default).expanduser().absolute()
+        if len(folders) == 1:
+            write_report(folders[0], page, flags.events)
+        else:
+            write_comparison(folders, page)
     # A folder's name need not be valid in the terminal's encoding.
     print(f"report written to {page}".encode(errors="backslashreplace").decode())
     return 0

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 import keras
 
@@ -34,6 +35,7 @@ from violence_detection.export.runtimes import (
 )
 from violence_detection.export.saved_model import write_saved_model
 from violence_detection.inference.detector import ClassifierOutput, Detector
+from violence_detection.runtime.progress import running_clock
 from violence_detection.storage.files import PARTIAL, replace_file
 
 log = logging.getLogger(__name__)
@@ -57,7 +59,11 @@ class ExportOptions:
 
 
 def export_detector(
-    detector: Detector, data: ComparisonData, options: ExportOptions, output: Path
+    detector: Detector,
+    data: ComparisonData,
+    options: ExportOptions,
+    output: Path,
+    screen: TextIO | None = None,
 ) -> tuple[Original, list[ExportedFile]]:
     """Write a file of each format, and compare its predictions and its speed with the original's.
 
@@ -68,6 +74,7 @@ def export_detector(
         data: what to compare on.
         options: what to write.
         output: an existing folder for the files.
+        screen: shows for how long each file has been worked on, see `running_clock`.
 
     Returns:
         The original and the files, as they compare with it.
@@ -80,8 +87,9 @@ def export_detector(
     networks = make_networks(detector, vgg19)
     batch_size = BATCH_SIZE_END_TO_END if options.end_to_end else BATCH_SIZE
     log.info("%s: validation clips to compare on: %d", detector.name, len(data.labels))
-    predictors = {"original": open_original(detector, vgg19)}
-    expected = predict_clips(predictors["original"], data.validation, batch_size)
+    with running_clock("predicting with the original", screen=screen):
+        predictors = {"original": open_original(detector, vgg19)}
+        expected = predict_clips(predictors["original"], data.validation, batch_size)
 
     def comparison(predictions: ClassifierOutput) -> Comparison:
         return compare(predictions, expected, data.labels, detector.threshold)
@@ -95,7 +103,10 @@ def export_detector(
     exported = []
     for name in options.formats:
         log.info("writing %s and comparing it", name)
-        with tempfile.TemporaryDirectory(dir=output, prefix=PARTIAL) as folder:
+        with (
+            running_clock(name, screen=screen),
+            tempfile.TemporaryDirectory(dir=output, prefix=PARTIAL) as folder,
+        ):
             path = Path(folder) / f"exported{SUFFIXES[name]}"
             write_file(name, networks, path, options, data.calibration)
             predictors[name] = OPENERS[name](path)
@@ -107,7 +118,8 @@ def export_detector(
                 )
             )
         write_results(output / RESULTS, detector, original, exported)
-    speeds = measure_speeds(predictors, data.validation, batch_size)
+    with running_clock("measuring speeds", screen=screen):
+        speeds = measure_speeds(predictors, data.validation, batch_size)
     original, exported = with_speeds(original, exported, speeds)
     write_results(output / RESULTS, detector, original, exported)
     return original, exported

@@ -14,12 +14,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-from tensorboard.plugins.histogram import metadata as histogram_metadata
-from tensorboard.plugins.image import metadata as image_metadata
-from tensorboard.util.tensor_util import make_tensor_proto
+from tensorflow.compat.v1 import Event, HistogramProto, SessionLog, Summary, SummaryMetadata
 
 from violence_detection.errors import failing_as
 
@@ -29,7 +24,8 @@ BUCKETS = 30  # of a histogram, TensorBoard's own number
 class EventFile:
     """An event file that is being written: a TFRecord file of TensorBoard's `Event` messages.
 
-    `tf.summary` cannot write an event with an earlier time, or the message that discards events.
+    `tf.summary` cannot write an event with an earlier time, or the message that discards events;
+    tensorboardX hangs once the disk is full.
 
     Args:
         path: of the file.
@@ -102,12 +98,18 @@ def steps_in(folder: Path) -> dict[str, set[int]]:
     """Return the steps of each tag in a folder's event files; a torn record ends a file."""
     found: dict[str, set[int]] = defaultdict(set)
     for path in event_files(folder):
-        for event in EventFileLoader(str(path)).Load():
+        for event in _events_in(path):
             if event.session_log.status == SessionLog.START:
                 discard(found, event.step)
             for value in event.summary.value:
                 found[value.tag].add(event.step)
     return found
+
+
+def _events_in(path: Path) -> Iterator[Event]:
+    with contextlib.suppress(tf.errors.DataLossError):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            yield Event.FromString(record)
 
 
 def discard(steps_of: dict[str, set[int]], first_step: int) -> None:
@@ -116,26 +118,30 @@ def discard(steps_of: dict[str, set[int]], first_step: int) -> None:
         steps_of[tag] = {step for step in steps if step < first_step}
 
 
-def histogram_pb(tag: str, values: np.ndarray, description: str) -> Summary:
-    """Return a histogram of values of any shape; infinite values and nan are left out.
+def scalar_pb(tag: str, value: float) -> Summary:
+    """Return a number in a summary."""
+    return Summary(value=[Summary.Value(tag=tag, simple_value=value)])
 
-    TensorBoard's own function of this name compares every value with every bucket: it is slow.
-    """
+
+def histogram_pb(tag: str, values: np.ndarray, description: str) -> Summary:
+    """Return a histogram of values of any shape; infinite values and nan are left out."""
     counts, edges = np.histogram(values[np.isfinite(values)], BUCKETS)
-    buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
-    tensor = make_tensor_proto(buckets, dtype=np.float64)
-    kind = histogram_metadata.create_summary_metadata(display_name=None, description=description)
-    return _summary_of(tag, tensor, kind)
+    histogram = HistogramProto(
+        min=edges[0], max=edges[-1], num=counts.sum(), bucket_limit=edges[1:], bucket=counts
+    )
+    return _summary_of(tag, description, histo=histogram)
 
 
 def image_pb(tag: str, image: np.ndarray, description: str) -> Summary:
     """Return an image, `(height, width, 3 or 4)` uint8, as a PNG file in a summary."""
-    height, width, _ = image.shape
+    height, width, channels = image.shape
     png = tf.io.encode_png(image).numpy()
-    tensor = make_tensor_proto([str(width).encode(), str(height).encode(), png])
-    kind = image_metadata.create_summary_metadata(display_name=None, description=description)
-    return _summary_of(tag, tensor, kind)
+    encoded = Summary.Image(
+        height=height, width=width, colorspace=channels, encoded_image_string=png
+    )
+    return _summary_of(tag, description, image=encoded)
 
 
-def _summary_of(tag: str, tensor: Any, kind: SummaryMetadata) -> Summary:
-    return Summary(value=[Summary.Value(tag=tag, tensor=tensor, metadata=kind)])
+def _summary_of(tag: str, description: str, **value: Any) -> Summary:
+    metadata = SummaryMetadata(summary_description=description)
+    return Summary(value=[Summary.Value(tag=tag, metadata=metadata, **value)])

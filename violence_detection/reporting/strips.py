@@ -1,5 +1,6 @@
 """Clips of a test as strips of pictures: which ones to look at, and their frames in time order."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ SIDE = 144  # pixels of a picture's longer side
 STRIP = 16 * SIDE  # pixels of a strip: with more pictures, they are smaller
 SMALLEST_SIDE = 48  # pixels
 JPEG_QUALITY = 70
+CLIPS_PER_DECODER = 8  # a process takes about as long to start as to read several
 
 Source = tuple[AnyPath, Segment | None]  # a clip's file, and its segment of that
 
@@ -121,7 +123,7 @@ def read_strips(
         return {}
     side = min(SIDE, max(SMALLEST_SIDE, STRIP // frames))
     used = even_positions(cached_frames, frames)
-    count = min(decoder_count(), len(wanted))
+    count = min(decoder_count(), math.ceil(len(wanted) / CLIPS_PER_DECODER))
     decoders = DecoderProcesses(count, count, cached_frames, timeout)
 
     def read(clip: Source) -> Strip:

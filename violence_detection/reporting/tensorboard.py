@@ -17,11 +17,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api as hparams
 from tensorboard.plugins.hparams.api_pb2 import STATUS_SUCCESS
 from tensorboard.plugins.hparams.summary import session_end_pb
-from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorflow.compat.v1 import Summary
 
 from violence_detection.errors import failing_as
 from violence_detection.models.classifier import with_attention
@@ -30,6 +29,7 @@ from violence_detection.reporting.event_files import (
     discard,
     histogram_pb,
     image_pb,
+    scalar_pb,
     steps_in,
 )
 from violence_detection.reporting.plots import as_image, four_panels
@@ -230,11 +230,11 @@ def write_hparams(
         name: _hparam(value) for name, value in settings.items() if name not in CHANGES_ON_RESUME
     }
     # Without an id, the trial is named after its folder: two runs with equal settings are two rows.
-    summary = hparams.hparams_pb(values, trial_id="")
+    summary = Summary.FromString(hparams.hparams_pb(values, trial_id="").SerializeToString())
     for tag, value in metrics.items():
         if value is not None:
             summary.MergeFrom(scalar_pb(tag, value))
-    # Serialized: this is TensorFlow's own class of the same message.
+    # Serialized: these are TensorBoard's own classes of the same messages.
     summary.MergeFromString(session_end_pb(STATUS_SUCCESS).SerializeToString())
     path = folder / HPARAMS_FILE
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -101,21 +102,24 @@ def only_warnings_on_screen() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def native_messages_to(path: Path) -> Iterator[None]:
+def native_messages_to(path: Path) -> Iterator[TextIO]:
     """Append what native libraries write to standard error in the block to a file.
 
     TensorFlow's C++ start-up notes cannot be turned off and would bury the run's own lines.
 
     Args:
         path: the file; `os.devnull` discards the messages.
+
+    Yields:
+        What standard error was before.
     """
     sys.stderr.flush()
-    screen = os.dup(2)
-    try:
-        with path.open("ab") as file:
-            os.dup2(file.fileno(), 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(screen, 2)
-        os.close(screen)
+    with os.fdopen(os.dup(2), "w") as screen:
+        try:
+            with path.open("ab") as file:
+                os.dup2(file.fileno(), 2)
+            yield screen
+        finally:
+            sys.stderr.flush()
+            screen.flush()
+            os.dup2(screen.fileno(), 2)

@@ -1,10 +1,12 @@
-"""The progress of a stage: a bar on a terminal, otherwise a log line from time to time."""
+"""What takes long: a bar or a clock on a terminal, otherwise a log line from time to time."""
 
+import contextlib
 import logging
 import sys
+import threading
 import time
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Iterator
+from typing import Self, TextIO
 
 from tqdm import tqdm
 
@@ -103,3 +105,44 @@ class Progress:
         """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
+
+
+@contextlib.contextmanager
+def running_clock(
+    doing: str,
+    quiet: bool = False,
+    screen: TextIO | None = None,
+    *,
+    line_every: float = LINE_EVERY,
+) -> Iterator[None]:
+    """Show what is done in the block, and for how long, where that cannot be counted.
+
+    Args:
+        doing: what takes seconds, such as "loading TensorFlow".
+        quiet: show nothing on a terminal.
+        screen: a terminal to show it on, or something else; None: standard error.
+        line_every: seconds between two log lines, if `screen` is not a terminal.
+    """
+    screen = screen or sys.stderr
+    ended = threading.Event()
+    started = time.perf_counter()
+
+    def draw() -> None:
+        with tqdm(desc=doing, bar_format="{desc} {elapsed}", file=screen, leave=False) as clock:
+            while not ended.wait(1.0):
+                clock.refresh()
+
+    def log_lines() -> None:
+        while not ended.wait(line_every):
+            log.info("%s: %s", doing, tqdm.format_interval(time.perf_counter() - started))
+
+    if screen.isatty() and quiet:
+        yield
+        return
+    watcher = threading.Thread(target=draw if screen.isatty() else log_lines, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()

@@ -79,7 +79,7 @@ def train(settings: Settings, stack: ExitStack) -> int:
     check_weights(settings.features.vgg19_weights, settings.features.feature_layer)
     run = open_run(settings, find_dataset(settings, stack), worker, stack)
     if run.finished:
-        return report_again(run)
+        return report_again(settings, run)
 
     # TensorFlow takes seconds to load: only now, when the rest is known to be right. Which of
     # several workers is lost is logged by name; TensorFlow's own errors would repeat it.
@@ -98,15 +98,19 @@ def train(settings: Settings, stack: ExitStack) -> int:
     return train_detector(settings, run.dataset, run, machine, stack)
 
 
-def report_again(run: "OpenedRun") -> int:
-    """Point to the results of a finished run; write its report if that was removed."""
-    from violence_detection.runs.files import REPORT, RESULTS
+def report_again(settings: Settings, run: "OpenedRun") -> int:
+    """Point to the results of a finished run; write what is missing of its report and figures."""
+    from violence_detection.runs.files import HPARAMS, REPORT, RESULTS, TENSORBOARD
+    from violence_detection.runtime.tensorflow_log import loading_tensorflow
 
     directory = run.directory
-    if directory.writes and not (directory / REPORT).exists():
-        from violence_detection.reporting.page import write_report
+    shown = directory / REPORT, directory / TENSORBOARD / HPARAMS
+    if directory.writes and not all(path.exists() for path in shown):
+        quiet = settings.monitoring.quiet
+        with loading_tensorflow("writing the report", messages=run.log_file, quiet=quiet):
+            from violence_detection.reporting.final_figures import show_final_figures
 
-        write_report(directory.folder, directory / REPORT)
+            show_final_figures(directory.folder, settings.as_json())
     log.info(
         "This run is finished; its results are in %s.\n"
         "To train again: --fresh, or another --checkpoint-dir",
@@ -159,7 +163,7 @@ def train_detector(
     detector = calibrate_detector(trained.members, settings)
     tested = test_detector(detector, trained, checked, run.directory, settings)
     used = write_outcome(settings, features, checked, trained, run, machine, detector, tested)
-    publish(settings, run, tested, trackers)
+    publish(settings, run, trackers)
     print_summary(run, detector, tested, used)
     return 0
 
@@ -252,22 +256,16 @@ def write_outcome(
     return used
 
 
-def publish(settings: Settings, run: "OpenedRun", tested: "Tested", trackers: "Trackers") -> None:
+def publish(settings: Settings, run: "OpenedRun", trackers: "Trackers") -> None:
     """Write the report, and the figures where they are compared with those of other runs."""
-    from violence_detection.evaluation.metrics import FIGURES
-    from violence_detection.reporting.page import write_report
-    from violence_detection.reporting.tensorboard import write_hparams
-    from violence_detection.runs.files import REPORT, RESULTS, TENSORBOARD
+    from violence_detection.reporting.final_figures import show_final_figures
+    from violence_detection.runs.files import REPORT, RESULTS
     from violence_detection.runtime.progress import running_clock
 
     directory = run.directory
     with running_clock("writing the report", settings.monitoring.quiet):
-        write_report(directory.folder, directory / REPORT)
-    best = directory.history[directory.best_epoch() - 1]
-    metrics = {f"test_{name}": tested.figures[name] for name in FIGURES}
-    metrics |= {f"best_{name}": best[name] for name in ("val_accuracy", "val_loss", "val_auc")}
-    write_hparams(directory / TENSORBOARD, settings.as_json(), metrics)
-    trackers.finish(metrics, [directory / REPORT, directory / RESULTS])
+        figures = show_final_figures(directory.folder, settings.as_json())
+    trackers.finish(figures, [directory / REPORT, directory / RESULTS])
 
 
 def print_summary(

@@ -80,7 +80,7 @@ def test_run_leaves_what_it_promises(finished: Path) -> None:
 
     for side, tag in (("train", "epoch_learning_rate"), ("validation", "epoch_accuracy")):
         events = EventAccumulator(str(run / "tensorboard" / side)).Reload()
-        assert [event.step for event in events.Tensors(tag)] == list(range(5))
+        assert [event.step for event in events.Scalars(tag)] == list(range(5))
     assert "epoch   5/5" in (run / "training.log").read_text()
     assert (run / "report.html").exists()
     assert {path.stem for path in (run / "plots").glob("*.png")} >= {"curves", "roc", "confusion"}
@@ -136,11 +136,14 @@ def test_rows_say_how_the_machine_was_used(finished: Path) -> None:
 
 
 @pytest.mark.usefixtures("run_before")
-def test_report_that_is_lost_is_made_again(flags: list[str], run: Path) -> None:
-    (run / "report.html").unlink()
+@pytest.mark.parametrize("lost", ["report.html", "tensorboard/events.out.tfevents.hparams"])
+def test_what_a_run_killed_after_its_test_had_not_shown_is_written(
+    flags: list[str], run: Path, lost: str
+) -> None:
+    (run / lost).unlink()
     before = (run / "training_results.json").read_bytes()
     assert main(flags) == 0
-    assert (run / "report.html").exists()
+    assert (run / lost).exists()
     assert (run / "training_results.json").read_bytes() == before
 
 

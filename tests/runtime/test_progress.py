@@ -1,11 +1,14 @@
+import os
+import pty
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
 from violence_detection.runtime.logs import package_log, start_log
-from violence_detection.runtime.progress import Progress
+from violence_detection.runtime.progress import Progress, running_clock
 
 
 @pytest.fixture
@@ -50,3 +53,36 @@ def test_log_lines_stand_above_the_bar(log_file: Path, capsys: pytest.CaptureFix
     assert "10/100" in shown.err
     assert shown.err.endswith("\r")  # the bar is removed
     assert not re.search(r"[\x00-\x08\x0b-\x1f]", log_file.read_text())
+
+
+def test_clock_runs_on_a_terminal_and_is_removed() -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal, os.fdopen(theirs, "w") as screen:
+        with running_clock("loading TensorFlow", screen=screen):
+            shown = b""
+            while b"loading TensorFlow 00:01" not in shown:
+                shown += terminal.read(100)
+        assert shown.startswith(b"\rloading TensorFlow 00:00")
+        left = terminal.read(1000).decode()
+        assert left.endswith("\r") and not left.rpartition("TensorFlow")[2].strip("0123456789: \r")
+
+
+def test_quiet_terminal_shows_no_clock() -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal, os.fdopen(theirs, "w") as screen:
+        with running_clock("loading TensorFlow", quiet=True, screen=screen):
+            print("only this", file=screen, flush=True)
+        assert terminal.read(100).split() == [b"only", b"this"]
+
+
+def test_elsewhere_the_clock_is_a_line_from_time_to_time(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level("INFO", "violence_detection")
+    with (
+        (tmp_path / "screen").open("w") as screen,
+        running_clock("writing onnx", screen=screen, line_every=0.01),
+    ):
+        wait_until(lambda: len(caplog.messages) > 1)
+    assert caplog.messages[0] == "writing onnx: 00:00"
+    assert (tmp_path / "screen").read_text() == ""

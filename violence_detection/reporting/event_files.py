@@ -129,7 +129,7 @@ def histogram_pb(tag: str, values: np.ndarray, description: str) -> Summary:
     histogram = HistogramProto(
         min=edges[0], max=edges[-1], num=counts.sum(), bucket_limit=edges[1:], bucket=counts
     )
-    return _summary_of(tag, description, histo=histogram)
+    return _summary_of(tag, description, "histograms", histo=histogram)
 
 
 def image_pb(tag: str, image: np.ndarray, description: str) -> Summary:
@@ -139,9 +139,10 @@ def image_pb(tag: str, image: np.ndarray, description: str) -> Summary:
     encoded = Summary.Image(
         height=height, width=width, colorspace=channels, encoded_image_string=png
     )
-    return _summary_of(tag, description, image=encoded)
+    return _summary_of(tag, description, "images", image=encoded)
 
 
-def _summary_of(tag: str, description: str, **value: Any) -> Summary:
-    metadata = SummaryMetadata(summary_description=description)
+def _summary_of(tag: str, description: str, plugin: str, **value: Any) -> Summary:
+    shown_by = SummaryMetadata.PluginData(plugin_name=plugin)
+    metadata = SummaryMetadata(summary_description=description, plugin_data=shown_by)
     return Summary(value=[Summary.Value(tag=tag, metadata=metadata, **value)])

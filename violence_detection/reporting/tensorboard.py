@@ -34,7 +34,7 @@ from violence_detection.reporting.event_files import (
 )
 from violence_detection.reporting.plots import as_image, four_panels
 from violence_detection.runs.directory import Row, RunDirectory
-from violence_detection.runs.files import TENSORBOARD
+from violence_detection.runs.files import HPARAMS, TENSORBOARD
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CHECKPOINT_EVERY
 from violence_detection.settings.schema import CHANGES_ON_RESUME
@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 
 SIDES = ("train", "validation")  # folders, which TensorBoard draws into one chart
 PREDICTED_CLIPS = 256  # for images and attention: they must cost little beside an epoch
-HPARAMS_FILE = "events.out.tfevents.hparams"
 
 
 class TensorBoardLog(keras.callbacks.Callback):
@@ -236,7 +235,7 @@ def write_hparams(
             summary.MergeFrom(scalar_pb(tag, value))
     # Serialized: these are TensorBoard's own classes of the same messages.
     summary.MergeFromString(session_end_pb(STATUS_SUCCESS).SerializeToString())
-    path = folder / HPARAMS_FILE
+    path = folder / HPARAMS
 
     def write(partial: Path) -> None:
         file = EventFile(path, written_as=partial)

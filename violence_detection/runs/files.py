@@ -13,6 +13,7 @@ LOG = "training.log"
 WORKER_LOG = "training-worker-{}.log"  # of the workers beside the chief, by number
 EXPERIMENTS_LOG = "experiments.log"
 TENSORBOARD = "tensorboard"
+HPARAMS = "events.out.tfevents.hparams"  # in it: settings and figures, written at the end
 SPLITS_FILE = "splits.csv"
 PREDICTIONS = "predictions.csv"
 REPORT = "report.html"

@@ -1,0 +1,43 @@
+"""Where a finished run shows its figures: the report, and TensorBoard's table of runs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from violence_detection.evaluation.metrics import FIGURES
+from violence_detection.reporting.finished_run import FinishedRun, read_run
+from violence_detection.reporting.page import write_report
+from violence_detection.reporting.tensorboard import write_hparams
+from violence_detection.runs.files import REPORT, TENSORBOARD
+
+OF_BEST_EPOCH = ("val_accuracy", "val_loss", "val_auc")
+
+
+def show_final_figures(folder: Path, settings: Mapping[str, Any]) -> dict[str, float | None]:
+    """Write the report of a finished run, and its settings and figures for TensorBoard.
+
+    Args:
+        folder: the run's checkpoint directory.
+        settings: by name, as JSON values.
+
+    Returns:
+        The figures, see `final_figures`.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    write_report(folder, folder / REPORT)
+    figures = final_figures(read_run(folder))
+    write_hparams(folder / TENSORBOARD, settings, figures)
+    return figures
+
+
+def final_figures(run: FinishedRun) -> dict[str, float | None]:
+    """Return what runs are compared by: figures of the test and, of the best epoch, of validation.
+
+    Returns:
+        By name, such as "test_accuracy" and "best_val_loss"; None: undefined.
+    """
+    best = run.history[run.results["best_epoch"] - 1]
+    of_test = {f"test_{name}": run.results["evaluation"][name] for name in FIGURES}
+    return of_test | {f"best_{name}": best[name] for name in OF_BEST_EPOCH}

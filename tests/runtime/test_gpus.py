@@ -7,11 +7,12 @@ import pytest
 import tensorflow as tf
 
 from tests.runtime.nvml import ADA, NEVER, Clock, StandInGpu, StandInNvml, watched
+from violence_detection.errors import RunError
+from violence_detection.runtime.devices import find_devices
 from violence_detection.runtime.gpus import NvidiaGpus
 from violence_detection.runtime.hardware import HardwareMonitor, hardware_source, utilization
 
 SMALL = "NVIDIA T400 4GB"
-TURING = "NVIDIA RTX 5000"
 VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # where the tests run
 
 
@@ -124,56 +125,71 @@ def test_instance_has_no_power_of_the_whole_gpu(clock: Clock) -> None:
         assert monitor.energy_kwh is None
 
 
-@pytest.mark.parametrize(
-    ("visible", "names", "memories"),
-    [
-        # On the bus: a small GPU (1 MB used), two large ones (2 and 3 MB).
-        pytest.param(None, [ADA, ADA, SMALL], [2, 3, 1], id="by speed"),
-        pytest.param(None, [SMALL, ADA, ADA], [1, 2, 3], id="by bus"),
-        pytest.param(None, [ADA], [2], id="one replica"),
-        pytest.param("2", [ADA], [3], id="number"),
-        pytest.param("2,1", [ADA, ADA], [3, 2], id="numbers reversed"),
-        pytest.param(" 2 , 1 ", [ADA, ADA], [3, 2], id="spaces"),
-        pytest.param("2,-1,1", [ADA], [3], id="up to an invalid number"),
-        pytest.param("2", [SMALL], [1], id="number in the order of speed"),
-        pytest.param("GPU-bbbb-3333,GPU-bbbb-2222", [ADA, ADA], [3, 2], id="UUIDs"),
-        pytest.param("gpu-bbbb-3333", [ADA], [3], id="UUID in small letters"),
-        pytest.param("GPU-bbbb-3", [ADA], [3], id="beginning of a UUID"),
-        pytest.param("GPU-bbbb-3", [SMALL], [3], id="UUID before name"),
-        pytest.param("GPU-bbbb", [ADA], [2], id="UUID of two: as if not set"),
-        pytest.param("GPU-cccc", [ADA], [2], id="UUID of none: as if not set"),
-        pytest.param("99", [SMALL], [1], id="number of none: as if not set"),
-        pytest.param(None, ["RTX 5000 Ada Generation", "T400 4GB"], [2, 1], id="without maker"),
-        pytest.param(None, ["nvidia rtx 5000 ada", "T400"], [2, 1], id="shorter names"),
-        pytest.param(None, ["Device 2bb1", "Device 2bb2"], [1, 2], id="by order"),
-        pytest.param("2,1", ["Device 2bb1", "Device 2bb2"], [3, 2], id="numbers, no name fits"),
-        pytest.param(None, [ADA] * 3 + [SMALL], [1, 2, 3, None], id="more than NVML has"),
-    ],
-)
-def test_gpus_of_tensorflow_are_found(
-    visible: str | None,
-    names: list[str],
-    memories: list[int | None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    nvml = StandInNvml(
+# On the bus: a small GPU (1 MB used), two large ones (2 and 3 MB).
+def three_gpus() -> StandInNvml:
+    return StandInNvml(
         StandInGpu(SMALL, "GPU-aaaa-1111", memory=1e6),
         StandInGpu(ADA, "GPU-bbbb-2222", memory=2e6),
         StandInGpu(ADA, "GPU-bbbb-3333", memory=3e6),
     )
-    figures = NvidiaGpus(names, nvml).read(0.0)
+
+
+@pytest.mark.parametrize(
+    ("visible", "names", "memories"),
+    [
+        pytest.param(None, [SMALL, ADA, ADA], [1, 2, 3], id="all"),
+        pytest.param(None, [SMALL], [1], id="one replica"),
+        pytest.param("2", [ADA], [3], id="number"),
+        pytest.param("2,1", [ADA, ADA], [3, 2], id="numbers reversed"),
+        pytest.param(" 2 , 1 ", [ADA, ADA], [3, 2], id="spaces"),
+        pytest.param("2,-1,1", [ADA], [3], id="up to an invalid number"),
+        pytest.param("GPU-bbbb-3333,GPU-bbbb-2222", [ADA, ADA], [3, 2], id="UUIDs"),
+        pytest.param("gpu-bbbb-3333", [ADA], [3], id="UUID in small letters"),
+        pytest.param("GPU-bbbb-3", [ADA], [3], id="beginning of a UUID"),
+        pytest.param(None, ["T400 4GB", "RTX 5000 Ada Generation"], [1, 2], id="without maker"),
+        pytest.param(None, ["T400", "nvidia rtx 5000 ada"], [1, 2], id="shorter names"),
+    ],
+)
+def test_gpus_of_tensorflow_are_found(
+    visible: str | None, names: list[str], memories: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    figures = NvidiaGpus(names, three_gpus()).read(0.0)
     assert [figures[f"gpu{number}_memory_mb"] for number in range(len(names))] == memories
-    assert (figures["energy_wh"] is None) == (None in memories)
 
 
-def test_exact_name_wins_over_a_longer_one() -> None:
-    nvml = StandInNvml(
-        StandInGpu(TURING, "GPU-a", memory=1e6), StandInGpu(ADA, "GPU-b", memory=2e6)
-    )
-    figures = NvidiaGpus([ADA, TURING], nvml).read(0.0)
-    assert [figures["gpu0_memory_mb"], figures["gpu1_memory_mb"]] == [2, 1]
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        pytest.param(None, [ADA, ADA, SMALL], id="another order"),
+        pytest.param(None, [SMALL, ADA, ADA, ADA], id="more than NVML has"),
+        pytest.param("GPU-bbbb-3", [SMALL], id="another model"),
+        pytest.param("GPU-bbbb", [ADA], id="UUID of two"),
+        pytest.param("99", [SMALL], id="number of none"),
+    ],
+)
+def test_gpus_that_are_not_those_of_tensorflow_are_not_read(
+    visible: str | None, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readings of another GPU would be worse than none."""
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    nvml = three_gpus()
+    with pytest.raises(RunError, match=r"where TensorFlow uses .*nvidia-smi -L"):
+        NvidiaGpus(names, nvml)
+    assert nvml.users == 0
+
+
+@pytest.mark.parametrize("given", [None, "FASTEST_FIRST"])
+def test_cuda_numbers_gpus_by_bus_unless_told_otherwise(
+    given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", given or "")
+    if given is None:
+        monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    find_devices(1)
+    assert os.environ["CUDA_DEVICE_ORDER"] == (given or "PCI_BUS_ID")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from violence_detection.errors import RunError, UserError
 from violence_detection.runtime.cluster import Cluster
+from violence_detection.runtime.gpus import number_gpus_by_bus
 from violence_detection.settings.checks import check_batch_divides
 
 # CPU features with which TensorFlow's bfloat16 kernels are faster than float32.
@@ -46,6 +47,7 @@ def find_devices(replicas: int | None, workers: int = 1) -> list[tf.config.Logic
         UserError: there are fewer GPUs than `replicas`, or several replicas on the CPU of one of
             several workers.
     """
+    number_gpus_by_bus()
     gpus = tf.config.list_physical_devices("GPU")
     if workers > 1 and not gpus and (replicas or 1) > 1:
         raise UserError(

@@ -22,11 +22,8 @@ Figures = dict[str, float | None]
 class NvidiaGpus:
     """The NVIDIA GPUs that TensorFlow uses, read with NVML, the driver's own library.
 
-    TensorFlow does not expose which of NVML's GPUs it uses: NVML numbers them by PCI bus, CUDA by
-    speed (unless CUDA_DEVICE_ORDER is PCI_BUS_ID). UUIDs in CUDA_VISIBLE_DEVICES settle it. If it
-    holds numbers or is not set, GPUs are matched by model name, those of one model in bus order;
-    if a name matches none, by order alone. One case can confuse two GPUs of the same model: a
-    number selects one of them, and a third GPU is of another model. UUIDs avoid it.
+    TensorFlow does not say which of NVML's GPUs it uses. NVML numbers them by PCI bus; so does CUDA
+    after `number_gpus_by_bus`. CUDA_VISIBLE_DEVICES selects some of them by number or by UUID.
 
     A reading that a GPU does not support is None. So are power and energy of a MIG instance, where
     NVML returns those of the whole GPU.
@@ -36,7 +33,7 @@ class NvidiaGpus:
         nvml: the module pynvml, or a replacement.
 
     Raises:
-        RunError: NVML is missing, does not work, or shows no GPU.
+        RunError: NVML is missing, does not work, or shows other GPUs than TensorFlow.
     """
 
     def __init__(self, names: Sequence[str], nvml: Any = None):
@@ -48,13 +45,12 @@ class NvidiaGpus:
         try:
             nvml.nvmlInit()
             try:
-                devices = _devices_of_tensorflow(
-                    names, _devices_by_gpu(nvml), os.environ.get("CUDA_VISIBLE_DEVICES")
-                )
-                if not any(devices):
-                    raise nvml.NVMLError_NotFound()
+                devices = _devices_of_cuda(
+                    _devices_by_gpu(nvml), os.environ.get("CUDA_VISIBLE_DEVICES")
+                )[: len(names)]
+                _require_same_models(names, devices)
                 self._gpus = [_Gpu(nvml, device) for device in devices]
-            except nvml.NVMLError:
+            except (nvml.NVMLError, RunError):
                 nvml.nvmlShutdown()
                 raise
         except nvml.NVMLError as error:
@@ -112,6 +108,14 @@ class NvidiaGpus:
             self._nvml.nvmlShutdown()
 
 
+def number_gpus_by_bus() -> None:
+    """Have CUDA number GPUs as NVML and nvidia-smi do; to be called before it lists them.
+
+    An order that the user has set stays.
+    """
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+
 class _Device(NamedTuple):
     """A device that CUDA can compute on: a whole GPU or a MIG instance of one."""
 
@@ -122,18 +126,15 @@ class _Device(NamedTuple):
 
 
 class _Gpu:
-    """The readings of one device; all None without a device."""
+    """The readings of one device."""
 
-    def __init__(self, nvml: Any, device: _Device | None):
+    def __init__(self, nvml: Any, device: _Device):
         self._nvml = nvml
         self._first_count: float | None = None
         self._last_power: tuple[float, float] | None = None  # time, watts
         self._joules: float | None = 0.0
         self._readers: dict[str, Callable[[], float]] = {}
         self.memory_gib: float | None = None
-        if device is None:
-            self.description = "unknown to NVML"
-            return
         self.description = f"{device.name}, {device.uuid}"
         handle = device.handle
         readers: dict[str, Callable[[], float]] = {
@@ -215,73 +216,46 @@ def _devices_by_gpu(nvml: Any) -> list[list[_Device]]:
     return gpus
 
 
-def _devices_of_tensorflow(
-    names: Sequence[str], gpus: Sequence[Sequence[_Device]], visible: str | None
-) -> list[_Device | None]:
-    """Return the device of each of TensorFlow's GPUs; None where NVML has no more.
+def _devices_of_cuda(gpus: Sequence[Sequence[_Device]], visible: str | None) -> list[_Device]:
+    """Return the devices that CUDA computes on, in its order.
+
+    As CUDA reads it: numbers, UUIDs or prefixes of UUIDs, up to the first that is not valid. Of a
+    GPU that is divided into instances, a number selects the first; without numbers or UUIDs, an
+    instance is used only where there is no whole GPU.
 
     Args:
-        names: the models of TensorFlow's GPUs.
         gpus: the devices of each GPU, in bus order.
-        visible: the value of CUDA_VISIBLE_DEVICES.
+        visible: the value of CUDA_VISIBLE_DEVICES; None: all GPUs.
     """
+    if visible is None:
+        first = [devices[0] for devices in gpus if devices]
+        return [device for device in first if not device.is_instance] or first[:1]
     every = [device for devices in gpus for device in devices]
-    named, by_uuid = _visible_devices(gpus, visible or "")
-    if by_uuid and len(named) >= len(names):
-        return list(named[: len(names)])
-    in_order = [*named, *(device for device in every if device not in named)]
-    for matches in (_same_words, _words_within):
-        if len(in_order) >= len(names) and all(map(matches, names, (d.name for d in in_order))):
-            break
-        if found := _by_name(names, every, matches):
-            return list(found)
-    return [*in_order, *[None] * len(names)][: len(names)]
-
-
-def _by_name(
-    names: Sequence[str], devices: Sequence[_Device], matches: Callable[[str, str], bool]
-) -> list[_Device]:
-    """Return a different device for each name, the first that matches; empty if one has none."""
-    left, found = list(devices), []
-    for name in names:
-        device = next((device for device in left if matches(name, device.name)), None)
-        if device is None:
-            return []
-        left.remove(device)
-        found.append(device)
-    return found
-
-
-def _visible_devices(gpus: Sequence[Sequence[_Device]], setting: str) -> tuple[list[_Device], bool]:
-    """Return the devices that CUDA_VISIBLE_DEVICES selects, and whether all by their UUIDs.
-
-    As CUDA reads it: numbers, UUIDs or prefixes of UUIDs, up to the first that is not valid.
-    """
-    words = [word.strip().lower() for word in setting.split(",")]
-    devices: list[_Device] = []
-    by_uuid = True
-    for word in words:
+    selected: list[_Device] = []
+    for word in map(str.strip, visible.lower().split(",")):
         if word.isdecimal():
-            by_uuid = False
             found = list(gpus[int(word)][:1]) if int(word) < len(gpus) else []
         else:
-            every = (device for devices_of_gpu in gpus for device in devices_of_gpu)
             found = [device for device in every if word and device.uuid.lower().startswith(word)]
         if len(found) != 1:
             break
-        devices += found
-    return devices, by_uuid
+        selected += found
+    return selected
 
 
-def _words(name: str) -> set[str]:
-    return set(re.findall(r"[a-z0-9]+", name.lower())) - {"nvidia"}
+def _require_same_models(names: Sequence[str], devices: Sequence[_Device]) -> None:
+    """Raise a `RunError` unless devices have the names that TensorFlow reports."""
+    of_nvml = [device.name for device in devices]
+    if len(names) != len(devices) or not all(map(_same_model, names, of_nvml)):
+        raise RunError(
+            f"NVML shows {', '.join(of_nvml) or 'no GPU'} where TensorFlow uses "
+            f"{', '.join(names)}: CUDA_VISIBLE_DEVICES with UUIDs (nvidia-smi -L), or "
+            "CUDA_DEVICE_ORDER=PCI_BUS_ID, makes them agree"
+        )
 
 
-def _same_words(name: str, other: str) -> bool:
-    return _words(name) == _words(other)
-
-
-def _words_within(name: str, other: str) -> bool:
-    """Return whether one name is a longer form: "RTX 5000 Ada" and "RTX 5000 Ada Generation"."""
-    words, others = _words(name), _words(other)
-    return bool(words and others) and (words <= others or others <= words)
+def _same_model(name: str, other: str) -> bool:
+    """Return whether one name is the other, or a shorter form of it; an instance is no GPU."""
+    words, others = (set(re.findall(r"[a-z0-9]+", each.lower())) for each in (name, other))
+    shorter = words - {"nvidia"} <= others or others - {"nvidia"} <= words
+    return shorter and ("mig" in words) == ("mig" in others)

@@ -129,6 +129,7 @@ def train_detector(
     from violence_detection.reporting.trackers import Trackers, make_trackers
     from violence_detection.runs.agreement import require_same_on_all_workers
     from violence_detection.runtime.machine import log_xla
+    from violence_detection.runtime.progress import running_clock
     from violence_detection.runtime.stage_clock import TEST
     from violence_detection.training.splits import load_splits
     from violence_detection.training.testing import calibrate_detector, test_detector
@@ -160,8 +161,9 @@ def train_detector(
 
     # Temperature and threshold come from validation clips, figures from clips never seen.
     machine.clock.begin(TEST)
-    detector = calibrate_detector(trained.members, settings)
-    tested = test_detector(detector, trained, checked, run.directory, settings)
+    with running_clock("testing", settings.monitoring.quiet):
+        detector = calibrate_detector(trained.members, settings)
+        tested = test_detector(detector, trained, checked, run.directory, settings)
     used = write_outcome(settings, features, checked, trained, run, machine, detector, tested)
     publish(settings, run, trackers)
     print_summary(run, detector, tested, used)

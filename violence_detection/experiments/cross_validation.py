@@ -28,8 +28,9 @@ from violence_detection.reporting.finished_run import read_suspects
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.runs.files import LABEL_ISSUES
 from violence_detection.runs.label_issues import write_label_issues
-from violence_detection.runtime.logs import only_warnings_on_screen
+from violence_detection.runtime.logs import only_warnings_and_progress_on_screen
 from violence_detection.runtime.machine import Machine
+from violence_detection.runtime.progress import running_clock
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.settings.schema import CHANGES_ON_RESUME, Settings
@@ -107,7 +108,8 @@ def cross_validate(
         path = folder / f"fold_{number}.json"
         if not path.exists():
             own = _splits_of_fold(splits, known, held_out, settings)
-            result = _run_fold(settings, own, machine, folder / f"fold_{number}")
+            with running_clock(f"fold {number} of {count}", settings.monitoring.quiet):
+                result = _run_fold(settings, own, machine, folder / f"fold_{number}")
             write_json(path, asdict(result))
             shutil.rmtree(folder / f"fold_{number}")
         stored = read_json(path)
@@ -153,7 +155,7 @@ def _run_fold(settings: Settings, splits: Splits, machine: Machine, folder: Path
     assert splits.test is not None
     with ExitStack() as stack:
         directory = stack.enter_context(RunDirectory(folder, keeps_checkpoints=False))
-        stack.enter_context(only_warnings_on_screen())
+        stack.enter_context(only_warnings_and_progress_on_screen())
         inputs = {"the fold": "the same"}  # the folder is of this cross-validation alone
         training = Training(settings, splits, machine, directory, Unwatched, inputs)
         members = members_of(training)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from violence_detection.errors import failing_as
 
 package_log = logging.getLogger("violence_detection")  # the parent of each module's logger
+progress_log = package_log.getChild("progress")  # lines that stand for a bar
 
 CONTROL_CHARACTERS = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
@@ -88,17 +89,20 @@ class _ScreenLine(_PlainText):
 
 
 @contextlib.contextmanager
-def only_warnings_on_screen() -> Iterator[None]:
-    """Send lines below warnings to the log file alone, in the block."""
+def only_warnings_and_progress_on_screen() -> Iterator[None]:
+    """Send other lines below warnings to the log file alone, in the block."""
     screens = [handler for handler in package_log.handlers if isinstance(handler, _Screen)]
-    levels = [screen.level for screen in screens]
     for screen in screens:
-        screen.setLevel(max(screen.level, logging.WARNING))
+        screen.addFilter(_is_warning_or_progress)
     try:
         yield
     finally:
-        for screen, level in zip(screens, levels, strict=True):
-            screen.setLevel(level)
+        for screen in screens:
+            screen.removeFilter(_is_warning_or_progress)
+
+
+def _is_warning_or_progress(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.name == progress_log.name
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """What takes long: a bar or a clock on a terminal, otherwise a log line from time to time."""
 
 import contextlib
-import logging
 import sys
 import threading
 import time
@@ -10,7 +9,7 @@ from typing import Self, TextIO
 
 from tqdm import tqdm
 
-log = logging.getLogger(__name__)
+from violence_detection.runtime.logs import progress_log as log
 
 LINE_EVERY = 30.0  # seconds
 
@@ -63,6 +62,9 @@ class Progress:
             if bar
             else None
         )
+        self._ended = threading.Event()
+        if self._bar is not None:
+            threading.Thread(target=_tick, args=(self._bar, self._ended), daemon=True).start()
 
     def __enter__(self) -> Self:
         return self
@@ -103,8 +105,15 @@ class Progress:
 
     def close(self) -> None:
         """Remove the bar."""
+        self._ended.set()
         if self._bar is not None:
             self._bar.close()
+
+
+def _tick(bar: tqdm, ended: threading.Event) -> None:
+    """Let the clock of a bar run, even if nothing advances, until it ends."""
+    while not ended.wait(1.0):
+        bar.refresh()
 
 
 @contextlib.contextmanager
@@ -129,8 +138,7 @@ def running_clock(
 
     def draw() -> None:
         with tqdm(desc=doing, bar_format="{desc} {elapsed}", file=screen, leave=False) as clock:
-            while not ended.wait(1.0):
-                clock.refresh()
+            _tick(clock, ended)
 
     def log_lines() -> None:
         while not ended.wait(line_every):

@@ -69,7 +69,7 @@ def log_loss_weights(splits: Splits, settings: Settings) -> None:
     """Log how much a clip of each class counts, and how clips are drawn."""
     by_class = zip(CLASS_NAMES, splits.factors, strict=True)
     log.info(
-        "loss weights: %s (class weights %s, focal alpha %s); sampling %s",
+        "loss weights: %s\n(class weights %s, focal alpha %s); sampling %s",
         ", ".join(f"{name} {factor:.3f}" for name, factor in by_class),
         (settings.loss.class_weights or "balanced") if settings.loss.use_class_weights else "off",
         focal_alpha(settings.loss) or "none",

@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 
@@ -72,10 +72,7 @@ def _no_garbage_collection() -> Iterator[None]:
 def _listed_clips(
     manifest: Manifest, locations: Locations, seed: int, clip_timeout: float
 ) -> tuple[list[Clip], bool]:
-    rows = [_normalized(row, locations.folder) for row in manifest.rows]
-    by_video: dict[str, list[int]] = defaultdict(list)
-    for number, row in enumerate(rows):
-        by_video[row.video].append(number)
+    rows, by_video = _rows_by_video(manifest.rows, locations.folder)
     _note_missing_videos(manifest, by_video, locations)
     _note_repetitions(manifest, rows, by_video)
     manifest.require_no_problems()
@@ -84,10 +81,9 @@ def _listed_clips(
     groups = _groups(manifest, rows, by_video)
     splits_are_given = _splits_are_given(manifest, rows)
     clips = [
-        Clip(folder, file, row.label, row.split or "train", group, prefix, segment)
+        Clip(folder, file, row.label, row.split or "train", group, prefix, segment_of(row))
         for row, group in zip(rows, groups, strict=True)
         for folder, file, prefix in (locations.locate(row.video),)
-        for segment in (segment_of(row),)
     ]
     if splits_are_given:
         clips = with_validation(sorted(clips, key=attrgetter("order")), seed)
@@ -95,27 +91,47 @@ def _listed_clips(
         require_enough_to_split(clips)
         clips = split_clips(clips, seed)
     require_both_classes(clips)
-    clips.sort(key=lambda clip: SPLITS.index(clip.split))
+    order = {split: number for number, split in enumerate(SPLITS)}
+    clips.sort(key=lambda clip: order[clip.split])
     return clips, splits_are_given
 
 
 def segment_of(row: ManifestRow) -> Segment | None:
     """Return the segment of a row's video; None if it is all of it."""
-    if row.start is None and row.end is None:
-        return None
-    return Segment(row.start or 0.0, row.end)
+    return Segment(row.start or 0.0, row.end) if _is_segment(row) else None
 
 
-def _normalized(row: ManifestRow, folder: AnyPath) -> ManifestRow:
-    """Return a row whose video is named in one way only: relative to the folder if it is in it."""
-    video = row.video
+def _is_segment(row: ManifestRow) -> bool:
+    return row.start is not None or row.end is not None
+
+
+def _rows_by_video(
+    given: list[ManifestRow], folder: AnyPath
+) -> tuple[list[ManifestRow], dict[str, list[int]]]:
+    """Return the rows with one name for each video, and the numbers of each video's rows."""
+    by_name: dict[str, list[int]] = defaultdict(list)
+    for number, row in enumerate(given):
+        by_name[row.video].append(number)
+    renamed = {name: video for name in by_name if (video := _normalized(name, folder)) != name}
+    if not renamed:
+        return given, by_name
+    rows = list(given)
+    for name, video in renamed.items():
+        numbers = by_name.pop(name)
+        for number in numbers:
+            rows[number] = given[number]._replace(video=video)
+        by_name[video] = sorted(by_name[video] + numbers)
+    return rows, by_name
+
+
+def _normalized(video: str, folder: AnyPath) -> str:
+    """Return the one name of a video: relative to the folder if it is in it."""
     if "://" in video or not isinstance(folder, Path):
-        return row
+        return video
     if video.startswith(("./", "/", "~")) or "//" in video or "/." in video:
         path = os.path.normpath(Path(video).expanduser())
-        inside = f"{folder}/"
-        return row._replace(video=path.removeprefix(inside))
-    return row
+        return path.removeprefix(f"{folder}/")
+    return video
 
 
 def _note_missing_videos(
@@ -123,18 +139,24 @@ def _note_missing_videos(
 ) -> None:
     """Note the lines whose video does not exist; one at a URL of its own is found missing later."""
     folder = locations.folder
-    exists = _in_listed_folders if len(by_video) >= MANY else _is_file
-    entries: dict[str, set[str]] = {}
-    for video, numbers in by_video.items():
-        if "://" in video:
-            problem = _problem_of_url(video)
-        elif exists(folder, video, entries):
-            problem = None
-        else:
-            problem = f"video {video!r}: no such file (paths are relative to {folder})"
-        if problem:
-            for number in numbers:
-                manifest.add_problem(manifest.lines[number], problem)
+    below = [video for video in by_video if "://" not in video]
+    if len(below) >= MANY and isinstance(folder, Path):
+        missing = _missing_of_many(folder, below)
+    else:
+        missing = [video for video in below if not (folder / video).is_file()]
+    problems = {
+        video: f"video {video!r}: no such file (paths are relative to {folder})"
+        for video in missing
+    }
+    if len(below) < len(by_video):
+        problems |= {
+            video: problem
+            for video in by_video
+            if "://" in video and (problem := _problem_of_url(video))
+        }
+    for video, problem in problems.items():
+        for number in by_video[video]:
+            manifest.add_problem(manifest.lines[number], problem)
 
 
 def _problem_of_url(url: str) -> str | None:
@@ -146,28 +168,21 @@ def _problem_of_url(url: str) -> str | None:
     return None
 
 
-def _is_file(folder: AnyPath, video: str, entries: dict[str, set[str]]) -> bool:
-    return (folder / video).is_file()
-
-
-def _in_listed_folders(folder: AnyPath, video: str, entries: dict[str, set[str]]) -> bool:
-    """Return whether a video is there; of millions, each folder is listed once.
-
-    Args:
-        folder: of the manifest.
-        video: its path.
-        entries: the names in each folder that has been listed; added to.
-    """
-    if not isinstance(folder, Path):
-        return (folder / video).is_file()
-    parent, _, name = video.rpartition("/")
-    if parent not in entries:
-        try:
-            with os.scandir(folder / (parent or "/" * video.startswith("/"))) as found:
-                entries[parent] = {entry.name for entry in found if not entry.is_dir()}
-        except OSError:
-            entries[parent] = set()
-    return name in entries[parent]
+def _missing_of_many(folder: Path, videos: Iterable[str]) -> list[str]:
+    """Return the videos that do not exist; of millions, each folder is listed once."""
+    entries: dict[str, set[str]] = {}  # the names in each folder that has been listed
+    missing = []
+    for video in videos:
+        parent, _, name = video.rpartition("/")
+        if parent not in entries:
+            try:
+                with os.scandir(folder / (parent or "/" * video.startswith("/"))) as found:
+                    entries[parent] = {entry.name for entry in found if not entry.is_dir()}
+            except OSError:
+                entries[parent] = set()
+        if name not in entries[parent]:
+            missing.append(video)
+    return missing
 
 
 def _note_repetitions(
@@ -203,13 +218,16 @@ def _note_times_after_the_end(
         for video, numbers in by_video.items()
         if isinstance(locations.folder, Path)
         and "://" not in video
-        and (timed_rows := [n for n in numbers if segment_of(rows[n])])
+        and (timed_rows := [n for n in numbers if _is_segment(rows[n])])
     }
     latest = {
-        path: max(rows[n].end or rows[n].start or 0.0 for n in numbers) - ROUNDED
+        path: max(rows[n].end or rows[n].start or 0.0 for n in numbers)
         for path, numbers in timed.items()
     }
-    for path, length in video_lengths(latest, timeout).items():
+    needed = {path: time - ROUNDED for path, time in latest.items()}
+    for path, length in video_lengths(needed, timeout).items():
+        if isinstance(length, float) and latest[path] < length:
+            continue
         for number in timed[path]:
             if problem := _problem_of_times(rows[number], length):
                 video = rows[number].video

@@ -27,6 +27,7 @@ from violence_detection.storage.remote_paths import AnyPath
 COLUMNS = ("video", "start", "end", "label", "split", "group")
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl")
 LABELS = {**{name: label for label, name in enumerate(CLASS_NAMES)}, "0": 0, "1": 1}
+MOST_TIMES = 100_000  # of a column are remembered
 TIME = re.compile(r"(\d+:)?(\d+:)?(\d+(\.\d*)?|\.\d+)")
 
 
@@ -62,11 +63,6 @@ class Manifest:
     rows: list[ManifestRow] = field(default_factory=list)
     lines: array = field(default_factory=lambda: array("q"))  # of each row, from 1
     _problems: list[tuple[int, str]] = field(default_factory=list)
-
-    def add(self, line: int, row: ManifestRow) -> None:
-        """Append a row."""
-        self.rows.append(row)
-        self.lines.append(line)
 
     def add_problem(self, line: int, problem: str) -> None:
         """Note what is wrong in a line."""
@@ -147,7 +143,7 @@ def _csv_lines(manifest: Manifest, file: Iterable[str]) -> Iterator[tuple[int, S
     rows = csv.reader(lines, delimiter=delimiter)
     for cells in rows:
         if len(cells) == len(names):
-            yield rows.line_num + 1, in_order([*map(str.strip, cells), ""])
+            yield rows.line_num + 1, in_order([*cells, ""])
         elif any(cells):
             problem = f"has {len(cells)} cells, the first line {len(names)}"
             manifest.add_problem(rows.line_num + 1, problem)
@@ -181,51 +177,81 @@ def _json_lines(manifest: Manifest, file: Iterable[str]) -> Iterator[tuple[int, 
             manifest.add_problem(line, 'is not an object such as {"video": "a.mp4", "label": 1}')
             continue
         _require_columns(manifest.path, list(value))
-        given = (value.get(name) for name in COLUMNS)
-        yield line, ["" if cell is None else cell for cell in given]
+        video, *times, label, split, group = (value.get(name) for name in COLUMNS)
+        yield line, [video, *map(_number_or_text, times), *map(_text, (label, split, group))]
+
+
+def _number_or_text(cell: Any) -> Any:
+    return cell if type(cell) in (int, float) else _text(cell)
+
+
+def _text(cell: Any) -> str:
+    return "" if cell is None else str(cell)
 
 
 def _add_rows(manifest: Manifest, lines: Iterable[tuple[int, Sequence[Any]]]) -> None:
     """Append the rows that are sound, and note what is wrong with the others."""
     labels, splits = _Known("label", label_of), _Known("split", split_of)
+    splits[""] = None
+    starts, ends = _Times("start"), _Times("end")
     shared: dict[str, str] = {}  # one string for a video or a group of many rows
+    add_row, add_line = manifest.rows.append, manifest.lines.append
     for line, (video, start, end, label, split, group) in lines:
         try:
-            if not isinstance(video, str) or not video:
+            if not isinstance(video, str) or not (video := video.strip()):
                 raise ValueError("names no video")
+            group = group.strip()
             row = ManifestRow(
                 shared.setdefault(video, video),
-                labels(label),
-                None if start == "" else _time("start", start),
-                None if end == "" else _time("end", end),
-                None if split == "" else splits(split),
-                None if group == "" else shared.setdefault(str(group), str(group)),
+                labels[label],
+                starts[start],
+                ends[end],
+                splits[split],
+                shared.setdefault(group, group) or None,
             )
             if row.end is not None and row.end <= (row.start or 0.0):
                 raise ValueError(f"end {end} is not after start {start if start != '' else 0}")
         except ValueError as error:
             manifest.add_problem(line, str(error))
         else:
-            manifest.add(line, row)
+            add_row(row)
+            add_line(line)
 
 
-class _Known:
+class _Known(dict[str, Any]):
     """The meanings of a column's values, each found out once."""
 
     def __init__(self, column: str, meaning_of: Callable[[str], Any]):
+        super().__init__()
         self._column = column
         self._meaning_of = meaning_of
-        self._found: dict[str, Any] = {}
 
-    def __call__(self, cell: Any) -> Any:
-        value = str(cell)
-        if value not in self._found:
+    def __missing__(self, cell: str) -> Any:
+        value = cell.strip()
+        if value not in self:
             meaning = self._meaning_of(value)
             if meaning is None:
                 possible = {"label": "violent or nonviolent", "split": "train, val or test"}
                 raise ValueError(f"{self._column} {value!r}: must be {possible[self._column]}")
-            self._found[value] = meaning
-        return self._found[value]
+            self[value] = meaning
+        self[cell] = self[value]
+        return self[cell]
+
+
+class _Times(dict[Any, Any]):
+    """The seconds that a column's values stand for: windows of many videos have the same times."""
+
+    def __init__(self, column: str):
+        super().__init__({"": None})
+        self._column = column
+
+    def __missing__(self, cell: Any) -> float | None:
+        if isinstance(cell, str) and not cell.strip():
+            return None
+        seconds = _time(self._column, cell)
+        if len(self) < MOST_TIMES:
+            self[cell] = seconds
+        return seconds
 
 
 def label_of(text: str) -> int | None:

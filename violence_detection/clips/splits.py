@@ -71,11 +71,12 @@ def require_enough_to_split(clips: Sequence[Clip]) -> None:
     Raises:
         UserError: names the class that has too few.
     """
-    counts: Counter[int] = Counter()
     groups_of: list[set[str]] = [set() for _ in CLASS_NAMES]
     for clip in clips:
-        counts[clip.label] += 1
         groups_of[clip.label].add(clip.group_key)
+        if min(map(len, groups_of)) >= len(SPLITS):
+            return
+    counts = Counter(clip.label for clip in clips)
     for label, class_name in enumerate(CLASS_NAMES):
         count, groups = counts[label], len(groups_of[label])
         if count > 0 and groups < len(SPLITS):

@@ -182,6 +182,46 @@ def test_upload_that_is_cut_off_leaves_the_cache_as_it_was_and_is_resumed(
     assert found(LocalCache(URL, tmp_path / "b")) == list(range(10))
 
 
+def test_what_another_process_uploads_while_the_store_is_listed_stays_here(
+    bucket: ObjectStore, tmp_path: Path
+) -> None:
+    """Two processes of one machine share a copy, and one store is all that they know."""
+    first, second = LocalCache(URL, tmp_path / "a"), LocalCache(URL, tmp_path / "a")
+    add(first, 0, 5)
+    first.upload()
+    add(second, 5, 5)
+    uploads = [second.upload]
+
+    def upload_once(method: str, path: str) -> bool:
+        if method == "GET" and path.strip("/") == "bucket" and uploads:  # it is answered already
+            uploads.pop()()
+        return False
+
+    bucket.loses_answer = upload_once
+    first.refresh()
+    assert not uploads
+    assert found(first) == list(range(10))
+
+
+def test_part_that_another_process_merges_during_an_upload_is_left_out(
+    bucket: ObjectStore, tmp_path: Path
+) -> None:
+    cache = LocalCache(URL, tmp_path / "a")
+    add(cache, 0, 5)
+
+    def remove_keys(method: str, path: str) -> None:
+        if method == "PUT" and path.endswith(".rows"):
+            for keys in cache.path.glob(f"*/{Path(path).stem}.keys"):
+                keys.unlink()
+
+    bucket.fault = remove_keys
+    cache.upload()
+    add(cache, 5, 5)
+    bucket.fault = lambda method, path: None
+    cache.upload()
+    assert found(LocalCache(URL, tmp_path / "b")) == list(range(5, 10))
+
+
 @pytest.mark.parametrize("how", [500, CUT])
 def test_transfers_are_retried(bucket: ObjectStore, tmp_path: Path, how: int | str) -> None:
     bucket.fault = fail_first(2, how, "PUT", "")

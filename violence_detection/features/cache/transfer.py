@@ -86,9 +86,10 @@ class LocalCache:
         if not self.is_remote:
             return
         started = time.perf_counter()
+        # First what is known: another process of this machine may upload during the listing.
+        here, known = _files_in(self.path), self._known()
         with self._store.explaining_errors("read"):
             there = self._listed()
-        here, known = _files_in(self.path), self._known()
         parts = {name for name in known if name.endswith((KEYS, ROWS))}
         for name in parts - there.keys():  # merged into another part
             with contextlib.suppress(FileNotFoundError):
@@ -178,18 +179,25 @@ class LocalCache:
         try:
             get = self._store.files.get_file
             self._store.request(get, self._store.path_of(name), str(partial))
+            size = partial.stat().st_size
             partial.replace(path)
         except FileNotFoundError:  # merged into another part since it was listed
             return 0
         finally:
             partial.unlink(missing_ok=True)
-        return path.stat().st_size
+        return size
 
     def _upload(self, name: str) -> int:
         path = self.path / name
         put = self._store.files.put_file
-        self._store.request(put, str(path), self._store.path_of(name))
-        return path.stat().st_size
+        try:
+            size = path.stat().st_size
+            self._store.request(put, str(path), self._store.path_of(name))
+        except FileNotFoundError:
+            if path.exists():  # it is the bucket that is not there
+                raise
+            return 0  # merged by another process of this machine since it was listed
+        return size
 
     def _remove_replaced(self) -> None:
         """Remove from the store what parts that were merged here replace."""
@@ -223,11 +231,12 @@ class LocalCache:
 
 def _files_in(folder: Path) -> dict[str, int]:
     """Return the size of each of a cache's files, by name; without logs and unfinished ones."""
-    return {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in [*folder.glob("*.json"), *folder.glob("*/*")]
-        if path.is_file() and not path.name.startswith((PARTIAL, LOG))
-    }
+    sizes = {}
+    for path in [*folder.glob("*.json"), *folder.glob("*/*")]:
+        if path.is_file() and not path.name.startswith((PARTIAL, LOG)):
+            with contextlib.suppress(FileNotFoundError):  # merged by another process just now
+                sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
+    return sizes
 
 
 def _replaced_in(folder: Path) -> set[str]:

@@ -30,6 +30,18 @@ def test_file_is_replaced_completely_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text() == "first"
 
 
+def test_shared_file_may_be_written_while_another_process_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "known.json"
+
+    def write(partial: Path) -> None:
+        partial.write_text("first")
+        replace_file(path, lambda other: other.write_text("second"), shared=True)
+
+    replace_file(path, write, shared=True)
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_json_holds_names_in_any_encoding(tmp_path: Path) -> None:
     names = ["драка.mp4", os.fsdecode(b"\xff\xfe.mp4"), 'a "quote".mp4']
     write_json(tmp_path / "results.json", {"names": names})

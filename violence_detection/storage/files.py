@@ -11,6 +11,7 @@ import io
 import json
 import os
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,19 @@ from violence_detection.errors import UserError, failing_as
 PARTIAL = ".partial-"  # prefix of a file that is being written
 
 
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+def replace_file(path: Path, write: Callable[[Path], Any], shared: bool = False) -> None:
     """Replace a file in one step with what `write` writes.
 
     Args:
         path: may exist or not.
         write: given the path of a temporary file in the same folder, with the same extension.
+        shared: whether other processes may write the same file at the same time.
 
     Raises:
         RunError: the file cannot be written; the old one, if any, is unchanged.
     """
-    partial = path.with_name(PARTIAL + path.name)
+    own = f"{uuid.uuid4().hex}-" if shared else ""  # else, what a killed process left is replaced
+    partial = path.with_name(PARTIAL + own + path.name)
     with failing_as(path):
         try:
             write(partial)
@@ -53,9 +56,9 @@ def remove_partial_files(folder: Path) -> None:
         path.unlink()
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, shared: bool = False) -> None:
     """Write a file in one step; raises as `replace_file` does."""
-    replace_file(path, lambda partial: partial.write_bytes(data))
+    replace_file(path, lambda partial: partial.write_bytes(data), shared)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -75,16 +78,17 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     write_text(path, text.getvalue())
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any], shared: bool = False) -> None:
     """Write a JSON object with its checksum in one step; raises as `replace_file` does.
 
     Args:
         path: of the file.
         value: without the key "checksum", which is added.
+        shared: see `replace_file`.
     """
     text = json.dumps(value | {"checksum": _json_checksum(value)}, indent=2, ensure_ascii=False)
     # Surrogates of file names that are not valid UTF-8 are written as JSON escapes.
-    write_bytes(path, (text + "\n").encode(errors="backslashreplace"))
+    write_bytes(path, (text + "\n").encode(errors="backslashreplace"), shared)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -226,7 +226,7 @@ class LocalCache:
         return set()
 
     def _remember(self, names: Collection[str]) -> None:
-        write_json(self.folder / KNOWN, {"names": sorted(names)})
+        write_json(self.folder / KNOWN, {"names": sorted(names)}, shared=True)
 
 
 def _files_in(folder: Path) -> dict[str, int]:
@@ -273,7 +273,7 @@ def copy_parts(source: Path, target: Path, recipes: Sequence[Recipe]) -> int:
 
 
 def _copy(source: Path, target: Path) -> None:
-    replace_file(target, lambda partial: shutil.copyfile(source, partial))
+    replace_file(target, lambda partial: shutil.copyfile(source, partial), shared=True)
 
 
 class PeriodicUpload:

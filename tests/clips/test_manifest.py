@@ -82,6 +82,8 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, words: 
         ('{"video": "a.mp4", "label": 1}\nhello\n', "line 2: is not JSON"),
         ('["a.mp4", 1]\n', "line 1: is not an object"),
         ('{"video": 7, "label": 1}\n', "line 1: names no video"),
+        ('{"video": "a.mp4", "label": [1]}\n', r"line 1: label '\[1\]': must be"),
+        ('{"video": "a.mp4", "label": 1, "start": true}\n', "line 1: start 'True': must be"),
         ('{"video": "a.mp4", "label": 1, "start": -2.0}\n', "line 1: start -2.0"),
         ('{"film": "a.mp4", "label": 1}\n', "unknown column 'film'"),
     ],

@@ -24,16 +24,14 @@ from violence_detection.clips.ffmpeg_log import description, errors_logged
 FRAME_RATES = (1.0, 240.0)  # frames per second; a file that reports others is not believed
 DEFAULT_PERIOD = 1 / 25  # seconds between frames, if neither times nor rate are known
 LONGEST_PAUSE = 24 * 3600.0  # seconds between two frames; more is a fault of the file's clock
-# Formats whose clock may jump, as where recordings were joined: a pause in them is shorter.
-JUMPING_FORMATS = {"mpegts", "mpeg", "dhav", "rtsp", "rtp"}
+JUMPING_FORMATS = {"mpegts", "mpeg", "dhav", "rtsp", "rtp"}  # clocks jump where files are joined
 LONGEST_PAUSE_THERE = 60.0  # seconds
 CROPPING_FORMATS = {"mov", "matroska"}  # containers that can hide the edges of pictures
 CONVERT = "convert it with ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
 MAX_FRAMES = 2**31  # reported frame counts from here on are not believed
 SEEK_MARGINS = (0.0, 2.0, 20.0, math.inf)  # seconds before a segment, to find its keyframe
 ATTEMPTS = 100  # reading errors in succession after which the rest of a file is given up
-# FFmpeg's names of the containers that are read: no playlists, no pictures, nothing that names
-# other files.
+# FFmpeg's names of what is read: no playlists, no pictures, nothing that names other files.
 CONTAINERS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "dhav", "dv"),
     *("mxf", "gxf", "rm", "nut", "ivf", "m4v", "h264", "hevc", "obu", "vc1", "wtv", "mjpeg"),

@@ -103,14 +103,14 @@ def report_again(settings: Settings, run: "OpenedRun") -> int:
     from violence_detection.runs.files import HPARAMS, REPORT, RESULTS, TENSORBOARD
     from violence_detection.runtime.tensorflow_log import loading_tensorflow
 
-    directory = run.directory
-    shown = directory / REPORT, directory / TENSORBOARD / HPARAMS
+    directory, with_report = run.directory, settings.monitoring.report
+    shown = [directory / TENSORBOARD / HPARAMS, *([directory / REPORT] if with_report else [])]
     if directory.writes and not all(path.exists() for path in shown):
         quiet = settings.monitoring.quiet
         with loading_tensorflow("writing the report", messages=run.log_file, quiet=quiet):
             from violence_detection.reporting.final_figures import show_final_figures
 
-            show_final_figures(directory.folder, settings.as_json())
+            show_final_figures(directory.folder, settings.as_json(), with_report)
     log.info(
         "This run is finished; its results are in %s.\n"
         "To train again: --fresh, or another --checkpoint-dir",
@@ -166,7 +166,7 @@ def train_detector(
         tested = test_detector(detector, trained, checked, run.directory, settings)
     used = write_outcome(settings, features, checked, trained, run, machine, detector, tested)
     publish(settings, run, trackers)
-    print_summary(run, detector, tested, used)
+    print_summary(settings, run, tested, used)
     return 0
 
 
@@ -264,28 +264,29 @@ def publish(settings: Settings, run: "OpenedRun", trackers: "Trackers") -> None:
     from violence_detection.runs.files import REPORT, RESULTS
     from violence_detection.runtime.progress import running_clock
 
-    directory = run.directory
+    directory, with_report = run.directory, settings.monitoring.report
     with running_clock("writing the report", settings.monitoring.quiet):
-        figures = show_final_figures(directory.folder, settings.as_json())
-    trackers.finish(figures, [directory / REPORT, directory / RESULTS])
+        figures = show_final_figures(directory.folder, settings.as_json(), with_report)
+    shown = [directory / REPORT] if with_report else []
+    trackers.finish(figures, [*shown, directory / RESULTS])
 
 
-def print_summary(
-    run: "OpenedRun", detector: "CalibratedModel", tested: "Tested", used: "Usage"
-) -> None:
+def print_summary(settings: Settings, run: "OpenedRun", tested: "Tested", used: "Usage") -> None:
     """Log the verdict and test figures, what the run has used, and where to look next."""
     from violence_detection.runs.files import BEST_MODEL, REPORT, TENSORBOARD
     from violence_detection.runs.results import describe_test
     from violence_detection.runs.usage import describe_usage
 
     directory = run.directory
+    folder = quote(str(directory.folder))
+    later = f"python report.py --checkpoint-dir {folder}"
     lines = (
         *describe_test(tested),
         f"best epoch {directory.best_epoch()} of {len(directory.history)}; {describe_usage(used)}",
-        f"report   {directory / REPORT}",
+        f"report   {directory / REPORT if settings.monitoring.report else later}",
         f"model    {directory / BEST_MODEL}",
         f"curves   tensorboard --logdir {quote(str(directory / TENSORBOARD))}",
-        f"next     python predict.py --checkpoint-dir {quote(str(directory.folder))} CLIP…",
+        f"next     python predict.py --checkpoint-dir {folder} CLIP…",
     )
     log.info("%s", "\n".join(lines))
 

@@ -38,7 +38,6 @@ from violence_detection.experiments.cross_validation import CSV
 from violence_detection.runs.files import RESULTS
 from violence_detection.settings.constants import CLASS_NAMES
 
-FOLDS = 5
 FIGURES = ("accuracy", "roc_auc", "violent_accuracy", "nonviolent_accuracy", "brier", "ece")
 
 
@@ -46,7 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train on each data set, test on the others; print the table."""
     parser = make_parser(__doc__)
     parser.add_argument("--dataset-path", type=Path, action="append", required=True)
-    parser.add_argument("--together", action="store_true", help="cross-validate on all of them")
+    parser.add_argument(
+        "--together",
+        type=int,
+        nargs="?",
+        const=5,
+        metavar="K",
+        help="cross-validate on all of them, too, in K folds (default: 5)",
+    )
     add_flags_of_runs(parser)
     options, flags = parser.parse_known_args(arguments)
     if len(options.dataset_path) < 2:
@@ -62,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report["rows"].append({"variant": name, "flags": more, **sides, **mean_of(runs)})
             write_report(report, options.json)
         if options.together:
-            both = together(options.dataset_path, options.work_dir, own, seeds)
+            both = together(options.dataset_path, options.work_dir, own, seeds, options.together)
             report["rows"] += [{"variant": name, "flags": more, **row} for row in both]
             write_report(report, options.json)
         print(table(report).as_text(), flush=True)
@@ -89,7 +95,11 @@ def tested(work_dir: Path, dataset: Path, flags: Sequence[str]) -> dict[str, Any
 
 
 def together(
-    datasets: Sequence[Path], work_dir: Path, flags: Sequence[str], seeds: Sequence[int]
+    datasets: Sequence[Path],
+    work_dir: Path,
+    flags: Sequence[str],
+    seeds: Sequence[int],
+    folds: int,
 ) -> list[dict[str, Any]]:
     """Return a row for each data set, of detectors that are trained on clips of all of them.
 
@@ -98,13 +108,14 @@ def together(
         work_dir: of the links and the finished runs.
         flags: of the training command.
         seeds: one cross-validation each.
+        folds: of a cross-validation.
     """
     clips = {linked.path: linked for dataset in datasets for linked in clips_of(dataset)}
     folder = link(clips, work_dir / "_and_".join(dataset.name for dataset in datasets))
     figures: dict[str, list[dict[str, Any]]] = {dataset.name: [] for dataset in datasets}
     for seed in seeds:
         command = ["--dataset-path", str(folder), *flags, "--seed", str(seed)]
-        command += ["--cross-validate", str(FOLDS)]
+        command += ["--cross-validate", str(folds)]
         with (finished_run(work_dir, command, CSV).folder / CSV).open(newline="") as file:
             rows = list(csv.DictReader(file))
         for dataset, found in figures.items():

@@ -76,7 +76,8 @@ def finished_run(work_dir: Path, command: Sequence[str], result: str) -> Finishe
         started = time.perf_counter()
         (folder / "command.txt").write_text(shlex.join(command) + "\n")
         with (folder / "screen.txt").open("w") as screen, contextlib.redirect_stdout(screen):
-            status = train([*command, "--checkpoint-dir", str(folder), "--quiet"])
+            own = ["--checkpoint-dir", str(folder), "--quiet", "--no-report"]
+            status = train([*command, *own])
         if status:
             raise SystemExit(f"error: {shlex.join(command)} failed: {folder / 'screen.txt'}")
         timed.write_text(json.dumps(time.perf_counter() - started))

@@ -137,6 +137,7 @@ def quick_flags_in(folder: Path) -> list[str]:
         *("--streams", "rgb", "--head", "mean"),  # the LSTM takes seconds longer to be traced
         *("--epochs", "5", "--warmup-epochs", "1", "--batch-size", "8", "--deterministic"),
         *("--no-mixed-precision", "--groups", "none", "--folds", "1"),
+        "--no-report",  # its plots take as long as the training
     ]
 
 
@@ -168,7 +169,8 @@ def finished(drawn_clips: Path, made_once: MadeOnce) -> Path:
 
     def train(folder: Path) -> None:
         with redirect_stdout(io.StringIO()) as screen:
-            assert main(["--dataset-path", str(drawn_clips), *quick_flags_in(folder)]) == 0
+            flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(folder), "--report"]
+            assert main(flags) == 0
         (folder / "screen.txt").write_text(screen.getvalue())
 
     return made_once("finished", train)
@@ -201,7 +203,7 @@ def trained(drawn_clips: Path, made_once: MadeOnce) -> Path:
             *("--checkpoint-dir", str(folder / "run"), "--vgg19-weights", "random"),
             *("--feature-layer", "block1_conv1", "--frames", "4", "--cached-frames", "6"),
             *("--epochs", "4", "--warmup-epochs", "1", "--batch-size", "8", "--deterministic"),
-            *("--folds", "1"),
+            *("--folds", "1", "--no-report"),
         ]
         assert main(command) == 0
 

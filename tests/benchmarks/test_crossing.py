@@ -17,7 +17,7 @@ def test_each_data_set_is_the_test_of_a_detector_trained_on_the_other(
     for name, opposite in (("violent", "nonviolent"), ("nonviolent", "violent")):
         shutil.copytree(drawn_clips / "test" / name, other / opposite)
     command = ["--dataset-path", str(own), "--dataset-path", str(other), *quick_flags]
-    command += ["--streams", "difference", "--seeds", "1", "--together", "--epochs", "8"]
+    command += ["--streams", "difference", "--seeds", "1", "--together", "2", "--epochs", "8"]
     command += ["--json", str(tmp_path / "figures.json")]
     assert main([*command, "--work-dir", str(tmp_path / "work")]) == 0
     rows = json.loads((tmp_path / "figures.json").read_text())["rows"]

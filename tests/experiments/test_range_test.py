@@ -21,6 +21,7 @@ PLAIN = Settings().replace(
     batch_size=BATCH,
     dropout=0.0,
     use_focal_loss=False,
+    head="mean",
 )
 
 

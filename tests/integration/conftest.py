@@ -10,7 +10,7 @@ from train_rtx5000_dual_optimized import main
 EPOCHS = 5
 HARDER = [
     *("--augment", "reverse,mixup", "--cached-frames", "6", "--epochs", str(EPOCHS)),
-    *("--batch-size", "4", "--gradient-accumulation", "2", "--head", "attention-lstm"),
+    *("--batch-size", "4", "--gradient-accumulation", "2"),
 ]
 ENSEMBLE = ["--ensemble", "2"]
 

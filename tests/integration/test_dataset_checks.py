@@ -73,7 +73,7 @@ def checked(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Checked:
     folder = tmp_path_factory.mktemp("checked")
     flags = ["--dataset-path", str(dataset), *quick_flags_in(folder), *SHORT, "--frames", "8"]
     with redirect_stdout(io.StringIO()) as screen:
-        assert main([*flags, "--on-leakage", "drop"]) == 0
+        assert main([*flags, "--on-leakage", "drop", "--report"]) == 0
     return Checked(flags, folder / "run", screen.getvalue())
 
 

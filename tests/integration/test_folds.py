@@ -28,7 +28,8 @@ def undisturbed(
     """Return the folder of a run of two classifiers, not to be changed."""
     folder = tmp_path_factory.mktemp("folds")
     shutil.copytree(finished / "cache", folder / "cache")
-    assert main(["--dataset-path", str(drawn_clips), *quick_flags_in(folder), *FOLDS]) == 0
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(folder), *FOLDS, "--report"]
+    assert main(flags) == 0
     return folder
 
 

@@ -55,7 +55,7 @@ def grouped(tmp_path_factory: pytest.TempPathFactory) -> Grouped:
     folder = tmp_path_factory.mktemp("grouped")
     place_of = draw_clips(folder / "clips")
     flags = ["--dataset-path", str(folder / "clips"), *quick_flags_in(folder)]
-    flags += [*SHORT, "--groups", "auto"]
+    flags += [*SHORT, "--groups", "auto", "--report"]
     with redirect_stdout(io.StringIO()) as screen:
         assert main(flags) == 0
     return Grouped(flags, folder / "run", screen.getvalue(), place_of)

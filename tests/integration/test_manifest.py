@@ -45,7 +45,7 @@ def segments(drawn_clips: Path, tmp_path: Path) -> Path:
 def test_run_on_segments_of_videos(
     segments: Path, quick_flags: list[str], run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--dataset-path", str(segments), *quick_flags, "--epochs", "2"]
+    flags = ["--dataset-path", str(segments), *quick_flags, "--epochs", "2", "--report"]
     assert main(flags) == 0
     screen = capsys.readouterr().out
     assert "train  6 nonviolent, 6 violent" in screen

@@ -98,7 +98,7 @@ def test_run_on_buckets_equals_the_run_on_folders(
 
     bucket.fault = fail_first(1, 503, "GET", ".mp4")
     with most_bytes_in(spool) as seen:
-        assert main(remote_flags(tmp_path / "remote", *size)) == 0
+        assert main(remote_flags(tmp_path / "remote", *size, "--report")) == 0
     assert 0 < max(seen) <= bound
     assert not list(spool.rglob("*.mp4"))
     run, local = tmp_path / "remote" / "run", finished / "run"

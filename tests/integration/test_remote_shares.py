@@ -135,7 +135,7 @@ def test_workers_on_buckets_end_with_the_losses_of_one_process(
 ) -> None:
     flags = [
         *(*quick_flags_in(tmp_path), *HARDER, "--dataset-path", DATASET, "--cache-dir", CACHE),
-        *("--spool-dir", str(tmp_path / "spool")),
+        *("--spool-dir", str(tmp_path / "spool"), "--report"),
     ]
     with Workers(2, *flags) as workers:
         ended = workers.ends()

@@ -122,7 +122,9 @@ def test_screen_ends_with_where_everything_is(
     assert accuracy.startswith("test accuracy ") and " of 8" in accuracy
     assert spent_line.startswith("best epoch ") and "in the cloud" in spent_line
     assert max(map(len, (next_step, accuracy, spent_line))) <= 80
-    assert places == [f"report   {run / 'report.html'}", f"model    {run / 'best_model.keras'}"]
+    report, model = places
+    assert shlex.split(report)[1:] == ["python", "report.py", "--checkpoint-dir", str(run)]
+    assert model == f"model    {run / 'best_model.keras'}"
     # They can be pasted into a shell.
     assert shlex.split(curves)[1:] == ["tensorboard", "--logdir", str(run / "tensorboard")]
     assert shlex.split(following)[-2:] == [str(run), "CLIP…"]
@@ -142,7 +144,7 @@ def test_what_a_run_killed_after_its_test_had_not_shown_is_written(
 ) -> None:
     (run / lost).unlink()
     before = (run / "training_results.json").read_bytes()
-    assert main(flags) == 0
+    assert main([*flags, "--report"]) == 0
     assert (run / lost).exists()
     assert (run / "training_results.json").read_bytes() == before
 

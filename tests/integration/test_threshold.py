@@ -13,8 +13,10 @@ from train_rtx5000_dual_optimized import main
 @pytest.mark.usefixtures("run_before")
 def test_threshold_goal_can_be_changed_without_training(flags: list[str], run: Path) -> None:
     history = (run / "training_history.csv").read_bytes()
+    assert (run / "report.html").exists()
     assert main([*flags, "--threshold-for", "recall=1"]) == 0
     assert (run / "training_history.csv").read_bytes() == history
+    assert not (run / "report.html").exists()  # its figures were of the other threshold
     detector = json.loads((run / "detector.json").read_text())
     results = results_of(run)
     assert detector["chosen_for"] == results["chosen_for"] == "recall=1"

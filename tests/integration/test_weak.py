@@ -44,7 +44,8 @@ def test_run_on_weak_labels(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    flags = ["--dataset-path", str(videos), *quick_flags, *SHORT, "--weak", "--window", "2"]
+    flags = ["--dataset-path", str(videos), *quick_flags, *SHORT, "--report"]
+    flags += ["--weak", "--window", "2"]
     extract = [flag for flag in flags if flag != str(run)]
     extract.remove("--checkpoint-dir")
     assert main([*extract, "--extract-only"]) == 0

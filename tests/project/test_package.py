@@ -95,7 +95,8 @@ def test_installed_commands_answer(installed: Path, tmp_path: Path) -> None:
 def test_installed_command_trains_and_reports(
     installed: Path, drawn_clips: Path, tmp_path: Path
 ) -> None:
-    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), "--epochs", "2"]
+    flags = ["--dataset-path", str(drawn_clips), *quick_flags_in(tmp_path), "--report"]
+    flags += ["--epochs", "2"]
     done = run(installed / "violence-detection", "train", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "report.html").is_file()

@@ -53,6 +53,7 @@ SETTINGS = Settings().replace(
     batch_size=8,
     units=4,
     projection=4,
+    head="mean",
 )
 
 

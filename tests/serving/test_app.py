@@ -242,7 +242,7 @@ def test_responses_conform_to_the_api_document(guarded_client: httpx.Client, mod
 
         @given(case=cases)
         @settings(
-            max_examples=60,
+            max_examples=30,
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),

@@ -243,8 +243,7 @@ def test_token_is_required_and_sent(
         context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "scheme"), [("desk", "dark"), ("phone", "light")])
 def test_page_has_no_visible_fault_on_desk_and_phone(
     browser: Any,
     address: str,

@@ -89,18 +89,17 @@ def test_interrupted_run_with_all_options_resumes_with_the_same_results(
     uninterrupted: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Interrupted in the first member of the ensemble, and then in the second."""
+    """Interrupted in the second member of the ensemble."""
 
     def interrupt(of_run: RunDirectory, trainer: Trainer) -> None:
         write_models_of_last_epoch(of_run, trainer)
-        if len(of_run.history) == 2:
+        if of_run.folder.name == "member_2" and len(of_run.history) == 2:
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as pressed:
         pressed.setattr(callbacks, "write_models_of_last_epoch", interrupt)
-        for member in ("", "member_2"):
-            assert main([*flags, *ALL_OPTIONS]) == 130
-            assert len(figures_of(run / member)) == 2
+        assert main([*flags, *ALL_OPTIONS]) == 130
+    assert len(figures_of(run / "member_2")) == 2
     assert main([*flags, *ALL_OPTIONS]) == 0
     for folder in ("", "member_2"):
         assert figures_of(run / folder) == figures_of(uninterrupted / folder)

@@ -174,7 +174,7 @@ def test_several_steps_per_call_equal_single_steps(stored_features: Store) -> No
     def at_once(steps: int) -> Callable[[Trainer], None]:
         return lambda trainer: setattr(trainer, "steps_per_execution", steps)
 
-    settings = PLAIN.replace(batch_size=2)
+    settings = PLAIN.replace(batch_size=2, head="mean")
     one, _, expected = trained(settings, stored_features, prepare=at_once(1))
     for replicas, tolerance in ((1, 1e-5), (2, 1e-3)):
         four, _, history = trained(settings, stored_features, replicas, prepare=at_once(4))
@@ -198,7 +198,7 @@ def test_loss_scale_comes_down_after_an_overflow(replicas: int, stored_features:
     def overflow(trainer: Trainer) -> None:
         trainer.optimizer.dynamic_scale.assign(2.0**22)
 
-    settings = PLAIN.replace(epochs=8)
+    settings = PLAIN.replace(epochs=8, head="mean")
     trainer, _, history = trained(
         settings, stored_features, replicas, policy="mixed_float16", prepare=overflow
     )

@@ -13,12 +13,15 @@ from violence_detection.runs.files import REPORT, TENSORBOARD
 OF_BEST_EPOCH = ("val_accuracy", "val_loss", "val_auc")
 
 
-def show_final_figures(folder: Path, settings: Mapping[str, Any]) -> dict[str, float | None]:
+def show_final_figures(
+    folder: Path, settings: Mapping[str, Any], with_report: bool
+) -> dict[str, float | None]:
     """Write the report of a finished run, and its settings and figures for TensorBoard.
 
     Args:
         folder: the run's checkpoint directory.
         settings: by name, as JSON values.
+        with_report: whether to write the report.
 
     Returns:
         The figures, see `final_figures`.
@@ -26,7 +29,8 @@ def show_final_figures(folder: Path, settings: Mapping[str, Any]) -> dict[str, f
     Raises:
         RunError: they cannot be written.
     """
-    write_report(folder, folder / REPORT)
+    if with_report:
+        write_report(folder, folder / REPORT)
     figures = final_figures(read_run(folder))
     write_hparams(folder / TENSORBOARD, settings, figures)
     return figures

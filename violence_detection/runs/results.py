@@ -15,10 +15,10 @@ from violence_detection.evaluation.verdict import verdict_lines
 from violence_detection.features.cache.feature_cache import Recipe
 from violence_detection.features.checked_clips import CheckedClips
 from violence_detection.runs.directory import RunDirectory
-from violence_detection.runs.files import BEST_MODEL, DETECTOR, RESULTS
+from violence_detection.runs.files import BEST_MODEL, DETECTOR, REPORT, RESULTS
 from violence_detection.runs.usage import Usage
 from violence_detection.settings.constants import CLASS_NAMES
-from violence_detection.storage.files import file_checksum, write_csv, write_json
+from violence_detection.storage.files import failing_as, file_checksum, write_csv, write_json
 
 Figures = dict[str, Any]  # as `evaluation.metrics.evaluate` returns them
 
@@ -140,6 +140,8 @@ def write_results(
 ) -> None:
     """Write `training_results.json`, which makes this a finished run.
 
+    A report of an earlier test, whose figures it shows, is removed.
+
     Args:
         run: whose history has all epochs.
         epochs: that were asked for (--epochs).
@@ -153,6 +155,8 @@ def write_results(
         seconds_by_stage: where the time of this command went.
     """
     best_epoch = run.best_epoch()
+    with failing_as(run / REPORT):
+        (run / REPORT).unlink(missing_ok=True)
     write_json(
         run / RESULTS,
         {

@@ -106,6 +106,12 @@ class MonitoringSettings:
         changes_on_resume=True,
         differs_by_host=True,
     )
+    report: bool = setting(
+        True,
+        "write report.html and its plots at the end; report.py writes them later, too",
+        changes_on_resume=True,
+        differs_by_host=True,
+    )
     electricity_price: float = setting(
         0.12,
         "price of a kWh, in your currency, for the cost of the GPUs' energy",

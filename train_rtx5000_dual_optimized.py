@@ -79,7 +79,7 @@ def train(settings: Settings, stack: ExitStack) -> int:
     check_weights(settings.features.vgg19_weights, settings.features.feature_layer)
     run = open_run(settings, find_dataset(settings, stack), worker, stack)
     if run.finished:
-        return report_again(settings, run)
+        return report_again(settings, run, stack)
 
     # TensorFlow takes seconds to load: only now, when the rest is known to be right. Which of
     # several workers is lost is logged by name; TensorFlow's own errors would repeat it.
@@ -98,19 +98,25 @@ def train(settings: Settings, stack: ExitStack) -> int:
     return train_detector(settings, run.dataset, run, machine, stack)
 
 
-def report_again(settings: Settings, run: "OpenedRun") -> int:
-    """Point to the results of a finished run; write what is missing of its report and figures."""
+def report_again(settings: Settings, run: "OpenedRun", stack: ExitStack) -> int:
+    """Point to the results of a finished run, after showing them where they are not shown yet."""
+    from violence_detection.reporting.trackers import trackers_of
     from violence_detection.runs.files import HPARAMS, REPORT, RESULTS, TENSORBOARD
     from violence_detection.runtime.tensorflow_log import loading_tensorflow
 
-    directory, with_report = run.directory, settings.monitoring.report
-    shown = [directory / TENSORBOARD / HPARAMS, *([directory / REPORT] if with_report else [])]
-    if directory.writes and not all(path.exists() for path in shown):
-        quiet = settings.monitoring.quiet
-        with loading_tensorflow("writing the report", messages=run.log_file, quiet=quiet):
-            from violence_detection.reporting.final_figures import show_final_figures
-
-            show_final_figures(directory.folder, settings.as_json(), with_report)
+    directory, monitoring = run.directory, settings.monitoring
+    trackers = stack.enter_context(trackers_of(monitoring, directory))
+    shown = [
+        directory / TENSORBOARD / HPARAMS,
+        *([directory / REPORT] if monitoring.report else []),
+    ]
+    is_shown = all(path.exists() for path in shown) and trackers.are_complete()
+    if directory.writes and not is_shown:
+        with loading_tensorflow(messages=run.log_file, quiet=monitoring.quiet):
+            from violence_detection.reporting import final_figures  # noqa: F401
+        directory.read_history()
+        trackers.start(settings.as_json())
+        publish(settings, run, trackers)
     log.info(
         "This run is finished; its results are in %s.\n"
         "To train again: --fresh, or another --checkpoint-dir",
@@ -126,7 +132,7 @@ def train_detector(
     from violence_detection.features.checked_clips import check_clips
     from violence_detection.features.grouping import group_clips
     from violence_detection.features.prepare import prepare_features
-    from violence_detection.reporting.trackers import Trackers, make_trackers
+    from violence_detection.reporting.trackers import trackers_of
     from violence_detection.runs.agreement import require_same_on_all_workers
     from violence_detection.runtime.machine import log_xla
     from violence_detection.runtime.progress import running_clock
@@ -151,10 +157,7 @@ def train_detector(
         return 0
 
     # Each classifier is trained from its last finished epoch on.
-    monitoring = settings.monitoring
-    urls = (monitoring.mlflow, monitoring.wandb) if run.directory.writes else (None, None)
-    started = make_trackers(*urls, run.directory.folder)
-    trackers = stack.enter_context(Trackers(started, run.directory))
+    trackers = stack.enter_context(trackers_of(settings.monitoring, run.directory))
     trained = train_classifiers(settings, dataset, checked, splits, run, machine, trackers, stack)
     if not machine.worker.is_chief:
         return 0  # once the chief, which tests alone, has ended

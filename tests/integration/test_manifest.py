@@ -12,6 +12,7 @@ from tests.conftest import figures_of, results_of
 from train_rtx5000_dual_optimized import main
 from violence_detection.clips.dataset import find_clips
 from violence_detection.clips.manifest import ManifestRow, write_manifest
+from violence_detection.commands.predict import main as predict
 
 
 def joined(clips: list[Path], path: Path) -> list[tuple[float, float]]:
@@ -51,9 +52,21 @@ def test_run_on_segments_of_videos(
     assert "train  6 nonviolent, 6 violent" in screen
     assert "28 clips, 3 groups (the manifest)" in screen
     with (run / "predictions.csv").open(newline="") as file:
-        names = [row["clip"] for row in csv.DictReader(file)]
+        tested = {row["clip"]: float(row["probability"]) for row in csv.DictReader(file)}
+    names = list(tested)
     assert len(names) == 8 and names[0].startswith("test.mp4#t=0,")
     assert (run / "report.html").read_text().count("data:image/jpeg") == 4 * 8  # all are shown
+
+    # The manifest, and a name from it, are predicted as they were in the test.
+    folder = segments.parent
+    for asked, found in (([str(segments)], 28), ([str(folder / names[3])], 1)):
+        assert predict(["--checkpoint-dir", str(run), *asked, "--csv"]) == 0
+        rows = {row["clip"]: row for row in csv.DictReader(capsys.readouterr().out.splitlines())}
+        assert len(rows) == found
+        for name in names if found > 1 else names[3:4]:
+            probability = float(rows[str(folder / name)]["probability"])
+            assert probability == pytest.approx(tested[name], abs=1e-4)
+
     segments.write_text(segments.read_text() + "test.mp4,0.1,0.9,violent,test,\n")
     assert main(flags) == 2
     assert "1 new, 0 missing, first test.mp4#t=0.1,0.9" in capsys.readouterr().err

@@ -168,6 +168,16 @@ def test_profile_and_tracker_of_a_run(flags: list[str], run: Path, tmp_path: Pat
     losses = client.get_metric_history(tracked.info.run_id, "val_loss")
     assert [point.step for point in losses] == [1, 2]
 
+    # As if killed before it was reported; and logged elsewhere, too, once it is finished.
+    (run / "resume" / "trackers.json").unlink()
+    assert main([*flags, *SHORT, "--mlflow", str(tmp_path / "elsewhere")]) == 0
+    client = MlflowClient(f"sqlite:///{tmp_path}/elsewhere/mlflow.db")
+    (tracked,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.metrics["test_accuracy"] == results["evaluation"]["accuracy"]
+    losses = client.get_metric_history(tracked.info.run_id, "val_loss")
+    assert [point.step for point in losses] == [1, 2]
+
 
 def test_missing_tracker_is_told_before_anything_costs_time(
     flags: list[str], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -23,11 +23,12 @@ from violence_detection.reporting.trackers import (
     MlflowTracker,
     Trackers,
     WandbTracker,
-    make_trackers,
     require_trackers,
+    trackers_of,
 )
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.runtime.interrupts import Interrupted
+from violence_detection.settings.run import MonitoringSettings
 
 SETTINGS = {"batch_size": 64, "streams": "rgb,flow", "focal_alpha": "none", "xla": False}
 FIGURES = {"test/accuracy": 0.75, "test/roc_auc": None}
@@ -415,5 +416,5 @@ def test_nothing_is_loaded_or_written_without_trackers(run: RunDirectory) -> Non
     command = [sys.executable, "-c", program]
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert output == "set()\n"
-    train(Trackers(make_trackers(None, None, run.folder), run), run, 1)
+    train(trackers_of(MonitoringSettings(), run), run, 1)
     assert {path.name for path in run.folder.rglob("*")} == {"resume", "report.html"}

@@ -55,6 +55,20 @@ def file_and_segment(name: str) -> tuple[str, Segment | None]:
     return file, Segment(float(start), None if end is None else float(end))
 
 
+@dataclass(frozen=True)
+class VideoSegment:
+    """A segment of a video without a label, to be predicted."""
+
+    path: AnyPath  # of the video
+    segment: Segment
+
+    def __str__(self) -> str:
+        return f"{self.path}{self.segment}"
+
+
+Footage = AnyPath | VideoSegment  # what is predicted: a whole video, or a segment of one
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
     """A labelled video file, or a segment of one.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 
-from violence_detection.clips.clip import Clip, Segment, as_time
+from violence_detection.clips.clip import Clip, Footage, Segment, VideoSegment, as_time
 from violence_detection.clips.lengths import Length, video_lengths
 from violence_detection.clips.locations import Locations
 from violence_detection.clips.manifest import Manifest, ManifestRow, load_manifest
@@ -57,6 +57,23 @@ def listed_clips(
         return _listed_clips(load_manifest(path), locations, seed, clip_timeout)
 
 
+def listed_footage(path: AnyPath, locations: Locations, clip_timeout: float) -> list[Footage]:
+    """Return the videos and segments of a manifest in its order, whatever their labels and splits.
+
+    Args:
+        path: of the manifest.
+        locations: of its videos.
+        clip_timeout: seconds that reading the length of a video may take.
+
+    Raises:
+        UserError: a line is wrong: it is named with its number, and how many more there are.
+        RunError: an object store does not answer.
+    """
+    rows, _ = _checked_rows(load_manifest(path), locations, clip_timeout)
+    videos = ((locations.path(row.video), segment_of(row)) for row in rows)
+    return [VideoSegment(video, segment) if segment else video for video, segment in videos]
+
+
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     """Pause it: it would search millions of rows for cycles, again and again, and find none."""
@@ -72,12 +89,7 @@ def _no_garbage_collection() -> Iterator[None]:
 def _listed_clips(
     manifest: Manifest, locations: Locations, seed: int, clip_timeout: float
 ) -> tuple[list[Clip], bool]:
-    rows, by_video = _rows_by_video(manifest.rows, locations.folder)
-    _note_missing_videos(manifest, by_video, locations)
-    _note_repetitions(manifest, rows, by_video)
-    manifest.require_no_problems()
-    _note_times_after_the_end(manifest, rows, by_video, locations, clip_timeout)
-    manifest.require_no_problems()
+    rows, by_video = _checked_rows(manifest, locations, clip_timeout)
     groups = _groups(manifest, rows, by_video)
     splits_are_given = _splits_are_given(manifest, rows)
     clips = [
@@ -94,6 +106,23 @@ def _listed_clips(
     order = {split: number for number, split in enumerate(SPLITS)}
     clips.sort(key=lambda clip: order[clip.split])
     return clips, splits_are_given
+
+
+def _checked_rows(
+    manifest: Manifest, locations: Locations, clip_timeout: float
+) -> tuple[list[ManifestRow], dict[str, list[int]]]:
+    """Return the rows with one name for each video, and the numbers of each video's rows.
+
+    Raises:
+        UserError: a video is missing, a row is there twice, a time is after a video's end.
+    """
+    rows, by_video = _rows_by_video(manifest.rows, locations.folder)
+    _note_missing_videos(manifest, by_video, locations)
+    _note_repetitions(manifest, rows, by_video)
+    manifest.require_no_problems()
+    _note_times_after_the_end(manifest, rows, by_video, locations, clip_timeout)
+    manifest.require_no_problems()
+    return rows, by_video
 
 
 def segment_of(row: ManifestRow) -> Segment | None:

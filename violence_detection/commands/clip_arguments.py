@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from violence_detection.errors import UserError
+from violence_detection.settings.constants import CLIP_TIMEOUT
 from violence_detection.settings.schema import Settings
 from violence_detection.settings.values import folder_or_url
 
 if TYPE_CHECKING:
+    from violence_detection.clips.clip import Footage
     from violence_detection.storage.remote_paths import AnyPath
 
 
@@ -50,31 +52,75 @@ def find_local_clips(names: Sequence[str]) -> list[Path]:
 
 def find_clips(
     names: Sequence[str], spool_dir: Path, stack: contextlib.ExitStack
-) -> "Sequence[AnyPath]":
-    """Return what `find_local_clips` does, and clips in object stores that URLs name.
+) -> "Sequence[Footage]":
+    """Return what `find_local_clips` does, clips in object stores, and segments of videos.
 
     Args:
-        names: as of `find_local_clips`; also URLs of files and folders.
+        names: as of `find_local_clips`; also URLs of files and folders, manifests, and segments
+            as the names in `predictions.csv` have them: `video.mp4#t=12,15.5`.
         spool_dir: where clips from URLs are kept while they are read.
         stack: closes the spool folder.
 
     Raises:
-        UserError: as of `find_local_clips`; or a URL cannot be used.
+        UserError: as of `find_local_clips`; a URL cannot be used; a line of a manifest is wrong.
     """
-    if not any("://" in name for name in names):
+    special = [name for name in names if _is_special(name)]
+    if not special:
         return find_local_clips(names)
-    found: list[AnyPath] = []
+    found: list[Footage] = []
     for name in names:
-        if "://" in name:
-            found += _clips_at_url(name, spool_dir, stack)
-        else:
-            found += find_local_clips([name])
+        found += _footage(name, spool_dir, stack) if name in special else find_local_clips([name])
     return list(dict.fromkeys(found))
 
 
-def require_local(flag: str, clips: "Sequence[AnyPath]") -> list[Path]:
-    """Return the clips as paths; raise `UserError` if one is at a URL, where `flag` is no use."""
-    local = [clip for clip in clips if isinstance(clip, Path)]
+def _is_special(name: str) -> bool:
+    """Return whether a name is a URL, a manifest or a segment: no file or folder of clips."""
+    from violence_detection.clips.clip import file_and_segment
+    from violence_detection.clips.manifest import is_manifest
+
+    if os.path.lexists(name):
+        return is_manifest(name) and not Path(name).is_dir()
+    return "://" in name or is_manifest(name) or file_and_segment(name)[1] is not None
+
+
+def _footage(name: str, spool_dir: Path, stack: contextlib.ExitStack) -> "Sequence[Footage]":
+    from violence_detection.clips.clip import VideoSegment, file_and_segment
+    from violence_detection.clips.manifest import is_manifest
+
+    if is_manifest(name):
+        return _listed(name, spool_dir, stack)
+    file, segment = file_and_segment(name)
+    is_url = "://" in name
+    videos = _clips_at_url(file, spool_dir, stack) if is_url else find_local_clips([file])
+    return [VideoSegment(video, segment) for video in videos] if segment else videos
+
+
+def _listed(name: str, spool_dir: Path, stack: contextlib.ExitStack) -> "Sequence[Footage]":
+    from violence_detection.clips.listed import listed_footage
+    from violence_detection.clips.locations import dataset_locations
+
+    where = name if "://" in name else Path(name)
+    if isinstance(where, Path) and not where.is_file():
+        raise UserError(f"{name}: no such file")
+    spool_size = Settings().data.spool_size
+    locations = stack.enter_context(dataset_locations(where, spool_dir, spool_size, flag="clips"))
+    assert locations.manifest is not None
+    return listed_footage(locations.manifest, locations, CLIP_TIMEOUT)
+
+
+def require_whole(flag: str, clips: "Sequence[Footage]") -> "list[AnyPath]":
+    """Return the clips as files; raise `UserError` if one is a segment, where `flag` is no use."""
+    from violence_detection.clips.clip import VideoSegment
+
+    for clip in clips:
+        if isinstance(clip, VideoSegment):
+            raise UserError(f"{clip}: {flag} takes whole videos: name {clip.path}, or drop {flag}")
+    return [clip for clip in clips if not isinstance(clip, VideoSegment)]
+
+
+def require_local(flag: str, clips: "Sequence[Footage]") -> list[Path]:
+    """Return the clips as paths; raise `UserError` if one is a segment or at a URL."""
+    local = [clip for clip in require_whole(flag, clips) if isinstance(clip, Path)]
     if len(local) < len(clips):
         url = next(clip for clip in clips if not isinstance(clip, Path))
         raise UserError(f"{url}: {flag} needs local files: copy the clip here, or drop {flag}")

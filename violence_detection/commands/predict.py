@@ -80,9 +80,9 @@ def make_parser() -> FlagParser:
     parser.add_argument(
         "clips",
         nargs="*",
-        metavar="CLIP|FOLDER|GLOB|URL",
-        help="video files, folders, or patterns in quotes; files and folders may be s3://, gs:// "
-        "or hdfs:// URLs",
+        metavar="CLIP|FOLDER|GLOB|URL|LIST",
+        help="video files, segments of them (video.mp4#t=12,15.5), folders, patterns in quotes, "
+        "or manifests (.csv, .tsv, .jsonl); files and folders may be s3://, gs:// or hdfs:// URLs",
     )
     _add_detector_flags(parser.add_argument_group("detector"))
     _add_output_flags(parser.add_argument_group("output"))

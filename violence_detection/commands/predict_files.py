@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from violence_detection.commands.clip_arguments import require_local
+from violence_detection.commands.clip_arguments import require_local, require_whole
 from violence_detection.commands.flags import check_output_file
 from violence_detection.commands.loading import load_for, reported
 from violence_detection.commands.output import print_message, write_text
@@ -19,6 +19,7 @@ from violence_detection.runtime.wording import count_of
 from violence_detection.settings.setting import flag
 
 if TYPE_CHECKING:
+    from violence_detection.clips.clip import Footage
     from violence_detection.inference.detector import Detector, PredictedClip, Prediction
     from violence_detection.inference.events import Timeline
     from violence_detection.storage.remote_paths import AnyPath
@@ -27,7 +28,7 @@ BAD_CLIPS = 3  # exit status, when some clips could not be read
 
 
 def predict_files(
-    flags: argparse.Namespace, clips: "Sequence[AnyPath]", clip_timeout: float
+    flags: argparse.Namespace, clips: "Sequence[Footage]", clip_timeout: float
 ) -> int:
     """Write a prediction for each clip; return the exit status.
 
@@ -45,12 +46,13 @@ def predict_files(
     check_output("--output", flags.output, clips)
     check_exports(flags)
     explained = require_local("--explain", clips) if flags.explain else []
+    exported = require_whole("--export", clips) if flags.export else []
     detector = load_for(flags)
     with reported(detector, flags.quiet):
-        return _predict(flags, detector, clips, explained, clip_timeout)
+        return _predict(flags, detector, clips, explained, exported, clip_timeout)
 
 
-def check_output(name: str, path: Path | None, clips: "Sequence[AnyPath]") -> None:
+def check_output(name: str, path: Path | None, clips: "Sequence[Footage]") -> None:
     """Raise `UserError` if the file that a flag names cannot be written, or is one of the clips.
 
     Args:
@@ -60,17 +62,21 @@ def check_output(name: str, path: Path | None, clips: "Sequence[AnyPath]") -> No
     """
     if path is None:
         return
+    from violence_detection.clips.clip import VideoSegment
+
     check_output_file(name, path)
-    local = (clip for clip in clips if isinstance(clip, Path) and clip.exists())
-    if path.exists() and any(path.samefile(clip) for clip in local):
+    videos = (clip.path if isinstance(clip, VideoSegment) else clip for clip in clips)
+    local = (video for video in videos if isinstance(video, Path) and video.exists())
+    if path.exists() and any(path.samefile(video) for video in local):
         raise UserError(f"{name} {path}: is one of the clips, and would be overwritten")
 
 
 def _predict(
     flags: argparse.Namespace,
     detector: "Detector",
-    clips: "Sequence[AnyPath]",
+    clips: "Sequence[Footage]",
     explained: Sequence[Path],
+    exported: "Sequence[AnyPath]",
     clip_timeout: float,
 ) -> int:
     from violence_detection.inference.formats import as_csv, as_json, as_table, class_of
@@ -80,7 +86,7 @@ def _predict(
     counts = Counter(violent=0, nonviolent=0, bad=0)
     bar = shows_bar(flags.quiet)
     one_answer = flags.whole or flags.explain
-    exports = Exports(flags, detector, clips)
+    exports = Exports(flags, detector, exported)
     explanations = None
     if explained:
         from violence_detection.inference.explanation_pictures import ExplanationWriter
@@ -90,10 +96,11 @@ def _predict(
     def outcomes(predicted_clips: Iterable["PredictedClip"]) -> Iterator["Prediction | Timeline"]:
         for predicted in predicted_clips:
             outcome: Prediction | Timeline = predicted.prediction
-            info = predicted.prediction.info
+            info, segment = predicted.prediction.info, predicted.prediction.segment
+            too_long = info and detector.is_too_long(info.seconds) and segment is None
             if explanations and outcome.error is None:
                 explanations.write(predicted)
-            elif info and detector.is_too_long(info.seconds) and not one_answer:
+            elif info and too_long and not one_answer:
                 outcome = predict_long_clip(detector, outcome.path, info.seconds, clip_timeout, bar)
             progress.update()
             counts[class_of(outcome) or "bad"] += 1

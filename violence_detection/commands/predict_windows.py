@@ -17,14 +17,14 @@ from violence_detection.errors import UserError
 from violence_detection.runtime.wording import count_of
 
 if TYPE_CHECKING:
+    from violence_detection.clips.clip import Footage
     from violence_detection.inference.detector import Detector
     from violence_detection.inference.event_comparison import EventComparison
     from violence_detection.inference.events import Timeline
-    from violence_detection.storage.remote_paths import AnyPath
 
 
 def predict_windows(
-    flags: argparse.Namespace, clips: "Sequence[AnyPath]", clip_timeout: float
+    flags: argparse.Namespace, clips: "Sequence[Footage]", clip_timeout: float
 ) -> int:
     """Write when violence happens in each video; return the exit status.
 

@@ -7,7 +7,7 @@ number format, the same classifier, temperature and threshold.
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from violence_detection.clips.clip import Segment
+from violence_detection.clips.clip import Footage, Segment, VideoSegment
 from violence_detection.clips.decode_ahead import decode_ahead
 from violence_detection.clips.decoders import DecoderProcesses
 from violence_detection.clips.frames import ClipInfo, Times, even_positions
@@ -42,7 +42,7 @@ class ClassifierOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one file; without one, `error` gives the reason."""
+    """The prediction for one file or segment; without one, `error` gives the reason."""
 
     path: AnyPath
     probability: float | None = None  # of violence, calibrated
@@ -52,6 +52,12 @@ class Prediction:
     error: str | None = None
     warnings: tuple[str, ...] = ()  # why it is unreliable; mostly none
     info: ClipInfo | None = None  # what the clip is like, if it could be read
+    segment: Segment | None = None  # of the video; None: all of it
+
+    @property
+    def name(self) -> str:
+        """The path of the video, and the segment."""
+        return f"{self.path}{self.segment or ''}"
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class DecodedClip:
     times: Times
     info: ClipInfo
     pictures: np.ndarray | None = None  # (frames, 224, 224, 3) uint8 RGB, if asked for
+    segment: Segment | None = None  # of the video; None: all of it
 
 
 @dataclass(frozen=True)
@@ -235,13 +242,13 @@ class Detector(SavedDetector):
                     copy, [(name, False) for name in streams], segment
                 )
         except UnreadableClip as error:
-            return Prediction(path, error=str(error))
+            return Prediction(path, error=str(error), segment=segment)
         except OSError as error:
-            return Prediction(path, error=error.strerror or str(error))
+            return Prediction(path, error=error.strerror or str(error), segment=segment)
         images = images[:, self.frame_indices]
         times = info.times and tuple(info.times[index] for index in self.frame_indices)
         pictures = images[-1] if with_pictures else None
-        return DecodedClip(path, images[: len(self.streams)], times, info, pictures)
+        return DecodedClip(path, images[: len(self.streams)], times, info, pictures, segment)
 
     def predict_decoded(self, clips: Sequence[DecodedClip]) -> list[Prediction]:
         """Return the predictions for clips that were read, computed in one batch."""
@@ -262,7 +269,8 @@ class Detector(SavedDetector):
     ) -> Prediction:
         if not np.isfinite(probability):
             dtype = self.recipes[0].dtype
-            return Prediction(clip.path, error=f"its features are too large for {dtype}")
+            reason = f"its features are too large for {dtype}"
+            return Prediction(clip.path, error=reason, segment=clip.segment)
         return Prediction(
             clip.path,
             float(probability),
@@ -271,6 +279,7 @@ class Detector(SavedDetector):
             clip.times,
             warnings=self._warnings(clip.info),
             info=clip.info,
+            segment=clip.segment,
         )
 
     def _warnings(self, info: ClipInfo) -> tuple[str, ...]:
@@ -285,7 +294,7 @@ class Detector(SavedDetector):
 
     def predict_clips(
         self,
-        paths: Iterable[AnyPath],
+        paths: Iterable[Footage],
         clip_timeout: float = CLIP_TIMEOUT,
         clock: StageClock | None = None,
     ) -> Generator[Prediction, None, None]:
@@ -296,7 +305,7 @@ class Detector(SavedDetector):
 
     def predict_with_inputs(
         self,
-        paths: Iterable[AnyPath],
+        paths: Iterable[Footage],
         clip_timeout: float = CLIP_TIMEOUT,
         clock: StageClock | None = None,
         with_pictures: bool = False,
@@ -307,14 +316,19 @@ class Detector(SavedDetector):
         holds a few batches, however many clips there are.
 
         Args:
-            paths: taken as they are needed; may be endless.
+            paths: files and segments, taken as they are needed; may be endless.
             clip_timeout: seconds that reading a clip may take.
             clock: measures the time spent waiting for frames, and in the networks.
             with_pictures: also keep the frames as a person would see them.
         """
+
+        def read(decoders: DecoderProcesses, item: Footage) -> DecodedClip | Prediction:
+            path, segment = _video_and_segment(item)
+            return self.read_clip(decoders, path, with_pictures, segment)
+
         ahead = decode_ahead(
-            prefetched(paths, lambda path: path),
-            partial(self.read_clip, with_pictures=with_pictures),
+            prefetched(paths, lambda item: _video_and_segment(item)[0]),
+            read,
             self.cached_frames,
             len(self.streams) + with_pictures,
             2 * self.clips_per_batch,
@@ -340,6 +354,10 @@ class Detector(SavedDetector):
         predicted = iter(self._predict_decoded(readable))
         for clip in pending:
             yield PredictedClip(clip) if isinstance(clip, Prediction) else next(predicted)
+
+
+def _video_and_segment(item: Footage) -> tuple[AnyPath, Segment | None]:
+    return (item.path, item.segment) if isinstance(item, VideoSegment) else (item, None)
 
 
 def load_detector(

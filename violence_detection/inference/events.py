@@ -44,6 +44,11 @@ class Timeline:
     error: str | None = None  # why the video could not be read, or not to its end
     warnings: tuple[str, ...] = ()  # why the predictions are unreliable; mostly none
 
+    @property
+    def name(self) -> str:
+        """The path of the video."""
+        return str(self.path)
+
 
 def find_events(windows: Iterable[Window], threshold: float, gap: float) -> Iterator[Event]:
     """Yield the events of a video, each as soon as it is over.

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from violence_detection.clips.clip import Footage
 from violence_detection.inference.detector import Detector, Prediction
 from violence_detection.inference.events import Timeline, Window
 from violence_detection.runtime.logs import CONTROL_CHARACTERS
 from violence_detection.runtime.wording import COLUMNS, timestamp
 from violence_detection.settings.constants import CLASS_NAMES
-from violence_detection.storage.remote_paths import AnyPath
 
 NAME_COLUMNS = 36  # at most, for a clip's name
 TOP_FRAMES = 3  # frames listed as those with the highest attention
@@ -46,7 +46,7 @@ def class_of(outcome: Prediction | Timeline) -> str | None:
 
 
 def as_table(
-    predictions: Iterable[Prediction | Timeline], paths: Sequence[AnyPath]
+    predictions: Iterable[Prediction | Timeline], paths: Sequence[Footage]
 ) -> Iterator[str]:
     """Yield the lines of a table.
 
@@ -57,7 +57,7 @@ def as_table(
     width = _name_width(paths, "clip")
     yield f"{'clip':<{width}}  {'probability':>11}  {'prediction':<10}  top frames (s)\n"
     for prediction in predictions:
-        name = padded(printable_name(prediction.path), width)
+        name = padded(printable(prediction.name), width)
         class_name = class_of(prediction)
         if class_name is None:
             yield from _error_lines(name, prediction.error or "", width)
@@ -71,7 +71,7 @@ def as_table(
         yield from _warning_lines(prediction.warnings)
 
 
-def _name_width(paths: Sequence[AnyPath], header: str) -> int:
+def _name_width(paths: Sequence[Footage], header: str) -> int:
     widths = (display_width(printable_name(path)) for path in paths)
     return min(NAME_COLUMNS, max(widths, default=len(header)))
 
@@ -137,7 +137,7 @@ def as_csv(predictions: Iterable[Prediction | Timeline], frames: int) -> Iterato
             attention = [f"{weight:.4f}" for weight in prediction.attention or ()]
             times = [f"{time:.3f}" for time in prediction.times] if prediction.times else empty
             row = [f"{prediction.probability:.6f}", class_name, "", *attention, *times]
-        yield csv_line([prediction.path, *row, "; ".join(prediction.warnings)])
+        yield csv_line([prediction.name, *row, "; ".join(prediction.warnings)])
 
 
 def csv_line(values: Sequence[Any]) -> str:
@@ -173,7 +173,7 @@ def _json_document(
 
 def _prediction_object(prediction: Prediction | Timeline) -> dict[str, Any]:
     if prediction.error is not None:
-        return {"clip": str(prediction.path), "error": prediction.error}
+        return {"clip": prediction.name, "error": prediction.error}
     if isinstance(prediction, Timeline):
         return {
             "probability": highest(prediction).probability,
@@ -184,7 +184,7 @@ def _prediction_object(prediction: Prediction | Timeline) -> dict[str, Any]:
     attention = prediction.attention or ()
     times = prediction.times or (None,) * len(attention)
     return {
-        "clip": str(prediction.path),
+        "clip": prediction.name,
         "probability": prediction.probability,
         "violent": prediction.violent,
         "frames": [
@@ -270,8 +270,8 @@ def printable(text: str) -> str:
     return one_line.encode(errors="backslashreplace").decode()
 
 
-def printable_name(path: AnyPath) -> str:
-    """Return a clip's name, escaped as in `printable`."""
+def printable_name(path: Footage) -> str:
+    """Return the name of a file or segment, escaped as in `printable`."""
     return printable(str(path))
 
 

@@ -19,6 +19,7 @@ from violence_detection.errors import UserError, failing_as
 from violence_detection.runs.directory import Row, RunDirectory
 from violence_detection.runs.files import RESUME
 from violence_detection.runtime.interrupts import Interrupted
+from violence_detection.settings.run import MonitoringSettings
 from violence_detection.storage.files import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -283,21 +284,6 @@ class WandbTracker:
         self.run.finish(exit_code=0 if status == "FINISHED" else 1)
 
 
-def make_trackers(mlflow: str | None, wandb: str | None, folder: Path) -> list[Tracker]:
-    """Return the trackers that are wanted.
-
-    Args:
-        mlflow, wandb: as for `require_trackers`.
-        folder: of the run, in which Weights & Biases keeps its files.
-    """
-    trackers: list[Tracker] = []
-    if mlflow is not None:
-        trackers.append(MlflowTracker(mlflow))
-    if wandb is not None:
-        trackers.append(WandbTracker(wandb, folder))
-    return trackers
-
-
 class Trackers:
     """The trackers of a run, as a context: if its block fails, the run is marked as failed.
 
@@ -325,6 +311,14 @@ class Trackers:
             if tracker not in self._failed:
                 with self._tolerated(tracker, "the run's final status was not logged"):
                     tracker.end(status)
+
+    def are_complete(self) -> bool:
+        """Return whether each tracker has the final figures and files of this run directory."""
+        state = self._read_state() if self.trackers else {}
+        return all(
+            state.get(tracker.flag, {}).get("complete") == tracker.where
+            for tracker in self.trackers
+        )
 
     def start(self, settings: Mapping[str, Any]) -> None:
         """Start a run in each tracker, or resume the one of this run directory.
@@ -359,6 +353,7 @@ class Trackers:
             ):
                 self._catch_up(tracker)
                 tracker.add(known, [file for file in files if file.is_file()])
+                self._save(tracker, self._state[tracker.flag] | {"complete": tracker.where})
                 if tracker in self._failed:
                     self._failed.remove(tracker)
 
@@ -399,6 +394,21 @@ class Trackers:
     def _save(self, tracker: Tracker, state: dict[str, Any]) -> None:
         self._state[tracker.flag] = state
         write_json(self.run / RESUME / STATE, self._state)
+
+
+def trackers_of(monitoring: MonitoringSettings, run: RunDirectory) -> Trackers:
+    """Return the trackers that are wanted; none for a process that does not write the run's files.
+
+    Args:
+        monitoring: says which, and where.
+        run: whose history is logged. Weights & Biases keeps its files in its folder.
+    """
+    wanted: list[Tracker] = []
+    if monitoring.mlflow is not None and run.writes:
+        wanted.append(MlflowTracker(monitoring.mlflow))
+    if monitoring.wandb is not None and run.writes:
+        wanted.append(WandbTracker(monitoring.wandb, run.folder))
+    return Trackers(wanted, run)
 
 
 def _figures(row: Row) -> dict[str, float]:

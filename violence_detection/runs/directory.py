@@ -284,6 +284,14 @@ class RunDirectory:
             "use --fresh to set that run aside"
         )
 
+    def read_history(self) -> None:
+        """Read the epochs of a finished run into `history`.
+
+        Raises:
+            UserError: they are not there, or damaged.
+        """
+        self.history = read_json(self / RESUME / STATE)["history"]
+
     def _require_same_inputs(self, inputs: Inputs, before: Inputs) -> None:
         names = dict.fromkeys((*inputs, *before))
         changed = [

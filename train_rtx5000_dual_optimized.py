@@ -76,7 +76,8 @@ def train(settings: Settings, stack: ExitStack) -> int:
     require_supported(settings, worker)
     if worker.is_chief:
         require_trackers(settings.monitoring.mlflow, settings.monitoring.wandb)
-    check_weights(settings.features.vgg19_weights, settings.features.feature_layer)
+    features = settings.features
+    check_weights(features.vgg19_weights, features.feature_layer, features.backbone)
     run = open_run(settings, find_dataset(settings, stack), worker, stack)
     if run.finished:
         return report_again(settings, run, stack)

@@ -31,4 +31,4 @@ def end_to_end() -> tuple[keras.Model, keras.Model]:
     extractor = vgg19("block1_conv2")
     load_vgg19_weights(extractor, "random", "block1_conv2")
     head = detector_network(make_classifier("attention-lstm", len(STREAMS) * 64), 1.5)
-    return end_to_end_network(head, extractor, STREAMS, FRAMES, "float16"), head
+    return end_to_end_network(head, extractor, "vgg19", STREAMS, FRAMES, "float16"), head

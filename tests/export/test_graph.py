@@ -74,7 +74,7 @@ def test_end_to_end_network_is_vgg19_and_the_detector(
     features = np.concatenate(by_stream, axis=2).astype(dtype).astype(np.float32)
     head = detector_network(make_classifier("attention-lstm", features.shape[2]), 1.5)
     expected = outputs_of(head, features)
-    whole = end_to_end_network(head, network, streams, FRAMES, dtype, pooling)
+    whole = end_to_end_network(head, network, "vgg19", streams, FRAMES, dtype, pooling)
     assert {tensor.name for tensor in whole.inputs} == set(streams)
     outputs = outputs_of(whole, images)
     for name in ("probability", "attention"):

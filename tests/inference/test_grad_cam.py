@@ -57,7 +57,7 @@ def test_map_is_the_channels_weighted_by_their_gradients(
     probabilities = small.classifier.predict(changed, verbose=0)[:, 0].astype(np.float64)
     logits = np.log(probabilities / (1 - probabilities))
     gradients = (logits[::2] - logits[1::2]) / (2 * step)
-    network = small.make_vgg19()
+    network = small.make_extractor()
     channels = keras.Model(network.input, network.get_layer("block1_pool").output)
     activations = channels.predict(images[0, frame : frame + 1], verbose=0)[0]
     expected = np.maximum(0, activations @ gradients) / activations[..., 0].size

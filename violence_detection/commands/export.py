@@ -20,8 +20,9 @@ from violence_detection.commands.flags import (
 )
 from violence_detection.commands.loading import load
 from violence_detection.errors import RunError, UserError
-from violence_detection.models import RANDOM_WEIGHTS_WARNING
+from violence_detection.models import backbone_title, random_weights_warning
 from violence_detection.runtime.interrupts import run_or_explain
+from violence_detection.settings.constants import VGG19
 from violence_detection.settings.parser import FlagParser
 from violence_detection.settings.setting import ABOVE_0, AT_LEAST_1
 from violence_detection.settings.values import finite
@@ -206,10 +207,12 @@ def export(flags: argparse.Namespace) -> int:
     formats = check_formats(flags)
     detector = load(flags.checkpoint_dir, flags.vgg19_weights, mixed_precision=False)
     layer = detector.recipes[0].layer
-    if flags.end_to_end and flags.quantize == "dynamic" and "onnx" in formats and "block" in layer:
+    has_none = "block" in layer or detector.backbone != VGG19
+    if flags.end_to_end and flags.quantize == "dynamic" and "onnx" in formats and has_none:
         raise UserError(
-            "--quantize dynamic --end-to-end: onnx quantizes dense layers only, and VGG19 up to "
-            f"{layer} has none; use --format litert, or another --quantize"
+            "--quantize dynamic --end-to-end: onnx quantizes dense layers only, and "
+            f"{backbone_title(detector.backbone)} up to {layer} has none; use --format litert, or "
+            "another --quantize"
         )
     output = (flags.output or detector.checkpoint_dir / EXPORT).expanduser().absolute()
 
@@ -222,7 +225,7 @@ def export(flags: argparse.Namespace) -> int:
         take_folder(output, stack)
         start_log(output / LOG)
         if detector.untrained_vgg19:
-            log.warning("%s", RANDOM_WEIGHTS_WARNING)
+            log.warning("%s", random_weights_warning(detector.backbone))
         with native_messages_to(output / LOG) as screen:
             return _write_and_compare(flags, formats, detector, output, screen)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from violence_detection.commands.output import print_message
-from violence_detection.models import RANDOM_WEIGHTS_WARNING
+from violence_detection.models import backbone_title, random_weights_warning
 
 if TYPE_CHECKING:
     from violence_detection.inference.detector import Detector
@@ -85,7 +85,7 @@ def reported(detector: "Detector", quiet: bool) -> Iterator[None]:
 
     devices = list(detector.devices)
     if detector.untrained_vgg19:
-        print_message(f"WARNING: {RANDOM_WEIGHTS_WARNING}")
+        print_message(f"WARNING: {random_weights_warning(detector.backbone)}")
     if gpus_left_out(devices):
         print_message(
             "WARNING: TensorFlow does not find this machine's NVIDIA GPU:\n"
@@ -93,7 +93,7 @@ def reported(detector: "Detector", quiet: bool) -> Iterator[None]:
         )
     if not quiet:
         print_message(describe(detector))
-    work = f"VGG19 on {detector.images_per_batch} images"
+    work = f"{backbone_title(detector.backbone)} on {detector.images_per_batch} images"
     with enough_memory(devices, work, "Close other programs that use this device."):
         yield
 
@@ -103,7 +103,8 @@ def describe(detector: "Detector") -> str:
     devices = ", ".join(device.name for device in detector.devices)
     goal = detector.chosen_for
     origin = "given by --threshold" if goal == GIVEN_THRESHOLD else f"chosen for {goal}"
+    network = f"{backbone_title(detector.backbone)} to {detector.recipes[0].layer}"
     return (
-        f"{detector.name}: threshold {detector.threshold:.3f}, {origin}; VGG19 to "
-        f"{detector.recipes[0].layer} in {detector.computation} on {devices}"
+        f"{detector.name}: threshold {detector.threshold:.3f}, {origin}; {network} in "
+        f"{detector.computation} on {devices}"
     )

@@ -27,7 +27,7 @@ from violence_detection.commands.flags import (
 )
 from violence_detection.commands.loading import load_for
 from violence_detection.errors import UserError
-from violence_detection.models import RANDOM_WEIGHTS_WARNING
+from violence_detection.models import random_weights_warning
 from violence_detection.runtime.interrupts import run_or_explain
 from violence_detection.settings.parser import FlagParser
 from violence_detection.settings.setting import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Check
@@ -233,7 +233,7 @@ def serve(flags: argparse.Namespace) -> int:
         )
         start_service_log(flags.debug)
         if detector.untrained_vgg19:
-            log.warning("%s", RANDOM_WEIGHTS_WARNING)
+            log.warning("%s", random_weights_warning(detector.backbone))
         service = Service(detector, uploads, limits, token, flags.cors)
         asyncio.run(run_server(service, listening, flags.drain))
     return 0

@@ -53,7 +53,7 @@ class ExportOptions:
 
     formats: Sequence[str]  # keys of `SUFFIXES`
     quantize: str  # "none", "float16", "dynamic" or "int8"
-    end_to_end: bool  # from images, with VGG19, instead of from features
+    end_to_end: bool  # from images, with the backbone, instead of from features
     batch: int | None  # clips per call, fixed; None: any number, LiteRT 1
     tolerance: float  # of the largest difference of a probability
 
@@ -83,19 +83,19 @@ def export_detector(
         RunError: a file cannot be written.
         Interrupted: a signal asked the process to end.
     """
-    vgg19 = detector.make_vgg19() if options.end_to_end else None
-    networks = make_networks(detector, vgg19)
+    extractor = detector.make_extractor() if options.end_to_end else None
+    networks = make_networks(detector, extractor)
     batch_size = BATCH_SIZE_END_TO_END if options.end_to_end else BATCH_SIZE
     log.info("%s: validation clips to compare on: %d", detector.name, len(data.labels))
     with running_clock("predicting with the original", screen=screen):
-        predictors = {"original": open_original(detector, vgg19)}
+        predictors = {"original": open_original(detector, extractor)}
         expected = predict_clips(predictors["original"], data.validation, batch_size)
 
     def comparison(predictions: ClassifierOutput) -> Comparison:
         return compare(predictions, expected, data.labels, detector.threshold)
 
     original = Original(
-        detector.model_path.stat().st_size + (4 * vgg19.count_params() if vgg19 else 0),
+        detector.model_path.stat().st_size + (4 * extractor.count_params() if extractor else 0),
         comparison(expected),
         data.trained_in,
         data.as_trained and comparison(data.as_trained),
@@ -125,22 +125,22 @@ def export_detector(
     return original, exported
 
 
-def make_networks(detector: Detector, vgg19: keras.Model | None) -> dict[str, keras.Model]:
+def make_networks(detector: Detector, extractor: keras.Model | None) -> dict[str, keras.Model]:
     """Return the networks to write, by the signature that a SavedModel gives them.
 
     Args:
         detector: the trained detector.
-        vgg19: in float32 with its weights; None: networks start from features only.
+        extractor: in float32 with its weights; None: networks start from features only.
 
     Returns:
         The default signature first; a file of another format is written from this one alone.
     """
     head = detector_network(detector.classifier, detector.temperature)
-    if vgg19 is None:
+    if extractor is None:
         return {FROM_FEATURES: head}
-    dtype = detector.recipes[0].dtype
+    recipe, streams = detector.recipes[0], detector.streams
     whole = end_to_end_network(
-        head, vgg19, detector.streams, detector.frames, dtype, detector.recipes[0].pooling
+        *(head, extractor, recipe.backbone, streams, detector.frames, recipe.dtype, recipe.pooling)
     )
     return {FROM_IMAGES: whole, FROM_FEATURES: head}
 

@@ -1,18 +1,19 @@
 """The detector as one network, for runtimes that have nothing of this package.
 
-It contains everything, in float32: VGG19 with its preprocessing if it starts from images, the
-standardization of the features, the classifier, and the temperature. It uses plain operations
+It contains everything, in float32: the backbone with its preprocessing if it starts from images,
+the standardization of the features, the classifier, and the temperature. It uses plain operations
 without loops, so that it converts to other formats as it is.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from violence_detection.models.backbones import BODY, preprocessed
 from violence_detection.models.classifier import (
     STANDARDIZED,
     STANDARDIZING,
@@ -21,7 +22,7 @@ from violence_detection.models.classifier import (
 )
 from violence_detection.models.layers import OneProductLSTM
 from violence_detection.models.vgg19 import pooled
-from violence_detection.settings.constants import FRAME_SIZE
+from violence_detection.settings.constants import FRAME_SIZE, VGG19
 
 # A mark in the names of operations that stay in float32, whatever is quantized: features span five
 # orders of magnitude until their logarithms are taken.
@@ -82,7 +83,8 @@ def detector_network(classifier: keras.Model, temperature: float) -> keras.Model
 
 def end_to_end_network(
     detector: keras.Model,
-    vgg19: keras.Model,
+    extractor: keras.Model,
+    backbone: str,
     streams: Sequence[str],
     frames: int,
     feature_dtype: str,
@@ -92,7 +94,8 @@ def end_to_end_network(
 
     Args:
         detector: from `detector_network`.
-        vgg19: from `models.vgg19.vgg19`, in float32, with its weights.
+        extractor: from `models.extractor.build_extractor`, in float32.
+        backbone: its name, one of `BACKBONES`.
         streams: in the order in which their features are concatenated.
         frames: per clip.
         feature_dtype: the number format of the feature cache, to which features are rounded.
@@ -104,13 +107,13 @@ def end_to_end_network(
     """
     shape = (frames, FRAME_SIZE, FRAME_SIZE, 3)
     images = {name: keras.Input(shape, dtype="uint8", name=name) for name in streams}
-    body, to_features = _split_vgg19(vgg19, pooling)
-    preprocessed = [_preprocessing(name)(images[name]) for name in streams]
+    body, to_features = _split_extractor(extractor, pooling)
+    preprocessed = [_preprocessing(name, backbone)(images[name]) for name in streams]
     # One pass for all streams, so that the network contains the weights once.
     stacked = preprocessed[0] if len(streams) == 1 else ops.concatenate(preprocessed, axis=0)
     features = to_features(body(stacked))
     features = _group_by_clip(len(streams), frames, features.shape[-1], feature_dtype)(features)
-    # Nearly all weights are VGG19's, and a few clips are not enough to calibrate the rest.
+    # Nearly all weights are the backbone's, and a few clips are not enough to calibrate the rest.
     head = keras.Model(detector.input, detector.output, name=f"{FLOAT32_ONLY}_detector")
     return keras.Model(images, head(features), name="end_to_end")
 
@@ -144,11 +147,14 @@ def _plain_copy(classifier: keras.Model) -> keras.Model:
     """Return a copy without loops, all of whose constants are part of its graph."""
     replacements = {layers.LSTM: OneProductLSTM, layers.Embedding: _PositionEmbedding}
     copy = _copy(classifier, lambda layer: replacements.get(type(layer), type(layer)))
-    for name in STANDARDIZING:
-        layer = copy.get_layer(name)
-        # A tensor would become an input that the graph captures; an array becomes a constant.
-        layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
+    _make_statistics_constants(copy.get_layer(name) for name in STANDARDIZING)
     return copy
+
+
+def _make_statistics_constants(normalizations: Iterable[keras.Layer]) -> None:
+    """Make arrays of mean and variance: tensors would become inputs that the graph captures."""
+    for layer in normalizations:
+        layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
 
 
 class _PositionEmbedding(layers.Embedding):
@@ -196,23 +202,26 @@ def _calibration(members: int, temperature: float) -> keras.Model:
     return keras.Model(inputs, ops.reshape(probability, (-1,)), name=f"{FLOAT32_ONLY}_calibration")
 
 
-def _preprocessing(stream: str) -> keras.Model:
-    """Return a model from `(clips, frames, 224, 224, 3)` uint8 to `(images, 224, 224, 3)`."""
+def _preprocessing(stream: str, backbone: str) -> keras.Model:
+    """Return a model from `(clips, frames, 224, 224, 3)` uint8 to what a backbone takes."""
     images = keras.Input((None, FRAME_SIZE, FRAME_SIZE, 3), dtype="uint8")
     x = ops.cast(images, "float32")  # first, since TensorRT can only cast uint8
     x = ops.reshape(x, (-1, FRAME_SIZE, FRAME_SIZE, 3))
-    # `preprocess_input` itself splits the channels, and does not convert to ONNX.
-    blue_green_red = ops.take(x, [2, 1, 0], axis=-1)
-    black = keras.applications.vgg19.preprocess_input(np.zeros((1, 1, 1, 3), np.float32))
-    x = blue_green_red + black
+    x = preprocessed(x, backbone)
     return keras.Model(images, x, name=f"{FLOAT32_ONLY}_preprocessing_{stream}")
 
 
-def _split_vgg19(vgg19: keras.Model, pooling: str) -> tuple[keras.Model, keras.Model]:
-    """Return VGG19 without its preprocessing, and the pooling of its last layer to features."""
-    first, last = vgg19.layers[1], vgg19.layers[-1]
-    body = keras.Model(first.input, last.output, name="vgg19")
-    x = activations = keras.Input(last.output.shape[1:])
+def _split_extractor(extractor: keras.Model, pooling: str) -> tuple[keras.Model, keras.Model]:
+    """Return a backbone without its preprocessing, and the pooling of its last layer."""
+    if any(layer.name == BODY for layer in extractor.layers):
+        body = extractor.get_layer(BODY)
+    else:
+        first, last = extractor.layers[1], extractor.layers[-1]
+        body = keras.Model(first.input, last.output, name=VGG19)
+    _make_statistics_constants(
+        layer for layer in body.layers if isinstance(layer, layers.Normalization)
+    )
+    x = activations = keras.Input(body.output.shape[1:])
     if len(x.shape) == 4:
         x = pooled(x, pooling)
     return body, keras.Model(activations, x, name=f"{FLOAT32_ONLY}_pooling")

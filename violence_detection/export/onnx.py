@@ -125,7 +125,24 @@ def _convert(function: Any) -> Any:
             tensors_to_rename=convert.tensor_names_from_structed(concrete, **names),
             **names,
         )
+        _give_added_scalars_a_dimension(converted)
         return optimizer.optimize_graph(converted, catch_errors=False).make_model("detector")
+
+
+def _give_added_scalars_a_dimension(graph: Any) -> None:
+    """Make constants that are added to tensors `(1,)`: the optimizer takes them for biases.
+
+    `x + 3` after a convolution, as in hard-swish, ends it with an error otherwise.
+    """
+    for node in graph.get_nodes():
+        if node.type != "Add":
+            continue
+        for constant, other in (node.inputs, node.inputs[::-1]):
+            is_scalar = constant.is_const() and constant.get_tensor_value(as_list=False).ndim == 0
+            if is_scalar and graph.get_rank(other.output[0]):
+                value = constant.get_tensor_value(as_list=False).reshape(1)
+                own = graph.make_const(f"{node.name}_{constant.name}", value)
+                graph.replace_input(node, constant.output[0], own.output[0])
 
 
 def _name_dimensions(model: Any, network: keras.Model, batch: int | None) -> None:

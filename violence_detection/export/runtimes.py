@@ -50,16 +50,16 @@ class Speed:
     clips_per_second: float  # of a batch, median
 
 
-def open_original(detector: Detector, vgg19: keras.Model | None = None) -> Predictor:
+def open_original(detector: Detector, extractor: keras.Model | None = None) -> Predictor:
     """Return the detector's own networks in float32, the number format of exported files.
 
     Args:
         detector: the trained detector.
-        vgg19: in float32 with its weights, to start from images; None: to start from features.
+        extractor: in float32 with its weights, to start from images; None: to start from features.
     """
     classifier = with_attention(float32_copy(detector.classifier))
     classify = tf.function(partial(classifier, training=False), autograph=False)
-    extract = vgg19 and tf.function(partial(vgg19, training=False), autograph=False)
+    extract = extractor and tf.function(partial(extractor, training=False), autograph=False)
 
     def predict(clips: Inputs) -> ClassifierOutput:
         if extract:

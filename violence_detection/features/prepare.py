@@ -27,11 +27,14 @@ from violence_detection.features.recipe import stored_recipes
 from violence_detection.features.shares import share_of
 from violence_detection.features.survey import Survey, survey_features
 from violence_detection.features.windows import VideoWindows, by_video
-from violence_detection.models import RANDOM_WEIGHTS_WARNING
-from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, build_extractor
+from violence_detection.models import backbone_title, random_weights_warning
+from violence_detection.models.extractor import build_extractor
+from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runtime.machine import Machine
 from violence_detection.runtime.stage_clock import CHECKS
 from violence_detection.runtime.wording import count_of
+from violence_detection.settings.constants import VGG19
+from violence_detection.settings.data import FeatureSettings
 from violence_detection.settings.schema import Settings
 
 log = logging.getLogger(__name__)
@@ -104,7 +107,7 @@ def _computed(
 ) -> Features:
     """Return the features of clips, or of windows; arguments and errors of `prepare_features`."""
     started = time.perf_counter()
-    log_random_weights(settings.features.vgg19_weights)
+    log_random_weights(settings.features)
     recipes = stored_recipes(settings, not dataset.groups_are_given)
     worker = machine.worker
 
@@ -146,10 +149,10 @@ def _computed(
     return features
 
 
-def log_random_weights(weights: str) -> None:
-    """Warn if VGG19 is untrained."""
-    if weights == "random":
-        log.warning("%s", RANDOM_WEIGHTS_WARNING)
+def log_random_weights(features: FeatureSettings) -> None:
+    """Warn if the backbone is untrained."""
+    if features.vgg19_weights == "random":
+        log.warning("%s", random_weights_warning(features.backbone))
 
 
 def log_bad_clips(bad: Sequence[BadClip]) -> None:
@@ -185,13 +188,15 @@ def extract_share(
     """
     make_extractor = partial(
         build_extractor,
+        settings.features.backbone,
         settings.features.feature_layer,
         settings.features.vgg19_weights,
         machine.precision.computation,
         settings.features.feature_pooling,
     )
+    name, frames = backbone_title(settings.features.backbone), caches[0].recipe.frames
     with machine.enough_memory(
-        f"VGG19 on {CLIPS_PER_REPLICA} clips of {caches[0].recipe.frames} frames per replica",
+        f"{name} on {CLIPS_PER_REPLICA} clips of {frames} frames per replica",
         "Use fewer --frames or a lower --feature-layer, or close other programs on this device.",
     ):
         return extract_features(
@@ -255,11 +260,12 @@ def damaged_again(folder: Path) -> str:
 def _log_features(features: Features, location: Path | str, seconds: float) -> None:
     for cache in features.caches[: features.views]:
         log.info(
-            "%s features%s of %s at %s in %s",
+            "%s features%s of %s at %s%s in %s",
             cache.recipe.stream,
             " (mirrored)" if cache.recipe.flipped else "",
             count_of(len(features.rows), "clip"),
             cache.recipe.layer,
+            "" if cache.recipe.backbone == VGG19 else f" of {cache.recipe.backbone}",
             location,
         )
     log.info("features took %.1f s", seconds)

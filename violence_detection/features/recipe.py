@@ -2,23 +2,26 @@
 
 from violence_detection.clips.streams import THUMBNAIL_VALUES
 from violence_detection.features.cache.feature_cache import THUMBNAIL, Recipe
-from violence_detection.models.vgg19_weights import feature_size, identify_weights
+from violence_detection.models.extractor import features_per_frame
+from violence_detection.models.vgg19_weights import identify_weights
 from violence_detection.settings.schema import Settings
 
 
 def stream_recipes(settings: Settings) -> list[Recipe]:
     """Return the recipes of the streams, followed by those of mirrored clips for --augment flip."""
     layer, pooling = settings.features.feature_layer, settings.features.feature_pooling
+    backbone = settings.features.backbone
     return [
         Recipe(
             frames=settings.features.frames_in_cache,
             layer=layer,
-            weights=identify_weights(settings.features.vgg19_weights, layer),
-            features=feature_size(layer, pooling),
+            weights=identify_weights(settings.features.vgg19_weights, layer, backbone),
+            features=features_per_frame(backbone, layer, pooling),
             dtype=settings.features.feature_dtype,
             stream=stream,
             flipped=flipped,
             pooling=pooling,
+            backbone=backbone,
         )
         for flipped in ((False, True) if "flip" in settings.training.augment else (False,))
         for stream in settings.features.streams

@@ -23,7 +23,8 @@ from violence_detection.clips.video import UnreadableClip
 from violence_detection.evaluation.calibration import calibrate
 from violence_detection.features.network import on_replicas, padded_features
 from violence_detection.models.classifier import with_attention
-from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, build_extractor
+from violence_detection.models.extractor import build_extractor
+from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runs.saved_detector import SavedDetector, find_detector
 from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 from violence_detection.runtime.stage_clock import StageClock
@@ -103,7 +104,7 @@ class Detector(SavedDetector):
 
     @property
     def untrained_vgg19(self) -> bool:
-        """Whether VGG19 has random weights, whose features only suit the demo."""
+        """Whether the backbone has random weights, whose features only suit the demo."""
         return self.vgg19_weights == "random"
 
     @property
@@ -136,19 +137,30 @@ class Detector(SavedDetector):
         """VGG19's batch size in images; smaller batches are padded."""
         return self.clips_per_batch * self.frames
 
-    def make_vgg19(self) -> keras.Model:
-        """Return VGG19 up to the feature layer, `(n, 224, 224, 3)` uint8 to `(n, features)`.
+    @property
+    def backbone(self) -> str:
+        """The network that computes the features, one of `BACKBONES`."""
+        return self.recipes[0].backbone
+
+    def make_extractor(self, with_pooling: bool = True) -> keras.Model:
+        """Return the backbone up to the feature layer, `(n, 224, 224, 3)` uint8 to `(n, features)`.
+
+        Args:
+            with_pooling: else the result is `(n, height, width, channels)` if the layer has maps.
 
         Raises:
             RunError: the weights cannot be downloaded.
         """
         recipe = self.recipes[0]
-        return build_extractor(recipe.layer, self.vgg19_weights, self.computation, recipe.pooling)
+        return build_extractor(
+            *(recipe.backbone, recipe.layer, self.vgg19_weights, self.computation),
+            recipe.pooling if with_pooling else None,
+        )
 
     @cached_property
     def network(self) -> Callable[[np.ndarray], np.ndarray]:
-        """VGG19 on all devices: `(clips, frames, 224, 224, 3)` uint8 to features, float32."""
-        return on_replicas(self.strategy, self.make_vgg19)
+        """The backbone on all devices: `(clips, frames, 224, 224, 3)` uint8 to float32 features."""
+        return on_replicas(self.strategy, self.make_extractor)
 
     @cached_property
     def _classifier_with_attention(self) -> keras.Model:

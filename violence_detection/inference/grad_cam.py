@@ -14,9 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from violence_detection.errors import UserError
 from violence_detection.inference.detector import Detector
 from violence_detection.models.vgg19 import pooled
-from violence_detection.settings.constants import FRAME_SIZE, VGG19_LAYERS
+from violence_detection.settings.constants import FRAME_SIZE, VGG19, VGG19_LAYERS
 
 LAST_CONVOLUTION = "block5_conv4"  # its maps serve for feature layers that have none themselves
 
@@ -79,15 +80,28 @@ class GradCam:
 
         return logit_gradients
 
+    def _explained_layer(self) -> tuple[keras.Model, list[keras.Layer]]:
+        """Return a model up to the maps that are explained, and the layers above them."""
+        layer = self.detector.recipes[0].layer
+        if self.detector.backbone != VGG19:
+            to_maps = self.detector.make_extractor(with_pooling=False)
+            if len(to_maps.output.shape) != 4:
+                raise UserError(
+                    f"{self.detector.backbone} to {layer}: there is no map to explain a prediction "
+                    "by; train with another --feature-layer"
+                )
+            return to_maps, []
+        explained = layer if layer.startswith("block") else LAST_CONVOLUTION
+        network = self.detector.make_extractor()
+        first, last = VGG19_LAYERS.index(explained) + 1, VGG19_LAYERS.index(layer)
+        layers_above = [network.get_layer(name) for name in VGG19_LAYERS[first : last + 1]]
+        return keras.Model(network.input, network.get_layer(explained).output), layers_above
+
     @cached_property
     def _image_maps(self) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """From images and the gradients of their features to `(images, height, width)` float32."""
-        layer, pooling = self.detector.recipes[0].layer, self.detector.recipes[0].pooling
-        explained = layer if layer.startswith("block") else LAST_CONVOLUTION
-        network = self.detector.make_vgg19()
-        to_activations = keras.Model(network.input, network.get_layer(explained).output)
-        first, last = VGG19_LAYERS.index(explained) + 1, VGG19_LAYERS.index(layer)
-        layers_above = [network.get_layer(name) for name in VGG19_LAYERS[first : last + 1]]
+        pooling = self.detector.recipes[0].pooling
+        to_activations, layers_above = self._explained_layer()
 
         @tf.function
         def image_maps(images: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:

@@ -9,12 +9,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from violence_detection.models import backbone_title
+from violence_detection.models.backbones import BODY, backbone
 from violence_detection.models.classifier import classifier
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, vgg19
-from violence_detection.models.vgg19_weights import feature_size
 from violence_detection.runtime.devices import gpu_names
 from violence_detection.runtime.wording import count_of
-from violence_detection.settings.constants import FRAME_SIZE
+from violence_detection.settings.constants import FRAME_SIZE, VGG19
 from violence_detection.settings.schema import Settings
 
 MEGABYTE = 2**20
@@ -38,15 +39,18 @@ class Memory:
 
 
 def describe_networks(settings: Settings) -> str:
-    """Return VGG19 up to the feature layer and the classifier as tables, and a memory budget.
+    """Return the backbone up to the feature layer and the classifier as tables, and their memory.
 
     Args:
         settings: layer, streams, head and widths, batch size, replicas.
     """
     features, model = settings.features, settings.model
     layer, pooling = features.feature_layer, features.feature_pooling
-    extractor = vgg19(layer, pooling=pooling)
-    values = len(features.streams) * feature_size(layer, pooling)
+    if features.backbone == VGG19:
+        extractor = vgg19(layer, pooling=pooling)
+    else:
+        extractor = backbone(features.backbone, layer, pooling=pooling)
+    values = len(features.streams) * extractor.output.shape[-1]
     head = classifier(
         features.frames,
         values,
@@ -57,7 +61,7 @@ def describe_networks(settings: Settings) -> str:
         units=model.units,
     )
     parts = [
-        f"VGG19 up to {features.feature_layer}, per frame",
+        f"{backbone_title(features.backbone)} up to {layer}, per frame",
         *_table(extractor),
         "",
         f"{model.head}, per clip of {count_of(features.frames, 'frame')} with {values} values "
@@ -72,10 +76,17 @@ def describe_networks(settings: Settings) -> str:
 def _table(network: keras.Model) -> list[str]:
     """Return a line per layer: name, output shape, parameters."""
     rows = [
-        (layer.name, _shape(layer.output), f"{layer.count_params():,}") for layer in network.layers
+        (layer.name, _shape(layer.output), f"{layer.count_params():,}")
+        for layer in _layers(network)
     ]
     rows.append(("total", "", f"{network.count_params():,}"))
     return [f"  {name:<28}{shape:<24}{count:>14}" for name, shape, count in rows]
+
+
+def _layers(network: keras.Model) -> Iterator[keras.Layer]:
+    """Yield the layers, those of another backbone than VGG19 in its place."""
+    for layer in network.layers:
+        yield from layer.layers if layer.name == BODY else [layer]
 
 
 def _shape(output: Any) -> str:
@@ -89,13 +100,14 @@ def _budget(extractor: keras.Model, head: keras.Model, settings: Settings) -> li
     replicas = settings.devices.replicas or len(gpus) or 1
     clips = math.ceil(settings.training.batch_size / replicas)
     frames = CLIPS_PER_REPLICA * settings.features.frames
+    name = backbone_title(settings.features.backbone)
     lines = [
         f"Memory per GPU, in MiB: {count_of(replicas, 'replica')}, "
-        f"VGG19 on {count_of(frames, 'frame')}, training on {count_of(clips, 'clip')}",
+        f"{name} on {count_of(frames, 'frame')}, training on {count_of(clips, 'clip')}",
         f"  {'':<20}{'weights':>10}{'optimizer':>11}{'activations':>13}{'batch':>8}{'total':>9}",
     ]
     for dtype, size in BYTES.items():
-        lines.append(_memory_line(f"VGG19, {dtype}", extractor_memory(extractor, frames, size)))
+        lines.append(_memory_line(f"{name}, {dtype}", extractor_memory(extractor, frames, size)))
         lines.append(_memory_line(f"training, {dtype}", training_memory(head, clips, size)))
     lines.append("  Estimates without the framework (about 500 MiB) and convolution workspaces")
     for name, mib in _gpu_memory(gpus):
@@ -107,11 +119,11 @@ def extractor_memory(extractor: keras.Model, frames: int, size: int) -> Memory:
     """Return the memory for extraction: weights, largest adjacent activations, frames.
 
     Args:
-        extractor: `vgg19`.
+        extractor: VGG19 or another backbone.
         frames: frames per forward pass.
         size: bytes per number.
     """
-    layers = [math.prod(layer.output.shape[1:]) for layer in extractor.layers]
+    layers = [math.prod(layer.output.shape[1:]) for layer in _layers(extractor)]
     neighbours = max(before + after for before, after in itertools.pairwise(layers))
     return Memory(
         weights=extractor.count_params() * size,

@@ -19,7 +19,7 @@ from violence_detection.settings.constants import FRAME_SIZE, VGG19_LAYERS
 CLIPS_PER_REPLICA = 4  # 64 frames per batch: more would only need more memory
 
 
-def vgg19(feature_layer: str, dtype: str = "float32", pooling: str = "mean") -> keras.Model:
+def vgg19(feature_layer: str, dtype: str = "float32", pooling: str | None = "mean") -> keras.Model:
     """Build VGG19 up to `feature_layer`, without the layers above.
 
     The ImageNet preprocessing (BGR, minus channel means) is part of the model, so that frames are
@@ -28,7 +28,7 @@ def vgg19(feature_layer: str, dtype: str = "float32", pooling: str = "mean") -> 
     Args:
         feature_layer: a name from `VGG19_LAYERS`.
         dtype: of the weights and the computation.
-        pooling: see `pooled`; dense layers have no maps to pool.
+        pooling: see `pooled`; dense layers have no maps to pool. None: return the maps.
 
     Returns:
         A model from `(frames, 224, 224, 3)` uint8 RGB to `(frames, features)` float32.
@@ -40,7 +40,7 @@ def vgg19(feature_layer: str, dtype: str = "float32", pooling: str = "mean") -> 
     for name in VGG19_LAYERS[: VGG19_LAYERS.index(feature_layer) + 1]:
         x = _vgg19_layer(name, dtype)(x)
     x = ops.cast(x, "float32")
-    if len(x.shape) == 4:
+    if pooling is not None and len(x.shape) == 4:
         x = pooled(x, pooling)
     return keras.Model(frames, x, name="vgg19")
 
@@ -117,7 +117,7 @@ def load_vgg19_weights(model: keras.Model, weights: str, feature_layer: str) -> 
 
 
 def build_extractor(
-    feature_layer: str, weights: str, dtype: str = "float32", pooling: str = "mean"
+    feature_layer: str, weights: str, dtype: str = "float32", pooling: str | None = "mean"
 ) -> keras.Model:
     """Return VGG19 up to `feature_layer` with its weights, as `vgg19` and `load_vgg19_weights` do.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 
 from violence_detection.errors import UserError
-from violence_detection.settings.constants import VGG19_LAYERS
+from violence_detection.settings.constants import VGG19, VGG19_LAYERS
 
 FILTERS = (64, 128, 256, 512, 512)  # per convolution of each block
 # The files that keras.applications.VGG19 downloads, with and without the dense layers.
@@ -36,12 +36,13 @@ def feature_size(feature_layer: str, pooling: str = "mean") -> int:
     return {"flatten": 25088, "fc1": 4096, "fc2": 4096, "predictions": 1000}[feature_layer]
 
 
-def identify_weights(weights: str, feature_layer: str) -> str:
-    """Return an identifier of VGG19 weights: the MD5 checksum of their file.
+def identify_weights(weights: str, feature_layer: str, backbone: str = VGG19) -> str:
+    """Return an identifier of weights: the MD5 checksum of their file.
 
     Args:
         weights: "imagenet", "random" or a file's path.
-        feature_layer: a name from `VGG19_LAYERS`.
+        feature_layer: a name from `VGG19_LAYERS`; of another backbone, any.
+        backbone: the network, one of `BACKBONES`.
 
     Raises:
         UserError: as `check_weights`.
@@ -49,8 +50,8 @@ def identify_weights(weights: str, feature_layer: str) -> str:
     if weights == "random":
         return f"random-{RANDOM_WEIGHTS_SEED}"
     if weights == "imagenet":  # as published: known without the file
-        return "md5-" + imagenet_file(feature_layer)[1]
-    check_weights(weights, feature_layer)
+        return "md5-" + imagenet_file(feature_layer)[1] if backbone == VGG19 else "imagenet"
+    check_weights(weights, feature_layer, backbone)
     with Path(weights).open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
     return "md5-" + digest.hexdigest()
@@ -67,12 +68,14 @@ def weight_names(group: h5py.Group) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
-def check_weights(weights: str, feature_layer: str) -> None:
+def check_weights(weights: str, feature_layer: str, backbone: str = VGG19) -> None:
     """Check a file of weights without reading them.
 
     Args:
         weights: "imagenet", "random" or a file's path.
-        feature_layer: a name from `VGG19_LAYERS`.
+        feature_layer: a name from `VGG19_LAYERS`; of another backbone, any.
+        backbone: the network, one of `BACKBONES`; what is in a file of another one than VGG19 is
+            checked when it is loaded.
 
     Raises:
         UserError: there is no such file, it is not HDF5, or lacks a layer up to `feature_layer`.
@@ -81,10 +84,12 @@ def check_weights(weights: str, feature_layer: str) -> None:
         return
     path = Path(weights)
     if not path.is_file():
+        name = "--vgg19-weights" if backbone == VGG19 else "--backbone-weights"
         raise UserError(
-            f"--vgg19-weights {weights}: no such file (imagenet, random, or the path of an .h5 "
-            "file)"
+            f"{name} {weights}: no such file (imagenet, random, or the path of an .h5 file)"
         )
+    if backbone != VGG19:
+        return
     try:
         file = h5py.File(path, "r")
     except OSError as error:

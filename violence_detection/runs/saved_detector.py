@@ -88,7 +88,7 @@ def _require_tested_model(model: Path, checksum: str) -> None:
 
 
 def _require_same_weights(weights: str, recipe: Recipe) -> None:
-    found = identify_weights(weights, recipe.layer)
+    found = identify_weights(weights, recipe.layer, recipe.backbone)
     if found != recipe.weights:
         raise UserError(
             f"--vgg19-weights {weights} is {found}, but the detector was trained with "

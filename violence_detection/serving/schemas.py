@@ -12,7 +12,7 @@ from violence_detection.clips.sampling import Sampling
 from violence_detection.inference.detector import Detector, PredictedClip
 from violence_detection.inference.events import Window, find_events
 from violence_detection.inference.windows import video_warnings
-from violence_detection.models import RANDOM_WEIGHTS_WARNING
+from violence_detection.models import random_weights_warning
 from violence_detection.serving.problems import ProblemDetails
 
 PICTURE_SIDE = 176  # pixels of the longer side
@@ -157,7 +157,7 @@ class Readiness(BaseModel):
 
 def warning_of(detector: Detector) -> str | None:
     """Return why a detector's predictions are unreliable, if they are."""
-    return RANDOM_WEIGHTS_WARNING if detector.untrained_vgg19 else None
+    return random_weights_warning(detector.backbone) if detector.untrained_vgg19 else None
 
 
 def _all_warnings(detector: Detector, warnings: Sequence[str]) -> dict[str, Any]:

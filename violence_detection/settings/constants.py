@@ -22,6 +22,51 @@ THRESHOLD_GOALS = ("accuracy", "balanced", "f1", "recall=SHARE", "fpr=SHARE")
 # Stores that a URL may name, and the library that fsspec reads each with.
 STORES = {"s3": "s3fs", "gs": "gcsfs", "hdfs": "pyarrow"}
 
+VGG19 = "vgg19"
+# Image networks of keras.applications, and the size of the pictures they were trained on, pixels.
+BACKBONES = {
+    VGG19: FRAME_SIZE,
+    "VGG16": 224,
+    "ResNet50": 224,
+    "ResNet101": 224,
+    "ResNet152": 224,
+    "ResNet50V2": 224,
+    "ResNet101V2": 224,
+    "ResNet152V2": 224,
+    "DenseNet121": 224,
+    "DenseNet169": 224,
+    "DenseNet201": 224,
+    "MobileNet": 224,
+    "MobileNetV2": 224,
+    "MobileNetV3Small": 224,
+    "MobileNetV3Large": 224,
+    "NASNetMobile": 224,
+    "NASNetLarge": 331,
+    "Xception": 299,
+    "InceptionV3": 299,
+    "InceptionResNetV2": 299,
+    "EfficientNetB0": 224,
+    "EfficientNetB1": 240,
+    "EfficientNetB2": 260,
+    "EfficientNetB3": 300,
+    "EfficientNetB4": 380,
+    "EfficientNetB5": 456,
+    "EfficientNetB6": 528,
+    "EfficientNetB7": 600,
+    "EfficientNetV2B0": 224,
+    "EfficientNetV2B1": 240,
+    "EfficientNetV2B2": 260,
+    "EfficientNetV2B3": 300,
+    "EfficientNetV2S": 384,
+    "EfficientNetV2M": 480,
+    "EfficientNetV2L": 480,
+    "ConvNeXtTiny": 224,
+    "ConvNeXtSmall": 224,
+    "ConvNeXtBase": 224,
+    "ConvNeXtLarge": 224,
+    "ConvNeXtXLarge": 224,
+}
+LAST_LAYER = "last"  # of another backbone than VGG19: the last map before its classifier
 VGG19_CONVOLUTIONS = (2, 2, 4, 4, 4)  # per block
 VGG19_LAYERS = (
     *(

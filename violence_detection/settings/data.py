@@ -5,13 +5,21 @@ from pathlib import Path
 from typing import ClassVar
 
 from violence_detection.errors import UserError
-from violence_detection.settings.constants import CLIP_TIMEOUT, POOLINGS, STREAMS, VGG19_LAYERS
+from violence_detection.settings.constants import (
+    BACKBONES,
+    CLIP_TIMEOUT,
+    POOLINGS,
+    STREAMS,
+    VGG19,
+    VGG19_LAYERS,
+)
 from violence_detection.settings.setting import ABOVE_0, AT_LEAST_1, setting
 from violence_detection.settings.values import (
     finite,
     folder_or_url,
     is_understood_by,
     local_folder,
+    name_out_of,
     names_out_of,
     parse_share,
 )
@@ -170,7 +178,7 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """What VGG19 is shown of a clip, and what is kept of its answer."""
+    """What the backbone is shown of a clip, and what is kept of its answer."""
 
     TITLE: ClassVar[str] = "features"
 
@@ -199,13 +207,22 @@ class FeatureSettings:
         type=names_out_of(STREAMS),
         metavar="NAMES",
     )
+    backbone: str = setting(
+        VGG19,
+        "image network that computes the features: vgg19 or one of keras.applications",
+        f"{', '.join(BACKBONES)}. Frames are decoded at 224 x 224 pixels, and resized on the "
+        "device for a network of another size. See [backbones.md](backbones.md).",
+        check=(lambda value: value in BACKBONES, f"is not one of {', '.join(BACKBONES)}"),
+        type=name_out_of(BACKBONES),
+        metavar="NAME",
+    )
     feature_layer: str = setting(
         "block5_pool",
-        "VGG19 layer whose output is the feature",
-        "A convolution or pooling layer (`block1_conv1` … `block5_pool`) is pooled to a value per "
-        "channel, see --feature-pooling; `fc1` and `fc2` give 4096 values per frame. Nothing above "
-        "the layer is built or run.",
-        check=(lambda value: value in VGG19_LAYERS, f"is not one of {', '.join(VGG19_LAYERS)}"),
+        "layer whose output is the feature; of other backbones than vgg19, default: last",
+        "A convolution or pooling layer of VGG19 (`block1_conv1` … `block5_pool`) is pooled to a "
+        "value per channel, see --feature-pooling; `fc1` and `fc2` give 4096 values per frame. "
+        "Nothing above the layer is run. `last`, of another backbone: its last map, before the "
+        "classifier.",
         type=str,
         metavar="LAYER",
     )
@@ -218,9 +235,10 @@ class FeatureSettings:
     )
     vgg19_weights: str = setting(
         "imagenet",
-        "weights of VGG19: imagenet (downloaded once by Keras), a local .h5 file, or random",
-        "The file has the layout of Keras's own VGG19 files. `random` is untrained: for trials "
-        "only.",
+        "weights of the backbone: imagenet (downloaded once by Keras), a local file, or random",
+        "A file of VGG19 has the layout of Keras's own VGG19 files; one of another backbone is "
+        "what Keras saves of it without its classifier. `random` is untrained: for trials only.",
+        aliases=("--backbone-weights",),
         differs_by_host=True,
         type=str,
         metavar="NAME|FILE",
@@ -248,14 +266,23 @@ class FeatureSettings:
                 f"--streams {','.join(self.streams)} with --frames {self.frames}: one frame shows "
                 "no movement: give 2 or more, or --streams rgb"
             )
-        if self.feature_pooling != "mean" and not self.feature_layer.startswith("block"):
+        of_vgg19 = self.backbone == VGG19
+        if of_vgg19 and self.feature_layer not in VGG19_LAYERS:
+            raise UserError(
+                f"--feature-layer {self.feature_layer}: is not one of {', '.join(VGG19_LAYERS)}"
+            )
+        if (
+            of_vgg19
+            and self.feature_pooling != "mean"
+            and not self.feature_layer.startswith("block")
+        ):
             raise UserError(
                 f"--feature-pooling {self.feature_pooling}: {self.feature_layer} has no maps to "
                 "pool; leave it out, or choose a layer of a block, such as block5_pool"
             )
         weights = self.vgg19_weights
         if weights not in ("imagenet", "random") and not Path(weights).is_file():
+            name = "--vgg19-weights" if of_vgg19 else "--backbone-weights"
             raise UserError(
-                f"--vgg19-weights {weights}: no such file (imagenet, random, or the path of an "
-                ".h5 file)"
+                f"{name} {weights}: no such file (imagenet, random, or the path of an .h5 file)"
             )

@@ -37,7 +37,8 @@ def _entry(item: Field) -> str:
     known = setting_of(item)
     value = known.flag.get("metavar") or "|".join(known.flag.get("choices", ()))
     value = " ".join(value) if isinstance(value, tuple) else value
-    spelled = f"{flag(item.name)} {value}".strip()
+    names = ", ".join((flag(item.name), *known.flag.get("aliases", ())))
+    spelled = f"{names} {value}".strip()
     default = "" if item.default is None else f" Default: `{format_value(item.default)}`."
     sentences = f"{known.help[0].upper()}{known.help[1:]}.{default}"
     if known.details:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from violence_detection.errors import UserError
 from violence_detection.settings.checks import check_settings
+from violence_detection.settings.constants import LAST_LAYER, VGG19
 from violence_detection.settings.schema import Settings, from_mapping
 from violence_detection.settings.setting import flag, setting_of
 from violence_detection.settings.values import format_value
@@ -82,7 +83,8 @@ def _add_flag(section: argparse._ArgumentGroup, item: dataclasses.Field) -> None
         help_text += f" (default: {format_value(item.default)})"
     if isinstance(item.default, bool):
         options["action"] = argparse.BooleanOptionalAction
-    section.add_argument(flag(item.name), default=item.default, help=help_text, **options)
+    names = flag(item.name), *options.pop("aliases", ())
+    section.add_argument(*names, default=item.default, help=help_text, **options)
     if item.name == "resume":
         section.add_argument(
             "--fresh",
@@ -111,6 +113,8 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     parser.set_defaults(**from_file)
     if parser.parse_args(arguments).demo:
         parser.set_defaults(**DEMO_DEFAULTS | from_file)
+    if parser.parse_args(arguments).backbone != VGG19 and "feature_layer" not in from_file:
+        parser.set_defaults(feature_layer=LAST_LAYER)
     values = vars(parser.parse_args(arguments))
     if values["class_weights"] is not None:
         values["class_weights"] = tuple(values["class_weights"])

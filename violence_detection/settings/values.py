@@ -1,8 +1,9 @@
 """From the text of a flag to its value, and back: types for argparse, and how a value is shown."""
 
 import argparse
+import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,20 @@ def names_out_of(allowed: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
         return chosen
 
     return names
+
+
+def name_out_of(allowed: Iterable[str]) -> Callable[[str], str]:
+    """Return a type for argparse: one of `allowed`, however it is capitalized."""
+    by_lower = {name.lower(): name for name in allowed}
+
+    def name(text: str) -> str:
+        if text.lower() in by_lower:
+            return by_lower[text.lower()]
+        near = difflib.get_close_matches(text.lower(), by_lower, 1)
+        names = f"did you mean {by_lower[near[0]]}?" if near else ", ".join(by_lower.values())
+        raise argparse.ArgumentTypeError(f"{text!r} is unknown: {names}")
+
+    return name
 
 
 def folder_or_url(text: str) -> Path | str:

@@ -24,6 +24,7 @@ from violence_detection.evaluation.metrics import (
 )
 from violence_detection.evaluation.verdict import EpochAccuracy, Void, find_verdict
 from violence_detection.features.checked_clips import CheckedClips
+from violence_detection.models import backbone_title
 from violence_detection.models.classifier import average_of, with_attention
 from violence_detection.runs.directory import Row, RunDirectory
 from violence_detection.runs.files import BEST_MODEL, LABEL_ISSUES, PREDICTIONS
@@ -203,7 +204,8 @@ def test_detector(
         write_label_issues(validated, promised, threshold, directory / LABEL_ISSUES)
     _log_figures(tested)
     if settings.features.vgg19_weights == "random":
-        log.warning("VGG19 had random weights: these metrics do not apply to trained features")
+        name = backbone_title(settings.features.backbone)
+        log.warning("%s had random weights: these metrics do not apply to trained features", name)
     return tested
 
 
@@ -227,8 +229,9 @@ def _best_epoch(member: Member) -> EpochAccuracy:
 def _void(settings: Settings) -> Void | None:
     """Return why the figures say nothing about violence, if so."""
     if settings.features.vgg19_weights == "random":
+        name = backbone_title(settings.features.backbone)
         return Void(
-            "VGG19 had random weights, so these figures say nothing about violence",
+            f"{name} had random weights, so these figures say nothing about violence",
             "train on clips of your own with --vgg19-weights imagenet or a file of weights",
         )
     if settings.data.demo:

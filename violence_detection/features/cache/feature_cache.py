@@ -35,7 +35,7 @@ from violence_detection.features.cache.parts import (
     write_keys,
 )
 from violence_detection.features.cache.rows import PART_ROWS, FeatureRows, row_checksum
-from violence_detection.settings.constants import FRAME_SIZE
+from violence_detection.settings.constants import FRAME_SIZE, VGG19
 from violence_detection.storage.files import PARTIAL, replace_file
 
 PART_SECONDS = 60.0  # of extraction, that a killed run may lose
@@ -57,6 +57,7 @@ class Recipe:
     flipped: bool = False  # of the mirrored clip
     pooling: str = "mean"  # of a layer's maps, see `models.vgg19.pooled`
     frame_size: int = FRAME_SIZE  # pixels, width and height
+    backbone: str = VGG19
     format: int = FORMAT
 
     @property
@@ -66,9 +67,10 @@ class Recipe:
 
     @property
     def description(self) -> str:
-        """The recipe as JSON; the defaults of `stream`, `flipped` and `pooling` are left out."""
+        """The recipe as JSON; the defaults of what came later are left out."""
         fields = dataclasses.asdict(self)
-        for name, default in {"stream": "rgb", "flipped": False, "pooling": "mean"}.items():
+        later = {"stream": "rgb", "flipped": False, "pooling": "mean", "backbone": VGG19}
+        for name, default in later.items():
             if fields[name] == default:
                 del fields[name]
         return json.dumps(fields, sort_keys=True)

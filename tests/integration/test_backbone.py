@@ -1,0 +1,53 @@
+"""A run on another backbone than VGG19: training, prediction, explanation, export."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SHORT, results_of
+from train_rtx5000_dual_optimized import main
+from violence_detection.commands.export import main as export
+from violence_detection.commands.predict import main as predict
+
+
+@pytest.mark.slow
+def test_run_on_another_backbone(
+    drawn_clips: Path,
+    quick_flags: list[str],
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for path in drawn_clips.glob("*/*/*[01].mp4"):
+        target = tmp_path / "clips" / path.relative_to(drawn_clips)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    flags = ["--dataset-path", str(tmp_path / "clips"), *quick_flags, *SHORT]
+    flags += ["--backbone", "mobilenetv3small", "--feature-layer", "last"]
+    assert main(flags) == 0
+    screen = capsys.readouterr().out
+    assert "MobileNetV3Small HAS RANDOM WEIGHTS" in screen
+    assert "rgb features of 12 clips at last of MobileNetV3Small" in screen
+    (recipe,) = json.loads((run / "detector.json").read_text())["features"]
+    assert (recipe["backbone"], recipe["features"]) == ("MobileNetV3Small", 576)
+    assert results_of(run)["verdict"][0].startswith(
+        "No verdict: MobileNetV3Small had random weights"
+    )
+
+    with (run / "predictions.csv").open(newline="") as file:
+        tested = {row["clip"]: float(row["probability"]) for row in csv.DictReader(file)}
+    name, probability = next(iter(tested.items()))
+    command = ["--checkpoint-dir", str(run), str(tmp_path / "clips" / name), "--json"]
+    assert predict([*command, "--explain", "--explain-dir", str(tmp_path / "why")]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["clips"]
+    assert found["probability"] == pytest.approx(probability, abs=1e-4)
+    assert list((tmp_path / "why").iterdir())
+
+    command = ["--checkpoint-dir", str(run), "--end-to-end", "--format", "onnx", "litert"]
+    assert export([*command, "--output", str(tmp_path / "files"), "--clips", "2"]) == 0
+    written = json.loads((tmp_path / "files" / "export.json").read_text())["exports"]
+    assert len(written) == 2
+    assert all(item["largest_difference"] < 1e-3 for item in written)

@@ -134,13 +134,13 @@ def _add_file_flags(group: argparse._ArgumentGroup) -> None:
         default="none",
         help="float16: weights in 16 bits, in onnx activations too; dynamic: weights in 8 bits, "
         "in onnx those of dense layers; int8: weights and activations in 8 bits, with ranges "
-        "measured on training clips; with --end-to-end, VGG19 only (default: none)",
+        "measured on training clips; with --end-to-end, the backbone only (default: none)",
     )
     group.add_argument(
         "--end-to-end",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="start from images, with VGG19 inside, instead of from features (default: off)",
+        help="start from images, with the backbone inside, instead of from features (default: off)",
     )
     group.add_argument(
         "--batch",

@@ -29,9 +29,10 @@ def add_vgg19_weights(flags: Flags) -> None:
     """Add `--vgg19-weights`, which is None unless given."""
     flags.add_argument(
         "--vgg19-weights",
+        "--backbone-weights",
         metavar="NAME|FILE",
-        help="VGG19 weights of the training, if they have moved since: imagenet, random or the "
-        "path of an .h5 file (default: as in training)",
+        help="weights of the training's backbone, if they have moved since: imagenet, random or "
+        "the path of a file (default: as in training)",
     )
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -18,7 +18,9 @@ from violence_detection.experiments.cross_validation import roc_auc, run_cross_v
 from violence_detection.experiments.grid import read_grid, try_grid
 from violence_detection.experiments.range_test import find_rate
 from violence_detection.experiments.search import Score, trials_table, tune, write_config
+from violence_detection.runtime.logs import native_messages_to
 from violence_detection.runtime.machine import Machine
+from violence_detection.runtime.progress import running_clock
 from violence_detection.settings.checks import check_settings
 from violence_detection.settings.schema import Settings
 from violence_detection.settings.setting import flag
@@ -62,8 +64,12 @@ def run_experiment(
     if not (experiment.find_lr or experiment.tune or experiment.grid):
         run_cross_validation(settings, splits, clips, count, machine, folder)
         return
-    with machine.strategy.scope(), read_errors([features]):
-        _search(settings, features, clips, count, machine.precision.policy, folder)
+    with (
+        machine.strategy.scope(),
+        read_errors([features]),
+        native_messages_to(machine.log_file) as screen,
+    ):
+        _search(settings, features, clips, count, machine.precision.policy, folder, screen)
 
 
 def _search(
@@ -73,14 +79,16 @@ def _search(
     count: int,
     policy: str,
     folder: Path,
+    screen: TextIO,
 ) -> None:
     if settings.experiment.find_lr:
         training = np.array([i for i, clip in enumerate(clips) if clip.split == "train"])
-        find_rate(settings, features.select(training), policy, folder)
+        with running_clock("raising the learning rate", settings.monitoring.quiet, screen):
+            find_rate(settings, features.select(training), policy, folder)
         return
     known = np.array([i for i, clip in enumerate(clips) if clip.split != "test"])
     chosen = [clips[i] for i in known]
-    score = score_by_folds(features.select(known), chosen, count, policy)
+    score = score_by_folds(features.select(known), chosen, count, policy, screen)
     if settings.experiment.tune:
         storage = folder / SEARCH_FILE
         best = tune(settings, score, settings.experiment.tune, storage, clips=fingerprint(chosen))
@@ -97,7 +105,13 @@ def _search(
     )
 
 
-def score_by_folds(features: ClipFeatures, clips: Sequence[Clip], count: int, policy: str) -> Score:
+def score_by_folds(
+    features: ClipFeatures,
+    clips: Sequence[Clip],
+    count: int,
+    policy: str,
+    screen: TextIO | None = None,
+) -> Score:
     """Return a function that scores settings by the ROC-AUC of a cross-validation.
 
     In each fold one classifier is trained, on all other folds, and the last epoch's weights
@@ -109,6 +123,7 @@ def score_by_folds(features: ClipFeatures, clips: Sequence[Clip], count: int, po
         clips: that are scored on.
         count: number of folds.
         policy: Keras dtype policy.
+        screen: shows for how long each fold has been worked on, see `running_clock`.
     """
     labels = np.array([clip.label for clip in clips])
 
@@ -121,11 +136,13 @@ def score_by_folds(features: ClipFeatures, clips: Sequence[Clip], count: int, po
         divided = folds(labels, sources_of(features), count, seed, asked_by)
         for fold, (train, held_out) in enumerate(divided):
             members = with_seeds(settings, settings.training.ensemble)
-            for member in members:
-                trainer = fit(member, features.select(train), policy)
-                all_probabilities[held_out] += violence_probabilities(
-                    trainer.classifier, features.select(held_out), settings.training.batch_size
-                ) / len(members)
+            doing = f"fold {fold + 1} of {count}"
+            with running_clock(doing, settings.monitoring.quiet, screen):
+                for member in members:
+                    trainer = fit(member, features.select(train), policy)
+                    all_probabilities[held_out] += violence_probabilities(
+                        trainer.classifier, features.select(held_out), settings.training.batch_size
+                    ) / len(members)
             predicted[held_out] = True
             report(fold, roc_auc(labels[predicted], all_probabilities[predicted]))
         return roc_auc(labels, all_probabilities)

@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 
 from violence_detection.errors import UserError
+from violence_detection.models import weights_flag
 from violence_detection.settings.constants import VGG19, VGG19_LAYERS
 
 FILTERS = (64, 128, 256, 512, 512)  # per convolution of each block
@@ -84,9 +85,9 @@ def check_weights(weights: str, feature_layer: str, backbone: str = VGG19) -> No
         return
     path = Path(weights)
     if not path.is_file():
-        name = "--vgg19-weights" if backbone == VGG19 else "--backbone-weights"
         raise UserError(
-            f"{name} {weights}: no such file (imagenet, random, or the path of an .h5 file)"
+            f"{weights_flag(backbone)} {weights}: no such file (imagenet, random, or the path of "
+            "an .h5 file)"
         )
     if backbone != VGG19:
         return

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.errors import failing_as
+from violence_detection.models import backbone_title, weights_flag
 from violence_detection.reporting.clip_sections import suspect_section
 from violence_detection.reporting.finished_run import Suspects
 from violence_detection.reporting.page import CALIBRATION_NAMES, FIGURE_NAMES, cell
 from violence_detection.reporting.rendering import png_url, write_page
+from violence_detection.settings.constants import VGG19
 
 TEMPLATE = "cross_validation.html.j2"
 
@@ -37,6 +39,7 @@ def write_cross_validation_page(
     with failing_as(plot, "read"):
         png = plot.read_bytes()
     promised = summary["mean"].get("promised_accuracy")
+    backbone, is_untrained = settings.get("backbone", VGG19), settings["vgg19_weights"] == "random"
     write_page(
         TEMPLATE,
         path,
@@ -48,7 +51,8 @@ def write_cross_validation_page(
             "groups": pooled["groups"],
             "accuracy": cell(pooled, "accuracy"),
             "promised": None if promised is None else f"{promised:.3f}",
-            "untrained_vgg19": settings.get("vgg19_weights") == "random",
+            "untrained_backbone": backbone_title(backbone) if is_untrained else None,
+            "weights_flag": weights_flag(backbone),
             "figures": [
                 (title, _spread(summary, name), cell(pooled, name))
                 for name, title in (FIGURE_NAMES | CALIBRATION_NAMES).items()

@@ -18,6 +18,7 @@ from violence_detection.evaluation.metrics import (
     figure_words,
     share_words,
 )
+from violence_detection.models import backbone_title, weights_flag
 from violence_detection.reporting import plots
 from violence_detection.reporting.clip_sections import clip_sections, data_checks
 from violence_detection.reporting.event_section import event_section
@@ -30,7 +31,7 @@ from violence_detection.reporting.rendering import (
 from violence_detection.runs.files import PLOTS
 from violence_detection.runs.usage import describe_usage
 from violence_detection.runtime.wording import count_of
-from violence_detection.settings.constants import CLASS_NAMES, SPLITS
+from violence_detection.settings.constants import CLASS_NAMES, SPLITS, VGG19
 from violence_detection.settings.schema import Settings
 from violence_detection.settings.setting import flag
 from violence_detection.settings.values import format_value
@@ -289,11 +290,12 @@ def _warnings(run: FinishedRun) -> list[dict[str, str]]:
         warnings.append({"kind": kind, "title": title, "text": text})
 
     if results.get("untrained_vgg19"):
+        backbone = run.settings.get("backbone", VGG19)
         warn(
             GRAVE,
-            "VGG19 had random weights",
+            f"{backbone_title(backbone)} had random weights",
             "Its features are untrained, so the metrics below say nothing about a real detector. "
-            "Train with --vgg19-weights imagenet or a file of weights.",
+            f"Train with {weights_flag(backbone)} imagenet or a file of weights.",
         )
     if results["evaluated_split"] == "val":
         warn(

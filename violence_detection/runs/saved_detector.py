@@ -5,6 +5,7 @@ from pathlib import Path
 
 from violence_detection.errors import UserError
 from violence_detection.features.cache.feature_cache import Recipe
+from violence_detection.models import weights_flag
 from violence_detection.models.vgg19_weights import identify_weights
 from violence_detection.runs.files import CONFIG, DETECTOR
 from violence_detection.storage.files import file_checksum, read_json
@@ -91,6 +92,6 @@ def _require_same_weights(weights: str, recipe: Recipe) -> None:
     found = identify_weights(weights, recipe.layer, recipe.backbone)
     if found != recipe.weights:
         raise UserError(
-            f"--vgg19-weights {weights} is {found}, but the detector was trained with "
-            f"{recipe.weights}: name those weights"
+            f"{weights_flag(recipe.backbone)} {weights} is {found}, but the detector was trained "
+            f"with {recipe.weights}: name those weights"
         )

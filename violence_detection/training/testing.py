@@ -24,7 +24,7 @@ from violence_detection.evaluation.metrics import (
 )
 from violence_detection.evaluation.verdict import EpochAccuracy, Void, find_verdict
 from violence_detection.features.checked_clips import CheckedClips
-from violence_detection.models import backbone_title
+from violence_detection.models import backbone_title, weights_flag
 from violence_detection.models.classifier import average_of, with_attention
 from violence_detection.runs.directory import Row, RunDirectory
 from violence_detection.runs.files import BEST_MODEL, LABEL_ISSUES, PREDICTIONS
@@ -230,9 +230,10 @@ def _void(settings: Settings) -> Void | None:
     """Return why the figures say nothing about violence, if so."""
     if settings.features.vgg19_weights == "random":
         name = backbone_title(settings.features.backbone)
+        flag = weights_flag(settings.features.backbone)
         return Void(
             f"{name} had random weights, so these figures say nothing about violence",
-            "train on clips of your own with --vgg19-weights imagenet or a file of weights",
+            f"train on clips of your own with {flag} imagenet or a file of weights",
         )
     if settings.data.demo:
         return Void(

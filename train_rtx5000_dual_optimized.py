@@ -115,8 +115,9 @@ def report_again(settings: Settings, run: "OpenedRun", stack: ExitStack) -> int:
     if directory.writes and not is_shown:
         with loading_tensorflow(messages=run.log_file, quiet=monitoring.quiet):
             from violence_detection.reporting import final_figures  # noqa: F401
-        directory.read_history()
-        trackers.start(settings.as_json())
+        if trackers.trackers:
+            directory.read_history()
+            trackers.start(settings.as_json())
         publish(settings, run, trackers)
     log.info(
         "This run is finished; its results are in %s.\n"
@@ -271,8 +272,7 @@ def publish(settings: Settings, run: "OpenedRun", trackers: "Trackers") -> None:
     directory, with_report = run.directory, settings.monitoring.report
     with running_clock("writing the report", settings.monitoring.quiet):
         figures = show_final_figures(directory.folder, settings.as_json(), with_report)
-    shown = [directory / REPORT] if with_report else []
-    trackers.finish(figures, [*shown, directory / RESULTS])
+    trackers.finish(figures, [directory / REPORT, directory / RESULTS])
 
 
 def print_summary(settings: Settings, run: "OpenedRun", tested: "Tested", used: "Usage") -> None:

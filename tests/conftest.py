@@ -117,6 +117,16 @@ def drawn_clips(made_once: MadeOnce) -> Path:
 
 
 @pytest.fixture
+def few_clips(drawn_clips: Path, tmp_path: Path) -> Path:
+    """Return a folder with two of the drawn clips of each class and split."""
+    for path in drawn_clips.glob("*/*/*[01].mp4"):
+        target = tmp_path / "clips" / path.relative_to(drawn_clips)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return tmp_path / "clips"
+
+
+@pytest.fixture
 def real_clips() -> Path:
     """Return the folder of real clips, or skip."""
     if not REAL_CLIPS.is_dir():

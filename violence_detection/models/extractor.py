@@ -10,17 +10,17 @@ from violence_detection.settings.constants import VGG19
 def build_extractor(
     backbone: str,
     feature_layer: str,
-    weights: str,
+    weights: str | None,
     dtype: str = "float32",
     pooling: str | None = "mean",
 ) -> keras.Model:
-    """Return a backbone up to a layer, with its weights.
+    """Return a backbone up to a layer.
 
     Args:
         backbone: one of `BACKBONES`.
         feature_layer: a name from `VGG19_LAYERS`; of another backbone one of its layers, or
             `LAST_LAYER`.
-        weights: "imagenet", "random" or a file's path.
+        weights: "imagenet", "random" or a file's path; None: as Keras initializes them.
         dtype: of the computation; VGG19's weights have it, too.
         pooling: see `models.vgg19.pooled`; None: return the layer's maps.
 
@@ -33,6 +33,8 @@ def build_extractor(
         RunError: the weights cannot be downloaded.
     """
     if backbone == VGG19:
+        if weights is None:
+            return vgg19.vgg19(feature_layer, dtype, pooling)
         return vgg19.build_extractor(feature_layer, weights, dtype, pooling)
     return backbones.backbone(backbone, feature_layer, dtype, pooling, weights)
 

@@ -10,12 +10,13 @@ import keras
 import tensorflow as tf
 
 from violence_detection.models import backbone_title
-from violence_detection.models.backbones import BODY, backbone
+from violence_detection.models.backbones import BODY
 from violence_detection.models.classifier import classifier
-from violence_detection.models.vgg19 import CLIPS_PER_REPLICA, vgg19
+from violence_detection.models.extractor import build_extractor
+from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runtime.devices import gpu_names
 from violence_detection.runtime.wording import count_of
-from violence_detection.settings.constants import FRAME_SIZE, VGG19
+from violence_detection.settings.constants import FRAME_SIZE
 from violence_detection.settings.schema import Settings
 
 MEGABYTE = 2**20
@@ -46,10 +47,7 @@ def describe_networks(settings: Settings) -> str:
     """
     features, model = settings.features, settings.model
     layer, pooling = features.feature_layer, features.feature_pooling
-    if features.backbone == VGG19:
-        extractor = vgg19(layer, pooling=pooling)
-    else:
-        extractor = backbone(features.backbone, layer, pooling=pooling)
+    extractor = build_extractor(features.backbone, layer, weights=None, pooling=pooling)
     values = len(features.streams) * extractor.output.shape[-1]
     head = classifier(
         features.frames,

@@ -33,6 +33,7 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["clips", "--stride", "1"], "--stride needs --window"),
         (["clips/clip.mp4#t=1,2", "--explain"], "clips/clip.mp4#t=1,2: --explain takes whole"),
         (["clips/clip.mp4#t=1,2", "--window", "2"], "clips/clip.mp4#t=1,2: --window takes whole"),
+        (["clips/clip.mp4#t=2,1"], "clips/clip.mp4#t=2,1: the segment ends before it starts"),
         (["clips/gone.mp4#t=1,2"], "clips/gone.mp4: no such file"),
         (["gone.csv"], "gone.csv: no such file"),
         (["clips", "--webhook", "https://host"], "--webhook needs --source"),

@@ -90,6 +90,8 @@ def _footage(name: str, spool_dir: Path, stack: contextlib.ExitStack) -> "Sequen
     if is_manifest(name):
         return _listed(name, spool_dir, stack)
     file, segment = file_and_segment(name)
+    if segment and segment.end is not None and segment.end <= segment.start:
+        raise UserError(f"{name}: the segment ends before it starts: give #t=START,END in seconds")
     is_url = "://" in name
     videos = _clips_at_url(file, spool_dir, stack) if is_url else find_local_clips([file])
     return [VideoSegment(video, segment) for video in videos] if segment else videos

@@ -8,11 +8,6 @@ def backbone_title(backbone: str) -> str:
     return backbone.upper() if backbone == VGG19 else backbone
 
 
-def weights_flag(backbone: str) -> str:
-    """Return the flag that names a backbone's weights, in messages about them."""
-    return "--vgg19-weights" if backbone == VGG19 else "--backbone-weights"
-
-
 def random_weights_warning(backbone: str) -> str:
     """Return the warning that a network is untrained."""
     return (

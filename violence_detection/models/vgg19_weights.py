@@ -6,8 +6,8 @@ from pathlib import Path
 import h5py
 
 from violence_detection.errors import UserError
-from violence_detection.models import weights_flag
 from violence_detection.settings.constants import VGG19, VGG19_LAYERS
+from violence_detection.settings.setting import weights_flag
 
 FILTERS = (64, 128, 256, 512, 512)  # per convolution of each block
 # The files that keras.applications.VGG19 downloads, with and without the dense layers.

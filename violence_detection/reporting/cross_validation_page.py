@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.errors import failing_as
-from violence_detection.models import backbone_title, weights_flag
+from violence_detection.models import backbone_title
 from violence_detection.reporting.clip_sections import suspect_section
 from violence_detection.reporting.finished_run import Suspects
 from violence_detection.reporting.page import CALIBRATION_NAMES, FIGURE_NAMES, cell
 from violence_detection.reporting.rendering import png_url, write_page
 from violence_detection.settings.constants import VGG19
+from violence_detection.settings.setting import weights_flag
 
 TEMPLATE = "cross_validation.html.j2"
 

@@ -18,7 +18,7 @@ from violence_detection.evaluation.metrics import (
     figure_words,
     share_words,
 )
-from violence_detection.models import backbone_title, weights_flag
+from violence_detection.models import backbone_title
 from violence_detection.reporting import plots
 from violence_detection.reporting.clip_sections import clip_sections, data_checks
 from violence_detection.reporting.event_section import event_section
@@ -33,7 +33,7 @@ from violence_detection.runs.usage import describe_usage
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CLASS_NAMES, SPLITS, VGG19
 from violence_detection.settings.schema import Settings
-from violence_detection.settings.setting import flag
+from violence_detection.settings.setting import flag, weights_flag
 from violence_detection.settings.values import format_value
 from violence_detection.storage.files import replace_file
 

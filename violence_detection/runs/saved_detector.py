@@ -5,9 +5,9 @@ from pathlib import Path
 
 from violence_detection.errors import UserError
 from violence_detection.features.cache.feature_cache import Recipe
-from violence_detection.models import weights_flag
 from violence_detection.models.vgg19_weights import identify_weights
 from violence_detection.runs.files import CONFIG, DETECTOR
+from violence_detection.settings.setting import weights_flag
 from violence_detection.storage.files import file_checksum, read_json
 
 

@@ -13,7 +13,7 @@ from violence_detection.settings.constants import (
     VGG19,
     VGG19_LAYERS,
 )
-from violence_detection.settings.setting import ABOVE_0, AT_LEAST_1, setting
+from violence_detection.settings.setting import ABOVE_0, AT_LEAST_1, setting, weights_flag
 from violence_detection.settings.values import (
     finite,
     folder_or_url,
@@ -282,7 +282,7 @@ class FeatureSettings:
             )
         weights = self.vgg19_weights
         if weights not in ("imagenet", "random") and not Path(weights).is_file():
-            name = "--vgg19-weights" if of_vgg19 else "--backbone-weights"
             raise UserError(
-                f"{name} {weights}: no such file (imagenet, random, or the path of an .h5 file)"
+                f"{weights_flag(self.backbone)} {weights}: no such file (imagenet, random, or the "
+                "path of an .h5 file)"
             )

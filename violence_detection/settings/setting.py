@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import Field, dataclass, field
 from typing import Any
 
+from violence_detection.settings.constants import VGG19
+
 Check = tuple[Callable[[Any], bool], str]  # what must be true, and the same in words
 AT_LEAST_0: Check = (lambda value: value >= 0, "must be 0 or more")
 AT_LEAST_1: Check = (lambda value: value >= 1, "must be 1 or more")
@@ -66,3 +68,8 @@ def setting_of(item: Field) -> Setting:
 def flag(name: str) -> str:
     """Return the flag of a setting: `batch_size` -> `--batch-size`."""
     return "--" + name.replace("_", "-")
+
+
+def weights_flag(backbone: str) -> str:
+    """Return the flag that names a backbone's weights, in messages about them."""
+    return "--vgg19-weights" if backbone == VGG19 else "--backbone-weights"

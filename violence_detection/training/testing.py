@@ -24,7 +24,7 @@ from violence_detection.evaluation.metrics import (
 )
 from violence_detection.evaluation.verdict import EpochAccuracy, Void, find_verdict
 from violence_detection.features.checked_clips import CheckedClips
-from violence_detection.models import backbone_title, weights_flag
+from violence_detection.models import backbone_title
 from violence_detection.models.classifier import average_of, with_attention
 from violence_detection.runs.directory import Row, RunDirectory
 from violence_detection.runs.files import BEST_MODEL, LABEL_ISSUES, PREDICTIONS
@@ -32,6 +32,7 @@ from violence_detection.runs.label_issues import write_label_issues
 from violence_detection.runs.results import Figures, Tested, write_predictions
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.schema import Settings
+from violence_detection.settings.setting import weights_flag
 from violence_detection.storage.files import replace_file
 from violence_detection.training.member import Member, validation_of
 from violence_detection.training.predictions import (

@@ -23,6 +23,7 @@ from violence_detection.training.batches import (
 )
 from violence_detection.training.losses import make_loss
 from violence_detection.training.order import ClipOrder
+from violence_detection.training.progressive import GrowPictures, picture_sizes
 from violence_detection.training.trainer import Trainer, make_trainer, standardize_on
 
 Store = Callable[[np.ndarray], FeatureRows]
@@ -35,6 +36,18 @@ PLAIN = Settings().replace(
     learning_rate=0.01,
     dropout=0.0,
     clipnorm=0.05,
+)
+
+FROM_PIXELS = PLAIN.replace(
+    model="flow-gated",
+    **{"backbone": "pixels", "feature_layer": "last", "vgg19_weights": "none"},
+    pixels=(16, 32),
+    streams=("rgb", "flow"),
+    batch_size=6,
+    augment=("crop", "flip", "colour"),
+    learning_rate=0.003,
+    l2=0.0,
+    clipnorm=1.0,
 )
 
 
@@ -55,12 +68,27 @@ def test_feature_missing_from_the_sample_stays_bounded(policy: str) -> None:
 Trained = tuple[Trainer, ClipFeatures, dict[str, list[float]]]
 
 
+def draw_features(random: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    features = np.abs(random.standard_normal((len(labels), 6, 16))).astype(np.float16)
+    features[labels == 1, 2:4] += 0.7
+    return features
+
+
+def draw_frames(random: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """Return dark clips of two streams, the violent ones with a bright stripe that moves."""
+    frames = random.integers(0, 60, (len(labels), 4, 2, 32, 32, 3), np.uint8)
+    for frame in range(4):
+        frames[labels == 1, frame, :, :, 8 * frame : 8 * frame + 8] += 150
+    return frames.reshape(len(labels), 4, -1)
+
+
 def trained(
     settings: Settings,
     stored_features: Store,
     replicas: int = 1,
     policy: str = "float32",
     prepare: Callable[[Trainer], None] = lambda trainer: None,
+    draw: Callable[[np.random.Generator, np.ndarray], np.ndarray] = draw_features,
 ) -> Trained:
     """Train on random clips, the violent ones with a bump; validate on the first nine.
 
@@ -68,9 +96,7 @@ def trained(
     """
     random, clips = np.random.default_rng(0), 21
     labels = random.integers(0, 2, clips)
-    features = np.abs(random.standard_normal((clips, 6, 16))).astype(np.float16)
-    features[labels == 1, 2:4] += 0.7
-    rows = stored_features(features)
+    rows = stored_features(draw(random, labels))
     data = ClipFeatures([rows], range(clips), labels, class_factors=(1.5, 0.7))
     validation = data.select(slice(9))
     keras.utils.set_random_seed(settings.devices.seed)
@@ -91,6 +117,7 @@ def trained(
             epochs=settings.training.epochs,
             validation_data=evaluation_batches(validation, settings.training.batch_size),
             validation_steps=validation_steps,
+            callbacks=[GrowPictures(picture_sizes(settings))],
             shuffle=False,
             verbose=0,
         ).history
@@ -147,6 +174,17 @@ def test_two_replicas_train_as_one(
     _, _, two = trained(settings, stored_features, replicas=2)
     for name, values in plain[2].items():
         np.testing.assert_allclose(two[name], values, rtol=2e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_network_from_pixels_trains_on_two_replicas_as_on_one(stored_features: Store) -> None:
+    """Augmented on the device, at growing sizes; small frames in batches of four."""
+    one, two = (
+        trained(FROM_PIXELS, stored_features, replicas=count, draw=draw_frames) for count in (1, 2)
+    )
+    np.testing.assert_allclose(two[2]["loss"], one[2]["loss"], rtol=2e-3)
+    for trainer, *_ in (one, two):
+        assert keras.ops.convert_to_numpy(trainer.optimizer.iterations) == 1 + 4 + 4
 
 
 def test_accumulated_batches_are_one_large_batch(plain: Trained, stored_features: Store) -> None:

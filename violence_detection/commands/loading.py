@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from violence_detection.commands.output import print_message
-from violence_detection.models import backbone_title, random_weights_warning
+from violence_detection.models import backbone_title, extractor_title, random_weights_warning
 
 if TYPE_CHECKING:
     from violence_detection.inference.detector import Detector
@@ -103,7 +103,8 @@ def describe(detector: "Detector") -> str:
     devices = ", ".join(device.name for device in detector.devices)
     goal = detector.chosen_for
     origin = "given by --threshold" if goal == GIVEN_THRESHOLD else f"chosen for {goal}"
-    network = f"{backbone_title(detector.backbone)} to {detector.recipes[0].layer}"
+    recipe = detector.recipes[0]
+    network = extractor_title(recipe.backbone, recipe.layer)
     return (
         f"{detector.name}: threshold {detector.threshold:.3f}, {origin}; {network} in "
         f"{detector.computation} on {devices}"

@@ -22,6 +22,7 @@ from violence_detection.training.batches import (
 )
 from violence_detection.training.loop import STANDARDIZE_ON, make_order
 from violence_detection.training.losses import class_factors
+from violence_detection.training.pixel_augmentation import kinds_in_batches
 from violence_detection.training.trainer import Trainer, make_trainer
 
 log = logging.getLogger(__name__)
@@ -169,7 +170,7 @@ def find_rate(settings: Settings, features: ClipFeatures, policy: str, folder: P
         chosen, settings.training.batch_size, settings.devices.seed, STANDARDIZE_ON
     )
     trainer = make_trainer(settings, sample, steps, policy=policy)
-    batches = training_batches(chosen, order, batch, 0, epochs, settings.training.augment)
+    batches = training_batches(chosen, order, batch, 0, epochs, kinds_in_batches(settings))
     rates, losses = range_test(trainer, batches, STEPS)
     rows = [(f"{rate:.6g}", f"{loss:.6g}") for rate, loss in zip(rates, losses, strict=True)]
     write_csv(folder / LOSSES, ("learning_rate", "loss"), rows)

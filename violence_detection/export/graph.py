@@ -13,16 +13,18 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from violence_detection.export.factored import FactoredConvolution, FactoredPooling
 from violence_detection.models.backbones import BODY, preprocessed
 from violence_detection.models.classifier import (
     STANDARDIZED,
     STANDARDIZING,
     average_of,
+    layers_named,
     with_attention,
 )
 from violence_detection.models.layers import OneProductLSTM
 from violence_detection.models.vgg19 import pooled
-from violence_detection.settings.constants import FRAME_SIZE, VGG19
+from violence_detection.settings.constants import FRAME_SIZE, PIXELS, VGG19
 
 # A mark in the names of operations that stay in float32, whatever is quantized: features span five
 # orders of magnitude until their logarithms are taken.
@@ -95,7 +97,7 @@ def end_to_end_network(
     Args:
         detector: from `detector_network`.
         extractor: from `models.extractor.build_extractor`, in float32.
-        backbone: its name, one of `BACKBONES`.
+        backbone: its name, one of `BACKBONES`, or `PIXELS`.
         streams: in the order in which their features are concatenated.
         frames: per clip.
         feature_dtype: the number format of the feature cache, to which features are rounded.
@@ -138,16 +140,21 @@ def _copy(
 
     copy = keras.models.clone_model(classifier, clone_function=in_float32)
     copy.set_weights(classifier.get_weights())
-    for name in STANDARDIZING:
-        copy.get_layer(name).finalize_state()  # it takes mean and variance from its weights
+    for layer in layers_named(copy, STANDARDIZING):
+        layer.finalize_state()  # it takes mean and variance from its weights
     return copy
 
 
 def _plain_copy(classifier: keras.Model) -> keras.Model:
     """Return a copy without loops, all of whose constants are part of its graph."""
-    replacements = {layers.LSTM: OneProductLSTM, layers.Embedding: _PositionEmbedding}
+    replacements = {
+        layers.LSTM: OneProductLSTM,
+        layers.Embedding: _PositionEmbedding,
+        layers.Conv3D: FactoredConvolution,
+        layers.MaxPooling3D: FactoredPooling,
+    }
     copy = _copy(classifier, lambda layer: replacements.get(type(layer), type(layer)))
-    _make_statistics_constants(copy.get_layer(name) for name in STANDARDIZING)
+    _make_statistics_constants(layers_named(copy, STANDARDIZING))
     return copy
 
 
@@ -176,7 +183,7 @@ def _split_at_standardization(
     classifier: keras.Model, number: int
 ) -> tuple[keras.Model, keras.Model]:
     """Return a model up to the standardized features, and one from there to logit and attention."""
-    standardized = [classifier.get_layer(name).output for name in STANDARDIZED]
+    standardized = [layer.output for layer in layers_named(classifier, STANDARDIZED)]
     attention = with_attention(classifier).output["attention"]
     outputs = [classifier.get_layer("logit").output, attention]
     return (
@@ -207,7 +214,8 @@ def _preprocessing(stream: str, backbone: str) -> keras.Model:
     images = keras.Input((None, FRAME_SIZE, FRAME_SIZE, 3), dtype="uint8")
     x = ops.cast(images, "float32")  # first, since TensorRT can only cast uint8
     x = ops.reshape(x, (-1, FRAME_SIZE, FRAME_SIZE, 3))
-    x = preprocessed(x, backbone)
+    if backbone != PIXELS:
+        x = preprocessed(x, backbone)
     return keras.Model(images, x, name=f"{FLOAT32_ONLY}_preprocessing_{stream}")
 
 

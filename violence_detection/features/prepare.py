@@ -33,7 +33,7 @@ from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runtime.machine import Machine
 from violence_detection.runtime.stage_clock import CHECKS
 from violence_detection.runtime.wording import count_of
-from violence_detection.settings.constants import VGG19
+from violence_detection.settings.constants import PIXELS, VGG19
 from violence_detection.settings.data import FeatureSettings
 from violence_detection.settings.schema import Settings
 
@@ -62,7 +62,8 @@ class Features:
     def appearance(self) -> int:
         """The index of the cache by which copies are recognized: RGB, or else thumbnails."""
         streams = [recipe.stream for recipe in self.recipes[: self.views]]
-        return streams.index("rgb") if "rgb" in streams else self.views
+        by_rgb = "rgb" in streams and self.recipes[0].backbone != PIXELS
+        return streams.index("rgb") if by_rgb else self.views
 
 
 def prepare_features(
@@ -186,15 +187,13 @@ def extract_share(
         UserError: with --on-bad-clip fail, a clip cannot be read.
         RunError: disk, object store or memory is insufficient.
     """
+    recipe = caches[0].recipe
     make_extractor = partial(
         build_extractor,
-        settings.features.backbone,
-        settings.features.feature_layer,
-        settings.features.vgg19_weights,
-        machine.precision.computation,
-        settings.features.feature_pooling,
+        *(recipe.backbone, recipe.layer, settings.features.vgg19_weights),
+        *(machine.precision.computation, recipe.pooling),
     )
-    name, frames = backbone_title(settings.features.backbone), caches[0].recipe.frames
+    name, frames = backbone_title(recipe.backbone), recipe.frames
     with machine.enough_memory(
         f"{name} on {CLIPS_PER_REPLICA} clips of {frames} frames per replica",
         "Use fewer --frames or a lower --feature-layer, or close other programs on this device.",
@@ -259,13 +258,12 @@ def damaged_again(folder: Path) -> str:
 
 def _log_features(features: Features, location: Path | str, seconds: float) -> None:
     for cache in features.caches[: features.views]:
-        log.info(
-            "%s features%s of %s at %s%s in %s",
-            cache.recipe.stream,
-            " (mirrored)" if cache.recipe.flipped else "",
-            count_of(len(features.rows), "clip"),
-            cache.recipe.layer,
-            "" if cache.recipe.backbone == VGG19 else f" of {cache.recipe.backbone}",
-            location,
-        )
+        recipe, clips = cache.recipe, count_of(len(features.rows), "clip")
+        mirrored = " (mirrored)" if recipe.flipped else ""
+        made = f"{recipe.stream} features{mirrored} of {clips} at {recipe.layer}"
+        if recipe.backbone == PIXELS:
+            made = f"{recipe.stream} frames of {clips} at {recipe.layer} pixels"
+        elif recipe.backbone != VGG19:
+            made += f" of {recipe.backbone}"
+        log.info("%s in %s", made, location)
     log.info("features took %.1f s", seconds)

@@ -4,35 +4,39 @@ from violence_detection.clips.streams import THUMBNAIL_VALUES
 from violence_detection.features.cache.feature_cache import THUMBNAIL, Recipe
 from violence_detection.models.extractor import features_per_frame
 from violence_detection.models.vgg19_weights import identify_weights
+from violence_detection.settings.constants import PIXELS
 from violence_detection.settings.schema import Settings
 
 
 def stream_recipes(settings: Settings) -> list[Recipe]:
     """Return the recipes of the streams, followed by those of mirrored clips for --augment flip."""
-    layer, pooling = settings.features.feature_layer, settings.features.feature_pooling
-    backbone = settings.features.backbone
+    features = settings.features
+    backbone, pooling = features.backbone, features.feature_pooling
+    from_pixels = backbone == PIXELS  # mirrored on the device: nothing else is stored for it
+    layer = str(features.pixels[-1]) if from_pixels else features.feature_layer
+    flipped = "flip" in settings.training.augment and not from_pixels
     return [
         Recipe(
-            frames=settings.features.frames_in_cache,
+            frames=features.frames_in_cache,
             layer=layer,
-            weights=identify_weights(settings.features.vgg19_weights, layer, backbone),
+            weights=identify_weights(features.vgg19_weights, layer, backbone),
             features=features_per_frame(backbone, layer, pooling),
-            dtype=settings.features.feature_dtype,
+            dtype="uint8" if from_pixels else features.feature_dtype,
             stream=stream,
             flipped=flipped,
             pooling=pooling,
             backbone=backbone,
         )
-        for flipped in ((False, True) if "flip" in settings.training.augment else (False,))
-        for stream in settings.features.streams
+        for flipped in ((False, True) if flipped else (False,))
+        for stream in features.streams
     ]
 
 
 def stored_recipes(settings: Settings, without_groups: bool = False) -> list[Recipe]:
     """Return the recipes of the streams, and thumbnails if they are needed.
 
-    Copies of clips are found by appearance, not by motion: by RGB features or thumbnails. Groups
-    are proposed by thumbnails.
+    Copies of clips are found by appearance, not by motion: by RGB features or thumbnails, which
+    stand for pixels, too. Groups are proposed by thumbnails.
 
     Args:
         settings: of the features, and --groups.
@@ -40,7 +44,8 @@ def stored_recipes(settings: Settings, without_groups: bool = False) -> list[Rec
     """
     recipes = stream_recipes(settings)
     proposing = without_groups and settings.data.groups == "auto"
-    if proposing or "rgb" not in settings.features.streams:
+    by_rgb = "rgb" in settings.features.streams and settings.features.backbone != PIXELS
+    if proposing or not by_rgb:
         frames, dtype = settings.features.frames_in_cache, settings.features.feature_dtype
         recipes.append(Recipe(frames, THUMBNAIL, "", THUMBNAIL_VALUES, dtype))
     return recipes

@@ -28,7 +28,7 @@ from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runs.saved_detector import SavedDetector, find_detector
 from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 from violence_detection.runtime.stage_clock import StageClock
-from violence_detection.settings.constants import CLIP_TIMEOUT, LONG_CLIP
+from violence_detection.settings.constants import CLIP_TIMEOUT, LONG_CLIP, PIXELS
 from violence_detection.storage.remote_paths import AnyPath, local_copy, prefetched
 
 CLASSIFIER_BATCH = 16  # clips; smaller batches are padded, so that the graph is traced once
@@ -138,8 +138,16 @@ class Detector(SavedDetector):
         return self.clips_per_batch * self.frames
 
     @property
+    def classifier_batch(self) -> int:
+        """The classifier's batch size in clips; smaller batches are padded.
+
+        A network from pixels takes as long for a clip as a backbone does.
+        """
+        return self.clips_per_batch if self.backbone == PIXELS else CLASSIFIER_BATCH
+
+    @property
     def backbone(self) -> str:
-        """The network that computes the features, one of `BACKBONES`."""
+        """The network that computes the features, one of `BACKBONES`, or `PIXELS`."""
         return self.recipes[0].backbone
 
     def make_extractor(self, with_pooling: bool = True) -> keras.Model:
@@ -173,8 +181,8 @@ class Detector(SavedDetector):
             features: `(clips, frames, features_per_frame)` of any float type.
         """
         outputs = [
-            self._predict_batch(features[first : first + CLASSIFIER_BATCH])
-            for first in range(0, len(features), CLASSIFIER_BATCH)
+            self._predict_batch(features[first : first + self.classifier_batch])
+            for first in range(0, len(features), self.classifier_batch)
         ]
         if not outputs:
             return ClassifierOutput(np.zeros(0), np.zeros((0, self.frames), np.float32))
@@ -183,7 +191,8 @@ class Detector(SavedDetector):
 
     def _predict_batch(self, features: np.ndarray) -> ClassifierOutput:
         clips = len(features)
-        batch = np.zeros((CLASSIFIER_BATCH, self.frames, self.features_per_frame), np.float32)
+        shape = (self.classifier_batch, self.frames, self.features_per_frame)
+        batch = np.zeros(shape, self.classifier.input.dtype)
         finite = np.isfinite(features).all(axis=(1, 2))
         batch[:clips][finite] = features[finite]
         output = self._classifier_with_attention.predict_on_batch(batch)

@@ -17,7 +17,8 @@ import tensorflow as tf
 from violence_detection.errors import UserError
 from violence_detection.inference.detector import Detector
 from violence_detection.models.vgg19 import pooled
-from violence_detection.settings.constants import FRAME_SIZE, VGG19, VGG19_LAYERS
+from violence_detection.models.video_networks import MAPS
+from violence_detection.settings.constants import FRAME_SIZE, PIXELS, VGG19, VGG19_LAYERS
 
 LAST_CONVOLUTION = "block5_conv4"  # its maps serve for feature layers that have none themselves
 
@@ -43,6 +44,8 @@ class GradCam:
             `(frames, streams, 224, 224)` float32, 0 or above.
         """
         streams = len(self.detector.streams)
+        if self.detector.backbone == PIXELS:
+            return self._maps_of_pixels(features, list(frames), streams)
         gradients = self._logit_gradients(tf.constant(features[np.newaxis], tf.float32)).numpy()[0]
         # A frame's features are those of its streams' images, one after the other.
         by_image = gradients.reshape(len(features), streams, -1)[list(frames)]
@@ -54,15 +57,50 @@ class GradCam:
         resized = [cv2.resize(one, (FRAME_SIZE, FRAME_SIZE)) for one in maps]
         return np.reshape(resized, (len(frames), streams, FRAME_SIZE, FRAME_SIZE))
 
+    def _maps_of_pixels(
+        self, features: np.ndarray, frames: Sequence[int], streams: int
+    ) -> np.ndarray:
+        """Return the heat maps of a network from pixels: of all streams together."""
+        maps = self._map_of_clip(tf.constant(features[np.newaxis])).numpy()
+        of_frames = maps[np.asarray(frames) * len(maps) // len(features)]
+        resized = [cv2.resize(one, (FRAME_SIZE, FRAME_SIZE)) for one in of_frames]
+        return np.repeat(np.stack(resized)[:, np.newaxis], streams, axis=1)
+
+    @cached_property
+    def _map_of_clip(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """From `(1, frames, values)` to `(steps, height, width)`, the mean over the members."""
+        networks = [
+            keras.Model(member.input, [member.get_layer(name).output for name in (MAPS, "logit")])
+            for member in self._members
+        ]
+
+        @tf.function
+        def map_of_clip(features: tf.Tensor) -> tf.Tensor:
+            heat = []
+            for network in networks:
+                with tf.GradientTape() as tape:
+                    maps, logit = network(features, training=False)
+                weights = tf.reduce_mean(tape.gradient(logit, maps), axis=(1, 2, 3), keepdims=True)
+                heat.append(tf.nn.relu(tf.reduce_sum(tf.cast(weights * maps, tf.float32), axis=4)))
+            return tf.reduce_mean(tf.stack(heat), axis=0)[0]
+
+        return map_of_clip
+
+    @property
+    def _members(self) -> list[keras.Model]:
+        """The members of an ensemble, or the classifier alone."""
+        classifier = self.detector.classifier
+        return [layer for layer in classifier.layers if isinstance(layer, keras.Model)] or [
+            classifier
+        ]
+
     @cached_property
     def _logit(self) -> keras.Model:
         """The classifier up to its logit; for an ensemble, the mean of its members' logits."""
-        classifier = self.detector.classifier
-        members = [layer for layer in classifier.layers if isinstance(layer, keras.Model)]
-        features = keras.Input(classifier.input.shape[1:], dtype="float32")
+        features = keras.Input(self.detector.classifier.input.shape[1:], dtype="float32")
         logits = [
             keras.Model(member.input, member.get_layer("logit").output)(features)
-            for member in members or [classifier]
+            for member in self._members
         ]
         return keras.Model(features, sum(logits[1:], logits[0]) / len(logits))
 

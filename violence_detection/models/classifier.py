@@ -8,7 +8,8 @@ from keras import layers, ops
 
 from violence_detection.models.heads import Heads
 
-# Layers of `classifier`: adapted to the training clips; the inputs of the first weights.
+# Layers of `classifier`: adapted to the training clips; the inputs of the first weights. A network
+# from pixels has the first of the latter alone.
 STANDARDIZING = ("standardize", "standardize_change")
 STANDARDIZED = ("standardized", "standardized_change")
 
@@ -123,13 +124,20 @@ def as_plain_keras(classifier: keras.Model) -> keras.Model:
 def copy_weights(classifier: keras.Model, plain: keras.Model) -> None:
     """Give an earlier result of `as_plain_keras` the classifier's present weights."""
     plain.set_weights(classifier.get_weights())
-    for name in STANDARDIZING:
-        plain.get_layer(name).finalize_state()  # updates what it derives from its weights
+    for layer in layers_named(plain, STANDARDIZING):
+        layer.finalize_state()  # updates what it derives from its weights
+
+
+def layers_named(classifier: keras.Model, names: Sequence[str]) -> list[keras.Layer]:
+    """Return those layers of a classifier that have one of the names, in their order."""
+    known = {layer.name for layer in classifier.layers}
+    return [classifier.get_layer(name) for name in names if name in known]
 
 
 def average_of(classifiers: Sequence[keras.Model]) -> keras.Model:
     """Return an ensemble: its probability is the mean of the classifiers' probabilities."""
-    inputs = keras.Input(classifiers[0].input.shape[1:], dtype="float32", name="features")
+    of_one = classifiers[0].input
+    inputs = keras.Input(of_one.shape[1:], dtype=of_one.dtype, name="features")
     members = [
         keras.Model(classifier.input, classifier.output, name=f"member_{number}")
         for number, classifier in enumerate(classifiers, start=1)

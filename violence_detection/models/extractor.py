@@ -3,8 +3,9 @@
 import keras
 
 from violence_detection.models import backbones, vgg19
+from violence_detection.models.pixels import pixel_extractor, pixel_values
 from violence_detection.models.vgg19_weights import feature_size
-from violence_detection.settings.constants import VGG19
+from violence_detection.settings.constants import PIXELS, VGG19
 
 
 def build_extractor(
@@ -17,9 +18,9 @@ def build_extractor(
     """Return a backbone up to a layer.
 
     Args:
-        backbone: one of `BACKBONES`.
+        backbone: one of `BACKBONES`, or `PIXELS`.
         feature_layer: a name from `VGG19_LAYERS`; of another backbone one of its layers, or
-            `LAST_LAYER`.
+            `LAST_LAYER`; of `PIXELS` the size of a frame in pixels.
         weights: "imagenet", "random" or a file's path; None: as Keras initializes them.
         dtype: of the computation; VGG19's weights have it, too.
         pooling: see `models.vgg19.pooled`; None: return the layer's maps.
@@ -32,6 +33,8 @@ def build_extractor(
         UserError: the backbone has no such layer; the file has no weights of it.
         RunError: the weights cannot be downloaded.
     """
+    if backbone == PIXELS:
+        return pixel_extractor(int(feature_layer))
     if backbone == VGG19:
         if weights is None:
             return vgg19.vgg19(feature_layer, dtype, pooling)
@@ -45,6 +48,8 @@ def features_per_frame(backbone: str, feature_layer: str, pooling: str) -> int:
     Raises:
         UserError: the backbone has no such layer.
     """
+    if backbone == PIXELS:
+        return pixel_values(int(feature_layer))
     if backbone == VGG19:
         return feature_size(feature_layer, pooling)
     return backbones.backbone_features(backbone, feature_layer, pooling)

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from violence_detection.models import backbone_title
+from violence_detection.models import backbone_title, extractor_title
 from violence_detection.models.backbones import BODY
-from violence_detection.models.classifier import classifier
 from violence_detection.models.extractor import build_extractor
+from violence_detection.models.networks import build_classifier
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runtime.devices import gpu_names
 from violence_detection.runtime.wording import count_of
@@ -46,23 +46,18 @@ def describe_networks(settings: Settings) -> str:
         settings: layer, streams, head and widths, batch size, replicas.
     """
     features, model = settings.features, settings.model
-    layer, pooling = features.feature_layer, features.feature_pooling
-    extractor = build_extractor(features.backbone, layer, weights=None, pooling=pooling)
-    values = len(features.streams) * extractor.output.shape[-1]
-    head = classifier(
-        features.frames,
-        values,
-        dropout=settings.loss.dropout,
-        l2=settings.loss.l2,
-        head=model.head,
-        projection=model.projection,
-        units=model.units,
+    layer = str(features.pixels[-1]) if model.from_pixels else features.feature_layer
+    extractor = build_extractor(
+        features.backbone, layer, weights=None, pooling=features.feature_pooling
     )
+    values = len(features.streams) * extractor.output.shape[-1]
+    head = build_classifier(settings, features.frames, values)
     parts = [
-        f"{backbone_title(features.backbone)} up to {layer}, per frame",
+        f"{extractor_title(features.backbone, layer)}, per frame",
         *_table(extractor),
         "",
-        f"{model.head}, per clip of {count_of(features.frames, 'frame')} with {values} values "
+        f"{model.model if model.from_pixels else model.head}, per clip of "
+        f"{count_of(features.frames, 'frame')} with {values} values "
         f"({', '.join(features.streams)})",
         *_table(head),
         "",

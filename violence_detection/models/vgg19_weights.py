@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 
 from violence_detection.errors import UserError
-from violence_detection.settings.constants import VGG19, VGG19_LAYERS
+from violence_detection.settings.constants import PIXELS, VGG19, VGG19_LAYERS
 from violence_detection.settings.setting import weights_flag
 
 FILTERS = (64, 128, 256, 512, 512)  # per convolution of each block
@@ -38,7 +38,7 @@ def feature_size(feature_layer: str, pooling: str = "mean") -> int:
 
 
 def identify_weights(weights: str, feature_layer: str, backbone: str = VGG19) -> str:
-    """Return an identifier of weights: the MD5 checksum of their file.
+    """Return an identifier of weights: the MD5 checksum of their file; empty for `PIXELS`.
 
     Args:
         weights: "imagenet", "random" or a file's path.
@@ -48,6 +48,8 @@ def identify_weights(weights: str, feature_layer: str, backbone: str = VGG19) ->
     Raises:
         UserError: as `check_weights`.
     """
+    if backbone == PIXELS:
+        return ""
     if weights == "random":
         return f"random-{RANDOM_WEIGHTS_SEED}"
     if weights == "imagenet":  # as published: known without the file
@@ -81,7 +83,7 @@ def check_weights(weights: str, feature_layer: str, backbone: str = VGG19) -> No
     Raises:
         UserError: there is no such file, it is not HDF5, or lacks a layer up to `feature_layer`.
     """
-    if weights in ("imagenet", "random"):
+    if backbone == PIXELS or weights in ("imagenet", "random"):
         return
     path = Path(weights)
     if not path.is_file():

@@ -1,10 +1,24 @@
 """What must be true of the settings, before anything is loaded or read."""
 
 from violence_detection.errors import UserError
+from violence_detection.settings.constants import (
+    FEATURES,
+    FLOW_GATED,
+    LAST_LAYER,
+    OF_WHOLE_BATCHES,
+    PIXEL_AUGMENTATIONS,
+    PIXELS,
+)
 from violence_detection.settings.schema import FIELDS, Settings, require_allowed
 from violence_detection.settings.setting import flag, setting_of
+from violence_detection.settings.training import ModelSettings
 from violence_detection.settings.values import format_value
 
+# What settings of a backbone, a head and windows are where a network is trained from pixels.
+WITHOUT_BACKBONE = {
+    **{"weak": False, "head": ModelSettings().head, "feature_pooling": "mean"},
+    **{"backbone": PIXELS, "feature_layer": LAST_LAYER, "vgg19_weights": "none"},
+}
 OF_FRAMES = ("noise", "flip")  # augmentations that leave windows as they are
 
 
@@ -19,6 +33,7 @@ def check_settings(settings: Settings) -> None:
     for group in (settings.data, settings.features, settings.training, settings.loss):
         group.require_valid()
     settings.experiment.require_valid()
+    _check_pixels(settings)
     _check_weak(settings)
     if settings.experiment.requested:
         for name in ("extract_only", "unlabeled"):
@@ -49,6 +64,27 @@ def _check_weak(settings: Settings) -> None:
         raise UserError(
             f"--augment {','.join(others)} does not go with --weak, {' and '.join(OF_FRAMES)} do"
         )
+
+
+def _check_pixels(settings: Settings) -> None:
+    """Raise `UserError` if a setting does not go with a network from pixels, or needs one."""
+    model, features, augment = settings.model, settings.features, settings.training.augment
+    if model.model == FEATURES:
+        if features.pixels != Settings().features.pixels:
+            raise UserError("--pixels does nothing without --model 3d or flow-gated: drop it")
+        if only := [kind for kind in augment if kind in PIXEL_AUGMENTATIONS]:
+            raise UserError(f"--augment {only[0]} needs --model 3d or flow-gated")
+        if features.backbone == PIXELS:
+            raise UserError(f"backbone {PIXELS}: give --model 3d or flow-gated with it")
+        return
+    given = f"--model {model.model}"
+    if model.model == FLOW_GATED and features.streams != ("rgb", "flow"):
+        raise UserError(f"--streams {','.join(features.streams)}: {given} takes rgb,flow: drop it")
+    if others := [kind for kind in augment if kind in OF_WHOLE_BATCHES]:
+        raise UserError(f"--augment {others[0]} does not go with {given}: it is of features")
+    for name, value in WITHOUT_BACKBONE.items():
+        if settings.by_name()[name] != value:
+            raise UserError(f"{flag(name)} does not go with {given}: drop one")
 
 
 def check_batch_divides(batch_size: int, replicas: int) -> None:

@@ -16,13 +16,19 @@ STREAMS = ("rgb", "difference", "flow")  # what VGG19 is shown
 # What the maps of a convolution or pooling layer become, see `models.vgg19.pooled`.
 POOLINGS = ("mean", "max", "top", "mean+max", "grid")
 HEADS = ("attention-lstm", "bidirectional", "self-attention", "transformer", "mean")
-AUGMENTATIONS = ("jitter", "speed", "drop", "reverse", "mixup", "cutmix", "noise", "flip")
+FEATURE_AUGMENTATIONS = ("jitter", "speed", "drop", "reverse", "mixup", "cutmix", "noise", "flip")
+OF_WHOLE_BATCHES = frozenset(("mixup", "cutmix", "noise"))  # each clip depends on the others
+PIXEL_AUGMENTATIONS = ("crop", "colour")  # of networks that are trained from pixels
+AUGMENTATIONS = FEATURE_AUGMENTATIONS + PIXEL_AUGMENTATIONS
 THRESHOLD_GOALS = ("accuracy", "balanced", "f1", "recall=SHARE", "fpr=SHARE")
 
 # Stores that a URL may name, and the library that fsspec reads each with.
 STORES = {"s3": "s3fs", "gs": "gcsfs", "hdfs": "pyarrow"}
 
 VGG19 = "vgg19"
+PIXELS = "pixels"  # stands in a backbone's place where frames are trained on as they are
+FEATURES, RESIDUAL, FLOW_GATED = "features", "3d", "flow-gated"
+MODELS = (FEATURES, RESIDUAL, FLOW_GATED)
 # Image networks of keras.applications, and the size of the pictures they were trained on, pixels.
 BACKBONES = {
     VGG19: FRAME_SIZE,

@@ -8,6 +8,8 @@ from violence_detection.errors import UserError
 from violence_detection.settings.constants import (
     BACKBONES,
     CLIP_TIMEOUT,
+    FRAME_SIZE,
+    PIXELS,
     POOLINGS,
     STREAMS,
     VGG19,
@@ -21,6 +23,7 @@ from violence_detection.settings.values import (
     local_folder,
     name_out_of,
     names_out_of,
+    numbers,
     parse_share,
 )
 
@@ -212,8 +215,11 @@ class FeatureSettings:
         "image network that computes the features: vgg19 or one of keras.applications",
         f"{', '.join(BACKBONES)}. Frames are decoded at 224 x 224 pixels, and resized on the "
         "device for a network of another size. See [backbones.md](backbones.md).",
-        check=(lambda value: value in BACKBONES, f"is not one of {', '.join(BACKBONES)}"),
-        type=name_out_of(BACKBONES),
+        check=(
+            lambda value: value in (*BACKBONES, PIXELS),
+            f"is not one of {', '.join(BACKBONES)}",
+        ),
+        type=name_out_of((*BACKBONES, PIXELS)),
         metavar="NAME",
     )
     feature_layer: str = setting(
@@ -242,6 +248,23 @@ class FeatureSettings:
         differs_by_host=True,
         type=str,
         metavar="NAME|FILE",
+    )
+    pixels: tuple[int, ...] = setting(
+        (112,),
+        "size of the frames that --model 3d and flow-gated are trained on, pixels",
+        "Width and height. Several sizes that grow, separated by commas, are trained on one after "
+        "the other, in equal shares of the epochs, small ones in larger batches; frames are cached "
+        "at the last one.",
+        check=(
+            lambda sizes: (
+                all(16 <= size <= FRAME_SIZE for size in sizes)
+                and list(sizes) == sorted(set(sizes))
+                and len(sizes) > 0
+            ),
+            f"must be from 16 to {FRAME_SIZE}, growing",
+        ),
+        type=numbers,
+        metavar="SIZES",
     )
     feature_dtype: str = setting(
         "float16",
@@ -281,7 +304,11 @@ class FeatureSettings:
                 "pool; leave it out, or choose a layer of a block, such as block5_pool"
             )
         weights = self.vgg19_weights
-        if weights not in ("imagenet", "random") and not Path(weights).is_file():
+        if (
+            self.backbone != PIXELS
+            and weights not in ("imagenet", "random")
+            and not Path(weights).is_file()
+        ):
             raise UserError(
                 f"{weights_flag(self.backbone)} {weights}: no such file (imagenet, random, or the "
                 "path of an .h5 file)"

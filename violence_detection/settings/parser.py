@@ -11,7 +11,14 @@ from typing import Any, NoReturn
 
 from violence_detection.errors import UserError
 from violence_detection.settings.checks import check_settings
-from violence_detection.settings.constants import LAST_LAYER, VGG19
+from violence_detection.settings.constants import (
+    FEATURES,
+    FLOW_GATED,
+    LAST_LAYER,
+    PIXELS,
+    RESIDUAL,
+    VGG19,
+)
 from violence_detection.settings.schema import Settings, from_mapping
 from violence_detection.settings.setting import flag, setting_of
 from violence_detection.settings.values import format_value
@@ -27,6 +34,19 @@ DEMO_DEFAULTS = {
     "batch_size": 16,
     "warmup_epochs": 3,
     "folds": 1,
+}
+# What --model changes: there is no backbone.
+FROM_PIXELS = {
+    "backbone": PIXELS,
+    "feature_layer": LAST_LAYER,
+    "vgg19_weights": "none",
+    "augment": ("flip", "crop", "colour"),
+    "batch_size": 16,
+    "l2": 1e-4,
+}
+MODEL_DEFAULTS = {
+    RESIDUAL: FROM_PIXELS | {"streams": ("rgb", "difference")},
+    FLOW_GATED: FROM_PIXELS | {"streams": ("rgb", "flow")},
 }
 EXAMPLES = """\
 examples:
@@ -113,7 +133,10 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     parser.set_defaults(**from_file)
     if parser.parse_args(arguments).demo:
         parser.set_defaults(**DEMO_DEFAULTS | from_file)
-    if parser.parse_args(arguments).backbone != VGG19 and "feature_layer" not in from_file:
+    chosen = parser.parse_args(arguments)
+    if chosen.model != FEATURES:
+        parser.set_defaults(**MODEL_DEFAULTS[chosen.model] | from_file)
+    elif chosen.backbone != VGG19 and "feature_layer" not in from_file:
         parser.set_defaults(feature_layer=LAST_LAYER)
     values = vars(parser.parse_args(arguments))
     if values["class_weights"] is not None:

@@ -205,6 +205,6 @@ def require_allowed(value: Any, known: Setting) -> None:
         raise ValueError(known.check[1])
     if isinstance(value, tuple) and "nargs" not in known.flag:
         try:
-            known.flag["type"](",".join(value))
+            known.flag["type"](",".join(map(str, value)))
         except argparse.ArgumentTypeError as error:
             raise ValueError(error) from error

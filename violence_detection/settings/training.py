@@ -7,8 +7,10 @@ from typing import ClassVar
 from violence_detection.errors import UserError
 from violence_detection.settings.constants import (
     AUGMENTATIONS,
+    FEATURES,
     FINAL_LEARNING_RATE,
     HEADS,
+    MODELS,
     SHORTEST_WINDOW,
 )
 from violence_detection.settings.setting import AT_LEAST_0, AT_LEAST_1, SHARE, setting
@@ -27,6 +29,15 @@ class ModelSettings:
 
     TITLE: ClassVar[str] = "model"
 
+    model: str = setting(
+        FEATURES,
+        "what is trained: a head on a backbone's features, or a network from pixels",
+        "`features`: --head on the cached features of --backbone, which is not trained; `3d`: a "
+        "residual network in space and time; `flow-gated`: a small network of two streams, frames "
+        "and flow. The last two are trained on the frames, which are cached at --pixels. See "
+        "[backbones.md](backbones.md).",
+        choices=MODELS,
+    )
     head: str = setting(
         "attention-lstm",
         "network over the sequence of frame features",
@@ -47,6 +58,11 @@ class ModelSettings:
     units: int = setting(
         192, "width of the head", check=AT_LEAST_1, in_grid=True, type=int, metavar="N"
     )
+
+    @property
+    def from_pixels(self) -> bool:
+        """Whether a network is trained on frames, not on a backbone's features."""
+        return self.model != FEATURES
 
 
 @dataclass(frozen=True)
@@ -207,7 +223,8 @@ class TrainingSettings:
         "`jitter`: shifted frame positions; `speed`: a part of the clip, played slower; `drop`: "
         "some frames replaced by the previous one; `reverse`: reversed order; `mixup`: two clips "
         "blended; `cutmix`: successive frames from another clip; `noise`: Gaussian noise on "
-        "features; `flip`: mirrored clips, cached separately.",
+        "features; `flip`: mirrored clips, cached separately. Of networks from pixels alone: "
+        "`crop`: a part of the picture, enlarged; `colour`: brightness and contrast.",
         in_grid=True,
         type=names_out_of(AUGMENTATIONS),
         metavar="NAMES",

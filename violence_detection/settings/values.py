@@ -35,6 +35,11 @@ def names_out_of(allowed: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return names
 
 
+def numbers(text: str) -> tuple[int, ...]:
+    """Return the whole numbers of a list that is separated by commas; raises ValueError."""
+    return tuple(int(part) for part in text.split(","))
+
+
 def name_out_of(allowed: Iterable[str]) -> Callable[[str], str]:
     """Return a type for argparse: one of `allowed`, however it is capitalized."""
     by_lower = {name.lower(): name for name in allowed}
@@ -128,5 +133,7 @@ def format_value(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, tuple | list):
         names = all(isinstance(item, str) for item in value)
-        return (",".join(value) or "none") if names else " ".join(map(format_value, value))
+        whole = all(isinstance(item, int) for item in value)
+        separator = "," if names or whole else " "
+        return separator.join(map(format_value, value)) or "none"
     return str(value)

@@ -9,14 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from violence_detection.clips.frames import even_positions
-from violence_detection.settings.constants import AUGMENTATIONS
+from violence_detection.settings.constants import FEATURE_AUGMENTATIONS
 
 SHORTEST_PART = 0.5  # of a clip's length, stretched over all frames by speed
 DROPPED = 0.1  # share of frames dropped
 REVERSED = 0.5  # share of clips reversed
 MIXED = 0.5  # share of clips mixed, by mixup and cutmix together
 MIXUP_ALPHA = 0.2  # of Beta(alpha, alpha); Zhang et al.: 0.1 to 0.4 works best
-OF_WHOLE_BATCHES = frozenset(("mixup", "cutmix", "noise"))  # each clip depends on the others
 NOISE_SIZE = 0.1  # in standard deviations of each value
 NOISE_POOL, NOISE_PART = 2**17, 64  # normal numbers drawn per batch; handed out in parts
 
@@ -43,7 +42,8 @@ def augment(
         weights: `(clips,)` float32; clips of weight 0 are padding and are never mixed.
         seed: `(2,)` int32 or int64.
         frames: number of frames per clip in the result.
-        kinds: names from `AUGMENTATIONS`, in any order; flip is applied where features are read.
+        kinds: names from `FEATURE_AUGMENTATIONS`, in any order; flip is applied where features
+            are read.
         part: for a part of a batch: the size of the batch and the indices of these clips in it,
             so that the result equals that of the whole batch. Not with any of
             `OF_WHOLE_BATCHES`.
@@ -52,7 +52,7 @@ def augment(
         Features `(clips, frames, values)`, labels and weights, in the dtypes of the arguments.
     """
     clips, cached, values = features.shape
-    names = (*AUGMENTATIONS, "pairs")
+    names = (*FEATURE_AUGMENTATIONS, "pairs")
     seeds = dict(zip(names, tf.unstack(tf.random.split(seed, len(names))), strict=True))
     whole, indices = part or (clips, None)
     positions = _positions(whole, cached, frames, kinds, seeds)

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 from violence_detection.errors import RunError
 from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.runtime.worker import Worker
-from violence_detection.training.augmentation import OF_WHOLE_BATCHES, augment
+from violence_detection.settings.constants import OF_WHOLE_BATCHES
+from violence_detection.training.augmentation import augment
 from violence_detection.training.order import ClipOrder
 
 PREFETCHED_BATCHES = 4

@@ -18,7 +18,9 @@ from violence_detection.training.batches import (
 )
 from violence_detection.training.losses import class_factors
 from violence_detection.training.order import ClipOrder
+from violence_detection.training.pixel_augmentation import kinds_in_batches
 from violence_detection.training.predictions import violence_probabilities
+from violence_detection.training.progressive import GrowPictures, picture_sizes
 from violence_detection.training.trainer import Trainer, make_trainer
 
 STANDARDIZE_ON = 2048  # clips: enough for a mean and a deviation
@@ -157,8 +159,9 @@ def fit(
         trainer = make_trainer(settings, sample, steps, policy=policy)
         callbacks = prepare_order(settings, chosen, order, trainer, policy)
         batches = training_batches(
-            chosen, order, global_batch, 0, settings.training.epochs, settings.training.augment
+            chosen, order, global_batch, 0, settings.training.epochs, kinds_in_batches(settings)
         )
+        callbacks.append(GrowPictures(picture_sizes(settings)))
         callbacks.append(
             keras.callbacks.LambdaCallback(
                 on_train_batch_end=lambda batch, logs: raise_if_interrupted(),

@@ -48,6 +48,8 @@ from violence_detection.training.loop import (
     with_seeds,
 )
 from violence_detection.training.order import ClipOrder
+from violence_detection.training.pixel_augmentation import kinds_in_batches
+from violence_detection.training.progressive import GrowPictures, picture_sizes
 from violence_detection.training.splits import Splits, splits_of_folds
 from violence_detection.training.trainer import Trainer, make_trainer
 
@@ -147,11 +149,11 @@ def log_classifier(trainer: Trainer, members: Sequence[Member]) -> None:
     """Log the classifiers' size and number, and how an epoch is divided into steps."""
     training = members[0].training
     machine, batch = training.machine, training.settings.training.global_batch
-    steps = steps_per_epoch(len(training.splits.train), batch)
+    steps, model = steps_per_epoch(len(training.splits.train), batch), training.settings.model
     workers = machine.worker.count
     log.info(
         "%s with %s parameters; %s per epoch, %s per step, %d per replica%s",
-        training.settings.model.head,
+        model.model if model.from_pixels else model.head,
         f"{trainer.classifier.count_params():,}",
         *(count_of(steps, "step"), count_of(batch, "clip"), batch // machine.replicas),
         f"; {machine.replicas} replicas, {workers} workers" if workers > 1 else "",
@@ -283,6 +285,7 @@ def _fit(
         TimeStages(directory, machine.clock, supply),
         StopOnInterrupt(),
         SeedEpoch(settings.devices.seed),
+        GrowPictures(picture_sizes(settings)),
         LogFirstStep(machine.started if directory is training.directory else None),
         ShowProgress(progress, len(train), options.global_batch),
         *mining,
@@ -324,7 +327,7 @@ def _batches(
         options.global_batch,
         first_epoch=finished,
         epochs=options.epochs,
-        augmentations=options.augment,
+        augmentations=kinds_in_batches(training.settings),
         supply=supply,
         share=share,
     )

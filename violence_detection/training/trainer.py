@@ -1,6 +1,6 @@
 """The training step: loss, schedule, optimizer, and what Keras's `fit` does with a batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,24 @@ from violence_detection.models.classifier import (
     STANDARDIZING,
     as_plain_keras,
     copy_weights,
+    layers_named,
 )
-from violence_detection.models.classifier import classifier as build_classifier
+from violence_detection.models.networks import build_classifier
 from violence_detection.settings.schema import Settings
 from violence_detection.training.losses import make_loss
 from violence_detection.training.multiple_instances import Bags
 from violence_detection.training.optimizer import make_optimizer, make_schedule
+from violence_detection.training.pixel_augmentation import (
+    NUMBERS,
+    PixelAugmentation,
+    kinds_on_device,
+)
+from violence_detection.training.progressive import picture_sizes
 from violence_detection.training.replica_dropout import ReplicaDropout
 
 STEPS_PER_EXECUTION = 16  # steps per call from Python, which costs a millisecond or two
 LEAST_DEVIATION = 0.1  # of a feature, relative to the mean deviation of all features
+Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # features, labels, weights
 KEPT = "kept_"  # prefix in the file of arrays that are neither weights nor optimizer state
 
 
@@ -44,8 +52,7 @@ def standardize_on(classifier: keras.Model, batches: tf.data.Dataset) -> None:
         classifier: as built by `models.classifier`; its weights are changed.
         batches: `(clips, frames, features)` batches of training clips.
     """
-    for name in STANDARDIZING:
-        layer = classifier.get_layer(name)
+    for layer in layers_named(classifier, STANDARDIZING):
         inputs = keras.Model(classifier.input, layer.input)
         layer.adapt(batches.map(inputs))
         variance = keras.ops.convert_to_numpy(layer.adapt_variance)
@@ -71,6 +78,8 @@ class Trainer(keras.Model):
         gradient_accumulation: number of parts of a batch that are computed one after the other;
             the gradient is their mean. Keras's own accumulation fails on two replicas.
         steps, validation_steps: batches of an epoch and of a validation.
+        augmentation: of frames on the device, of a network from pixels.
+        seed: of the augmentation.
         bags: of videos in windows, how these become a batch of clips; clips are left as they are.
     """
 
@@ -83,9 +92,15 @@ class Trainer(keras.Model):
         steps: int = 1,
         validation_steps: int = 1,
         bags: Bags = Bags(),  # noqa: B008  (frozen)
+        augmentation: PixelAugmentation | None = None,
+        seed: int = 0,
     ):
         super().__init__(name="trainer")
         self.bags = bags
+        self.augmentation = augmentation
+        self.seed = seed
+        self.picture_size = 0  # pixels, in this epoch; 0: as cached
+        self.batches_at_once = 1  # of which a step of this epoch is made
         self.kept: dict[str, np.ndarray] = {}  # saved with the weights: losses of clips
         self.steps_of_pass = {"train": steps, "test": validation_steps}
         self.classifier = classifier
@@ -102,14 +117,18 @@ class Trainer(keras.Model):
         )
         # Layers before the first weight have no gradient: they are computed separately, by XLA in
         # one pass instead of ten. On a GPU only on request: XLA needs more of CUDA installed.
-        standardized = [classifier.get_layer(name).output for name in STANDARDIZED]
+        standardized = [layer.output for layer in layers_named(classifier, STANDARDIZED)]
         standardize = keras.Model(classifier.input, standardized)
         self._standardize = tf.function(
-            lambda features: standardize(features),
+            lambda features: tf.nest.flatten(standardize(features)),  # of one, Keras makes no list
             jit_compile=xla or not tf.config.list_logical_devices("GPU"),
         )
         predict = keras.Model(standardized, classifier.output)
-        self._predict = lambda inputs, training: predict(inputs, training=training)
+        # Pictures of another size are called past Keras's check of their shape.
+        usual = standardized[0].shape[1:]
+        self._predict = lambda inputs, training: (
+            predict if inputs[0].shape[1:] == usual else predict.call
+        )(inputs, training=training)
         self.built = True
 
     @property
@@ -123,7 +142,13 @@ class Trainer(keras.Model):
         return self.bags.pooled(self._predict(standardized, training))
 
     def gradients(
-        self, features: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, scale: tf.Tensor
+        self,
+        features: tf.Tensor,
+        labels: tf.Tensor,
+        weights: tf.Tensor,
+        scale: tf.Tensor,
+        random: tf.Tensor | None = None,
+        size: int = 0,
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Return this replica's share of the gradients, and each clip's loss and probability.
 
@@ -132,12 +157,16 @@ class Trainer(keras.Model):
             labels: `(clips, 1)` float32.
             weights: `(clips,)` float32.
             scale: float32 scalar; the loss is multiplied by it before differentiation.
+            random, size: of the augmentation of frames; None: there is none.
 
         Returns:
             A gradient per trainable weight, weighted losses `(clips,)`, and probabilities
             `(clips, 1)`.
         """
         standardized = self._standardize(self.bags.as_windows(features))
+        if self.augmentation and random is not None:
+            size = size or standardized[0].shape[2]
+            standardized = [self.augmentation(standardized[0], random, size)]
         with tf.GradientTape() as tape:
             alone = self._predict(standardized, training=True)
             probabilities = self.bags.pooled(alone)
@@ -198,15 +227,17 @@ class Trainer(keras.Model):
     def make_train_function(self, force: bool = False) -> None:
         """Make the function that `fit` calls for its next steps."""
         if force or self.train_function is None:  # type: ignore[has-type]
-            self.train_function = self._steps_at_once(self.train_step, self.steps_of_pass["train"])
+            steps = self.steps_of_pass["train"]
+            self.train_function = self._steps_at_once(self.train_step, steps, in_training=True)
 
     def make_test_function(self, force: bool = False) -> None:
         """Make the function that `evaluate` calls for its next steps."""
         if force or self.test_function is None:  # type: ignore[has-type]
-            self.test_function = self._steps_at_once(self.test_step, self.steps_of_pass["test"])
+            steps = self.steps_of_pass["test"]
+            self.test_function = self._steps_at_once(self.test_step, steps, in_training=False)
 
     def _steps_at_once(
-        self, step: Callable[[Any], Any], steps_of_pass: int
+        self, step: Callable[[Any, int], Any], steps_of_pass: int, in_training: bool
     ) -> Callable[[Any], dict[str, Any]]:
         """Return a function that makes `steps_per_execution` steps and returns the metrics.
 
@@ -217,29 +248,57 @@ class Trainer(keras.Model):
         step = tf.autograph.experimental.do_not_convert(step)
         done = 0
 
-        @tf.function
-        def make_steps(batches: Any, steps: tf.Tensor) -> dict[str, Any]:
-            for _ in tf.range(steps):
-                strategy.run(step, args=(next(batches),))
-            return self.get_metrics_result()
+        @cache  # a graph for each size of frames
+        def steps_function(at_once: int, rest: int, size: int) -> Callable[..., dict[str, Any]]:
+            def make_step(batches: Any, count: int) -> None:
+                strategy.run(step, args=([next(batches) for _ in range(count)], size))
+
+            @tf.function
+            def make_steps(batches: Any, steps: tf.Tensor) -> dict[str, Any]:
+                for _ in tf.range(steps):
+                    make_step(batches, at_once)
+                if rest:
+                    make_step(batches, rest)
+                return self.get_metrics_result()
+
+            return make_steps
 
         def make_next_steps(batches: Any) -> dict[str, Any]:
             nonlocal done
-            steps = min(self.steps_per_execution, steps_of_pass - done)
-            done = (done + steps) % steps_of_pass
-            return make_steps(batches, tf.constant(steps))
+            count = min(self.steps_per_execution, steps_of_pass - done)
+            done = (done + count) % steps_of_pass
+            at_once, size = (self.batches_at_once, self.picture_size) if in_training else (1, 0)
+            steps, rest = divmod(count, at_once)
+            return steps_function(at_once, rest, size)(batches, tf.constant(steps))
 
         return make_next_steps
 
-    def train_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> None:
-        """Make one optimizer step on this replica's part of a batch, as `in_batches` gives it."""
+    def train_step(self, batches: Sequence[Batch], size: int = 0) -> None:
+        """Make one optimizer step.
+
+        Args:
+            batches: this replica's part of each batch of the step, as `in_batches` gives it.
+            size: of the frames, pixels; 0: as cached.
+        """
+        data = [
+            parts[0] if len(parts) == 1 else tf.concat(parts, 0)
+            for parts in zip(*batches, strict=True)
+        ]
         replica = tf.distribute.get_replica_context()
         parts = self.gradient_accumulation
         scale = self.optimizer.scale_loss(tf.ones(())) / (replica.num_replicas_in_sync * parts)
         gradients = None
-        for part in zip(*(tf.split(values, parts) for values in data), strict=True):
+        numbers = (
+            self._random_numbers(data[0].shape[0], len(batches)) if self.augmentation else None
+        )
+        for number, part in enumerate(
+            zip(*(tf.split(values, parts) for values in data), strict=True)
+        ):
             features, labels, weights = part
-            added, losses, probabilities = self._gradients_of(features, labels, weights, scale)
+            more = () if numbers is None else (tf.split(numbers, parts)[number], size)
+            added, losses, probabilities = self._gradients_of(
+                *(features, labels, weights, scale), *more
+            )
             pairs = zip(gradients or added, added, strict=True)
             gradients = [total + new for total, new in pairs] if gradients else added
             self._update_metrics(losses, probabilities, labels, weights)
@@ -248,9 +307,23 @@ class Trainer(keras.Model):
             zip(gradients, self.classifier.trainable_weights, strict=True)
         )
 
-    def test_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> None:
-        """Update loss and metrics with this replica's part of a batch."""
-        features, labels, weights = data
+    def _random_numbers(self, clips: int, batches: int) -> tf.Tensor:
+        """Return `(clips, NUMBERS)` float32 for this replica's clips in this step.
+
+        They are the same for a clip of the whole batch on any number of replicas.
+        """
+        replica = tf.distribute.get_replica_context()
+        step = tf.cast(self.optimizer.iterations, tf.int64)
+        # A worker has a share of each part of a batch, see `Share`; a lone one is given batches
+        # that are divided by replica.
+        runs = batches * (self.gradient_accumulation if is_over_workers() else 1)
+        shape = (runs, replica.num_replicas_in_sync, clips // runs, NUMBERS)
+        numbers = tf.random.stateless_uniform(shape, tf.stack([self.seed, step]))
+        return tf.reshape(numbers[:, replica.replica_id_in_sync_group], (clips, NUMBERS))
+
+    def test_step(self, batches: Sequence[Batch], size: int = 0) -> None:
+        """Update loss and metrics with this replica's part of a batch; the size is that cached."""
+        features, labels, weights = batches[0]
         probabilities = self.call(features, training=False)
         losses = self.clip_loss(labels, probabilities) * weights
         self._update_metrics(losses, probabilities, labels, weights)
@@ -299,23 +372,14 @@ def make_trainer(
     bags = make_bags(settings, sample.element_spec.shape[1])
     sample = sample.map(bags.as_windows)
     frames, features = sample.element_spec.shape[1:]
-    classifier = build_classifier(
-        frames,
-        features,
-        dropout=settings.loss.dropout,
-        l2=settings.loss.l2,
-        head=settings.model.head,
-        projection=settings.model.projection,
-        units=settings.model.units,
-        dtype=policy,
-        fused_kernel=not settings.devices.xla,
-        dropout_layer=ReplicaDropout if is_over_workers() else keras.layers.Dropout,
-    )
+    dropout_layer = ReplicaDropout if is_over_workers() else keras.layers.Dropout
+    classifier = build_classifier(settings, frames, features, policy, dropout_layer)
     standardize_on(classifier, sample)
+    sizes = picture_sizes(settings)
     schedule = make_schedule(
         settings.training.learning_rate,
-        settings.training.warmup_epochs * steps,
-        settings.training.epochs * steps,
+        sizes.steps(settings.training.warmup_epochs, steps, STEPS_PER_EXECUTION),
+        sizes.steps(settings.training.epochs, steps, STEPS_PER_EXECUTION),
         settings.training.schedule,
     )
     optimizer = make_optimizer(schedule, settings.training.clipnorm, policy == "mixed_float16")
@@ -327,6 +391,10 @@ def make_trainer(
         steps,
         validation_steps,
         bags,
+        PixelAugmentation(settings.features.streams, kinds_on_device(settings))
+        if settings.model.from_pixels
+        else None,
+        settings.devices.seed,
     )
     trainer.compile(
         optimizer=optimizer,

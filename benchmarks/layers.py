@@ -35,7 +35,8 @@ from violence_detection.clips.frames import read_clip
 from violence_detection.clips.streams import stream_images
 from violence_detection.features.cache.feature_cache import ClipFacts, FeatureCache, Recipe
 from violence_detection.features.cache.folder import CacheFolder, file_stamp
-from violence_detection.models.vgg19 import build_extractor, pooled
+from violence_detection.models.pooling import pooled
+from violence_detection.models.vgg19 import build_extractor
 from violence_detection.models.vgg19_weights import feature_size, identify_weights
 from violence_detection.settings.constants import POOLINGS, STREAMS, VGG19_LAYERS
 from violence_detection.settings.values import names_out_of

@@ -7,7 +7,8 @@ import pytest
 
 from violence_detection.clips.frames import read_frames
 from violence_detection.errors import UserError
-from violence_detection.models.vgg19 import load_vgg19_weights, pooled, vgg19
+from violence_detection.models.pooling import pooled
+from violence_detection.models.vgg19 import load_vgg19_weights, vgg19
 from violence_detection.models.vgg19_weights import (
     feature_size,
     identify_weights,

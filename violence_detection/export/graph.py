@@ -23,7 +23,7 @@ from violence_detection.models.classifier import (
     with_attention,
 )
 from violence_detection.models.layers import OneProductLSTM
-from violence_detection.models.vgg19 import pooled
+from violence_detection.models.pooling import pooled
 from violence_detection.settings.constants import FRAME_SIZE, PIXELS, VGG19
 
 # A mark in the names of operations that stay in float32, whatever is quantized: features span five
@@ -101,7 +101,7 @@ def end_to_end_network(
         streams: in the order in which their features are concatenated.
         frames: per clip.
         feature_dtype: the number format of the feature cache, to which features are rounded.
-        pooling: of the layer's maps, see `models.vgg19.pooled`.
+        pooling: of the layer's maps, see `models.pooling.pooled`.
 
     Returns:
         A model from one input per stream, with the stream's name, `(clips, frames, 224, 224, 3)`

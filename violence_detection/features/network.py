@@ -1,10 +1,16 @@
 """VGG19 on batches of clips: padded to one shape and split over the replicas."""
 
 from collections.abc import Callable
+from functools import partial
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from violence_detection.features.cache.feature_cache import Recipe
+from violence_detection.models.extractor import build_extractor
+from violence_detection.models.onnx_backbone import onnx_backbone
+from violence_detection.settings.constants import ONNX
 
 
 def padded_features(
@@ -25,6 +31,27 @@ def padded_features(
     features = network(np.concatenate([images, padding]))[: len(images)]
     with np.errstate(over="ignore"):  # reported by the caller, with the clip's name
         return features.astype(dtype)
+
+
+def make_network(
+    strategy: tf.distribute.Strategy, recipe: Recipe, weights: str, computation: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that computes the features of a recipe, on all devices.
+
+    It maps `(clips, frames, 224, 224, 3)` uint8 to `(clips, frames, features)` float32.
+
+    Args:
+        strategy: the replicas; ONNX Runtime finds its devices itself.
+        recipe: backbone, layer and pooling.
+        weights: "imagenet", "random" or a file's path.
+        computation: dtype of the arithmetic.
+    """
+    if recipe.backbone.endswith(ONNX):
+        return partial(onnx_backbone(weights, recipe.layer), pooling=recipe.pooling)
+    make_extractor = partial(
+        build_extractor, recipe.backbone, recipe.layer, weights, computation, recipe.pooling
+    )
+    return on_replicas(strategy, make_extractor)
 
 
 def on_replicas(

@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from violence_detection.clips.clip import Clip
@@ -22,13 +21,12 @@ from violence_detection.features.cache.transfer import (
     wait_for_all_shares,
 )
 from violence_detection.features.extraction import BadClip, extract_features, require_readable
-from violence_detection.features.network import on_replicas
+from violence_detection.features.network import make_network
 from violence_detection.features.recipe import stored_recipes
 from violence_detection.features.shares import share_of
 from violence_detection.features.survey import Survey, survey_features
 from violence_detection.features.windows import VideoWindows, by_video
 from violence_detection.models import backbone_title, random_weights_warning
-from violence_detection.models.extractor import build_extractor
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runtime.machine import Machine
 from violence_detection.runtime.stage_clock import CHECKS
@@ -188,11 +186,7 @@ def extract_share(
         RunError: disk, object store or memory is insufficient.
     """
     recipe = caches[0].recipe
-    make_extractor = partial(
-        build_extractor,
-        *(recipe.backbone, recipe.layer, settings.features.vgg19_weights),
-        *(machine.precision.computation, recipe.pooling),
-    )
+    weights, computation = settings.features.vgg19_weights, machine.precision.computation
     name, frames = backbone_title(recipe.backbone), recipe.frames
     with machine.enough_memory(
         f"{name} on {CLIPS_PER_REPLICA} clips of {frames} frames per replica",
@@ -201,7 +195,7 @@ def extract_share(
         return extract_features(
             clips,
             caches,
-            lambda: on_replicas(machine.own_strategy(), make_extractor),
+            lambda: make_network(machine.own_strategy(), recipe, weights, computation),
             len(machine.devices),
             settings.data.clip_timeout,
             stop_at_bad_clip=settings.data.on_bad_clip == "fail",

@@ -1,8 +1,9 @@
 """The features stored for each clip: a recipe per stream, and one to recognize copies."""
 
 from violence_detection.clips.streams import THUMBNAIL_VALUES
+from violence_detection.errors import UserError
 from violence_detection.features.cache.feature_cache import THUMBNAIL, Recipe
-from violence_detection.models.extractor import features_per_frame
+from violence_detection.models.extractor import features_per_frame, takes_clips
 from violence_detection.models.vgg19_weights import identify_weights
 from violence_detection.settings.constants import PIXELS
 from violence_detection.settings.schema import Settings
@@ -15,12 +16,21 @@ def stream_recipes(settings: Settings) -> list[Recipe]:
     from_pixels = backbone == PIXELS  # mirrored on the device: nothing else is stored for it
     layer = str(features.pixels[-1]) if from_pixels else features.feature_layer
     flipped = "flip" in settings.training.augment and not from_pixels
+    if features.frames_in_cache != features.frames and takes_clips(
+        backbone, layer, features.vgg19_weights
+    ):
+        raise UserError(
+            f"--cached-frames {features.cached_frames}: {backbone} takes clips whole: drop it"
+        )
     return [
         Recipe(
             frames=features.frames_in_cache,
             layer=layer,
             weights=identify_weights(features.vgg19_weights, layer, backbone),
-            features=features_per_frame(backbone, layer, pooling),
+            features=features_per_frame(
+                *(backbone, layer, pooling),
+                *(features.vgg19_weights, features.frames_in_cache),
+            ),
             dtype="uint8" if from_pixels else features.feature_dtype,
             stream=stream,
             flipped=flipped,

@@ -20,15 +20,16 @@ from violence_detection.clips.decode_ahead import decode_ahead
 from violence_detection.clips.decoders import DecoderProcesses
 from violence_detection.clips.frames import ClipInfo, Times, even_positions
 from violence_detection.clips.video import UnreadableClip
+from violence_detection.errors import UserError
 from violence_detection.evaluation.calibration import calibrate
-from violence_detection.features.network import on_replicas, padded_features
+from violence_detection.features.network import make_network, padded_features
 from violence_detection.models.classifier import with_attention
-from violence_detection.models.extractor import build_extractor
+from violence_detection.models.extractor import build_extractor, takes_clips
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runs.saved_detector import SavedDetector, find_detector
 from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 from violence_detection.runtime.stage_clock import StageClock
-from violence_detection.settings.constants import CLIP_TIMEOUT, LONG_CLIP, PIXELS
+from violence_detection.settings.constants import CLIP_TIMEOUT, LONG_CLIP, ONNX, PIXELS
 from violence_detection.storage.remote_paths import AnyPath, local_copy, prefetched
 
 CLASSIFIER_BATCH = 16  # clips; smaller batches are padded, so that the graph is traced once
@@ -157,9 +158,15 @@ class Detector(SavedDetector):
             with_pooling: else the result is `(n, height, width, channels)` if the layer has maps.
 
         Raises:
+            UserError: it is a file that Keras cannot take apart.
             RunError: the weights cannot be downloaded.
         """
         recipe = self.recipes[0]
+        if recipe.backbone.endswith(ONNX):
+            raise UserError(
+                f"{recipe.backbone}: a backbone in an ONNX file cannot be explained, nor be joined "
+                "with the classifier: leave --explain and --end-to-end out"
+            )
         return build_extractor(
             *(recipe.backbone, recipe.layer, self.vgg19_weights, self.computation),
             recipe.pooling if with_pooling else None,
@@ -168,7 +175,13 @@ class Detector(SavedDetector):
     @cached_property
     def network(self) -> Callable[[np.ndarray], np.ndarray]:
         """The backbone on all devices: `(clips, frames, 224, 224, 3)` uint8 to float32 features."""
-        return on_replicas(self.strategy, self.make_extractor)
+        return make_network(self.strategy, self.recipes[0], self.vgg19_weights, self.computation)
+
+    @property
+    def takes_clips(self) -> bool:
+        """Whether the backbone sees the frames of a clip together, instead of one by one."""
+        recipe = self.recipes[0]
+        return takes_clips(recipe.backbone, recipe.layer, self.vgg19_weights)
 
     @cached_property
     def _classifier_with_attention(self) -> keras.Model:
@@ -211,7 +224,13 @@ class Detector(SavedDetector):
             `(clips, frames, features_per_frame)` in the recipes' dtype.
         """
         clips, streams = images.shape[:2]
-        features = self.image_features(images.reshape(-1, *images.shape[3:]))
+        if self.takes_clips:
+            features = self.network(images.reshape(-1, *images.shape[2:]))
+            with np.errstate(over="ignore"):  # an overflow is reported with the clip's name
+                features = features.astype(self.recipes[0].dtype)
+            features = features.reshape(clips * streams, self.frames, -1)
+        else:
+            features = self.image_features(images.reshape(-1, *images.shape[3:]))
         by_frame = features.reshape(clips, streams, self.frames, -1).swapaxes(1, 2)
         return by_frame.reshape(clips, self.frames, self.features_per_frame)
 

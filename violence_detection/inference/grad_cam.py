@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from violence_detection.errors import UserError
 from violence_detection.inference.detector import Detector
-from violence_detection.models.vgg19 import pooled
+from violence_detection.models.pooling import pooled
 from violence_detection.models.video_networks import MAPS
 from violence_detection.settings.constants import FRAME_SIZE, PIXELS, VGG19, VGG19_LAYERS
 

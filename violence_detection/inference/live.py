@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -147,13 +148,16 @@ class LiveMonitor:
     def _warm_up(self) -> float:
         """Return the seconds that a pass takes; the first, far longer one is not measured."""
         detector = self.detector
-        features = np.zeros((1, detector.frames, detector.features_per_frame), np.float32)
-        detector.predict_features(features)
         streams = len(detector.streams)
+        shape = (1, streams, detector.frames, FRAME_SIZE, FRAME_SIZE, 3)
+        detector.predict_images(np.zeros(shape, np.uint8))
         images = np.zeros((streams, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
-        detector.image_features(images, batch_size=streams)
+        compute: Callable[[], Any] = partial(detector.predict_images, np.zeros(shape, np.uint8))
+        if not detector.takes_clips:
+            compute = partial(detector.image_features, images, batch_size=streams)
+            compute()
         began = self._clock()
-        detector.image_features(images, batch_size=streams)
+        compute()
         return self._clock() - began
 
     def run(self, reader: Reader) -> LiveStatistics:

@@ -70,7 +70,8 @@ class WindowPredictor:
         self._skipped_to = 0  # windows that start before it can no longer be predicted
         self._times: dict[int, float] = {}
         self._moved: dict[int, bool] = {}  # by sample: since the one before
-        self._features: dict[int, np.ndarray] = {}  # by sample: (streams, features)
+        # By sample: (streams, features), or the images of a backbone that takes whole clips.
+        self._features: dict[int, np.ndarray] = {}
         self._waiting: dict[int, np.ndarray] = {}  # images of samples without features so far
 
     def add(self, sample: Sample) -> None:
@@ -123,6 +124,10 @@ class WindowPredictor:
     def _compute_features(self) -> None:
         if not self._waiting:
             return
+        if self.detector.takes_clips:
+            self._features |= self._waiting
+            self._waiting.clear()
+            return
         images = np.concatenate(list(self._waiting.values()))
         features = self.detector.image_features(images, self._images_per_batch)
         by_sample = features.reshape(len(self._waiting), len(self.detector.streams), -1)
@@ -132,8 +137,12 @@ class WindowPredictor:
     def _windows_at(self, starts: Sequence[int]) -> list[Window]:
         if not starts:
             return []
-        features = np.stack([self._window_features(start) for start in starts])
-        probabilities = self.detector.predict_features(features).probabilities
+        if self.detector.takes_clips:
+            outputs = [self.detector.predict_images(self._window_images(start)) for start in starts]
+            probabilities = np.concatenate([output.probabilities for output in outputs])
+        else:
+            features = np.stack([self._window_features(start) for start in starts])
+            probabilities = self.detector.predict_features(features).probabilities
         length = self.sampling.frames - 1
         return [
             Window(
@@ -147,12 +156,19 @@ class WindowPredictor:
         """Return the features of the window that starts at a sample, `(frames, values)`."""
         return np.stack([self._frame_features(start, index) for index in self.sampling.used])
 
+    def _window_images(self, start: int) -> np.ndarray:
+        """Return the images of the window, `(1, streams, frames, 224, 224, 3)` uint8."""
+        by_frame = [np.stack(self._of_frame(start, index)) for index in self.sampling.used]
+        return np.stack(by_frame, axis=1)[np.newaxis]
+
     def _frame_features(self, start: int, index: int) -> np.ndarray:
+        return np.concatenate(self._of_frame(start, index))
+
+    def _of_frame(self, start: int, index: int) -> list[np.ndarray]:
+        """Return what is known of a frame by stream."""
         # A window's first frame has no movement of its own: it repeats that of the second.
         samples = [start + max(index, int(name != "rgb")) for name in self.detector.streams]
-        return np.concatenate(
-            [self._features[sample][stream] for stream, sample in enumerate(samples)]
-        )
+        return [self._features[sample][stream] for stream, sample in enumerate(samples)]
 
 
 def predict_video(

@@ -11,7 +11,7 @@ import numpy as np
 from keras import layers, ops
 
 from violence_detection.errors import RunError, UserError
-from violence_detection.models.vgg19 import pooled
+from violence_detection.models.pooling import pooled
 from violence_detection.models.vgg19_weights import RANDOM_WEIGHTS_SEED
 from violence_detection.settings.constants import BACKBONES, FRAME_SIZE, LAST_LAYER, VGG19
 
@@ -56,7 +56,7 @@ def backbone(
         name: one of `BACKBONES`, VGG19 excepted.
         layer: one of its layers, or `LAST_LAYER`: the last map before its classifier.
         dtype: of the computation.
-        pooling: see `models.vgg19.pooled`; None: return the maps.
+        pooling: see `models.pooling.pooled`; None: return the maps.
         weights: "imagenet", "random", or the path of a file that Keras's `load_weights` reads, of
             the whole network without its classifier; None: as Keras initializes them.
 

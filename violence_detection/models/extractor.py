@@ -3,9 +3,10 @@
 import keras
 
 from violence_detection.models import backbones, vgg19
+from violence_detection.models.onnx_backbone import onnx_backbone, onnx_features
 from violence_detection.models.pixels import pixel_extractor, pixel_values
 from violence_detection.models.vgg19_weights import feature_size
-from violence_detection.settings.constants import PIXELS, VGG19
+from violence_detection.settings.constants import ONNX, PIXELS, VGG19
 
 
 def build_extractor(
@@ -23,7 +24,7 @@ def build_extractor(
             `LAST_LAYER`; of `PIXELS` the size of a frame in pixels.
         weights: "imagenet", "random" or a file's path; None: as Keras initializes them.
         dtype: of the computation; VGG19's weights have it, too.
-        pooling: see `models.vgg19.pooled`; None: return the layer's maps.
+        pooling: see `models.pooling.pooled`; None: return the layer's maps.
 
     Returns:
         A model from `(frames, 224, 224, 3)` uint8 RGB to `(frames, features)` float32; without
@@ -42,12 +43,30 @@ def build_extractor(
     return backbones.backbone(backbone, feature_layer, dtype, pooling, weights)
 
 
-def features_per_frame(backbone: str, feature_layer: str, pooling: str) -> int:
-    """Return the number of values that `build_extractor` computes for a frame.
+def takes_clips(backbone: str, feature_layer: str, weights: str) -> bool:
+    """Return whether a backbone sees the frames of a clip together, instead of one by one.
+
+    Args:
+        backbone, feature_layer, weights: as `features_per_frame` takes them.
+    """
+    return backbone.endswith(ONNX) and onnx_backbone(weights, feature_layer).takes.takes_clips
+
+
+def features_per_frame(
+    backbone: str, feature_layer: str, pooling: str, weights: str, frames: int
+) -> int:
+    """Return the number of values that a backbone computes for a frame.
+
+    Args:
+        backbone, feature_layer, weights, pooling: see `build_extractor`; a backbone may be an ONNX
+            file, whose path `weights` is.
+        frames: per clip.
 
     Raises:
-        UserError: the backbone has no such layer.
+        UserError: the backbone has no such layer; an ONNX file does not take such clips.
     """
+    if backbone.endswith(ONNX):
+        return onnx_features(weights, feature_layer, pooling, frames)
     if backbone == PIXELS:
         return pixel_values(int(feature_layer))
     if backbone == VGG19:

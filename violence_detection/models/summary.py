@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from violence_detection.models import backbone_title, extractor_title
 from violence_detection.models.backbones import BODY
-from violence_detection.models.extractor import build_extractor
+from violence_detection.models.extractor import build_extractor, features_per_frame
 from violence_detection.models.networks import build_classifier
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runtime.devices import gpu_names
 from violence_detection.runtime.wording import count_of
-from violence_detection.settings.constants import FRAME_SIZE
+from violence_detection.settings.constants import FRAME_SIZE, ONNX
 from violence_detection.settings.schema import Settings
 
 MEGABYTE = 2**20
@@ -47,14 +47,19 @@ def describe_networks(settings: Settings) -> str:
     """
     features, model = settings.features, settings.model
     layer = str(features.pixels[-1]) if model.from_pixels else features.feature_layer
-    extractor = build_extractor(
-        features.backbone, layer, weights=None, pooling=features.feature_pooling
+    values = len(features.streams) * features_per_frame(
+        *(features.backbone, layer, features.feature_pooling),
+        *(features.vgg19_weights, features.frames_in_cache),
     )
-    values = len(features.streams) * extractor.output.shape[-1]
+    extractor = None
+    if not features.backbone.endswith(ONNX):
+        extractor = build_extractor(
+            features.backbone, layer, weights=None, pooling=features.feature_pooling
+        )
     head = build_classifier(settings, features.frames, values)
     parts = [
         f"{extractor_title(features.backbone, layer)}, per frame",
-        *_table(extractor),
+        *(["  in an ONNX file, run as it is"] if extractor is None else _table(extractor)),
         "",
         f"{model.model if model.from_pixels else model.head}, per clip of "
         f"{count_of(features.frames, 'frame')} with {values} values "
@@ -87,7 +92,7 @@ def _shape(output: Any) -> str:
     return ", ".join(" x ".join(str(size) for size in tensor.shape[1:]) or "1" for tensor in shapes)
 
 
-def _budget(extractor: keras.Model, head: keras.Model, settings: Settings) -> list[str]:
+def _budget(extractor: keras.Model | None, head: keras.Model, settings: Settings) -> list[str]:
     """Return the memory that each stage needs per GPU, in float32 and in float16."""
     gpus = tf.config.list_physical_devices("GPU")
     replicas = settings.devices.replicas or len(gpus) or 1
@@ -100,7 +105,9 @@ def _budget(extractor: keras.Model, head: keras.Model, settings: Settings) -> li
         f"  {'':<20}{'weights':>10}{'optimizer':>11}{'activations':>13}{'batch':>8}{'total':>9}",
     ]
     for dtype, size in BYTES.items():
-        lines.append(_memory_line(f"{name}, {dtype}", extractor_memory(extractor, frames, size)))
+        if extractor is not None:
+            memory = extractor_memory(extractor, frames, size)
+            lines.append(_memory_line(f"{name}, {dtype}", memory))
         lines.append(_memory_line(f"training, {dtype}", training_memory(head, clips, size)))
     lines.append("  Estimates without the framework (about 500 MiB) and convolution workspaces")
     for name, mib in _gpu_memory(gpus):

@@ -6,7 +6,8 @@ from pathlib import Path
 import h5py
 
 from violence_detection.errors import UserError
-from violence_detection.settings.constants import PIXELS, VGG19, VGG19_LAYERS
+from violence_detection.models.onnx_backbone import identify_onnx, onnx_backbone
+from violence_detection.settings.constants import ONNX, PIXELS, VGG19, VGG19_LAYERS
 from violence_detection.settings.setting import weights_flag
 
 FILTERS = (64, 128, 256, 512, 512)  # per convolution of each block
@@ -50,6 +51,9 @@ def identify_weights(weights: str, feature_layer: str, backbone: str = VGG19) ->
     """
     if backbone == PIXELS:
         return ""
+    if backbone.endswith(ONNX):
+        check_weights(weights, feature_layer, backbone)
+        return identify_onnx(Path(weights))
     if weights == "random":
         return f"random-{RANDOM_WEIGHTS_SEED}"
     if weights == "imagenet":  # as published: known without the file
@@ -81,7 +85,8 @@ def check_weights(weights: str, feature_layer: str, backbone: str = VGG19) -> No
             checked when it is loaded.
 
     Raises:
-        UserError: there is no such file, it is not HDF5, or lacks a layer up to `feature_layer`.
+        UserError: there is no such file, it is not HDF5, or lacks a layer up to `feature_layer`;
+            an ONNX file is not as `OnnxBackbone` needs it.
     """
     if backbone == PIXELS or weights in ("imagenet", "random"):
         return
@@ -91,6 +96,8 @@ def check_weights(weights: str, feature_layer: str, backbone: str = VGG19) -> No
             f"{weights_flag(backbone)} {weights}: no such file (imagenet, random, or the path of "
             "an .h5 file)"
         )
+    if backbone.endswith(ONNX):
+        onnx_backbone(weights, feature_layer)
     if backbone != VGG19:
         return
     try:

@@ -13,7 +13,7 @@ SPLIT_SHARES = {"train": 0.70, "val": 0.15, "test": 0.15}  # when the folder has
 CLASS_NAMES = ("nonviolent", "violent")  # the position is the label
 
 STREAMS = ("rgb", "difference", "flow")  # what VGG19 is shown
-# What the maps of a convolution or pooling layer become, see `models.vgg19.pooled`.
+# What the maps of a convolution or pooling layer become, see `models.pooling.pooled`.
 POOLINGS = ("mean", "max", "top", "mean+max", "grid")
 HEADS = ("attention-lstm", "bidirectional", "self-attention", "transformer", "mean")
 FEATURE_AUGMENTATIONS = ("jitter", "speed", "drop", "reverse", "mixup", "cutmix", "noise", "flip")
@@ -27,6 +27,7 @@ STORES = {"s3": "s3fs", "gs": "gcsfs", "hdfs": "pyarrow"}
 
 VGG19 = "vgg19"
 PIXELS = "pixels"  # stands in a backbone's place where frames are trained on as they are
+ONNX = ".onnx"  # ends the name of a backbone that is a file
 FEATURES, RESIDUAL, FLOW_GATED = "features", "3d", "flow-gated"
 MODELS = (FEATURES, RESIDUAL, FLOW_GATED)
 # Image networks of keras.applications, and the size of the pictures they were trained on, pixels.

@@ -9,6 +9,7 @@ from violence_detection.settings.constants import (
     BACKBONES,
     CLIP_TIMEOUT,
     FRAME_SIZE,
+    ONNX,
     PIXELS,
     POOLINGS,
     STREAMS,
@@ -212,15 +213,16 @@ class FeatureSettings:
     )
     backbone: str = setting(
         VGG19,
-        "image network that computes the features: vgg19 or one of keras.applications",
-        f"{', '.join(BACKBONES)}. Frames are decoded at 224 x 224 pixels, and resized on the "
-        "device for a network of another size. See [backbones.md](backbones.md).",
+        "network that computes the features: vgg19, one of keras.applications, or FILE.onnx",
+        f"{', '.join(BACKBONES)}, or a network of frames or of whole clips in an ONNX file. Frames "
+        "are decoded at 224 x 224 pixels, and resized for a network of another size. See "
+        "[backbones.md](backbones.md).",
         check=(
-            lambda value: value in (*BACKBONES, PIXELS),
+            lambda value: value in (*BACKBONES, PIXELS) or value.endswith(ONNX),
             f"is not one of {', '.join(BACKBONES)}",
         ),
-        type=name_out_of((*BACKBONES, PIXELS)),
-        metavar="NAME",
+        type=name_out_of((*BACKBONES, PIXELS), ONNX),
+        metavar="NAME|FILE",
     )
     feature_layer: str = setting(
         "block5_pool",
@@ -304,6 +306,8 @@ class FeatureSettings:
                 "pool; leave it out, or choose a layer of a block, such as block5_pool"
             )
         weights = self.vgg19_weights
+        if self.backbone.endswith(ONNX) and not Path(weights).is_file():
+            raise UserError(f"--backbone {weights}: no such file")
         if (
             self.backbone != PIXELS
             and weights not in ("imagenet", "random")

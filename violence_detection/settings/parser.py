@@ -15,6 +15,7 @@ from violence_detection.settings.constants import (
     FEATURES,
     FLOW_GATED,
     LAST_LAYER,
+    ONNX,
     PIXELS,
     RESIDUAL,
     VGG19,
@@ -141,6 +142,10 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     values = vars(parser.parse_args(arguments))
     if values["class_weights"] is not None:
         values["class_weights"] = tuple(values["class_weights"])
+    if values["backbone"].endswith(ONNX):  # known by its name, wherever the file is
+        if not values["vgg19_weights"].endswith(ONNX):
+            values["vgg19_weights"] = values["backbone"]
+        values["backbone"] = Path(values["backbone"]).name
     if Path(values["vgg19_weights"]).is_file():
         values["vgg19_weights"] = str(Path(values["vgg19_weights"]).resolve())
     settings = Settings().replace(**values)

@@ -40,13 +40,20 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def name_out_of(allowed: Iterable[str]) -> Callable[[str], str]:
-    """Return a type for argparse: one of `allowed`, however it is capitalized."""
+def name_out_of(allowed: Iterable[str], or_file: str = "") -> Callable[[str], str]:
+    """Return a type for argparse: one of `allowed`, however it is capitalized.
+
+    Args:
+        allowed: the names.
+        or_file: how the name of a file ends that may be given instead.
+    """
     by_lower = {name.lower(): name for name in allowed}
 
     def name(text: str) -> str:
         if text.lower() in by_lower:
             return by_lower[text.lower()]
+        if or_file and text.endswith(or_file):
+            return text
         near = difflib.get_close_matches(text.lower(), by_lower, 1)
         names = f"did you mean {by_lower[near[0]]}?" if near else ", ".join(by_lower.values())
         raise argparse.ArgumentTypeError(f"{text!r} is unknown: {names}")

@@ -55,7 +55,7 @@ class Recipe:
     dtype: str  # on disk
     stream: str = "rgb"  # what the network sees, see `clips.streams`
     flipped: bool = False  # of the mirrored clip
-    pooling: str = "mean"  # of a layer's maps, see `models.vgg19.pooled`
+    pooling: str = "mean"  # of a layer's maps, see `models.pooling.pooled`
     frame_size: int = FRAME_SIZE  # pixels, width and height
     backbone: str = VGG19
     format: int = FORMAT

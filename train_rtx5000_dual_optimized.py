@@ -77,7 +77,7 @@ def train(settings: Settings, stack: ExitStack) -> int:
     if worker.is_chief:
         require_trackers(settings.monitoring.mlflow, settings.monitoring.wandb)
     features = settings.features
-    check_weights(features.vgg19_weights, features.feature_layer, features.backbone)
+    check_weights(features.vgg19_weights, settings.deepest_layer, features.backbone)
     run = open_run(settings, find_dataset(settings, stack), worker, stack)
     if run.finished:
         return report_again(settings, run, stack)

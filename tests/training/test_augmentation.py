@@ -3,13 +3,13 @@ import pytest
 import tensorflow as tf
 
 from violence_detection.clips.frames import even_positions
-from violence_detection.settings.constants import AUGMENTATIONS
+from violence_detection.settings.constants import FEATURE_AUGMENTATIONS
 from violence_detection.training.augmentation import augment
 
 IN_TIME = ("jitter", "speed", "drop", "reverse")
 MIXING = [("mixup",), ("cutmix",), ("mixup", "cutmix")]
 # Flipping is for who reads the features.
-KINDS = tuple(kind for kind in AUGMENTATIONS if kind != "flip")
+KINDS = tuple(kind for kind in FEATURE_AUGMENTATIONS if kind != "flip")
 EACH_AND_ALL = [*((kind,) for kind in KINDS), KINDS]
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 

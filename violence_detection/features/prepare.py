@@ -27,6 +27,7 @@ from violence_detection.features.shares import share_of
 from violence_detection.features.survey import Survey, survey_features
 from violence_detection.features.windows import VideoWindows, by_video
 from violence_detection.models import backbone_title, random_weights_warning
+from violence_detection.models.fine_tuning import describe_needs
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runtime.machine import Machine
 from violence_detection.runtime.stage_clock import CHECKS
@@ -82,6 +83,8 @@ def prepare_features(
         UserError: too many clips cannot be read; the object store refuses access to the cache.
         RunError: a disk is full, gone or damages data; an object store does not respond.
     """
+    if settings.model.fine_tune != "none":
+        log.info("%s", describe_needs(settings, len(dataset.all_clips)))
     if not settings.weak.weak:
         return _computed(settings, dataset, machine, known_bad)
     windows = windows_of(dataset.all_clips, settings.weak.window, settings.data.clip_timeout)

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from violence_detection.models.fine_tuning import upper_layers
 from violence_detection.models.heads import Heads
 
 # Layers of `classifier`: adapted to the training clips; the inputs of the first weights. A network
@@ -26,6 +27,8 @@ def classifier(
     projection: int = 192,
     units: int = 192,
     dropout_layer: type[keras.layers.Dropout] = layers.Dropout,
+    fine_tune: str = "none",
+    streams: int = 1,
 ) -> keras.Model:
     """Build the classifier: frames and their changes, a head over time, attention.
 
@@ -43,6 +46,8 @@ def classifier(
         fused_kernel: let a GPU use cuDNN's LSTM, which cannot be part of an XLA program.
         projection, units: widths of the frames' projection and of the head.
         dropout_layer: the class used in training; a saved model has Keras's own.
+        fine_tune: begin with upper layers of VGG19, see `fine_tuning.upper_layers`; or "none".
+        streams: number of streams that the features are of.
 
     Returns:
         A model from `(clips, frames, features)` to `(clips, 1)` float32 probabilities of violence.
@@ -55,7 +60,15 @@ def classifier(
     """
     penalty = keras.regularizers.L2(l2) if l2 else None
     inputs = keras.Input((frames, features), dtype="float32", name="features")
-    x = _projected(inputs, projection, penalty, dtype)
+    if fine_tune == "none":
+        x = _projected(inputs, projection, penalty, dtype, STANDARDIZED)
+    else:  # nothing is standardized before the first weights
+        cached = layers.Identity(dtype=dtype, name=STANDARDIZED[0])(inputs)
+        x = upper_layers(
+            *(cached, fine_tune, streams, dtype),
+            lambda name: dropout_layer(dropout, dtype=dtype, name=name),
+        )
+        x = _projected(x, projection, penalty, dtype, ("normalized", "normalized_change"))
     x = layers.Activation("relu", dtype=dtype, name="projection_relu")(x)
     x = dropout_layer(dropout, dtype=dtype, name="projection_dropout")(x)
     heads = Heads(units, dropout, penalty, dtype, fused_kernel, dropout_layer)
@@ -74,7 +87,13 @@ def classifier(
     return keras.Model(inputs, violence, name=head.replace("-", "_"))
 
 
-def _projected(inputs: Any, projection: int, penalty: keras.Regularizer | None, dtype: str) -> Any:
+def _projected(
+    inputs: Any,
+    projection: int,
+    penalty: keras.Regularizer | None,
+    dtype: str,
+    names: tuple[str, str],
+) -> Any:
     """Return `(clips, frames, projection)`: frames and their changes, standardized and added."""
     frames = inputs.shape[1]
     # VGG19's features are never negative (except with added noise), and a few are far larger than
@@ -85,9 +104,9 @@ def _projected(inputs: Any, projection: int, penalty: keras.Regularizer | None, 
     change = ops.absolute(logarithms - before)
     # In float32, then cast to the compute dtype of the body.
     seen = layers.Normalization(axis=-1, dtype="float32", name="standardize")(logarithms)
-    seen = layers.Identity(dtype=dtype, name="standardized")(seen)
+    seen = layers.Identity(dtype=dtype, name=names[0])(seen)
     change = layers.Normalization(axis=-1, dtype="float32", name="standardize_change")(change)
-    change = layers.Identity(dtype=dtype, name="standardized_change")(change)
+    change = layers.Identity(dtype=dtype, name=names[1])(change)
     # A kernel each: concatenating the inputs would copy both in every step.
     joint = keras.initializers.VarianceScaling(0.5, "fan_avg", "uniform")  # as for twice the inputs
     projected = layers.Dense(

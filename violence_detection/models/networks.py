@@ -39,6 +39,8 @@ def build_classifier(
             projection=model.projection,
             units=model.units,
             dropout_layer=dropout_layer,
+            fine_tune=model.fine_tune,
+            streams=len(settings.features.streams),
         )
     streams, size = len(settings.features.streams), settings.features.pixels[-1]
     return pixel_classifier(

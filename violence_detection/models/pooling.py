@@ -11,12 +11,14 @@ def pooled(maps: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
         maps: `(frames, height, width, channels)`.
         pooling: "mean" over the picture; "max"; "top", the mean of the largest tenth, which
             does not dilute what happens in a corner; "mean+max"; "grid", the means of the
-            picture's four quarters.
+            picture's four quarters; "flat", all values.
 
     Returns:
-        `(frames, values)`: as many as channels, twice as many, or four times.
+        `(frames, values)`: as many as channels, twice as many, four times, or all.
     """
     height, width, channels = maps.shape[1:]
+    if pooling == "flat":
+        return ops.reshape(maps, (-1, height * width * channels))
     if pooling == "mean":
         return ops.mean(maps, axis=(1, 2))
     if pooling == "max":

@@ -39,14 +39,20 @@ def vgg19(feature_layer: str, dtype: str = "float32", pooling: str | None = "mea
     x = keras.applications.vgg19.preprocess_input(ops.cast(frames, "float32"))
     x = ops.cast(x, dtype)
     for name in VGG19_LAYERS[: VGG19_LAYERS.index(feature_layer) + 1]:
-        x = _vgg19_layer(name, dtype)(x)
+        x = vgg19_layer(name, dtype)(x)
     x = ops.cast(x, "float32")
     if pooling is not None and len(x.shape) == 4:
         x = pooled(x, pooling)
     return keras.Model(frames, x, name="vgg19")
 
 
-def _vgg19_layer(name: str, dtype: str) -> keras.Layer:
+def vgg19_layer(name: str, dtype: str) -> keras.Layer:
+    """Return a layer of VGG19, with Keras's own initial weights.
+
+    Args:
+        name: from `VGG19_LAYERS`.
+        dtype: Keras dtype policy.
+    """
     if name == "flatten":
         return layers.Flatten(name=name, dtype=dtype)
     if name in ("fc1", "fc2"):
@@ -69,7 +75,7 @@ def load_vgg19_weights(model: keras.Model, weights: str, feature_layer: str) -> 
     """Set the weights of a model made by `vgg19`.
 
     Args:
-        model: up to `feature_layer`.
+        model: with all layers up to `feature_layer`, or some of them.
         weights: "imagenet", "random" or the path of a file that `identify_weights` accepts.
         feature_layer: a name from `VGG19_LAYERS`.
 
@@ -82,7 +88,7 @@ def load_vgg19_weights(model: keras.Model, weights: str, feature_layer: str) -> 
     if weights == "imagenet":
         weights = _download_imagenet(feature_layer)
     with h5py.File(weights, "r") as file:
-        for name in layers_with_weights(feature_layer):
+        for name in _with_weights_in(model, feature_layer):
             group = file[name]
             model.get_layer(name).set_weights([group[key][()] for key in weight_names(group)])
 
@@ -109,8 +115,13 @@ def build_extractor(
     return model
 
 
+def _with_weights_in(model: keras.Model, feature_layer: str) -> list[str]:
+    known = {layer.name for layer in model.layers}
+    return [name for name in layers_with_weights(feature_layer) if name in known]
+
+
 def _set_random_weights(model: keras.Model, feature_layer: str) -> None:
-    for name in layers_with_weights(feature_layer):
+    for name in _with_weights_in(model, feature_layer):
         layer = model.get_layer(name)
         kernel, bias = layer.get_weights()
         random = np.random.default_rng([RANDOM_WEIGHTS_SEED, VGG19_LAYERS.index(name)])

@@ -7,7 +7,7 @@ import h5py
 
 from violence_detection.errors import UserError
 from violence_detection.models.onnx_backbone import identify_onnx, onnx_backbone
-from violence_detection.settings.constants import ONNX, PIXELS, VGG19, VGG19_LAYERS
+from violence_detection.settings.constants import FRAME_SIZE, ONNX, PIXELS, VGG19, VGG19_LAYERS
 from violence_detection.settings.setting import weights_flag
 
 FILTERS = (64, 128, 256, 512, 512)  # per convolution of each block
@@ -33,8 +33,10 @@ def layers_with_weights(feature_layer: str) -> list[str]:
 def feature_size(feature_layer: str, pooling: str = "mean") -> int:
     """Return the number of values per frame at `feature_layer`."""
     if feature_layer.startswith("block"):
-        per_channel = {"mean+max": 2, "grid": 4}.get(pooling, 1)
-        return per_channel * FILTERS[int(feature_layer[len("block")]) - 1]
+        block = int(feature_layer[len("block")])
+        size = FRAME_SIZE // 2 ** (block if feature_layer.endswith("pool") else block - 1)
+        per_channel = {"mean+max": 2, "grid": 4, "flat": size**2}.get(pooling, 1)
+        return per_channel * FILTERS[block - 1]
     return {"flatten": 25088, "fc1": 4096, "fc2": 4096, "predictions": 1000}[feature_layer]
 
 

@@ -2,12 +2,14 @@
 
 from violence_detection.errors import UserError
 from violence_detection.settings.constants import (
+    CACHED_BELOW,
     FEATURES,
     FLOW_GATED,
     LAST_LAYER,
     OF_WHOLE_BATCHES,
     PIXEL_AUGMENTATIONS,
     PIXELS,
+    VGG19,
 )
 from violence_detection.settings.schema import FIELDS, Settings, require_allowed
 from violence_detection.settings.setting import flag, setting_of
@@ -16,7 +18,7 @@ from violence_detection.settings.values import format_value
 
 # What settings of a backbone, a head and windows are where a network is trained from pixels.
 WITHOUT_BACKBONE = {
-    **{"weak": False, "head": ModelSettings().head, "feature_pooling": "mean"},
+    **{"weak": False, "fine_tune": "none", "head": ModelSettings().head, "feature_pooling": "mean"},
     **{"backbone": PIXELS, "feature_layer": LAST_LAYER, "vgg19_weights": "none"},
 }
 OF_FRAMES = ("noise", "flip")  # augmentations that leave windows as they are
@@ -35,6 +37,7 @@ def check_settings(settings: Settings) -> None:
     settings.experiment.require_valid()
     _check_pixels(settings)
     _check_weak(settings)
+    _check_fine_tuning(settings)
     if settings.experiment.requested:
         for name in ("extract_only", "unlabeled"):
             if settings.by_name()[name]:
@@ -85,6 +88,21 @@ def _check_pixels(settings: Settings) -> None:
     for name, value in WITHOUT_BACKBONE.items():
         if settings.by_name()[name] != value:
             raise UserError(f"{flag(name)} does not go with {given}: drop one")
+
+
+def _check_fine_tuning(settings: Settings) -> None:
+    """Raise `UserError` if a setting does not go with --fine-tune."""
+    kind, features = settings.model.fine_tune, settings.features
+    if kind == "none":
+        return
+    given = f"--fine-tune {kind}"
+    if features.backbone != VGG19:
+        raise UserError(f"{given} trains layers of VGG19: drop --backbone {features.backbone}")
+    layer, pooling = CACHED_BELOW[kind]
+    if (features.feature_layer, features.feature_pooling) != (layer, pooling):
+        raise UserError(
+            f"{given} is of --feature-layer {layer} --feature-pooling {pooling}: leave them out"
+        )
 
 
 def check_batch_divides(batch_size: int, replicas: int) -> None:

@@ -14,7 +14,7 @@ CLASS_NAMES = ("nonviolent", "violent")  # the position is the label
 
 STREAMS = ("rgb", "difference", "flow")  # what VGG19 is shown
 # What the maps of a convolution or pooling layer become, see `models.pooling.pooled`.
-POOLINGS = ("mean", "max", "top", "mean+max", "grid")
+POOLINGS = ("mean", "max", "top", "mean+max", "grid", "flat")
 HEADS = ("attention-lstm", "bidirectional", "self-attention", "transformer", "mean")
 FEATURE_AUGMENTATIONS = ("jitter", "speed", "drop", "reverse", "mixup", "cutmix", "noise", "flip")
 OF_WHOLE_BATCHES = frozenset(("mixup", "cutmix", "noise"))  # each clip depends on the others
@@ -86,3 +86,9 @@ VGG19_LAYERS = (
     ),
     *("flatten", "fc1", "fc2", "predictions"),
 )
+# VGG19's layers that --fine-tune trains with the classifier, and what is cached below them.
+FINE_TUNED = {
+    "fc": ("fc1", "fc2"),
+    "block5": tuple(name for name in VGG19_LAYERS if name.startswith("block5")),
+}
+CACHED_BELOW = {"fc": ("flatten", "mean"), "block5": ("block4_pool", "flat")}  # layer, pooling

@@ -237,8 +237,9 @@ class FeatureSettings:
     feature_pooling: str = setting(
         "mean",
         "what a convolution or pooling layer's maps become: a few values per channel",
-        "`mean` over the picture, `max`, `top`: the mean of the largest tenth, `mean+max`, or "
-        "`grid`: the means of the picture's four quarters. Dense layers have no maps.",
+        "`mean` over the picture, `max`, `top`: the mean of the largest tenth, `mean+max`, "
+        "`grid`: the means of the picture's four quarters, or `flat`: all of them, as --fine-tune "
+        "block5 needs them. Dense layers have no maps.",
         choices=POOLINGS,
     )
     vgg19_weights: str = setting(

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from violence_detection.errors import UserError
 from violence_detection.settings.checks import check_settings
 from violence_detection.settings.constants import (
+    CACHED_BELOW,
     FEATURES,
     FLOW_GATED,
     LAST_LAYER,
@@ -137,6 +138,10 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     chosen = parser.parse_args(arguments)
     if chosen.model != FEATURES:
         parser.set_defaults(**MODEL_DEFAULTS[chosen.model] | from_file)
+    elif chosen.fine_tune != "none":
+        layer, pooling = CACHED_BELOW[chosen.fine_tune]
+        below = {"feature_layer": layer, "feature_pooling": pooling}
+        parser.set_defaults(**below | from_file)
     elif chosen.backbone != VGG19 and "feature_layer" not in from_file:
         parser.set_defaults(feature_layer=LAST_LAYER)
     values = vars(parser.parse_args(arguments))

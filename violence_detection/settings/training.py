@@ -9,6 +9,7 @@ from violence_detection.settings.constants import (
     AUGMENTATIONS,
     FEATURES,
     FINAL_LEARNING_RATE,
+    FINE_TUNED,
     HEADS,
     MODELS,
     SHORTEST_WINDOW,
@@ -57,6 +58,23 @@ class ModelSettings:
     )
     units: int = setting(
         192, "width of the head", check=AT_LEAST_1, in_grid=True, type=int, metavar="N"
+    )
+
+    fine_tune: str = setting(
+        "none",
+        "layers of VGG19 that are trained with the head: none, fc or block5",
+        "`fc`: its two dense layers, on cached maps of `block5_pool` (0.8 MB a clip and stream); "
+        "`block5`: its last block, on those of `block4_pool` (3.2 MB), on a GPU. See "
+        "[backbones.md](backbones.md).",
+        choices=("none", *FINE_TUNED),
+    )
+    fine_tune_rate: float = setting(
+        0.05,
+        "learning rate of the fine-tuned layers, as a share of --learning-rate",
+        check=(lambda share: 0 < share <= 1, "must be above 0 and at most 1"),
+        in_grid=True,
+        type=finite,
+        metavar="SHARE",
     )
 
     @property

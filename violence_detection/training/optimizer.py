@@ -1,5 +1,6 @@
 """The learning-rate schedule, and Adam for gradients summed over the replicas."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -42,12 +43,16 @@ class SummedGradientsAdam(keras.optimizers.Adam):
     the first replica's gradients alone. Its update is the same formula in ten passes.
     """
 
+    shares: Sequence[float] | None = None  # of the learning rate, by the index of a weight
+
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         return grads_and_vars
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
         """Update a weight and its two moments."""
         index = self._get_variable_index(variable)
+        if self.shares is not None:
+            learning_rate = learning_rate * self.shares[index]
         step = tf.cast(self.iterations.value + 1, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
@@ -67,6 +72,7 @@ def make_optimizer(
     schedule: keras.optimizers.schedules.LearningRateSchedule | float,
     clipnorm: float,
     loss_scaling: bool,
+    shares: Sequence[float] | None = None,
 ) -> keras.optimizers.Optimizer:
     """Return Adam for gradients summed over the replicas.
 
@@ -74,6 +80,9 @@ def make_optimizer(
         schedule: the learning rate.
         clipnorm: L2 norm that each weight's gradient is clipped to; 0: no clipping.
         loss_scaling: wrap it in dynamic loss scaling, for float16.
+        shares: of the learning rate that each weight is trained with, in the order of the weights;
+            None: all of it.
     """
     adam = SummedGradientsAdam(schedule, clipnorm=clipnorm or None)
+    adam.shares = shares
     return keras.optimizers.LossScaleOptimizer(adam) if loss_scaling else adam

@@ -17,7 +17,10 @@ from violence_detection.models.classifier import (
     copy_weights,
     layers_named,
 )
+from violence_detection.models.fine_tuning import fine_tuned_weights
 from violence_detection.models.networks import build_classifier
+from violence_detection.models.vgg19 import load_vgg19_weights
+from violence_detection.settings.constants import FINE_TUNED
 from violence_detection.settings.schema import Settings
 from violence_detection.training.losses import make_loss
 from violence_detection.training.multiple_instances import Bags
@@ -33,6 +36,7 @@ from violence_detection.training.replica_dropout import ReplicaDropout
 STEPS_PER_EXECUTION = 16  # steps per call from Python, which costs a millisecond or two
 LEAST_DEVIATION = 0.1  # of a feature, relative to the mean deviation of all features
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # features, labels, weights
+FINE_TUNED_SAMPLE = 2  # batches that features are standardized on, where VGG19 has to run for it
 KEPT = "kept_"  # prefix in the file of arrays that are neither weights nor optimizer state
 
 
@@ -374,6 +378,15 @@ def make_trainer(
     frames, features = sample.element_spec.shape[1:]
     dropout_layer = ReplicaDropout if is_over_workers() else keras.layers.Dropout
     classifier = build_classifier(settings, frames, features, policy, dropout_layer)
+    shares = None
+    if (kind := settings.model.fine_tune) != "none":
+        load_vgg19_weights(classifier, settings.features.vgg19_weights, FINE_TUNED[kind][-1])
+        sample = sample.take(FINE_TUNED_SAMPLE)
+        tuned = {id(weight) for weight in fine_tuned_weights(classifier, kind)}
+        shares = [
+            settings.model.fine_tune_rate if id(weight) in tuned else 1.0
+            for weight in classifier.trainable_variables
+        ]
     standardize_on(classifier, sample)
     sizes = picture_sizes(settings)
     schedule = make_schedule(
@@ -382,7 +395,9 @@ def make_trainer(
         sizes.steps(settings.training.epochs, steps, STEPS_PER_EXECUTION),
         settings.training.schedule,
     )
-    optimizer = make_optimizer(schedule, settings.training.clipnorm, policy == "mixed_float16")
+    optimizer = make_optimizer(
+        schedule, settings.training.clipnorm, policy == "mixed_float16", shares
+    )
     trainer = Trainer(
         classifier,
         make_loss(settings.loss),

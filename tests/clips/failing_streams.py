@@ -21,3 +21,10 @@ def count_and_fail(last: int, then: str = "") -> Iterator[int]:
         raise UnreadableClip("no frame can be decoded")
     if then == "huge":
         np.ones(2**29)  # 4 GiB
+
+
+def count_slowly(last: int) -> Iterator[int]:
+    """Yield numbers, each after a tenth of a second."""
+    for number in range(last):
+        time.sleep(0.1)
+        yield number

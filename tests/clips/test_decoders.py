@@ -17,9 +17,10 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.clips.failing_streams import count_and_fail
+from tests.clips.failing_streams import count_and_fail, count_slowly
 from tests.conftest import write_hanging_clip
 from tests.waiting import wait_until
+from violence_detection.clips.cancellation import Cancellation, Cancelled
 from violence_detection.clips.decoders import DecoderProcesses, stream_from_process
 from violence_detection.clips.frames import read_frames
 from violence_detection.clips.video import UnreadableClip
@@ -131,6 +132,41 @@ def test_closing_does_not_wait_for_a_clip_that_hangs(hanging_clip: Path) -> None
         for reading in readings:
             assert reading.exception(60) is not None
     assert time.monotonic() - began < 30
+
+
+def test_clip_that_nobody_waits_for_any_more_is_cancelled(
+    hanging_clip: Path, good_clip: Path
+) -> None:
+    cancellation = Cancellation()
+    with DecoderProcesses(1, 2, FRAMES, timeout=100) as decoders, ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(decoders.read_clip, hanging_clip, cancellation=cancellation)
+        wait_until(multiprocessing.active_children)
+        cancellation.cancel()
+        with pytest.raises(Cancelled):
+            reading.result(30)
+        with pytest.raises(Cancelled):  # also what it would go on with
+            decoders.read_clip(good_clip, cancellation=cancellation)
+        frames = decoders.read_images(good_clip)
+    np.testing.assert_array_equal(frames, [read_frames(good_clip, FRAMES)])
+
+
+def test_stream_that_nobody_waits_for_any_more_is_cancelled() -> None:
+    cancellation = Cancellation()
+    numbers = stream_from_process(
+        count_and_fail, 1, "hang", timeout=100, ahead=3, cancellation=cancellation
+    )
+    assert next(numbers) == 0
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(next, numbers)
+        cancellation.cancel()
+        with pytest.raises(Cancelled):
+            waiting.result(30)
+    assert not multiprocessing.active_children()
+
+
+def test_time_limit_for_all_items_together() -> None:
+    with pytest.raises(UnreadableClip, match="within 1 s"):
+        list(stream_from_process(count_slowly, 100, timeout=1, ahead=200, in_all=True))
 
 
 def test_decoder_that_was_killed_while_idle_is_replaced(

@@ -108,6 +108,44 @@ def test_no_image_is_computed_twice(detector: Detector, long_video: Path) -> Non
     assert sum(computed) < len(windows) * 4 * 2 / 2  # half of the images in the windows
 
 
+def _part(path: Path, first: int, last: int) -> Path:
+    """Return a video of some frames of another."""
+    capture, part = cv2.VideoCapture(str(path)), path.with_name("part.avi")
+    frames = [capture.read()[1] for _ in range(last)][first:]
+    writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*"FFV1"), 10, (64, 64))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return part
+
+
+def test_stills_are_computed_once(detector: Detector, tmp_path: Path) -> None:
+    """Four pictures, five seconds each, in windows of half a second."""
+    path = tmp_path / "stills.mp4"
+    random = np.random.default_rng(0)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
+    for _ in range(4):
+        still = random.integers(0, 256, (8, 8, 3), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+        for _ in range(50):
+            writer.write(still)
+    writer.release()
+    computed: list[int] = []
+
+    class Counting(Detector):
+        def image_features(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
+            computed.append(len(images))
+            return super().image_features(images, batch_size)
+
+    sampling = window_sampling(detector, 0.5, 0.5)
+    found = list(predict_video(as_variant(detector, Counting), path, sampling, TIMEOUT))
+    # Of each still: its first image, which differs from the still before, and the rest.
+    assert sum(computed) <= 2 * 4 * 2
+    inside = [window.probability for window in found if window.start > 6 and window.end < 9]
+    assert len(inside) > 3
+    (clip,) = detector.predict_clips([_part(path, 50, 60)], TIMEOUT)
+    assert inside == pytest.approx([clip.probability] * len(inside), abs=1e-5)
+
+
 def test_violence_is_found_where_it_is(detector: Detector, long_video: Path) -> None:
     timeline = predict_timeline(detector, long_video, window_sampling(detector, 2.0, 0.5), TIMEOUT)
     assert timeline.error is None

@@ -211,7 +211,7 @@ def test_api_document_has_every_route_status_and_example(client: httpx.Client) -
     for route in ("/predict", "/predict/timeline"):
         operation = document["paths"][route]["post"]
         assert "multipart/form-data" in operation["requestBody"]["content"]
-        expected = {"200", "400", "401", "403", "408", "413", "415", "422", "503"}
+        expected = {"200", "400", "401", "403", "408", "413", "415", "421", "422", "503"}
         assert operation["responses"].keys() == expected
         for status, response in operation["responses"].items():
             (media_type, content), *more = response["content"].items()

@@ -1,4 +1,6 @@
+import contextlib
 import dataclasses
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,7 +8,7 @@ import httpx
 import pytest
 
 from tests.serving.detectors import ScriptedDetector, scripted
-from tests.serving.http import FORM, LIMITS, form_of, problem_detail, ready, started
+from tests.serving.http import FORM, LIMITS, form_of, part, problem_detail, ready, started
 from tests.waiting import wait_until
 from violence_detection.errors import RunError
 from violence_detection.inference.detector import Detector
@@ -44,6 +46,7 @@ def test_busy_server_refuses_requests_until_a_slot_is_free(
     strict_service: Service, strict_client: httpx.Client, clip: bytes
 ) -> None:
     with strict_service.queue.slot(), strict_service.queue.slot():
+        assert "2 of 2" in problem_detail(strict_client.get("/readyz"), 503)
         response = strict_client.post("/predict", headers=BEARER, **form_of(clip))
         assert "2 of 2 request slots" in problem_detail(response, 503)
         assert 1 <= int(response.headers["retry-after"]) <= 60
@@ -73,6 +76,106 @@ def test_token_opens_what_it_guards_and_the_rest_is_open(
     assert strict_client.get("/metrics", headers=BEARER).status_code == 200
     for open_to_all in ("/", "/healthz", "/readyz", "/openapi.json"):
         assert strict_client.get(open_to_all).status_code == 200
+
+
+def test_where_other_machines_ask_the_status_needs_the_token(
+    scripted_detector: ScriptedDetector, uploads: Path
+) -> None:
+    service = Service(scripted_detector, uploads, LIMITS, TOKEN, guards_status=True)
+    with started(service) as client:
+        wait_until(lambda: client.get("/readyz", headers=BEARER).status_code == 200, 120)
+        for route in ("/readyz", "/openapi.json", "/metrics"):
+            problem_detail(client.get(route), 401)
+            assert client.get(route, headers=BEARER).status_code == 200
+        assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(("localhost", 200), ("LOCALHOST:80", 200), ("camera.lan", 200), ("10.0.0.7:8000", 200)),
+        *(("[::1]:8000", 200), ("attacker.example", 421), ("localhost.attacker.example", 421)),
+    ],
+)
+def test_server_answers_to_its_own_names_only(
+    scripted_detector: ScriptedDetector, uploads: Path, host: str, status: int
+) -> None:
+    service = Service(scripted_detector, uploads, LIMITS, hosts=["localhost", "camera.lan"])
+    with started(service) as client:
+        assert client.get("/openapi.json", headers={"Host": host}).status_code == status
+        # Whatever probes the server may not know its name.
+        assert client.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("origin", "refused"),
+    [
+        ("http://attacker.example", True),
+        ("null", True),
+        ("http://camera.lan", False),
+        (None, False),
+    ],
+)
+def test_pages_without_https_are_told_by_their_origin(
+    client: httpx.Client, clip: bytes, origin: str | None, refused: bool
+) -> None:
+    """Browsers send `Sec-Fetch-Site` only from where they have come by https."""
+    headers = {"Host": "camera.lan"} | ({"Origin": origin} if origin else {})
+    response = client.post("/predict", headers=headers, **form_of(clip))
+    assert response.status_code == (403 if refused else 200)
+
+
+@pytest.mark.parametrize("route", ["/", "/healthz", "/readyz", "/openapi.json", "/metrics"])
+def test_head_is_the_answer_without_its_body(client: httpx.Client, route: str) -> None:
+    head, whole = client.head(route), client.get(route)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ({"max_windows": 3}, ["windows", "more than the 3 allowed", "larger stride"]),
+        ({"max_samples": 9}, ["samples", "more than the 9 allowed", "--max-samples"]),
+        ({"max_frames": 9}, ["24 frames", "more than the 9 allowed", "shorter video"]),
+    ],
+)
+def test_video_that_would_take_too_much_work_is_refused(
+    scripted_detector: ScriptedDetector,
+    uploads: Path,
+    clip: bytes,
+    limit: dict[str, int],
+    words: list[str],
+) -> None:
+    limits = dataclasses.replace(LIMITS, **limit)
+    with ready(Service(scripted_detector, uploads, limits)) as client:
+        route = "/predict/timeline?window=0.5&stride=0.1"
+        detail = problem_detail(client.post(route, **form_of(clip)), 422)
+        assert all(word in detail for word in words), detail
+
+
+def test_drip_is_refused_and_holds_up_nobody(
+    scripted_detector: ScriptedDetector, uploads: Path, clip: bytes
+) -> None:
+    """Two uploads at once, one per client, one slot: one that drips leaves the slot free."""
+    limits = dataclasses.replace(
+        LIMITS, max_requests=1, max_uploads=4, least_rate=1e6, grace=1.0, stall_timeout=30
+    )
+
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM['Content-Type']}\r\n"
+    with ready(Service(scripted_detector, uploads, limits)) as client:
+        address = client.base_url.host, client.base_url.port
+        with socket.create_connection(address, timeout=0.2) as dripping:
+            dripping.sendall(f"{head}Content-Length: 1000000\r\n\r\n".encode())
+            dripping.sendall(part("video", clip)[:600])
+            assert client.post("/predict", **form_of(clip)).status_code == 200
+            answer = b""
+            for _ in range(100):
+                with contextlib.suppress(TimeoutError):
+                    answer = dripping.recv(1000)
+                    break
+                dripping.sendall(b"x")
+            assert answer.startswith(b"HTTP/1.1 408")
 
 
 def test_pages_on_other_sites_are_refused(client: httpx.Client, clip: bytes) -> None:

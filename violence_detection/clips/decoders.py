@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 import pebble
 
+from violence_detection.clips.cancellation import Cancellation
 from violence_detection.clips.clip import Segment
 from violence_detection.clips.ffmpeg_log import FFmpegMessages
 from violence_detection.clips.frames import ClipInfo, read_clip
@@ -99,6 +100,7 @@ class DecoderProcesses:
         path: Path,
         views: Sequence[View] = (("rgb", False),),
         segment: Segment | None = None,
+        cancellation: Cancellation | None = None,
     ) -> tuple[np.ndarray, ClipInfo]:
         """Return a clip's frames in one or several views. Thread-safe.
 
@@ -106,6 +108,7 @@ class DecoderProcesses:
             path: the video file.
             views: see `streams.stream_images`.
             segment: of the video; None: all of it.
+            cancellation: ends it; None: nobody does.
 
         Returns:
             `(views, frames, 224, 224, 3)` uint8, and what the clip is like.
@@ -114,10 +117,11 @@ class DecoderProcesses:
             UnreadableClip: also for a clip that takes too much time or memory, or crashes its
                 decoder twice; the first crash may have had another cause.
             OSError: the file cannot be read.
+            Cancelled: it was cancelled.
         """
         slot = self._free.get()
         try:
-            info = self._call(_decode_into, path, slot, views, segment)
+            info = self._call(_decode_into, path, slot, views, segment, cancellation=cancellation)
             return self._slots[slot, : len(views)].copy(), info
         finally:
             self._free.put(slot)
@@ -126,21 +130,30 @@ class DecoderProcesses:
         """Return `storage.files.file_checksum`, under the same limits: reading may hang, too."""
         return self._call(file_checksum, path)
 
-    def reported_duration(self, path: Path) -> float | None:
+    def reported_duration(
+        self, path: Path, cancellation: Cancellation | None = None
+    ) -> float | None:
         """Return `video.reported_duration`; raises as `read_clip` does."""
-        return self._call(reported_duration, path)
+        return self._call(reported_duration, path, cancellation=cancellation)
 
     def last_time(self, path: Path) -> float | None:
         """Return `video.last_time`; raises as `read_clip` does."""
         return self._call(last_time, path)
 
-    def _call(self, function: Callable[..., Any], path: Path, *arguments: Any) -> Any:
+    def _call(
+        self,
+        function: Callable[..., Any],
+        path: Path,
+        *arguments: Any,
+        cancellation: Cancellation | None = None,
+    ) -> Any:
         """Call a function in a decoder; once more if the decoder dies the first time."""
+        cancellation = cancellation or Cancellation()
         try:
             try:
-                answer = self._call_once(function, path, *arguments)
+                answer = self._call_once(cancellation, function, path, *arguments)
             except pebble.ProcessExpired:
-                answer = self._call_once(function, path, *arguments)
+                answer = self._call_once(cancellation, function, path, *arguments)
         except DecodingTimeout as error:
             raise UnreadableClip(_too_slow(self.timeout)) from error
         except pebble.ProcessExpired as error:
@@ -150,7 +163,9 @@ class DecoderProcesses:
             raise answer.error
         return answer.result
 
-    def _call_once(self, function: Callable[..., Any], *arguments: Any) -> "_Answer":
+    def _call_once(
+        self, cancellation: Cancellation, function: Callable[..., Any], *arguments: Any
+    ) -> "_Answer":
         pool = self._pool
         try:
             with _interrupts_blocked():
@@ -166,7 +181,8 @@ class DecoderProcesses:
         try:
             if self._closed:  # by another thread, in the meantime
                 future.cancel()
-            return future.result()
+            with cancellation.stopping(future.cancel):  # kills the decoder
+                return future.result()
         except BrokenProcessPool as error:
             self._replace(pool)
             raise pebble.ProcessExpired("the pool is broken") from error
@@ -183,7 +199,12 @@ class DecoderProcesses:
 
 
 def stream_from_process(
-    function: Callable[..., Iterable[Any]], *arguments: Any, timeout: float, ahead: int
+    function: Callable[..., Iterable[Any]],
+    *arguments: Any,
+    timeout: float,
+    ahead: int,
+    in_all: bool = False,
+    cancellation: Cancellation | None = None,
 ) -> Generator[Any, None, None]:
     """Yield what `function(*arguments)` yields, from a process under a decoder's limits.
 
@@ -194,24 +215,32 @@ def stream_from_process(
         *arguments: of `function`; the first one is what is read.
         timeout: seconds that one item may take.
         ahead: how many items are made in advance.
+        in_all: the time limit is for all items together.
+        cancellation: kills the process; None: nobody does.
 
     Raises:
         UnreadableClip: also for an item that takes too much time or memory, or a process that
             died.
         OSError: raised by `function`.
         Interrupted: a signal arrived while waiting.
+        Cancelled: it was cancelled.
     """
+    cancellation = cancellation or Cancellation()
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
     process = spawn.Process(
-        target=_send_all, args=(sender, timeout, ahead, function, arguments), daemon=True
+        target=_send_all, args=(sender, timeout, in_all, ahead, function, arguments), daemon=True
     )
     with _interrupts_blocked():
         process.start()
     sender.close()  # this process's copy: or the pipe would stay open when the other one dies
     patience = timeout + START_TIMEOUT  # for the first item
     try:
-        while (item := _received(receiver, process, patience, timeout)) is not None:
+        while True:
+            with cancellation.stopping(process.kill):
+                item = _received(receiver, process, patience, timeout)
+            if item is None:
+                break
             if isinstance(item, Exception):
                 raise item
             if isinstance(item, _Messages):
@@ -243,6 +272,7 @@ def _received(receiver: Connection, process: Any, patience: float, timeout: floa
 def _send_all(
     sender: Connection,
     timeout: float,
+    in_all: bool,
     ahead: int,
     function: Callable[..., Iterable[Any]],
     arguments: Sequence[Any],
@@ -263,10 +293,15 @@ def _send_all(
     threading.Thread(target=send, daemon=True).start()
     try:
         with _explaining_errors():
-            items = iter(function(*arguments))
+            items, left = iter(function(*arguments)), timeout
             # The limit is for making an item: it may then wait for long.
+            began = time.monotonic()
             while (item := _limited(timeout, next, items, None)) is not None:
+                left -= time.monotonic() - began if in_all else 0
+                if left < 0:
+                    raise UnreadableClip(_too_slow(timeout))
                 made.put(item)
+                began = time.monotonic()
                 if messages := _ffmpeg.take():
                     made.put(_Messages(messages))
         made.put(_Messages(_ffmpeg.take()))

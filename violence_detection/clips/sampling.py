@@ -139,6 +139,7 @@ class Sampler:
         self._start: float | None = None
         self._number = 0
         self._previous: np.ndarray | None = None  # the image of the last sample, RGB
+        self._still: tuple[np.ndarray, np.ndarray] | None = None  # an image, and its streams
         self._means: np.ndarray | None = None  # `block_means` when something last moved
         self._pending: tuple[Frame, np.ndarray] | None = None  # may serve later samples, too
 
@@ -188,9 +189,13 @@ class Sampler:
         return is_sample(self._next_time, frame.time, frame.position, self._frames_per_second)
 
     def _images(self, image: np.ndarray) -> np.ndarray:
+        if self._still is not None and self._previous is image is self._still[0]:
+            return self._still[1]  # a frame that lasts for many samples
         # The first frame of a window has no predecessor: its movement is that of its second.
         pair = np.stack([image if self._previous is None else self._previous, image])
-        return np.stack([stream_images(pair, stream)[1] for stream in self.sampling.streams])
+        images = np.stack([stream_images(pair, stream)[1] for stream in self.sampling.streams])
+        self._still = (image, images) if self._previous is image else None
+        return images
 
 
 def sample_video(path: Path, sampling: Sampling) -> Iterator[VideoInfo | Sample | VideoEnd]:

@@ -35,6 +35,9 @@ from violence_detection.settings.values import finite
 
 log = logging.getLogger(__name__)
 
+BACKLOG = 128  # connections that wait to be accepted
+LIMITED = {"windows": "windows", "samples": "sampled frames", "frames": "decoded frames"}
+
 TOKEN_VARIABLE = "VIOLENCE_API_TOKEN"
 PORT: Check = (lambda value: 0 <= value <= 65535, "must be from 0 to 65535")
 
@@ -118,6 +121,14 @@ def _add_access_flags(group: argparse._ArgumentGroup) -> None:
         help="allow requests from the pages of this site, such as https://host; may be repeated "
         "(default: none)",
     )
+    group.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer requests that are sent to this name, too; may be repeated (default: this "
+        "machine's names; IP addresses are always answered)",
+    )
 
 
 def _add_limit_flags(group: argparse._ArgumentGroup) -> None:
@@ -142,6 +153,14 @@ def _add_limit_flags(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="number of requests accepted at once; others get status 503 (default: 64)",
     )
+    for what, default in (("windows", 5_000), ("samples", 20_000), ("frames", 72_000)):
+        group.add_argument(
+            f"--max-{what}",
+            type=int,
+            default=default,
+            metavar="N",
+            help=f"most {LIMITED[what]} of a video in windows (default: {default})",
+        )
     add_clip_timeout(group)
     group.add_argument(
         "--drain",
@@ -166,6 +185,9 @@ def check_flags(flags: argparse.Namespace) -> str | None:
         drain=AT_LEAST_0,
         threshold=PROBABILITY,
         max_requests=AT_LEAST_1,
+        max_windows=AT_LEAST_1,
+        max_samples=AT_LEAST_1,
+        max_frames=AT_LEAST_1,
         replicas=AT_LEAST_1,
         port=PORT,
     )
@@ -230,18 +252,37 @@ def serve(flags: argparse.Namespace) -> int:
             max_seconds=flags.max_seconds,
             max_requests=flags.max_requests,
             clip_timeout=flags.clip_timeout,
+            max_windows=flags.max_windows,
+            max_samples=flags.max_samples,
+            max_frames=flags.max_frames,
+            max_uploads=max(64, flags.max_requests),
+            max_connections=max(512, 4 * flags.max_requests),
         )
         start_service_log(flags.debug)
         if detector.untrained_vgg19:
             log.warning("%s", random_weights_warning(detector.backbone))
-        service = Service(detector, uploads, limits, token, flags.cors)
+        service = Service(
+            *(detector, uploads, limits, token, flags.cors),
+            hosts=own_names(flags.host, flags.allowed_host),
+            guards_status=not _is_loopback(flags.host),
+        )
         asyncio.run(run_server(service, listening, flags.drain))
     return 0
 
 
+def own_names(host: str, allowed: Sequence[str]) -> list[str]:
+    """Return the names by which the server may be addressed; any IP address may be used.
+
+    Args:
+        host: what it listens on.
+        allowed: further names.
+    """
+    return ["localhost", host, socket.gethostname(), socket.getfqdn(), *allowed]
+
+
 @contextlib.contextmanager
 def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
-    """Yield a socket that is bound to an address, and does not listen yet.
+    """Yield a socket that listens at an address.
 
     Args:
         host: a name or an address.
@@ -256,6 +297,8 @@ def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
             listening = stack.enter_context(socket.socket(family, kind))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
+            # At once: two sockets that do not listen may be bound to one address.
+            listening.listen(BACKLOG)
         except OSError as error:
             raise UserError(f"--host {host} --port {port}: {error.strerror}") from error
         except UnicodeError as error:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from violence_detection.clips.cancellation import Cancellation
 from violence_detection.clips.clip import Footage, Segment, VideoSegment
 from violence_detection.clips.decode_ahead import decode_ahead
 from violence_detection.clips.decoders import DecoderProcesses
@@ -264,6 +265,7 @@ class Detector(SavedDetector):
         path: AnyPath,
         with_pictures: bool = False,
         segment: Segment | None = None,
+        cancellation: Cancellation | None = None,
     ) -> DecodedClip | Prediction:
         """Read a clip; may be called from several threads.
 
@@ -271,6 +273,7 @@ class Detector(SavedDetector):
             decoders: for `cached_frames` frames and a view per stream, plus one with pictures.
             with_pictures: also return the frames as a person would see them.
             segment: of the video; None: all of it.
+            cancellation: ends it; None: nobody does.
 
         Returns:
             The clip; if it cannot be read, a `Prediction` with the reason.
@@ -279,7 +282,7 @@ class Detector(SavedDetector):
         try:
             with local_copy(path) as copy:
                 images, info = decoders.read_clip(
-                    copy, [(name, False) for name in streams], segment
+                    copy, [(name, False) for name in streams], segment, cancellation
                 )
         except UnreadableClip as error:
             return Prediction(path, error=str(error), segment=segment)

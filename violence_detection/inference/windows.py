@@ -22,6 +22,8 @@ from violence_detection.inference.events import Event, Timeline, Window, find_ev
 from violence_detection.runtime.wording import timestamp
 from violence_detection.settings.constants import CLIP_TIMEOUT
 
+STILLS_AT_ONCE = 16  # times as many samples as a batch has wait, at most, if they are all alike
+
 
 def window_sampling(detector: Detector, window: float, stride: float) -> Sampling:
     """Return how the frames that a detector takes are sampled from windows of a video.
@@ -72,7 +74,10 @@ class WindowPredictor:
         self._moved: dict[int, bool] = {}  # by sample: since the one before
         # By sample: (streams, features), or the images of a backbone that takes whole clips.
         self._features: dict[int, np.ndarray] = {}
-        self._waiting: dict[int, np.ndarray] = {}  # images of samples without features so far
+        # Images of samples without features so far; one array for those that are alike.
+        self._waiting: dict[int, np.ndarray] = {}
+        self._newest = np.zeros(0, np.uint8)  # images
+        self._computed: tuple[np.ndarray, np.ndarray] | None = None  # the last, with its features
 
     def add(self, sample: Sample) -> None:
         """Take the next sample."""
@@ -80,7 +85,14 @@ class WindowPredictor:
         self._times[sample.number] = sample.time
         self._moved[sample.number] = sample.moved
         if sample.images is not None:
-            self._waiting[sample.number] = sample.images
+            if not np.array_equal(self._newest, sample.images):  # not a still: it is computed
+                self._newest = sample.images
+            self._waiting[sample.number] = self._newest
+
+    @property
+    def samples(self) -> int:
+        """How many samples have been taken."""
+        return self._samples
 
     @property
     def next_start(self) -> int:
@@ -96,8 +108,10 @@ class WindowPredictor:
 
     @property
     def is_full(self) -> bool:
-        """Whether the waiting images fill a batch of VGG19."""
-        return len(self._waiting) >= self.samples_per_batch
+        """Whether the waiting images fill a batch of VGG19, or many samples wait."""
+        if len(self._waiting) >= STILLS_AT_ONCE * self.samples_per_batch:
+            return True
+        return len({id(images) for images in self._waiting.values()}) >= self.samples_per_batch
 
     def predict(self, ended: bool = False) -> list[Window]:
         """Return the windows that have become complete.
@@ -128,10 +142,18 @@ class WindowPredictor:
             self._features |= self._waiting
             self._waiting.clear()
             return
-        images = np.concatenate(list(self._waiting.values()))
-        features = self.detector.image_features(images, self._images_per_batch)
-        by_sample = features.reshape(len(self._waiting), len(self.detector.streams), -1)
-        self._features.update(zip(self._waiting, by_sample, strict=True))
+        known = {}
+        if self._computed is not None:
+            known[id(self._computed[0])] = self._computed[1]
+        new = {id(images): images for images in self._waiting.values() if id(images) not in known}
+        if new:
+            images = np.concatenate(list(new.values()))
+            features = self.detector.image_features(images, self._images_per_batch)
+            by_sample = features.reshape(len(new), len(self.detector.streams), -1)
+            known |= zip(new, by_sample, strict=True)
+        for number, images in self._waiting.items():
+            self._features[number] = known[id(images)]
+            self._computed = images, known[id(images)]
         self._waiting.clear()
 
     def _windows_at(self, starts: Sequence[int]) -> list[Window]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -64,6 +64,7 @@ VIDEO_FORM = {
 }
 
 guarded = APIRouter()  # behind the checks of site and token
+status = APIRouter()  # behind the token where other machines reach the server
 public = APIRouter()
 bearer = HTTPBearer(auto_error=False, description="the server's --token")
 
@@ -96,6 +97,7 @@ def make_app(service: Service) -> FastAPI:
         title="Violence detector",
         version=API_VERSION,
         description="Predicts how likely a video clip shows violence.",
+        openapi_url=None,  # see `api_document`
         docs_url=None,  # these pages load scripts from other hosts
         redoc_url=None,
         lifespan=lifespan,
@@ -115,10 +117,10 @@ def make_app(service: Service) -> FastAPI:
         metrics=service.metrics,
         max_discarded=service.limits.max_upload + MAX_FORM_OVERHEAD,
     )
-    guards = [Depends(require_allowed_site)]
-    if service.token is not None:
-        guards.append(Depends(require_token))
-    app.include_router(guarded, dependencies=guards)
+    own_host = Depends(require_allowed_host)
+    token = [] if service.token is None else [Depends(require_token)]
+    app.include_router(guarded, dependencies=[own_host, Depends(require_allowed_site), *token])
+    app.include_router(status, dependencies=[own_host, *(token if service.guards_status else [])])
     app.include_router(public)
     _add_page(app, service)
     return app
@@ -149,6 +151,11 @@ async def get_service(request: Request) -> Service:
 RunningService = Annotated[Service, Depends(get_service)]
 
 
+async def require_allowed_host(request: Request, service: RunningService) -> None:
+    """Refuse requests to a name that is not the server's (421)."""
+    service.require_allowed_host(request)
+
+
 async def require_allowed_site(request: Request, service: RunningService) -> None:
     """Refuse requests from pages of other sites (403)."""
     service.require_allowed_site(request)
@@ -165,13 +172,18 @@ async def require_token(
 async def receive_clip(request: Request, service: RunningService) -> AsyncIterator[Path]:
     """Yield the path of the uploaded clip; its slot and its file last until the response is sent.
 
+    The slot is taken when the clip is there: those who upload slowly hold up nobody.
+
     Raises:
         Problem: the server is not ready or busy, or the upload is refused.
     """
     service.require_ready()
-    with service.slot(), new_upload(service.uploads) as path:
-        await service.receive(request, path)
-        yield path
+    service.require_free_slot()
+    with new_upload(service.uploads) as path:
+        with service.uploading(request.client.host if request.client else ""):
+            await service.receive(request, path)
+        with service.slot():
+            yield path
 
 
 UploadedClip = Annotated[Path, Depends(receive_clip)]
@@ -183,7 +195,7 @@ UploadedClip = Annotated[Path, Depends(receive_clip)]
 @guarded.post(
     "/predict",
     response_model_exclude_unset=True,
-    responses=problem_responses(400, 401, 403, 408, 413, 415, 422, 503),
+    responses=problem_responses(400, 401, 403, 408, 413, 415, 421, 422, 503),
     openapi_extra=VIDEO_FORM,
     summary="Predict violence in a clip",
 )
@@ -205,12 +217,13 @@ async def predict(
     response_class=JsonLinesResponse,
     responses={
         200: {"model": TimelineLine, "description": "Lines of JSON"},
-        **problem_responses(400, 401, 403, 408, 413, 415, 422, 503),
+        **problem_responses(400, 401, 403, 408, 413, 415, 421, 422, 503),
     },
     openapi_extra=VIDEO_FORM,
     summary="Predict violence over the course of a long clip",
 )
 async def predict_timeline(
+    request: Request,
     service: RunningService,
     path: UploadedClip,
     window: Annotated[float, Query(ge=MIN_WINDOW, le=60, description="seconds")] = 2.0,
@@ -226,7 +239,8 @@ async def predict_timeline(
         raise Problem(422, "query.stride: must be at most `window`, or parts would be skipped")
     sampling = window_sampling(service.detector, window, stride)
     steps = service.predict_video(path, sampling)
-    first = await anext(steps)  # an unreadable video gets its own status
+    # An unreadable video gets its own status.
+    first = await service.unless_disconnected(request, anext(steps))
     lines = _timeline_lines(service.detector, first, steps, sampling, start)
     # A buffering proxy would hide the progress.
     return JsonLinesResponse(lines, headers={"X-Accel-Buffering": "no"})
@@ -267,10 +281,11 @@ async def healthz(service: RunningService) -> Health:
     return Health(status="alive")
 
 
-@public.get("/readyz", responses=problem_responses(503), summary="Readiness")
+@status.get("/readyz", responses=problem_responses(401, 421, 503), summary="Readiness")
 async def readyz(service: RunningService) -> Readiness:
-    """Return 200 once the model is loaded, until shutdown begins."""
+    """Return 200 while a clip would be taken in: the model is loaded, and a slot is free."""
     service.require_ready()
+    service.require_free_slot()
     detector = service.detector
     return Readiness(
         status="ready",
@@ -280,12 +295,18 @@ async def readyz(service: RunningService) -> Readiness:
     )
 
 
+@status.get("/openapi.json", include_in_schema=False)
+async def api_document(request: Request) -> JSONResponse:
+    """Return the OpenAPI document."""
+    return JSONResponse(request.app.openapi())
+
+
 @guarded.get(
     "/metrics",
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-        **problem_responses(401, 403),
+        **problem_responses(401, 403, 421),
     },
     summary="Prometheus metrics",
 )

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from violence_detection.clips.cancellation import Cancellation
 from violence_detection.clips.decoders import DecoderProcesses, decoder_count, stream_from_process
 from violence_detection.clips.sampling import Sample, Sampling, VideoEnd, sample_video
-from violence_detection.clips.video import UnreadableClip
+from violence_detection.clips.video import UnreadableClip, VideoInfo
 from violence_detection.inference.detector import DecodedClip, Detector, PredictedClip, Prediction
 from violence_detection.inference.events import Window
 from violence_detection.inference.windows import WindowPredictor, readable_end, window_of
@@ -53,6 +54,20 @@ class ClipTooLong(Exception):
     def __init__(self, seconds: float):
         super().__init__(seconds)
         self.seconds = seconds
+
+
+class TooMuchWork(Exception):
+    """A video in windows would take more work than a request may.
+
+    Args:
+        what: of which it has too many: windows, samples or frames.
+        count: how many; a lower bound.
+        allowed: how many a request may have.
+    """
+
+    def __init__(self, what: str, count: int, allowed: int):
+        super().__init__(what, count, allowed)
+        self.what, self.count, self.allowed = what, count, allowed
 
 
 class VideoStep(NamedTuple):
@@ -184,18 +199,25 @@ class PredictionQueue:
             ClipTooLong: it is longer than `limits.max_seconds`.
         """
         async with self._clips_in_memory:
-            clip = await _run_in(self._decoder_threads, self._decode, path, with_pictures)
+            with cancelled_at_exit() as cancellation:
+                clip = await _run_in(
+                    self._decoder_threads, self._decode, path, with_pictures, cancellation
+                )
             prediction = clip if isinstance(clip, Prediction) else await self._predict(clip)
         kind = "bad" if prediction.violent is None else CLASS_NAMES[prediction.violent]
         self._metrics.clips.labels(kind).inc()
         return PredictedClip(prediction, None if isinstance(clip, Prediction) else clip)
 
-    def _decode(self, path: Path, with_pictures: bool) -> DecodedClip | Prediction:
+    def _decode(
+        self, path: Path, with_pictures: bool, cancellation: Cancellation
+    ) -> DecodedClip | Prediction:
         try:
-            self._require_short(self._decoders.reported_duration(path))
+            self._require_short(self._decoders.reported_duration(path, cancellation))
         except UnreadableClip as error:
             return Prediction(path, error=str(error))
-        clip = self.detector.read_clip(self._decoders, path, with_pictures)
+        clip = self.detector.read_clip(
+            self._decoders, path, with_pictures, cancellation=cancellation
+        )
         if isinstance(clip, DecodedClip) and clip.times:
             self._require_short(clip.times[-1])  # the duration in the file may be wrong
         return clip
@@ -203,6 +225,21 @@ class PredictionQueue:
     def _require_short(self, seconds: float | None) -> None:
         if seconds is not None and seconds > self.limits.max_seconds:
             raise ClipTooLong(seconds)
+
+    def _require_moderate(self, sampling: Sampling, info: VideoInfo) -> None:
+        """Raise `TooMuchWork` for a video that would take too much, by what its file says."""
+        if info.duration is None:
+            return
+        interval = sampling.interval(info.frames_per_second)
+        samples = int(info.duration / interval)
+        self._require_few("windows", samples // sampling.step(interval), self.limits.max_windows)
+        self._require_few("samples", samples, self.limits.max_samples)
+        frames = int(info.duration * (info.frames_per_second or 0))
+        self._require_few("frames", frames, self.limits.max_frames)
+
+    def _require_few(self, what: str, count: int, allowed: int) -> None:
+        if count > allowed:
+            raise TooMuchWork(what, count, allowed)
 
     async def predict_video(
         self, path: Path, sampling: Sampling
@@ -217,17 +254,25 @@ class PredictionQueue:
 
         Raises:
             ClipTooLong: it is longer than `limits.max_seconds`.
+            TooMuchWork: it has more windows, samples or frames than allowed.
             UnreadableClip: it cannot be decoded from here on.
             OSError: the file cannot be read.
         """
         ahead = 2 * self.detector.images_per_batch // len(self.detector.streams)
         async with self._video_turns:
+            cancellation = Cancellation()
             samples = stream_from_process(
-                sample_video, path, sampling, timeout=self.limits.clip_timeout, ahead=ahead
+                *(sample_video, path, sampling),
+                timeout=self.limits.clip_timeout,
+                ahead=ahead,
+                in_all=True,
+                cancellation=cancellation,
             )
-            with _closing_after_last_call(samples, self._video_threads) as run:
+            with _closing_after_last_call(samples, self._video_threads, cancellation) as run:
                 info = await run(partial(next, samples))
                 self._require_short(info.duration)
+                interval = sampling.interval(info.frames_per_second)
+                self._require_moderate(sampling, info)
                 yield VideoStep([], 0.0, info.duration)
                 if sampling.covers(info.duration, info.frames_per_second):
                     whole = await self._predict_whole(path)
@@ -235,11 +280,12 @@ class PredictionQueue:
                     if whole.info and sampling.covers(whole.info.seconds, info.frames_per_second):
                         yield _step_of(whole, info.duration)
                         return
-                interval = sampling.interval(info.frames_per_second)
                 predictor = WindowPredictor(self.detector, sampling, interval)
                 count, reached = 0, 0.0
                 while isinstance(filled := await run(partial(_fill, predictor, samples)), float):
                     self._require_short(filled)
+                    self._require_few("samples", predictor.samples, self.limits.max_samples)
+                    self._require_few("windows", count, self.limits.max_windows)
                     windows = await self._predict_windows(predictor, ended=False)
                     count, reached = count + len(windows), filled
                     yield VideoStep(windows, reached, info.duration)
@@ -323,12 +369,24 @@ async def _run_in(
 
 
 @contextlib.contextmanager
+def cancelled_at_exit() -> Iterator[Cancellation]:
+    """Yield what cancels a decoding; it is cancelled after the block, done or not."""
+    cancellation = Cancellation()
+    try:
+        yield cancellation
+    finally:
+        cancellation.cancel()
+
+
+@contextlib.contextmanager
 def _closing_after_last_call(
-    generator: Generator[Any, None, None], threads: ThreadPoolExecutor
+    generator: Generator[Any, None, None],
+    threads: ThreadPoolExecutor,
+    cancellation: Cancellation,
 ) -> Iterator[Callable[[Callable[[], Result]], Awaitable[Result]]]:
     """Yield a function that runs calls in threads; `generator` is closed after the last call.
 
-    That may be after the block, because a call cannot be interrupted.
+    That may be after the block: a call cannot be interrupted, but what it waits for is cancelled.
     """
     last: Future[Any] | None = None
 
@@ -340,6 +398,7 @@ def _closing_after_last_call(
     try:
         yield run
     finally:
+        cancellation.cancel()
         if last is not None:
             last.add_done_callback(lambda _: generator.close())
 

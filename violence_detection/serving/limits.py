@@ -11,9 +11,15 @@ class Limits:
         max_upload: bytes of a clip.
         max_seconds: duration of a clip.
         max_requests: requests that upload, wait or are processed at once.
-        clip_timeout: seconds that decoding a clip may take.
+        clip_timeout: seconds that decoding a clip may take, a whole video included.
+        max_windows, max_samples, max_frames: of a video in windows: how many of them, sampled
+            frames in them, and frames to decode.
         stall_timeout: seconds without any data after which an upload is refused.
         upload_timeout: seconds that a whole upload may take.
+        least_rate: bytes per second of an upload, on average after `grace` seconds.
+        max_uploads: uploads at once, for all clients and, half of them, for one.
+        max_connections: open connections, for all clients and, half of them, for one.
+        header_timeout: seconds that a connection may be open without a whole request's head.
     """
 
     max_upload: int
@@ -22,3 +28,11 @@ class Limits:
     clip_timeout: float
     stall_timeout: float = 20.0
     upload_timeout: float = 300.0
+    max_windows: int = 5_000
+    max_samples: int = 20_000
+    max_frames: int = 72_000
+    least_rate: float = 16 * 1024
+    grace: float = 10.0
+    max_uploads: int = 64
+    max_connections: int = 512
+    header_timeout: float = 15.0

@@ -57,8 +57,10 @@ class ServiceMiddleware:
             return
         exchange = _Exchange(scope, receive, send, self.max_discarded)
         start = time.monotonic()
+        # What can be got has a head: the server itself leaves the body out.
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
-            await self.app(scope, exchange.receive, exchange.send)
+            await self.app(asked, exchange.receive, exchange.send)
         except ClientDisconnect:
             exchange.status = CLIENT_CLOSED_REQUEST
         except Exception as error:
@@ -69,6 +71,8 @@ class ServiceMiddleware:
             await problem_response(problem)(scope, exchange.receive, exchange.send)
         finally:
             status = exchange.status or CLIENT_CLOSED_REQUEST
+            if exchange.was_given_up:
+                status = CLIENT_CLOSED_REQUEST
             self._record(scope, status, time.monotonic() - start, exchange.received)
 
     def _record(self, scope: Scope, status: int, seconds: float, received: int) -> None:
@@ -89,6 +93,8 @@ class _Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_discarded: int):
         self.status = 0  # none yet
         self.received = 0  # bytes of the body
+        self.was_given_up = False  # by the client, before the response was complete
+        self._is_complete = False
         self._receive = receive
         self._send = send
         self._max_discarded = max_discarded
@@ -104,6 +110,7 @@ class _Exchange:
             self._more_to_come = message.get("more_body", False)
         else:
             self._more_to_come = False
+            self.was_given_up = not self._is_complete
         return message
 
     async def send(self, message: Message) -> None:
@@ -121,6 +128,8 @@ class _Exchange:
             await self._discard_body()
             message = {"type": "http.response.body", "body": b""}
         await self._send(message)
+        if message["type"] == "http.response.body":
+            self._is_complete = not message.get("more_body", False)
 
     async def _discard_body(self) -> None:
         """Read on for a while: closing a connection during an upload loses the response."""

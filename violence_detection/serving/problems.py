@@ -21,6 +21,7 @@ STATUS_DESCRIPTIONS = {
     408: "The upload was too slow.",
     413: "The clip is too large or too long.",
     415: "The request is not a form, or the file is not a video.",
+    421: "The server is addressed by a name that is not its own; see --allowed-host.",
     422: "The clip cannot be processed, or a parameter is wrong.",
     500: "Internal error.",
     503: "The server is busy, starting up or shutting down; see Retry-After.",

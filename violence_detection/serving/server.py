@@ -11,6 +11,7 @@ import uvicorn
 
 from violence_detection.runtime.logs import CONTROL_CHARACTERS
 from violence_detection.serving.app import make_app
+from violence_detection.serving.connections import Connections, guarded_protocol, report_seldom
 from violence_detection.serving.service import Service
 
 log = logging.getLogger(__name__)
@@ -79,12 +80,14 @@ async def run_server(service: Service, listening: socket.socket, drain: float) -
             lifespan="on",
             proxy_headers=False,  # clients could write anything into the log
             ws="none",
+            http=guarded_protocol(Connections(service.limits)),
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=CLOSING,
         )
     )
     signalled = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(report_seldom(log.error))
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, signalled.set)
     serving = asyncio.create_task(server.serve([listening]))
@@ -112,11 +115,11 @@ async def run_server(service: Service, listening: socket.socket, drain: float) -
 async def _drain(service: Service, seconds: float, signalled: asyncio.Event) -> None:
     """Refuse new requests and wait for accepted ones, at most until a further signal."""
     service.draining = True
-    if service.queue.slots_taken:
-        log.info("stopping; requests still to be answered: %d", service.queue.slots_taken)
+    if service.pending:
+        log.info("stopping; requests still to be answered: %d", service.pending)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    while service.queue.slots_taken and loop.time() < deadline and not signalled.is_set():
+    while service.pending and loop.time() < deadline and not signalled.is_set():
         await asyncio.sleep(POLL)
     service.stopped.set()
 

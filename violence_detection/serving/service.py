@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import hmac
+import ipaddress
 import math
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +16,13 @@ from starlette.requests import ClientDisconnect
 from violence_detection.clips.sampling import Sampling
 from violence_detection.clips.video import UnreadableClip
 from violence_detection.inference.detector import Detector, PredictedClip
-from violence_detection.serving.batching import ClipTooLong, PredictionQueue, QueueFull, VideoStep
+from violence_detection.serving.batching import (
+    ClipTooLong,
+    PredictionQueue,
+    QueueFull,
+    TooMuchWork,
+    VideoStep,
+)
 from violence_detection.serving.limits import Limits
 from violence_detection.serving.metrics import ServiceMetrics
 from violence_detection.serving.problems import Problem
@@ -34,6 +42,8 @@ class Service:
         limits: what is accepted.
         token: bearer token that requests must have; None: no token is required.
         origins: allowed origins of pages on other sites, as `https://host`.
+        hosts: names by which the server may be addressed, beside any IP address; None: all.
+        guards_status: readiness and the API document need the token, too.
 
     Attributes:
         draining: whether new requests are refused because the server shuts down.
@@ -50,12 +60,17 @@ class Service:
         limits: Limits,
         token: str | None = None,
         origins: Sequence[str] = (),
+        hosts: Sequence[str] | None = None,
+        guards_status: bool = False,
     ):
         self.detector = detector
         self.uploads = uploads
         self.limits = limits
         self.token = token
         self.origins = tuple(origins)
+        self.hosts = hosts if hosts is None else frozenset(name.lower() for name in hosts)
+        self.guards_status = guards_status and token is not None
+        self._uploads_of: Counter[str] = Counter()  # by client
         self.metrics = ServiceMetrics()
         self.queue = PredictionQueue(detector, limits, self.metrics)
         self.draining = False
@@ -99,12 +114,62 @@ class Service:
             )
 
     def require_allowed_site(self, request: Request) -> None:
-        """Raise a `Problem` (403) for a browser's request from a page of another site."""
-        site, origin = (request.headers.get(name) for name in ("sec-fetch-site", "origin"))
-        if site in ("cross-site", "same-site") and origin not in self.origins:
+        """Raise a `Problem` (403) for a browser's request from a page of another site.
+
+        Browsers leave `Sec-Fetch-Site` out where the page did not come by https: there the origin
+        has to be the host that the request is sent to.
+        """
+        headers = request.headers
+        site, origin, host = (headers.get(key) for key in ("sec-fetch-site", "origin", "host"))
+        is_foreign = site in ("cross-site", "same-site")
+        if site is None and origin is not None:
+            is_foreign = origin.partition("://")[2] != host
+        if is_foreign and origin not in self.origins:
             raise Problem(
                 403, "requests from pages on other sites are refused (the server's --cors)"
             )
+
+    def require_allowed_host(self, request: Request) -> None:
+        """Raise a `Problem` (421) if the server is addressed by a name that is not its own.
+
+        A page on another site can have its own name point to this server (DNS rebinding); its
+        requests bear that name.
+        """
+        name = _name_of(request.headers.get("host", ""))
+        if self.hosts is None or name in self.hosts or _is_address(name):
+            return
+        raise Problem(421, f"this server is not known by this name (its --allowed-host): {name}")
+
+    @property
+    def pending(self) -> int:
+        """How many requests are uploaded, wait or are processed."""
+        return self.queue.slots_taken + self._uploads_of.total()
+
+    def require_free_slot(self) -> None:
+        """Raise a `Problem` (503) if a clip would not be taken in now."""
+        with self.slot():
+            pass
+
+    @contextlib.contextmanager
+    def uploading(self, client: str) -> Iterator[None]:
+        """Count an upload of a client during the block.
+
+        Raises:
+            Problem: there are too many at once, of this client or in all (503).
+        """
+        most = self.limits.max_uploads
+        of_client = self._uploads_of[client]
+        if self._uploads_of.total() >= most or of_client >= max(1, most // 2):
+            raise Problem(
+                503, "too many clips are being uploaded", {"Retry-After": str(RETRY_AFTER)}
+            )
+        self._uploads_of[client] += 1
+        try:
+            yield
+        finally:
+            self._uploads_of[client] -= 1
+            if not self._uploads_of[client]:
+                del self._uploads_of[client]
 
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:
@@ -168,8 +233,8 @@ class Service:
             sampling: how the windows lie over it.
 
         Raises:
-            Problem: the video is too long (413), cannot be processed (422), or the server
-                shuts down (503).
+            Problem: the video is too long (413), has too many windows, samples or frames (422),
+                cannot be processed (422), or the server shuts down (503).
         """
         try:
             async with contextlib.aclosing(self.queue.predict_video(path, sampling)) as steps:
@@ -179,6 +244,13 @@ class Service:
                         raise _stopped()
         except ClipTooLong as too_long:
             raise self._too_long(too_long.seconds) from too_long
+        except TooMuchWork as much:
+            remedy = "a shorter video" if much.what == "frames" else "a larger stride or window"
+            raise Problem(
+                422,
+                f"the video has {much.count:,} {much.what}, more than the {much.allowed:,} "
+                f"allowed: send {remedy} (the server's --max-{much.what})",
+            ) from much
         except UnreadableClip as unreadable:
             raise _unprocessable(str(unreadable)) from unreadable
         except OSError as error:
@@ -214,6 +286,20 @@ class Service:
     def _too_long(self, seconds: float) -> Problem:
         allowed = f"{self.limits.max_seconds:g} s allowed"
         return Problem(413, f"the clip lasts {math.ceil(seconds)} s, more than the {allowed}")
+
+
+def _name_of(host: str) -> str:
+    """Return the name or address in a Host header, without its port."""
+    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    return name.lower().rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _unprocessable(reason: str) -> Problem:

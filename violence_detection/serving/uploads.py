@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -85,13 +86,16 @@ async def receive_video(
     too_large = Problem(413, f"the clip is larger than the {max_bytes / 2**20:g} MB allowed")
     if _number(content_length) > max_bytes + MAX_FORM_OVERHEAD:
         raise too_large
-    received = 0
+    received, began = 0, time.monotonic()
     try:
         with path.open("xb") as file:
             form = _Form(boundary, max_bytes, too_large)
             async with asyncio.timeout(limits.upload_timeout):
                 while chunk := await _next_chunk(body, limits.stall_timeout):
                     received += len(chunk)
+                    seconds = time.monotonic() - began - limits.grace
+                    if received < limits.least_rate * seconds:
+                        raise TimeoutError
                     form.parse(chunk)
                     if received - form.size > MAX_FORM_OVERHEAD:
                         allowed = f"{MAX_FORM_OVERHEAD // 1024} kB"

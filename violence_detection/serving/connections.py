@@ -1,0 +1,125 @@
+"""Connections of the server: how many, from whom, and how long one may be silent."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from violence_detection.serving.limits import Limits
+
+log = logging.getLogger(__name__)
+
+REPORT_EVERY = 60.0  # seconds between lines about failures of one kind
+REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
+    b"Retry-After: 5\r\nConnection: close\r\n\r\n"
+    b'{"type":"about:blank","title":"Service Unavailable","status":503,'
+    b'"detail":"too many connections"}'
+)
+
+
+class Connections:
+    """Counts the open connections of a server.
+
+    Args:
+        limits: how many there may be, in all and, half of them, of one client.
+    """
+
+    def __init__(self, limits: Limits):
+        self.limits = limits
+        self._of_client: Counter[str] = Counter()
+
+    def open(self, client: str) -> bool:
+        """Count a new connection; return whether there is room for it."""
+        most = self.limits.max_connections
+        total, own = self._of_client.total(), self._of_client[client]
+        if total >= most or own >= max(1, most // 2):
+            return False
+        self._of_client[client] += 1
+        return True
+
+    def close(self, client: str) -> None:
+        """Count one less."""
+        self._of_client[client] -= 1
+        if not self._of_client[client]:
+            del self._of_client[client]
+
+
+def guarded_protocol(connections: Connections) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol, for connections that are counted and may not be silent."""
+
+    class GuardedProtocol(H11Protocol):
+        """Closes a connection on which no whole request head arrives in time."""
+
+        counted: str | None = None  # the client
+        silence: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            """Count the connection, or refuse it."""
+            client = (transport.get_extra_info("peername") or ("",))[0]
+            if not connections.open(client):
+                transport.write(REFUSAL)
+                transport.close()
+                return
+            self.counted = client
+            super().connection_made(transport)
+            self._expect_head()
+
+        def data_received(self, data: bytes) -> None:
+            """Take bytes of a request."""
+            if self.counted is None:
+                return
+            super().data_received(data)
+            if self.cycle is None or self.cycle.response_complete:
+                if self.silence is None:
+                    self._expect_head()
+            elif self.silence is not None:
+                self.silence.cancel()
+                self.silence = None
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            """Count one connection less."""
+            if self.counted is None:
+                return
+            connections.close(self.counted)
+            if self.silence is not None:
+                self.silence.cancel()
+            super().connection_lost(exc)
+
+        def eof_received(self) -> None:
+            """Take the end of what the client sends."""
+            if self.counted is not None:
+                super().eof_received()
+
+        def _expect_head(self) -> None:
+            seconds = connections.limits.header_timeout
+            self.silence = self.loop.call_later(seconds, self.transport.close)
+
+    return GuardedProtocol
+
+
+def report_seldom(
+    log_line: Callable[[str], object], clock: Callable[[], float] = time.monotonic
+) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """Return an exception handler for an event loop: one line a minute for what repeats.
+
+    Without file descriptors, accepting connections fails thousands of times a second.
+
+    Args:
+        log_line: is given each line.
+        clock: returns seconds.
+    """
+    last: dict[str, float] = {}
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        message, error = context.get("message", ""), context.get("exception")
+        if clock() - last.get(message, -REPORT_EVERY) < REPORT_EVERY:
+            return
+        last[message] = clock()
+        log_line(f"{message}: {error}" if error else message)
+
+    return handle

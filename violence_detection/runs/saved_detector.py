@@ -1,12 +1,15 @@
 """The detector in a run's checkpoint directory: found and checked without loading TensorFlow."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from violence_detection.errors import UserError
 from violence_detection.features.cache.feature_cache import Recipe
 from violence_detection.models.vgg19_weights import identify_weights
 from violence_detection.runs.files import CONFIG, DETECTOR
+from violence_detection.runs.received import check_detector_file, check_model_file
 from violence_detection.settings.setting import weights_flag
 from violence_detection.storage.files import file_checksum, read_json
 
@@ -27,6 +30,12 @@ class SavedDetector:
     computation: str  # dtype of VGG19's arithmetic
     clip_seconds: float | None  # the usual length of a training clip; None: unknown
 
+    @cached_property
+    def model_sha256(self) -> str:
+        """The SHA-256 checksum of the model's file, hexadecimal."""
+        with self.model_path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 def find_detector(checkpoint_dir: Path, vgg19_weights: str | None = None) -> SavedDetector:
     """Return the detector of a finished run.
@@ -36,15 +45,17 @@ def find_detector(checkpoint_dir: Path, vgg19_weights: str | None = None) -> Sav
         vgg19_weights: "imagenet", "random" or a file's path; None: those of the run.
 
     Raises:
-        UserError: the folder has no finished run; its model is missing or not the one that was
-            tested; the VGG19 weights are missing or not those of the run.
+        UserError: the folder has no finished run; its files are not those of a detector; its model
+            is missing or not the one that was tested; the VGG19 weights are missing or not those of
+            the run.
     """
     folder = checkpoint_dir.expanduser().resolve()
     _require_finished_run(folder, checkpoint_dir)
     saved, config = read_json(folder / DETECTOR), read_json(folder / CONFIG)
+    recipes = check_detector_file(folder, saved)
     model_path = folder / saved["model"]
     _require_tested_model(model_path, saved["model_checksum"])
-    recipes = tuple(Recipe(**recipe) for recipe in saved["features"])
+    check_model_file(model_path)
     weights = vgg19_weights or config["settings"]["vgg19_weights"]
     _require_same_weights(weights, recipes[0])
     return SavedDetector(

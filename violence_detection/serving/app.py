@@ -278,7 +278,7 @@ async def _timeline_lines(
 async def healthz(service: RunningService) -> Health:
     """Return 200 unless predictions have stopped for good."""
     service.require_alive()
-    return Health(status="alive")
+    return Health(status="alive", model_sha256=service.detector.model_sha256)
 
 
 @status.get("/readyz", responses=problem_responses(401, 421, 503), summary="Readiness")

@@ -137,9 +137,10 @@ class TimelineLine(BaseModel):
 class Health(BaseModel):
     """The service can make predictions."""
 
-    model_config = example({"status": "alive"})
+    model_config = example({"status": "alive", "model_sha256": "9f86d081884c7d65…"})
 
     status: str
+    model_sha256: str
 
 
 class Readiness(BaseModel):

@@ -101,7 +101,8 @@ async def run_server(service: Service, listening: socket.socket, drain: float) -
         )
         if service.warm_up.done():
             service.warm_up.result()
-            log.info("ready: %s", service.detector.name)
+            detector = service.detector
+            log.info("ready: %s, sha256 %s", detector.name, detector.model_sha256)
             await asyncio.wait((stopping, serving), return_when=asyncio.FIRST_COMPLETED)
         signalled.clear()
         await _drain(service, drain, signalled)

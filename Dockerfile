@@ -20,7 +20,7 @@ VOLUME /checkpoints
 EXPOSE 8000
 # Ready, not only alive: the networks need time to warm up.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=180s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 STOPSIGNAL SIGTERM
 # It listens on all addresses of the container, which requires VIOLENCE_API_TOKEN.
 ENTRYPOINT ["python", "serve.py", "--checkpoint-dir", "/checkpoints", "--host", "0.0.0.0", "--port", "8000"]

@@ -11,6 +11,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -120,6 +121,13 @@ def _add_access_flags(group: argparse._ArgumentGroup) -> None:
         metavar="ORIGIN",
         help="allow requests from the pages of this site, such as https://host; may be repeated "
         "(default: none)",
+    )
+    group.add_argument(
+        "--audit",
+        type=Path,
+        metavar="FILE",
+        help="log time, client, the clip's SHA-256, model and prediction, a line of JSON each, "
+        "chained by hashes (default: none)",
     )
     group.add_argument(
         "--allowed-host",
@@ -241,6 +249,7 @@ def serve(flags: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(bound_socket(flags.host, flags.port))
         detector = load_for(flags)
+        from violence_detection.serving.audit import AuditLog
         from violence_detection.serving.limits import Limits
         from violence_detection.serving.server import run_server, start_service_log
         from violence_detection.serving.service import Service
@@ -265,8 +274,9 @@ def serve(flags: argparse.Namespace) -> int:
             *(detector, uploads, limits, token, flags.cors),
             hosts=own_names(flags.host, flags.allowed_host),
             guards_status=not _is_loopback(flags.host),
+            audit=flags.audit and AuditLog(flags.audit),
         )
-        asyncio.run(run_server(service, listening, flags.drain))
+        asyncio.run(run_server(service, listening, flags.drain, partial(load_for, flags)))
     return 0
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -209,6 +209,10 @@ async def predict(
     start = time.monotonic()
     predicted = await service.unless_disconnected(request, service.predict_clip(path, images))
     seconds = round(time.monotonic() - start, 3)
+    prediction = predicted.prediction
+    await service.record(
+        request, path, probability=prediction.probability, violent=prediction.violent
+    )
     return await asyncio.to_thread(clip_answer, service.detector, predicted, seconds)
 
 
@@ -241,7 +245,12 @@ async def predict_timeline(
     steps = service.predict_video(path, sampling)
     # An unreadable video gets its own status.
     first = await service.unless_disconnected(request, anext(steps))
-    lines = _timeline_lines(service.detector, first, steps, sampling, start)
+
+    async def record(windows: list[Window]) -> None:
+        probabilities = [window.probability for window in windows]
+        await service.record(request, path, windows=probabilities)
+
+    lines = _timeline_lines(service.detector, first, steps, sampling, start, record)
     # A buffering proxy would hide the progress.
     return JsonLinesResponse(lines, headers={"X-Accel-Buffering": "no"})
 
@@ -252,6 +261,7 @@ async def _timeline_lines(
     steps: AsyncGenerator[VideoStep, None],
     sampling: Sampling,
     start: float,
+    record: Callable[[list[Window]], Awaitable[None]],
 ) -> AsyncIterator[str]:
     def line(content: TimelineLine) -> str:
         return content.model_dump_json(exclude_unset=True) + "\n"
@@ -266,6 +276,7 @@ async def _timeline_lines(
                 share = step.share
                 progress = step.duration and min(1.0, step.read / step.duration)
                 yield line(TimelineLine(progress=progress, windows=window_answers(step.windows)))
+        await record(windows)
     except Problem as problem:
         yield line(TimelineLine(problem=problem_details(problem)))
         return

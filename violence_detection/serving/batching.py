@@ -181,12 +181,21 @@ class PredictionQueue:
         Raises:
             RunError: the weights of VGG19 cannot be loaded.
         """
-        detector = self.detector
-        shape = (1, len(detector.streams), detector.frames, 224, 224, 3)
         await asyncio.gather(
-            _run_in(self._network_thread, detector.predict_images, np.zeros(shape, np.uint8)),
-            _run_in(self._decoder_threads, self._decoders.checksum, detector.model_path),
+            self.try_out(self.detector),
+            _run_in(self._decoder_threads, self._decoders.checksum, self.detector.model_path),
         )
+
+    async def try_out(self, detector: Detector) -> float:
+        """Return what a detector predicts for a blank clip.
+
+        Raises:
+            RunError: the weights of its backbone cannot be loaded.
+        """
+        shape = (1, len(detector.streams), detector.frames, 224, 224, 3)
+        blank = np.zeros(shape, np.uint8)
+        output = await _run_in(self._network_thread, detector.predict_images, blank)
+        return float(output.probabilities[0])
 
     async def predict_file(self, path: Path, with_pictures: bool = False) -> PredictedClip:
         """Return the prediction for a clip; one that cannot be decoded has the reason instead.

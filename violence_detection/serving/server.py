@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import uvicorn
 
+from violence_detection.errors import RunError, UserError
+from violence_detection.inference.detector import Detector
 from violence_detection.runtime.logs import CONTROL_CHARACTERS
 from violence_detection.serving.app import make_app
 from violence_detection.serving.connections import Connections, guarded_protocol, report_seldom
@@ -58,15 +61,18 @@ def start_service_log(debug: bool) -> None:
         logger.setLevel(level)
 
 
-async def run_server(service: Service, listening: socket.socket, drain: float) -> None:
+async def run_server(
+    service: Service, listening: socket.socket, drain: float, load: Callable[[], Detector]
+) -> None:
     """Answer requests until SIGTERM or SIGINT, then those that were accepted until then.
 
-    A second signal ends the server at once.
+    A second signal ends the server at once. SIGHUP loads the detector anew.
 
     Args:
         service: answers the requests.
         listening: a bound socket.
         drain: seconds that accepted requests have after the signal.
+        load: returns the detector that is in the checkpoint directory now.
 
     Raises:
         RunError: the networks cannot be made.
@@ -90,6 +96,14 @@ async def run_server(service: Service, listening: socket.socket, drain: float) -
     loop.set_exception_handler(report_seldom(log.error))
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, signalled.set)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(replace_detector(service, load))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     serving = asyncio.create_task(server.serve([listening]))
     stopping = asyncio.create_task(signalled.wait())
     try:
@@ -111,6 +125,21 @@ async def run_server(service: Service, listening: socket.socket, drain: float) -
         await serving
         stopping.cancel()
     log.info("stopped")
+
+
+async def replace_detector(service: Service, load: Callable[[], Detector]) -> None:
+    """Load a detector beside the one in use, try it, and use it; one that fails changes nothing."""
+    log.info("loading the detector anew")
+    try:
+        detector = await asyncio.to_thread(load)
+        probability = await service.queue.try_out(detector)
+        if not math.isfinite(probability):
+            raise UserError(f"{detector.name}: predicts {probability} for a blank clip")
+        service.replace_detector(detector)
+    except (UserError, RunError, OSError, ValueError) as error:
+        log.error("the detector stays %s: %s", service.detector.name, error)
+        return
+    log.info("ready: %s, sha256 %s", detector.name, detector.model_sha256)
 
 
 async def _drain(service: Service, seconds: float, signalled: asyncio.Event) -> None:

@@ -4,18 +4,22 @@ import asyncio
 import contextlib
 import hmac
 import ipaddress
+import logging
 import math
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from violence_detection.clips.sampling import Sampling
 from violence_detection.clips.video import UnreadableClip
+from violence_detection.errors import UserError
 from violence_detection.inference.detector import Detector, PredictedClip
+from violence_detection.serving.audit import AuditLog
 from violence_detection.serving.batching import (
     ClipTooLong,
     PredictionQueue,
@@ -27,6 +31,8 @@ from violence_detection.serving.limits import Limits
 from violence_detection.serving.metrics import ServiceMetrics
 from violence_detection.serving.problems import Problem
 from violence_detection.serving.uploads import receive_video
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -44,6 +50,7 @@ class Service:
         origins: allowed origins of pages on other sites, as `https://host`.
         hosts: names by which the server may be addressed, beside any IP address; None: all.
         guards_status: readiness and the API document need the token, too.
+        audit: a line for each prediction; None: there is no such log.
 
     Attributes:
         draining: whether new requests are refused because the server shuts down.
@@ -62,6 +69,7 @@ class Service:
         origins: Sequence[str] = (),
         hosts: Sequence[str] | None = None,
         guards_status: bool = False,
+        audit: AuditLog | None = None,
     ):
         self.detector = detector
         self.uploads = uploads
@@ -70,6 +78,7 @@ class Service:
         self.origins = tuple(origins)
         self.hosts = hosts if hosts is None else frozenset(name.lower() for name in hosts)
         self.guards_status = guards_status and token is not None
+        self.audit = audit
         self._uploads_of: Counter[str] = Counter()  # by client
         self.metrics = ServiceMetrics()
         self.queue = PredictionQueue(detector, limits, self.metrics)
@@ -204,6 +213,36 @@ class Service:
             self.limits,
         )
         self.metrics.uploaded.inc(size)
+
+    async def record(self, request: Request, path: Path, **values: Any) -> None:
+        """Add a line on a prediction to the audit log, if there is one.
+
+        Raises:
+            Problem: it cannot be written (503): no prediction is given out without its line.
+        """
+        if self.audit is None:
+            return
+        client = request.client.host if request.client else ""
+        line = {"client": client, "model_sha256": self.detector.model_sha256, **values}
+        try:
+            await asyncio.to_thread(partial(self.audit.write, path, **line))
+        except OSError as error:
+            log.error("%s: %s", self.audit.path, error.strerror)
+            raise Problem(503, "the server cannot write its audit log") from error
+
+    def replace_detector(self, detector: Detector) -> None:
+        """Predict with another detector from the next batch on.
+
+        Raises:
+            UserError: it takes clips in another way, which needs a restart.
+        """
+        now = self.detector
+        if (detector.streams, detector.cached_frames) != (now.streams, now.cached_frames):
+            raise UserError(
+                f"{detector.name} takes {detector.cached_frames} frames of "
+                f"{','.join(detector.streams)}, unlike {now.name}: restart the server"
+            )
+        self.detector = self.queue.detector = detector
 
     async def predict_clip(self, path: Path, with_pictures: bool) -> PredictedClip:
         """Return the prediction for a clip.

@@ -247,15 +247,41 @@ def test_only_a_few_clips_are_decoded_in_advance(
     assert max(waiting) <= 12  # one batch being computed, two ahead
 
 
-@pytest.mark.parametrize(("lost", "stops"), [(0, False), (2, False), (3, True)])
-def test_require_readable_clips_of_a_split(lost: int, stops: bool) -> None:
+@pytest.mark.parametrize(
+    ("lost", "limit", "reason"),
+    [
+        (range(0), 0.1, None),
+        (range(2), 0.1, None),
+        (range(3), 0.1, "3 of the 20 train clips"),
+        (range(3), 0.3, None),
+        (range(0, 4, 2), 0.1, "2 of the 10 nonviolent train clips"),  # 2 of 20 in all
+        (range(0, 1), 0.01, "1 of the 20 train clips"),
+        (range(20, 21), 0.03, None),  # 1 of 20 violent ones, which alone stops nothing
+    ],
+)
+def test_more_unreadable_clips_than_allowed_stop_the_run(
+    lost: range, limit: float, reason: str | None
+) -> None:
+    """Of a split, and of a class in it."""
     clips = [Clip(Path("/"), str(n), n % 2, "train" if n < 20 else "val") for n in range(60)]
-    bad = [BadClip(clip, "empty") for clip in clips[:lost]]
-    if not stops:
-        require_readable(bad, clips)
+    bad = [BadClip(clips[number], "empty") for number in lost]
+    if reason is None:
+        require_readable(bad, clips, limit)
         return
-    with pytest.raises(UserError, match="3 of the 20 train clips"):
-        require_readable(bad, clips)
+    with pytest.raises(UserError, match=reason) as error:
+        require_readable(bad, clips, limit)
+    assert f"more than {limit:.0%} (--max-bad-clips)" in str(error.value)
+
+
+@pytest.mark.parametrize(("violent", "is_biased"), [(10, True), (4, False)])
+def test_class_that_fails_more_often_is_reported(
+    violent: int, is_biased: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    clips = [Clip(Path("/"), str(n), int(n < 100), "train") for n in range(200)]
+    bad = [BadClip(clip, "empty") for clip in [*clips[:violent], *clips[100:101]]]
+    require_readable(bad, clips, 0.1)
+    words = f"1 of 100 nonviolent and {violent} of 100 violent clips cannot be read"
+    assert (words in caplog.text) == is_biased
 
 
 def test_folder_of_clips_that_is_gone_ends_the_run(clips: list[Clip], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,11 @@ from violence_detection.features.videos import OpenVideo, Videos
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runtime.progress import Progress
 from violence_detection.runtime.stage_clock import StageClock
-from violence_detection.settings.constants import UNLABELED, UNREADABLE_LIMIT
+from violence_detection.settings.constants import CLASS_NAMES, UNLABELED
 
+log = logging.getLogger(__name__)
+
+CHANCE = 0.05  # of a difference between the classes that is no more than chance
 # Faults of the disk, not of one file: skipping would train on an arbitrary rest of the clips.
 DISK_FAULTS = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT)
 
@@ -237,10 +241,11 @@ def _decode_missing(
     return decode_ahead(coming, decode, frames, len(views), ahead, timeout, clock)
 
 
-def require_readable(
-    bad: Sequence[BadClip], clips: Sequence[Clip], limit: float = UNREADABLE_LIMIT
-) -> None:
-    """Check that at most a share of each split's clips cannot be read.
+def require_readable(bad: Sequence[BadClip], clips: Sequence[Clip], limit: float) -> None:
+    """Check that few clips of each split, and of each class in it, cannot be read.
+
+    A class whose clips fail more often than the other's leaves a sample that is biased: that is
+    logged as a warning.
 
     Args:
         bad: the clips that cannot be read; unlabeled clips are ignored.
@@ -248,14 +253,47 @@ def require_readable(
         limit: the share, 0 to 1.
 
     Raises:
-        UserError: more clips of a split cannot be read.
+        UserError: more clips of a split, or of a class of a split, cannot be read.
     """
-    for split in {item.clip.split for item in bad} - {UNLABELED}:
-        lost = [item for item in bad if item.clip.split == split]
-        total = sum(clip.split == split for clip in clips)
-        if len(lost) > limit * total:
-            raise UserError(
-                f"{len(lost)} of the {total} {split} clips cannot be read, more than {limit:.0%}; "
-                f"the first is {lost[0].clip.path}: {lost[0].reason}. "
-                "Repair or remove them (training.log lists all)"
-            )
+    lost = [item for item in bad if item.clip.split != UNLABELED]
+    for split in sorted({item.clip.split for item in lost}):
+        of_split = [item for item in lost if item.clip.split == split]
+        known = [clip for clip in clips if clip.split == split]
+        _require_few(of_split, len(known), f"{split} clips", limit)
+        for label, name in enumerate(CLASS_NAMES):
+            of_class = [item for item in of_split if item.clip.label == label]
+            if len(of_class) > 1:
+                total = sum(clip.label == label for clip in known)
+                _require_few(of_class, total, f"{name} {split} clips", limit)
+    if warning := _bias(lost, clips):
+        log.warning("%s", warning)
+
+
+def _require_few(lost: Sequence[BadClip], total: int, what: str, limit: float) -> None:
+    if len(lost) > limit * total:
+        raise UserError(
+            f"{len(lost)} of the {total} {what} cannot be read, more than {limit:.0%} "
+            f"(--max-bad-clips); the first is {lost[0].clip.path}: {lost[0].reason}. "
+            "Repair or remove them (training.log lists all)"
+        )
+
+
+def _bias(lost: Sequence[BadClip], clips: Sequence[Clip]) -> str:
+    """Return a warning if the clips of one class fail more often by more than chance, or ""."""
+    if not lost:
+        return ""
+    from scipy.stats import fisher_exact
+
+    totals = [sum(clip.label == label for clip in clips) for label in (0, 1)]
+    failed = [sum(item.clip.label == label for item in lost) for label in (0, 1)]
+    table = [failed, [total - count for total, count in zip(totals, failed, strict=True)]]
+    if fisher_exact(table).pvalue >= CHANCE:
+        return ""
+    by_class = " and ".join(
+        f"{count} of {total} {name}"
+        for name, count, total in zip(CLASS_NAMES, failed, totals, strict=True)
+    )
+    return (
+        f"{by_class} clips cannot be read, more than chance: the rest is a biased\n"
+        "sample, and figures on it are not those of all clips"
+    )

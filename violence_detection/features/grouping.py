@@ -49,7 +49,7 @@ def group_clips(
     Args:
         dataset: stays as it is if its groups are given, or known from the run that is continued.
         features: of its clips, with thumbnails.
-        settings: the seed of automatic splits.
+        settings: the seed of automatic splits, and how many clips may be unreadable.
         machine: the workers; the chief proposes for all.
         groups_csv: where to write what is proposed; None: not yet.
 
@@ -68,7 +68,7 @@ def group_clips(
             proposed = proposal.group_of
             _log_proposal(proposal, len(dataset.clips))
         proposed = machine.cluster.broadcast("the groups", proposed)
-        dataset, features = _grouped(dataset, features, proposed, settings.devices.seed)
+        dataset, features = _grouped(dataset, features, proposed, settings)
         if groups_csv:
             write_groups(dataset, groups_csv)
         if not dataset.has_splits:
@@ -112,14 +112,14 @@ def _log_proposal(proposal: Proposal, clips: int) -> None:
 
 
 def _grouped(
-    dataset: Dataset, features: Features, groups: Mapping[str, str], seed: int
+    dataset: Dataset, features: Features, groups: Mapping[str, str], settings: Settings
 ) -> tuple[Dataset, Features]:
     """Return dataset and features with proposed groups; without, if splits cannot be made."""
     try:
-        grouped = dataset.with_groups(groups, seed)
+        grouped = dataset.with_groups(groups, settings.devices.seed)
         clip_named = {clip.name: clip for clip in grouped.all_clips}
         bad = [BadClip(clip_named[item.clip.name], item.reason) for item in features.bad]
-        require_readable(bad, grouped.clips)
+        require_readable(bad, grouped.clips, settings.data.max_bad_clips)
     except UserError as error:
         log.warning("the proposed groups are not used: %s", error)
         return replace(dataset, groups_from=ALONE), features

@@ -133,7 +133,7 @@ def _computed(
             if bad is None:
                 log_bad_clips(own_bad)
             bad = own_bad
-            require_readable(bad, dataset.clips)
+            require_readable(bad, dataset.clips, settings.data.max_bad_clips)
             surveys = [
                 survey_features(view_cache, [clip_rows[view] for clip_rows in rows.values()])
                 for view, view_cache in enumerate(caches)

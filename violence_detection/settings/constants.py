@@ -6,7 +6,6 @@ CHECKPOINT_EVERY = 5  # epochs
 CLIP_TIMEOUT = 120.0  # seconds that decoding a clip may take, unless --clip-timeout is given
 LONG_CLIP = 3  # times the usual length of a clip; one that is longer is too long for one answer
 SHORTEST_WINDOW = 0.1  # seconds
-UNREADABLE_LIMIT = 0.1  # share of a split's clips; above it the run stops
 SPLITS = ("train", "val", "test")
 UNLABELED = "unlabeled"  # stands in a split's place for clips of --unlabeled
 SPLIT_SHARES = {"train": 0.70, "val": 0.15, "test": 0.15}  # when the folder has no splits

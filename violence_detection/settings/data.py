@@ -124,8 +124,18 @@ class DataSettings:
     on_bad_clip: str = setting(
         "skip",
         "leave out an unreadable clip (skip), replace its features with zeros, or fail",
-        "Above a tenth of a split's clips, the run stops in any case.",
+        "Above --max-bad-clips the run stops in any case.",
         choices=("skip", "zeros", "fail"),
+    )
+    max_bad_clips: float = setting(
+        0.1,
+        "largest share of unreadable clips, in any split and in any class of a split",
+        "Above it the run stops: what is left might be another sample than what was collected. A "
+        "single clip of a class never stops a run.",
+        check=(lambda share: 0 <= share <= 1, "must be from 0 to 1"),
+        changes_on_resume=True,
+        type=finite,
+        metavar="SHARE",
     )
     clip_timeout: float = setting(
         CLIP_TIMEOUT,

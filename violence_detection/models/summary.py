@@ -145,11 +145,12 @@ def training_memory(head: keras.Model, clips: int, size: int) -> Memory:
     """
     trainable = sum(math.prod(weight.shape) for weight in head.trainable_weights)
     values = sum(_values_of(layer) for layer in head.layers)
+    cached = 1 if head.input.dtype == "uint8" else 2  # bytes: pixels, or features in float16
     return Memory(
         weights=head.count_params() * 4,
         optimizer=(ADAM_MOMENTS + 1) * trainable * 4,
         activations=clips * values * size,
-        batch=clips * math.prod(head.input.shape[1:]) * 2,  # float16, as cached
+        batch=clips * math.prod(head.input.shape[1:]) * cached,
     )
 
 

@@ -61,6 +61,15 @@ def test_search_begins_with_the_settings_as_they_are(tmp_path: Path) -> None:
     assert len({settings.loss.dropout for settings in tried}) == 3
 
 
+def test_what_is_found_for_a_network_from_pixels_can_be_trained(tmp_path: Path) -> None:
+    """It has no head: one that was found would be refused."""
+    flags = ["--dataset-path", ".", "--model", "3d"]
+    best = tune(parse_settings(flags), lambda *_: 0.5, 3, tmp_path / "search.sqlite")
+    write_config(best, tmp_path / "best.json")
+    settings = parse_settings([*flags, "--config", str(tmp_path / "best.json")])
+    assert settings.training.learning_rate == pytest.approx(best["learning_rate"], rel=1e-3)
+
+
 def test_search_begins_with_the_settings_clipped_to_its_space(tmp_path: Path) -> None:
     tried = []
     start = Settings().replace(learning_rate=0.5, dropout=0.3, batch_size=24)

@@ -43,10 +43,17 @@ SPACE: Space = {
     "label_smoothing": FloatDistribution(0.0, 0.3),
     "head": CategoricalDistribution(HEADS),
 }
+OF_FEATURES = ("units", "projection", "head")  # settings that a network from pixels has not
 STUDY = "search"  # its name in the file
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 Score = Callable[[Settings, Callable[[int, float], None]], float]
+
+
+def space_of(settings: Settings) -> Space:
+    """Return what is searched: the settings that matter for the model."""
+    left_out = OF_FEATURES if settings.model.from_pixels else ()
+    return {name: values for name, values in SPACE.items() if name not in left_out}
 
 
 def tune(
@@ -54,7 +61,7 @@ def tune(
     score: Score,
     trials: int,
     storage: Path,
-    space: Space = SPACE,
+    space: Space | None = None,
     clips: str = "",
 ) -> dict[str, Any]:
     """Search for the settings with the highest score; return the best trial's values by name.
@@ -71,7 +78,7 @@ def tune(
             pruned. An exception ends the search; the next call repeats the trial.
         trials: total number of finished or pruned trials, including those of earlier calls.
         storage: an SQLite file; created if missing.
-        space: the distributions to search, by the setting's name.
+        space: the distributions to search, by the setting's name; None: those of the model.
         clips: fingerprint of the clips that are scored on.
 
     Raises:
@@ -79,6 +86,7 @@ def tune(
             all trials.
         RunError: the file cannot be written.
     """
+    space = space or space_of(settings)
     with _database(storage) as database:
         study = optuna.create_study(
             storage=database, study_name=STUDY, direction="maximize", load_if_exists=True

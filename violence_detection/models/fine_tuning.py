@@ -64,7 +64,7 @@ def describe_needs(settings: Settings, clips: int) -> str:
     weights = sum(math.prod(shape) for shape in _kernel_shapes(kind))
     return (
         f"fine-tuning {', '.join(FINE_TUNED[kind])}: {weights / 1e6:.0f} million weights;\n"
-        f"about {cache / 1e9:.1f} GB in --cache-dir, {4 * 4 * weights / 1e9:.1f} GB of memory for "
+        f"about {cache / 1e6:,.0f} MB in --cache-dir, {4 * 4 * weights / 1e9:.1f} GB of memory for "
         f"weights, gradients and moments,\n{4 * 7 * weights / 1e9:.1f} GB in --checkpoint-dir per "
         "classifier"
     )

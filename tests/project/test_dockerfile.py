@@ -86,7 +86,7 @@ def test_command_listens_on_the_port_that_the_health_check_asks() -> None:
     assert str(flags.checkpoint_dir) == dict(instructions())["VOLUME"]
     _, _, program = arguments_of("HEALTHCHECK")
     compile(program, "healthcheck", "exec")
-    assert f":{flags.port}/readyz" in program
+    assert f":{flags.port}/healthz" in program
 
 
 def test_image_does_not_run_as_root_and_contains_no_token() -> None:

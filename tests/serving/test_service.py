@@ -163,11 +163,13 @@ def test_drip_is_refused_and_holds_up_nobody(
     )
 
     head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM['Content-Type']}\r\n"
-    with ready(Service(scripted_detector, uploads, limits)) as client:
+    service = Service(scripted_detector, uploads, limits)
+    with ready(service) as client:
         address = client.base_url.host, client.base_url.port
         with socket.create_connection(address, timeout=0.2) as dripping:
             dripping.sendall(f"{head}Content-Length: 1000000\r\n\r\n".encode())
             dripping.sendall(part("video", clip)[:600])
+            wait_until(lambda: service.pending == 1)
             assert client.post("/predict", **form_of(clip)).status_code == 200
             answer = b""
             for _ in range(100):

@@ -146,6 +146,11 @@ class PredictionQueue:
                     waiting.prediction.cancel()
                 self._video_threads.shutdown(wait=False, cancel_futures=True)
 
+    def require_free_slot(self) -> None:
+        """Raise `QueueFull` if all slots are taken."""
+        if self.slots_taken >= self.limits.max_requests:
+            raise QueueFull(min(MAX_RETRY_AFTER, max(1, math.ceil(self._mean_seconds))))
+
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:
         """Occupy a request slot during the block.
@@ -153,8 +158,7 @@ class PredictionQueue:
         Raises:
             QueueFull: all of them are taken.
         """
-        if self.slots_taken >= self.limits.max_requests:
-            raise QueueFull(min(MAX_RETRY_AFTER, max(1, math.ceil(self._mean_seconds))))
+        self.require_free_slot()
         start = time.monotonic()
         self.slots_taken += 1
         self._metrics.slots.set(self.slots_taken)

@@ -156,8 +156,10 @@ class Service:
 
     def require_free_slot(self) -> None:
         """Raise a `Problem` (503) if a clip would not be taken in now."""
-        with self.slot():
-            pass
+        try:
+            self.queue.require_free_slot()
+        except QueueFull as full:
+            raise self._busy(full) from full
 
     @contextlib.contextmanager
     def uploading(self, client: str) -> Iterator[None]:
@@ -191,13 +193,16 @@ class Service:
             try:
                 stack.enter_context(self.queue.slot())
             except QueueFull as full:
-                slots = self.limits.max_requests
-                raise Problem(
-                    503,
-                    f"the server is busy: {slots} of {slots} request slots are taken",
-                    {"Retry-After": str(full.retry_after)},
-                ) from full
+                raise self._busy(full) from full
             yield
+
+    def _busy(self, full: QueueFull) -> Problem:
+        slots = self.limits.max_requests
+        return Problem(
+            503,
+            f"the server is busy: {slots} of {slots} request slots are taken",
+            {"Retry-After": str(full.retry_after)},
+        )
 
     async def receive(self, request: Request, path: Path) -> None:
         """Write the clip of a request to `path`.

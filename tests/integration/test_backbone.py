@@ -1,15 +1,14 @@
 """A run on another backbone than VGG19: training, prediction, explanation, export."""
 
-import csv
 import json
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import SHORT, results_of
+from tests.integration.predicted import require_predicted_and_explained
 from train_rtx5000_dual_optimized import main
 from violence_detection.commands.export import main as export
-from violence_detection.commands.predict import main as predict
 
 
 @pytest.mark.slow
@@ -32,14 +31,7 @@ def test_run_on_another_backbone(
         "No verdict: MobileNetV3Small had random weights"
     )
 
-    with (run / "predictions.csv").open(newline="") as file:
-        tested = {row["clip"]: float(row["probability"]) for row in csv.DictReader(file)}
-    name, probability = next(iter(tested.items()))
-    command = ["--checkpoint-dir", str(run), str(few_clips / name), "--json"]
-    assert predict([*command, "--explain", "--explain-dir", str(tmp_path / "why")]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["clips"]
-    assert found["probability"] == pytest.approx(probability, abs=1e-4)
-    assert list((tmp_path / "why").iterdir())
+    require_predicted_and_explained(run, few_clips, tmp_path / "why", capsys)
 
     command = ["--checkpoint-dir", str(run), "--end-to-end", "--format", "onnx", "litert"]
     assert export([*command, "--output", str(tmp_path / "files"), "--clips", "2"]) == 0

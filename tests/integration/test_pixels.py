@@ -1,6 +1,5 @@
 """Runs on networks from pixels: training, resuming, prediction, explanation, export."""
 
-import csv
 import json
 import signal
 from pathlib import Path
@@ -8,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SHORT, figures_of, results_of
+from tests.integration.predicted import require_predicted_and_explained
 from train_rtx5000_dual_optimized import main
 from violence_detection.commands.export import main as export
-from violence_detection.commands.predict import main as predict
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.training import callbacks
 from violence_detection.training.callbacks import write_models_of_last_epoch
@@ -62,14 +61,7 @@ def test_residual_network_is_trained_predicts_and_is_exported(
         ("rgb", "uint8"),
         ("difference", "uint8"),
     ]
-    with (run / "predictions.csv").open(newline="") as file:
-        tested = {row["clip"]: float(row["probability"]) for row in csv.DictReader(file)}
-    name, probability = next(iter(tested.items()))
-    command = ["--checkpoint-dir", str(run), str(few_clips / name), "--json"]
-    assert predict([*command, "--explain", "--explain-dir", str(tmp_path / "why")]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["clips"]
-    assert found["probability"] == pytest.approx(probability, abs=1e-4)
-    assert list((tmp_path / "why").iterdir())
+    require_predicted_and_explained(run, few_clips, tmp_path / "why", capsys)
 
     command = ["--checkpoint-dir", str(run), "--end-to-end", "--clips", "2", "--tolerance", "0.02"]
     for quantize, formats in (("none", ["onnx", "litert"]), ("int8", ["litert"])):

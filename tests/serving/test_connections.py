@@ -14,7 +14,6 @@ from tests.serving.detectors import ScriptedDetector
 from tests.serving.http import LIMITS, ready
 from violence_detection.serving.connections import (
     REPORT_EVERY,
-    Connections,
     guarded_protocol,
     report_seldom,
 )
@@ -36,7 +35,7 @@ def client(
     uploads: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[httpx.Client]:
-    protocol = guarded_protocol(Connections(limits))
+    protocol = guarded_protocol(limits)
     plain = uvicorn.Config
     monkeypatch.setattr(
         uvicorn, "Config", lambda *args, **more: plain(*args, **more, http=protocol)

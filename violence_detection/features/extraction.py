@@ -244,9 +244,6 @@ def _decode_missing(
 def require_readable(bad: Sequence[BadClip], clips: Sequence[Clip], limit: float) -> None:
     """Check that few clips of each split, and of each class in it, cannot be read.
 
-    A class whose clips fail more often than the other's leaves a sample that is biased: that is
-    logged as a warning.
-
     Args:
         bad: the clips that cannot be read; unlabeled clips are ignored.
         clips: all labelled clips of the dataset.
@@ -265,8 +262,6 @@ def require_readable(bad: Sequence[BadClip], clips: Sequence[Clip], limit: float
             if len(of_class) > 1:
                 total = sum(clip.label == label for clip in known)
                 _require_few(of_class, total, f"{name} {split} clips", limit)
-    if warning := _bias(lost, clips):
-        log.warning("%s", warning)
 
 
 def _require_few(lost: Sequence[BadClip], total: int, what: str, limit: float) -> None:
@@ -278,22 +273,29 @@ def _require_few(lost: Sequence[BadClip], total: int, what: str, limit: float) -
         )
 
 
-def _bias(lost: Sequence[BadClip], clips: Sequence[Clip]) -> str:
-    """Return a warning if the clips of one class fail more often by more than chance, or ""."""
+def log_bias(bad: Sequence[BadClip], clips: Sequence[Clip]) -> None:
+    """Warn if the clips of one class fail more often than the other's by more than chance.
+
+    Args:
+        bad: the clips that cannot be read; unlabeled clips are ignored.
+        clips: all labelled clips of the dataset.
+    """
+    lost = [item for item in bad if item.clip.split != UNLABELED]
     if not lost:
-        return ""
+        return
     from scipy.stats import fisher_exact
 
     totals = [sum(clip.label == label for clip in clips) for label in (0, 1)]
     failed = [sum(item.clip.label == label for item in lost) for label in (0, 1)]
     table = [failed, [total - count for total, count in zip(totals, failed, strict=True)]]
     if fisher_exact(table).pvalue >= CHANCE:
-        return ""
+        return
     by_class = " and ".join(
         f"{count} of {total} {name}"
         for name, count, total in zip(CLASS_NAMES, failed, totals, strict=True)
     )
-    return (
-        f"{by_class} clips cannot be read, more than chance: the rest is a biased\n"
-        "sample, and figures on it are not those of all clips"
+    log.warning(
+        "%s clips cannot be read, more than chance: the rest is a biased\n"
+        "sample, and figures on it are not those of all clips",
+        by_class,
     )

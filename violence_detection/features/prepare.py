@@ -20,7 +20,12 @@ from violence_detection.features.cache.transfer import (
     copy_parts,
     wait_for_all_shares,
 )
-from violence_detection.features.extraction import BadClip, extract_features, require_readable
+from violence_detection.features.extraction import (
+    BadClip,
+    extract_features,
+    log_bias,
+    require_readable,
+)
 from violence_detection.features.network import make_network
 from violence_detection.features.recipe import stored_recipes
 from violence_detection.features.shares import share_of
@@ -143,6 +148,7 @@ def _computed(
                 break
         else:
             raise RunError(damaged_again(folder.path))
+    log_bias(bad, dataset.clips)
     views = sum(recipe.layer != THUMBNAIL for recipe in recipes)
     features = Features(recipes, caches, rows, surveys, bad, views)
     _log_features(features, cache.location, time.perf_counter() - started)

@@ -14,7 +14,7 @@ def stream_recipes(settings: Settings) -> list[Recipe]:
     features = settings.features
     backbone, pooling = features.backbone, features.feature_pooling
     from_pixels = backbone == PIXELS  # mirrored on the device: nothing else is stored for it
-    layer = str(features.pixels[-1]) if from_pixels else features.feature_layer
+    layer = features.stored_layer
     flipped = "flip" in settings.training.augment and not from_pixels
     if features.frames_in_cache != features.frames and takes_clips(
         backbone, layer, features.vgg19_weights

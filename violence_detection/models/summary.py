@@ -46,7 +46,7 @@ def describe_networks(settings: Settings) -> str:
         settings: layer, streams, head and widths, batch size, replicas.
     """
     features, model = settings.features, settings.model
-    layer = str(features.pixels[-1]) if model.from_pixels else features.feature_layer
+    layer = features.stored_layer
     values = len(features.streams) * features_per_frame(
         *(features.backbone, layer, features.feature_pooling),
         *(features.vgg19_weights, features.frames_in_cache),

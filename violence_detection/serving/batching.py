@@ -239,11 +239,10 @@ class PredictionQueue:
         if seconds is not None and seconds > self.limits.max_seconds:
             raise ClipTooLong(seconds)
 
-    def _require_moderate(self, sampling: Sampling, info: VideoInfo) -> None:
+    def _require_moderate(self, sampling: Sampling, info: VideoInfo, interval: float) -> None:
         """Raise `TooMuchWork` for a video that would take too much, by what its file says."""
         if info.duration is None:
             return
-        interval = sampling.interval(info.frames_per_second)
         samples = int(info.duration / interval)
         self._require_few("windows", samples // sampling.step(interval), self.limits.max_windows)
         self._require_few("samples", samples, self.limits.max_samples)
@@ -285,7 +284,7 @@ class PredictionQueue:
                 info = await run(partial(next, samples))
                 self._require_short(info.duration)
                 interval = sampling.interval(info.frames_per_second)
-                self._require_moderate(sampling, info)
+                self._require_moderate(sampling, info, interval)
                 yield VideoStep([], 0.0, info.duration)
                 if sampling.covers(info.duration, info.frames_per_second):
                     whole = await self._predict_whole(path)

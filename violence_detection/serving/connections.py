@@ -1,17 +1,13 @@
 """Connections of the server: how many, from whom, and how long one may be silent."""
 
 import asyncio
-import logging
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from violence_detection.serving.limits import Limits
-
-log = logging.getLogger(__name__)
+from violence_detection.serving.limits import ClientCounts, Limits
 
 REPORT_EVERY = 60.0  # seconds between lines about failures of one kind
 REFUSAL = (
@@ -22,35 +18,9 @@ REFUSAL = (
 )
 
 
-class Connections:
-    """Counts the open connections of a server.
-
-    Args:
-        limits: how many there may be, in all and, half of them, of one client.
-    """
-
-    def __init__(self, limits: Limits):
-        self.limits = limits
-        self._of_client: Counter[str] = Counter()
-
-    def open(self, client: str) -> bool:
-        """Count a new connection; return whether there is room for it."""
-        most = self.limits.max_connections
-        total, own = self._of_client.total(), self._of_client[client]
-        if total >= most or own >= max(1, most // 2):
-            return False
-        self._of_client[client] += 1
-        return True
-
-    def close(self, client: str) -> None:
-        """Count one less."""
-        self._of_client[client] -= 1
-        if not self._of_client[client]:
-            del self._of_client[client]
-
-
-def guarded_protocol(connections: Connections) -> type[asyncio.Protocol]:
+def guarded_protocol(limits: Limits) -> type[asyncio.Protocol]:
     """Return uvicorn's protocol, for connections that are counted and may not be silent."""
+    connections = ClientCounts(limits.max_connections)
 
     class GuardedProtocol(H11Protocol):
         """Closes a connection on which no whole request head arrives in time."""
@@ -61,7 +31,7 @@ def guarded_protocol(connections: Connections) -> type[asyncio.Protocol]:
         def connection_made(self, transport: Any) -> None:
             """Count the connection, or refuse it."""
             client = (transport.get_extra_info("peername") or ("",))[0]
-            if not connections.open(client):
+            if not connections.add(client):
                 transport.write(REFUSAL)
                 transport.close()
                 return
@@ -85,7 +55,7 @@ def guarded_protocol(connections: Connections) -> type[asyncio.Protocol]:
             """Count one connection less."""
             if self.counted is None:
                 return
-            connections.close(self.counted)
+            connections.remove(self.counted)
             if self.silence is not None:
                 self.silence.cancel()
             super().connection_lost(exc)
@@ -96,8 +66,7 @@ def guarded_protocol(connections: Connections) -> type[asyncio.Protocol]:
                 super().eof_received()
 
         def _expect_head(self) -> None:
-            seconds = connections.limits.header_timeout
-            self.silence = self.loop.call_later(seconds, self.transport.close)
+            self.silence = self.loop.call_later(limits.header_timeout, self.transport.close)
 
     return GuardedProtocol
 

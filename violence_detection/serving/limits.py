@@ -1,5 +1,6 @@
 """What the service accepts, and how long it waits."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 
@@ -36,3 +37,33 @@ class Limits:
     max_uploads: int = 64
     max_connections: int = 512
     header_timeout: float = 15.0
+
+
+class ClientCounts:
+    """Counts what clients have open at once.
+
+    Args:
+        most: how many there may be, in all and, half of them, of one client.
+    """
+
+    def __init__(self, most: int):
+        self.most = most
+        self._of_client: Counter[str] = Counter()
+
+    @property
+    def total(self) -> int:
+        """How many all clients have."""
+        return self._of_client.total()
+
+    def add(self, client: str) -> bool:
+        """Count one more of a client; return whether there is room for it."""
+        if self.total >= self.most or self._of_client[client] >= max(1, self.most // 2):
+            return False
+        self._of_client[client] += 1
+        return True
+
+    def remove(self, client: str) -> None:
+        """Count one less."""
+        self._of_client[client] -= 1
+        if not self._of_client[client]:
+            del self._of_client[client]

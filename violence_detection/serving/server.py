@@ -14,7 +14,7 @@ from violence_detection.errors import RunError, UserError
 from violence_detection.inference.detector import Detector
 from violence_detection.runtime.logs import CONTROL_CHARACTERS
 from violence_detection.serving.app import make_app
-from violence_detection.serving.connections import Connections, guarded_protocol, report_seldom
+from violence_detection.serving.connections import guarded_protocol, report_seldom
 from violence_detection.serving.service import Service
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ async def run_server(
             lifespan="on",
             proxy_headers=False,  # clients could write anything into the log
             ws="none",
-            http=guarded_protocol(Connections(service.limits)),
+            http=guarded_protocol(service.limits),
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=CLOSING,
         )

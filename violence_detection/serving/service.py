@@ -6,7 +6,6 @@ import hmac
 import ipaddress
 import logging
 import math
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from violence_detection.serving.batching import (
     TooMuchWork,
     VideoStep,
 )
-from violence_detection.serving.limits import Limits
+from violence_detection.serving.limits import ClientCounts, Limits
 from violence_detection.serving.metrics import ServiceMetrics
 from violence_detection.serving.problems import Problem
 from violence_detection.serving.uploads import receive_video
@@ -79,7 +78,7 @@ class Service:
         self.hosts = hosts if hosts is None else frozenset(name.lower() for name in hosts)
         self.guards_status = guards_status and token is not None
         self.audit = audit
-        self._uploads_of: Counter[str] = Counter()  # by client
+        self._uploads = ClientCounts(limits.max_uploads)
         self.metrics = ServiceMetrics()
         self.queue = PredictionQueue(detector, limits, self.metrics)
         self.draining = False
@@ -152,7 +151,7 @@ class Service:
     @property
     def pending(self) -> int:
         """How many requests are uploaded, wait or are processed."""
-        return self.queue.slots_taken + self._uploads_of.total()
+        return self.queue.slots_taken + self._uploads.total
 
     def require_free_slot(self) -> None:
         """Raise a `Problem` (503) if a clip would not be taken in now."""
@@ -168,19 +167,14 @@ class Service:
         Raises:
             Problem: there are too many at once, of this client or in all (503).
         """
-        most = self.limits.max_uploads
-        of_client = self._uploads_of[client]
-        if self._uploads_of.total() >= most or of_client >= max(1, most // 2):
+        if not self._uploads.add(client):
             raise Problem(
                 503, "too many clips are being uploaded", {"Retry-After": str(RETRY_AFTER)}
             )
-        self._uploads_of[client] += 1
         try:
             yield
         finally:
-            self._uploads_of[client] -= 1
-            if not self._uploads_of[client]:
-                del self._uploads_of[client]
+            self._uploads.remove(client)
 
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:

@@ -286,6 +286,11 @@ class FeatureSettings:
     )
 
     @property
+    def stored_layer(self) -> str:
+        """What of the backbone is kept: a layer's name, or the size of the frames themselves."""
+        return str(self.pixels[-1]) if self.backbone == PIXELS else self.feature_layer
+
+    @property
     def frames_in_cache(self) -> int:
         """How many frames of a clip are kept."""
         return self.cached_frames or self.frames

@@ -1,6 +1,5 @@
 """Runs on backbones in ONNX files: training, prediction, windows, export, serving."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from tests.conftest import SHORT
 from tests.integration.test_pixels import flags_in
+from tests.integration.test_remote_run import probabilities_of
 from tests.onnx_files import write_clips_network, write_frames_network
 from tests.serving.http import LIMITS, form_of, ready
 from train_rtx5000_dual_optimized import main
@@ -31,14 +31,12 @@ def test_run_on_an_onnx_file(
     flags = flags_in(tmp_path, few_clips, "--head", "mean", "--streams", "rgb,difference", *SHORT)
     assert main([*flags, "--backbone", str(path)]) == 0
     assert "rgb features of 12 clips at last of net.onnx" in capsys.readouterr().out
-    with (run / "predictions.csv").open(newline="") as file:
-        tested = {row["clip"]: float(row["probability"]) for row in csv.DictReader(file)}
+    name, probability = next(iter(probabilities_of(run).items()))
 
     # The file has moved since; another one in its place is refused.
     moved = tmp_path / "elsewhere" / "other.onnx"
     moved.parent.mkdir()
     shutil.move(path, moved)
-    name, probability = next(iter(tested.items()))
     command = ["--checkpoint-dir", str(run), str(few_clips / name), "--json"]
     assert predict(command) == 2
     assert str(path) in capsys.readouterr().err

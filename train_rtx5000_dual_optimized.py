@@ -64,7 +64,7 @@ def train(settings: Settings, stack: ExitStack) -> int:
     """Find out what there is to do, then do it; what is opened is closed with `stack`."""
     started = time.perf_counter()
     from violence_detection.clips.loading import find_dataset
-    from violence_detection.models.vgg19_weights import check_weights
+    from violence_detection.models.vgg19_weights import check_all_weights
     from violence_detection.reporting.trackers import require_trackers
     from violence_detection.runs.opening import open_run
     from violence_detection.runtime.stage_clock import StageClock
@@ -76,8 +76,7 @@ def train(settings: Settings, stack: ExitStack) -> int:
     require_supported(settings, worker)
     if worker.is_chief:
         require_trackers(settings.monitoring.mlflow, settings.monitoring.wandb)
-    features = settings.features
-    check_weights(features.vgg19_weights, settings.deepest_layer, features.backbone)
+    check_all_weights(settings)
     run = open_run(settings, find_dataset(settings, stack), worker, stack)
     if run.finished:
         return report_again(settings, run, stack)
@@ -228,9 +227,10 @@ def write_outcome(
     """Write `detector.json` and `training_results.json`; return what the run has used."""
     from violence_detection.runs.results import TrainingData, write_detector, write_results
     from violence_detection.runs.usage import usage
+    from violence_detection.settings.kinds import untrained_backbones
     from violence_detection.training.loop import describe_sampling
 
-    untrained = settings.features.vgg19_weights == "random"
+    untrained = bool(untrained_backbones(settings))
     recipes = features.recipes[: features.views]
     pseudo_labels = [{"unlabeled": len(checked.unlabeled), **r.as_json()} for r in trained.rounds]
     write_detector(
@@ -255,6 +255,7 @@ def write_outcome(
             *(describe_sampling(settings.training), settings.training.augment),
             *(trained.splits.factors, pseudo_labels),
             folds=trained.folds,
+            fusion=detector.fusion,
         ),
         untrained_vgg19=untrained,
         used=used,

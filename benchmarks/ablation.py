@@ -128,7 +128,7 @@ def all_features(settings: Settings, dtype: str) -> tuple[list[Clip], ClipFeatur
         rows, _ = extract_features(
             clips,
             caches,
-            lambda: on_replicas(strategy, make_extractor),
+            lambda recipe: on_replicas(strategy, make_extractor),
             strategy.num_replicas_in_sync,
             settings.data.clip_timeout,
         )
@@ -188,7 +188,7 @@ def ablate(
         ) -> np.ndarray:
             trainers = (
                 fit(member, chosen.select(train), policy)
-                for member in with_seeds(changed.replace(seed=seed), changed.training.ensemble)
+                for member in with_seeds(changed.replace(seed=seed), changed.training.seeds)
             )
             return np.mean(
                 [

@@ -80,7 +80,7 @@ def measure_extraction(
         recipe = Recipe(frames, layer, "random", feature_size(layer), "float16")
         with tempfile.TemporaryDirectory() as name, CacheFolder(Path(name)) as folder:
             caches = [FeatureCache(folder, recipe)]
-            extract_features(chosen, caches, lambda: network, replicas, CLIP_TIMEOUT)
+            extract_features(chosen, caches, lambda recipe: network, replicas, CLIP_TIMEOUT)
 
     def decode() -> None:
         with ThreadPoolExecutor(decoder_count()) as decoders:

@@ -227,7 +227,7 @@ def extract(paths: Sequence[Path], clip_timeout: float, folder: Path) -> dict[st
     recipe = Recipe(FRAMES, LAYER, "random-0", feature_size(LAYER), "float32")
     colours, unwritten = colours_of_unwritten_memory(), 0
 
-    def make_network() -> Callable[[np.ndarray], np.ndarray]:
+    def make_network(recipe: Recipe) -> Callable[[np.ndarray], np.ndarray]:
         network = on_replicas(make_strategy(find_devices(1), 4), make_extractor)
 
         def checked(images: np.ndarray) -> np.ndarray:

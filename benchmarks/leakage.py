@@ -96,7 +96,7 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
         found_rows, _ = extract_features(
             [*clips, *copies],
             [cache],
-            lambda: on_replicas(strategy, make_extractor),
+            lambda recipe: on_replicas(strategy, make_extractor),
             1,
             CLIP_TIMEOUT,
         )

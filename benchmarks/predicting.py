@@ -64,7 +64,7 @@ def measure(
             extract_features(
                 tested,
                 caches,
-                lambda: detector.network,
+                lambda recipe: detector.networks[recipe.network],
                 len(detector.devices),
                 clip_timeout=CLIP_TIMEOUT,
             )

@@ -7,7 +7,7 @@ import keras
 import pytest
 
 from tests.export.examples import FRAMES, STREAMS, make_classifier
-from violence_detection.export.graph import detector_network, end_to_end_network
+from violence_detection.export.graph import Source, detector_network, end_to_end_network
 from violence_detection.models.vgg19 import load_vgg19_weights, vgg19
 
 LARGE_VALUES = 2048  # features per frame: the weights are most of the file
@@ -31,4 +31,5 @@ def end_to_end() -> tuple[keras.Model, keras.Model]:
     extractor = vgg19("block1_conv2")
     load_vgg19_weights(extractor, "random", "block1_conv2")
     head = detector_network(make_classifier("attention-lstm", len(STREAMS) * 64), 1.5)
-    return end_to_end_network(head, extractor, "vgg19", STREAMS, FRAMES, "float16"), head
+    source = Source(extractor, "vgg19", STREAMS, range(len(STREAMS)))
+    return end_to_end_network(head, [source], FRAMES), head

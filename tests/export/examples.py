@@ -9,14 +9,16 @@ from violence_detection.export.inputs import Inputs
 from violence_detection.inference.detector import ClassifierOutput
 from violence_detection.models.classifier import (
     STANDARDIZING,
+    Member,
     as_plain_keras,
     average_of,
     classifier,
+    fusion_of,
 )
 from violence_detection.settings.constants import HEADS
 
 FRAMES, VALUES = 4, 32
-KINDS = (*HEADS, "ensemble")
+KINDS = (*HEADS, "ensemble", "fusion")
 STREAMS = ("difference", "flow")  # of the end-to-end network
 
 
@@ -35,6 +37,15 @@ def make_classifier(
         return average_of(
             [make_classifier(head, values, dtype) for head in ("attention-lstm", "transformer")]
         )
+    if kind == "fusion":
+        parts = (slice(0, 8), slice(8, values))
+        members = [
+            Member(make_classifier(head, part.stop - part.start, dtype), part, weight)
+            for head, part, weight in zip(
+                ("mean", "attention-lstm"), parts, (0.4, 1.3), strict=True
+            )
+        ]
+        return fusion_of(members, 0.2, values)
     keras.utils.set_random_seed(HEADS.index(kind))
     model = classifier(
         FRAMES, values, dropout=0.5, l2=1e-2, head=kind, dtype=dtype, projection=24, units=24

@@ -6,7 +6,12 @@ import pytest
 
 from tests.export.examples import FRAMES, KINDS, draw_features, draw_images, make_classifier
 from violence_detection.evaluation.calibration import calibrate
-from violence_detection.export.graph import detector_network, end_to_end_network, float32_copy
+from violence_detection.export.graph import (
+    Source,
+    detector_network,
+    end_to_end_network,
+    float32_copy,
+)
 from violence_detection.models.classifier import with_attention
 from violence_detection.models.vgg19 import load_vgg19_weights, vgg19
 
@@ -74,7 +79,8 @@ def test_end_to_end_network_is_vgg19_and_the_detector(
     features = np.concatenate(by_stream, axis=2).astype(dtype).astype(np.float32)
     head = detector_network(make_classifier("attention-lstm", features.shape[2]), 1.5)
     expected = outputs_of(head, features)
-    whole = end_to_end_network(head, network, "vgg19", streams, FRAMES, dtype, pooling)
+    source = Source(network, "vgg19", streams, range(len(streams)), dtype, pooling)
+    whole = end_to_end_network(head, [source], FRAMES)
     assert {tensor.name for tensor in whole.inputs} == set(streams)
     outputs = outputs_of(whole, images)
     for name in ("probability", "attention"):

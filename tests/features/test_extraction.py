@@ -46,7 +46,7 @@ class CountingNetwork:
     def __init__(self, replicas: int = 1):
         self.replicas, self.made, self.clips = replicas, 0, 0
 
-    def __call__(self) -> Callable[[np.ndarray], np.ndarray]:
+    def __call__(self, recipe: Recipe) -> Callable[[np.ndarray], np.ndarray]:
         self.made += 1
         network = on_replicas(make_strategy(find_devices(self.replicas), 8), make_extractor)
 
@@ -134,6 +134,19 @@ def test_two_streams_decode_each_clip_once(
     assert_features_of_streams(caches, rows)
 
 
+def test_two_networks_share_the_decoded_clips(
+    clips: list[Clip], tmp_path: Path, decodings: list[tuple[str, ...]]
+) -> None:
+    other = dataclasses.replace(RECIPE, weights="other")
+    network = CountingNetwork()
+    with CacheFolder(tmp_path) as folder:
+        caches = [FeatureCache(folder, recipe) for recipe in (RECIPE, other)]
+        rows, _ = extract_features(clips[:9], caches, network, 1, TIMEOUT)
+    assert len(rows) == 9
+    assert decodings == [("rgb",)] * 9
+    assert (network.made, network.clips) == (2, 2 * 9)
+
+
 def test_of_a_stream_that_is_added_only_that_is_computed(
     clips: list[Clip], tmp_path: Path, decodings: list[tuple[str, ...]]
 ) -> None:
@@ -216,7 +229,7 @@ def test_run_can_stop_at_a_bad_clip(with_bad_clips: list[Clip], tmp_path: Path) 
 
 
 def test_features_that_overflow_are_not_kept(clips: list[Clip], tmp_path: Path) -> None:
-    def huge() -> Callable[[np.ndarray], np.ndarray]:
+    def huge(recipe: Recipe) -> Callable[[np.ndarray], np.ndarray]:
         return lambda frames: np.full((*frames.shape[:2], 64), 1e6, np.float32)
 
     with (
@@ -238,7 +251,7 @@ def test_only_a_few_clips_are_decoded_in_advance(
     )
     waiting: list[int] = []
 
-    def network() -> Callable[[np.ndarray], np.ndarray]:
+    def network(recipe: Recipe) -> Callable[[np.ndarray], np.ndarray]:
         def extract(frames: np.ndarray) -> np.ndarray:
             time.sleep(0.2)  # the decoders are much faster than this network
             waiting.append(len(decoded) - len(frames) * len(waiting))

@@ -20,6 +20,6 @@ def with_network(detector: Detector, own: Network, **changes: object) -> Detecto
     """Return a detector with another network in place of VGG19, and some fields changed."""
 
     class Substituted(Detector):
-        network = property(lambda self: own)
+        networks = property(lambda self: {recipe.network: own for recipe in self.recipes})
 
     return as_variant(detector, Substituted, **changes)

@@ -28,7 +28,8 @@ def with_classifier(detector: Detector, layer: str, values: int) -> Detector:
     for name in STANDARDIZING:
         model.get_layer(name).finalize_state()
     recipe = dataclasses.replace(detector.recipes[1], layer=layer, features=values)
-    return dataclasses.replace(detector, classifier=model, recipes=(recipe,), computation="float32")
+    changes = {"recipes": (recipe,), "weights": {recipe.network: "random"}}
+    return dataclasses.replace(detector, classifier=model, computation="float32", **changes)
 
 
 def test_heat_is_where_clips_move(detector: Detector, predicted: Sequence[PredictedClip]) -> None:
@@ -57,7 +58,7 @@ def test_map_is_the_channels_weighted_by_their_gradients(
     probabilities = small.classifier.predict(changed, verbose=0)[:, 0].astype(np.float64)
     logits = np.log(probabilities / (1 - probabilities))
     gradients = (logits[::2] - logits[1::2]) / (2 * step)
-    network = small.make_extractor()
+    network = small.make_extractor(small.recipes[0])
     channels = keras.Model(network.input, network.get_layer("block1_pool").output)
     activations = channels.predict(images[0, frame : frame + 1], verbose=0)[0]
     expected = np.maximum(0, activations @ gradients) / activations[..., 0].size

@@ -143,7 +143,8 @@ def test_window_whose_features_are_too_large_is_reported(
     detector: Detector, sampling: Sampling, clock: Clock
 ) -> None:
     finite = always_violent(detector, clock)
-    overflowing = with_network(finite, lambda images: np.inf * (1 + finite.network(images)))
+    (own,) = set(finite.networks.values())
+    overflowing = with_network(finite, lambda images: np.inf * (1 + own(images)))
     items = camera_items(detector, sampling, 5.0)
     watched = Watched(overflowing, sampling, clock)
     watched.monitor.run(PlayedReader(CAMERA, [*items, (1006.0, Ended(None))], clock))

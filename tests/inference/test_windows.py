@@ -95,9 +95,9 @@ def test_no_image_is_computed_twice(detector: Detector, long_video: Path) -> Non
     computed: list[int] = []
 
     class Counting(Detector):
-        def image_features(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
-            computed.append(len(images))
-            return super().image_features(images, batch_size)
+        def frame_features(self, images: np.ndarray, at_once: int | None = None) -> np.ndarray:
+            computed.append(images.shape[0] * images.shape[1])
+            return super().frame_features(images, at_once)
 
     counting = as_variant(detector, Counting)
     samples = [s for s in samples_of(long_video, detector, 2.0, 0.5) if s.images is not None]
@@ -132,9 +132,9 @@ def test_stills_are_computed_once(detector: Detector, tmp_path: Path) -> None:
     computed: list[int] = []
 
     class Counting(Detector):
-        def image_features(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
-            computed.append(len(images))
-            return super().image_features(images, batch_size)
+        def frame_features(self, images: np.ndarray, at_once: int | None = None) -> np.ndarray:
+            computed.append(images.shape[0] * images.shape[1])
+            return super().frame_features(images, at_once)
 
     sampling = window_sampling(detector, 0.5, 0.5)
     found = list(predict_video(as_variant(detector, Counting), path, sampling, TIMEOUT))

@@ -6,11 +6,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import expit, logit
 
 from violence_detection.models.classifier import (
+    Member,
     as_plain_keras,
     average_of,
     classifier,
+    fusion_of,
+    members_of,
     with_attention,
 )
 from violence_detection.settings.constants import HEADS
@@ -82,6 +86,26 @@ def test_order_of_the_frames_matters_but_for_the_mean(head: str) -> None:
 def test_one_frame_a_clip_is_enough_for_every_head(head: str) -> None:
     clips = np.random.default_rng(0).random((3, 1, 8), dtype=np.float32)
     assert classifier(1, 8, dropout=0.5, l2=0.0, head=head)(clips).shape == (3, 1)
+
+
+def test_fusion_is_the_weighted_sum_of_the_logits_of_parts(tmp_path: Path) -> None:
+    parts, weights = (slice(0, 6), slice(6, 9)), (0.25, 1.5)
+    members = []
+    for part, weight in zip(parts, weights, strict=True):
+        model = classifier(4, part.stop - part.start, dropout=0, l2=0, units=8, projection=8)
+        members.append(Member(as_plain_keras(model), part, weight))
+    path = tmp_path / "fusion.keras"
+    fusion_of(members, -0.5, 9).save(path)
+    whole = keras.models.load_model(path, safe_mode=True)
+    found = members_of(whole)
+    assert [(member.part, member.weight) for member in found] == [(p, w) for _, p, w in members]
+    batch = np.random.default_rng(0).random((5, 4, 9), np.float32)
+    own = [with_attention(model)(batch[:, :, part]) for model, part, _ in members]
+    logits = sum(w * logit(np.asarray(o["violence"])) for w, o in zip(weights, own, strict=True))
+    outputs = with_attention(whole)(batch)
+    np.testing.assert_allclose(outputs["violence"], expit(logits - 0.5), atol=1e-6)
+    attention = sum(w * np.asarray(o["attention"]) for w, o in zip(weights, own, strict=True))
+    np.testing.assert_allclose(outputs["attention"], attention / 1.75, atol=1e-6)
 
 
 def test_ensemble_is_the_mean_of_its_members(tmp_path: Path) -> None:

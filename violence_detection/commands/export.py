@@ -18,9 +18,9 @@ from violence_detection.commands.flags import (
     check_values,
     examples_and_exit_status,
 )
-from violence_detection.commands.loading import load
+from violence_detection.commands.loading import describe_backbones, load
 from violence_detection.errors import RunError, UserError
-from violence_detection.models import backbone_title, random_weights_warning
+from violence_detection.models import random_weights_warning
 from violence_detection.runtime.interrupts import run_or_explain
 from violence_detection.settings.constants import VGG19
 from violence_detection.settings.parser import FlagParser
@@ -206,12 +206,11 @@ def export(flags: argparse.Namespace) -> int:
     check_values(flags, batch=AT_LEAST_1, clips=AT_LEAST_1, tolerance=ABOVE_0, clip_timeout=ABOVE_0)
     formats = check_formats(flags)
     detector = load(flags.checkpoint_dir, flags.vgg19_weights, mixed_precision=False)
-    layer = detector.recipes[0].layer
-    has_none = "block" in layer or detector.backbone != VGG19
+    has_none = any(r.backbone != VGG19 or "block" in r.layer for r in detector.by_network)
     if flags.end_to_end and flags.quantize == "dynamic" and "onnx" in formats and has_none:
         raise UserError(
             "--quantize dynamic --end-to-end: onnx quantizes dense layers only, and "
-            f"{backbone_title(detector.backbone)} up to {layer} has none; use --format litert, or "
+            f"{describe_backbones(detector)} has none; use --format litert, or "
             "another --quantize"
         )
     output = (flags.output or detector.checkpoint_dir / EXPORT).expanduser().absolute()
@@ -224,8 +223,8 @@ def export(flags: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         take_folder(output, stack)
         start_log(output / LOG)
-        if detector.untrained_vgg19:
-            log.warning("%s", random_weights_warning(detector.backbone))
+        if untrained := detector.untrained_backbones:
+            log.warning("%s", random_weights_warning(untrained))
         with native_messages_to(output / LOG) as screen:
             return _write_and_compare(flags, formats, detector, output, screen)
 

@@ -84,8 +84,8 @@ def reported(detector: "Detector", quiet: bool) -> Iterator[None]:
     from violence_detection.runtime.devices import enough_memory, gpus_left_out
 
     devices = list(detector.devices)
-    if detector.untrained_vgg19:
-        print_message(f"WARNING: {random_weights_warning(detector.backbone)}")
+    if untrained := detector.untrained_backbones:
+        print_message(f"WARNING: {random_weights_warning(untrained)}")
     if gpus_left_out(devices):
         print_message(
             "WARNING: TensorFlow does not find this machine's NVIDIA GPU:\n"
@@ -98,14 +98,18 @@ def reported(detector: "Detector", quiet: bool) -> Iterator[None]:
         yield
 
 
+def describe_backbones(detector: "Detector") -> str:
+    """Return the networks that compute a detector's features: VGG19 to block5_pool."""
+    return " and ".join(extractor_title(r.backbone, r.layer) for r in detector.by_network)
+
+
 def describe(detector: "Detector") -> str:
     """Return a line on a detector: its model, threshold, devices and number format."""
     devices = ", ".join(device.name for device in detector.devices)
     goal = detector.chosen_for
     origin = "given by --threshold" if goal == GIVEN_THRESHOLD else f"chosen for {goal}"
-    recipe = detector.recipes[0]
-    network = extractor_title(recipe.backbone, recipe.layer)
     return (
-        f"{detector.name}: threshold {detector.threshold:.3f}, {origin}; {network} in "
+        f"{detector.name}: threshold {detector.threshold:.3f}, {origin}; "
+        f"{describe_backbones(detector)} in "
         f"{detector.computation} on {devices}"
     )

@@ -138,7 +138,7 @@ def _text(
         comparison.write(
             result,
             model=detector.name,
-            untrained_vgg19=detector.untrained_vgg19,
+            untrained_vgg19=bool(detector.untrained_backbones),
             window=flags.window,
             stride=stride_of(flags),
         )

@@ -268,8 +268,8 @@ def serve(flags: argparse.Namespace) -> int:
             max_connections=max(512, 4 * flags.max_requests),
         )
         start_service_log(flags.debug)
-        if detector.untrained_vgg19:
-            log.warning("%s", random_weights_warning(detector.backbone))
+        if untrained := detector.untrained_backbones:
+            log.warning("%s", random_weights_warning(untrained))
         service = Service(
             *(detector, uploads, limits, token, flags.cors),
             hosts=own_names(flags.host, flags.allowed_host),

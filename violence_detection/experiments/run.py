@@ -135,7 +135,7 @@ def score_by_folds(
         seed, asked_by = settings.devices.seed, f"--cross-validate {count}"
         divided = folds(labels, sources_of(features), count, seed, asked_by)
         for fold, (train, held_out) in enumerate(divided):
-            members = with_seeds(settings, settings.training.ensemble)
+            members = with_seeds(settings, settings.training.seeds)
             doing = f"fold {fold + 1} of {count}"
             with running_clock(doing, settings.monitoring.quiet, screen):
                 for member in members:

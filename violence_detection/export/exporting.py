@@ -11,7 +11,7 @@ import keras
 
 from violence_detection.errors import failing_as
 from violence_detection.export.comparison_data import ComparisonData
-from violence_detection.export.graph import detector_network, end_to_end_network
+from violence_detection.export.graph import Source, detector_network, end_to_end_network
 from violence_detection.export.inputs import Inputs
 from violence_detection.export.litert import write_litert
 from violence_detection.export.onnx import write_onnx
@@ -83,19 +83,20 @@ def export_detector(
         RunError: a file cannot be written.
         Interrupted: a signal asked the process to end.
     """
-    extractor = detector.make_extractor() if options.end_to_end else None
-    networks = make_networks(detector, extractor)
+    sources = sources_of(detector) if options.end_to_end else []
+    networks = make_networks(detector, sources)
     batch_size = BATCH_SIZE_END_TO_END if options.end_to_end else BATCH_SIZE
     log.info("%s: validation clips to compare on: %d", detector.name, len(data.labels))
     with running_clock("predicting with the original", screen=screen):
-        predictors = {"original": open_original(detector, extractor)}
+        predictors = {"original": open_original(detector, sources)}
         expected = predict_clips(predictors["original"], data.validation, batch_size)
 
     def comparison(predictions: ClassifierOutput) -> Comparison:
         return compare(predictions, expected, data.labels, detector.threshold)
 
     original = Original(
-        detector.model_path.stat().st_size + (4 * extractor.count_params() if extractor else 0),
+        detector.model_path.stat().st_size
+        + sum(4 * source.extractor.count_params() for source in sources),
         comparison(expected),
         data.trained_in,
         data.as_trained and comparison(data.as_trained),
@@ -125,23 +126,38 @@ def export_detector(
     return original, exported
 
 
-def make_networks(detector: Detector, extractor: keras.Model | None) -> dict[str, keras.Model]:
+def sources_of(detector: Detector) -> list[Source]:
+    """Return the backbones of a detector, with their weights.
+
+    Raises:
+        UserError: a backbone is a file that Keras cannot take apart.
+        RunError: the weights cannot be downloaded.
+    """
+    return [
+        Source(
+            detector.make_extractor(recipe),
+            recipe.backbone,
+            [detector.recipes[index].stream for index in places],
+            *(places, recipe.dtype, recipe.pooling),
+        )
+        for recipe, places in detector.by_network.items()
+    ]
+
+
+def make_networks(detector: Detector, sources: Sequence[Source]) -> dict[str, keras.Model]:
     """Return the networks to write, by the signature that a SavedModel gives them.
 
     Args:
         detector: the trained detector.
-        extractor: in float32 with its weights; None: networks start from features only.
+        sources: of its features, in float32; none: networks start from features only.
 
     Returns:
         The default signature first; a file of another format is written from this one alone.
     """
     head = detector_network(detector.classifier, detector.temperature)
-    if extractor is None:
+    if not sources:
         return {FROM_FEATURES: head}
-    recipe, streams = detector.recipes[0], detector.streams
-    whole = end_to_end_network(
-        *(head, extractor, recipe.backbone, streams, detector.frames, recipe.dtype, recipe.pooling)
-    )
+    whole = end_to_end_network(head, sources, detector.frames)
     return {FROM_IMAGES: whole, FROM_FEATURES: head}
 
 

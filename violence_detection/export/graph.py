@@ -6,7 +6,8 @@ without loops, so that it converts to other formats as it is.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -16,10 +17,14 @@ from keras import layers, ops
 from violence_detection.export.factored import FactoredConvolution, FactoredPooling
 from violence_detection.models.backbones import BODY, preprocessed
 from violence_detection.models.classifier import (
+    BOUND,
     STANDARDIZED,
     STANDARDIZING,
     average_of,
+    bias_of,
+    fusion_of,
     layers_named,
+    members_of,
     with_attention,
 )
 from violence_detection.models.layers import OneProductLSTM
@@ -71,66 +76,105 @@ def detector_network(classifier: keras.Model, temperature: float) -> keras.Model
         calibrated, and `attention`, `(clips, frames)`; for an ensemble the means over its members.
     """
     features = keras.Input(classifier.input.shape[1:], dtype="float32", name=FEATURES)
-    logits, attentions = [], []
-    for number, member in enumerate(_members(classifier) or [classifier], start=1):
-        standardize, classify = _split_at_standardization(_plain_copy(member), number)
-        logit, attention = classify(standardize(features))
+    logits, attentions, weights = [], [], []
+    for number, member in enumerate(members_of(classifier), start=1):
+        standardize, classify = _split_at_standardization(_plain_copy(member.model), number)
+        is_whole = member.part == slice(0, features.shape[-1])
+        own = features if is_whole else features[:, :, member.part.start : member.part.stop]
+        logit, attention = classify(standardize(own))
         logits.append(logit)
         attentions.append(attention)
-    attention = attentions[0] if len(attentions) == 1 else ops.mean(ops.stack(attentions), axis=0)
-    probability = _calibration(len(logits), temperature)(logits)
+        weights.append(member.weight)
+    attention = _mean(attentions, weights)
+    bias = bias_of(classifier)
+    if bias is None:
+        probability = _calibration(len(logits), temperature)(logits)
+    else:
+        probability = _fused(weights, bias, temperature)(logits)
     outputs = {PROBABILITY: probability, ATTENTION: attention}
     return keras.Model(features, outputs, name="detector")
 
 
+class Source(NamedTuple):
+    """A backbone, and what it computes of a detector's features."""
+
+    extractor: keras.Model  # from `models.extractor.build_extractor`, in float32
+    backbone: str  # its name, one of `BACKBONES`, or `PIXELS`
+    streams: Sequence[str]  # that it sees
+    places: Sequence[int]  # where the features of each stream are among those of all sources
+    dtype: str = "float16"  # of the feature cache, to which features are rounded
+    pooling: str = "mean"  # of the layer's maps, see `models.pooling.pooled`
+
+
 def end_to_end_network(
-    detector: keras.Model,
-    extractor: keras.Model,
-    backbone: str,
-    streams: Sequence[str],
-    frames: int,
-    feature_dtype: str,
-    pooling: str = "mean",
+    detector: keras.Model, sources: Sequence[Source], frames: int
 ) -> keras.Model:
     """Return a network that starts from the images of a clip's streams.
 
     Args:
         detector: from `detector_network`.
-        extractor: from `models.extractor.build_extractor`, in float32.
-        backbone: its name, one of `BACKBONES`, or `PIXELS`.
-        streams: in the order in which their features are concatenated.
+        sources: of its features.
         frames: per clip.
-        feature_dtype: the number format of the feature cache, to which features are rounded.
-        pooling: of the layer's maps, see `models.pooling.pooled`.
 
     Returns:
         A model from one input per stream, with the stream's name, `(clips, frames, 224, 224, 3)`
         uint8, to the outputs of `detector`.
     """
     shape = (frames, FRAME_SIZE, FRAME_SIZE, 3)
-    images = {name: keras.Input(shape, dtype="uint8", name=name) for name in streams}
-    body, to_features = _split_extractor(extractor, pooling)
-    preprocessed = [_preprocessing(name, backbone)(images[name]) for name in streams]
-    # One pass for all streams, so that the network contains the weights once.
-    stacked = preprocessed[0] if len(streams) == 1 else ops.concatenate(preprocessed, axis=0)
-    features = to_features(body(stacked))
-    features = _group_by_clip(len(streams), frames, features.shape[-1], feature_dtype)(features)
+    names = dict.fromkeys(name for source in sources for name in source.streams)
+    images = {name: keras.Input(shape, dtype="uint8", name=name) for name in names}
+    by_source = [
+        _features_of(source, images, frames, number) for number, source in enumerate(sources)
+    ]
+    features = by_source[0]
+    if len(sources) > 1:
+        found = {}
+        for source, values in zip(sources, by_source, strict=True):
+            width = values.shape[-1] // len(source.places)
+            for number, place in enumerate(source.places):
+                found[place] = values[:, :, number * width : (number + 1) * width]
+        features = ops.concatenate([found[place] for place in sorted(found)], axis=-1)
     # Nearly all weights are the backbone's, and a few clips are not enough to calibrate the rest.
     head = keras.Model(detector.input, detector.output, name=f"{FLOAT32_ONLY}_detector")
     return keras.Model(images, head(features), name="end_to_end")
 
 
-def _members(classifier: keras.Model) -> list[keras.Model]:
-    """Return the members of an ensemble; an empty list for a single classifier."""
-    return [layer for layer in classifier.layers if isinstance(layer, keras.Model)]
+def _features_of(
+    source: Source, images: Mapping[str, Any], frames: int, number: int
+) -> keras.KerasTensor:
+    """Return the features of a source, `(clips, frames, values)`, its streams concatenated."""
+    suffix = f"_{number}" if number else ""
+    body, to_features = _split_extractor(source.extractor, source.pooling, suffix)
+    seen = [
+        _preprocessing(f"{name}{suffix}", source.backbone)(images[name]) for name in source.streams
+    ]
+    # One pass for all streams, so that the network contains the weights once.
+    stacked = seen[0] if len(seen) == 1 else ops.concatenate(seen, axis=0)
+    features = to_features(body(stacked))
+    grouping = (len(seen), frames, features.shape[-1], source.dtype, suffix)
+    return _group_by_clip(*grouping)(features)
+
+
+def _mean(values: Sequence[Any], weights: Sequence[float]) -> Any:
+    """Return the mean of tensors, weighted where the weights differ."""
+    if len(values) == 1:
+        return values[0]
+    total = sum(weights)
+    if len(set(weights)) == 1 or not total:
+        return ops.mean(ops.stack(values), axis=0)
+    return sum(weight / total * value for weight, value in zip(weights, values, strict=True))
 
 
 def _copy(
     classifier: keras.Model, class_of: Callable[[keras.Layer], type[keras.Layer]]
 ) -> keras.Model:
     """Return a copy in float32 with the same weights, its layers of the classes of `class_of`."""
-    if members := _members(classifier):
-        return average_of([_copy(member, class_of) for member in members])
+    members = members_of(classifier)
+    if members[0].model is not classifier:
+        copies = [member._replace(model=_copy(member.model, class_of)) for member in members]
+        if (bias := bias_of(classifier)) is not None:
+            return fusion_of(copies, bias, classifier.input.shape[-1])
+        return average_of([member.model for member in copies])
 
     def in_float32(layer: keras.Layer) -> keras.Layer:
         config = layer.get_config()
@@ -192,6 +236,18 @@ def _split_at_standardization(
     )
 
 
+def _fused(weights: Sequence[float], bias: float, temperature: float) -> keras.Model:
+    """Return a model as `_calibration` does, for the members of `fusion_of`."""
+    inputs = [keras.Input((1,), name=f"logit_{number}") for number in range(1, len(weights) + 1)]
+    bound = math.log((1 - BOUND) / BOUND)
+    logit = bias + sum(
+        weight * ops.clip(own, -bound, bound) for weight, own in zip(weights, inputs, strict=True)
+    )
+    bound = math.log((1 - EPSILON) / EPSILON)
+    probability = ops.sigmoid(ops.clip(logit, -bound, bound) / temperature)
+    return keras.Model(inputs, ops.reshape(probability, (-1,)), name=f"{FLOAT32_ONLY}_calibration")
+
+
 def _calibration(members: int, temperature: float) -> keras.Model:
     """Return a model from the members' `(clips, 1)` logits to `(clips,)` probabilities."""
     inputs = [keras.Input((1,), name=f"logit_{number}") for number in range(1, members + 1)]
@@ -219,23 +275,29 @@ def _preprocessing(stream: str, backbone: str) -> keras.Model:
     return keras.Model(images, x, name=f"{FLOAT32_ONLY}_preprocessing_{stream}")
 
 
-def _split_extractor(extractor: keras.Model, pooling: str) -> tuple[keras.Model, keras.Model]:
+def _split_extractor(
+    extractor: keras.Model, pooling: str, suffix: str = ""
+) -> tuple[keras.Model, keras.Model]:
     """Return a backbone without its preprocessing, and the pooling of its last layer."""
     if any(layer.name == BODY for layer in extractor.layers):
         body = extractor.get_layer(BODY)
+        if suffix:  # another source has a body of this name
+            body = keras.Model(body.input, body.output, name=f"{BODY}{suffix}")
     else:
         first, last = extractor.layers[1], extractor.layers[-1]
-        body = keras.Model(first.input, last.output, name=VGG19)
+        body = keras.Model(first.input, last.output, name=f"{VGG19}{suffix}")
     _make_statistics_constants(
         layer for layer in body.layers if isinstance(layer, layers.Normalization)
     )
     x = activations = keras.Input(body.output.shape[1:])
     if len(x.shape) == 4:
         x = pooled(x, pooling)
-    return body, keras.Model(activations, x, name=f"{FLOAT32_ONLY}_pooling")
+    return body, keras.Model(activations, x, name=f"{FLOAT32_ONLY}_pooling{suffix}")
 
 
-def _group_by_clip(streams: int, frames: int, values: int, dtype: str) -> keras.Model:
+def _group_by_clip(
+    streams: int, frames: int, values: int, dtype: str, suffix: str = ""
+) -> keras.Model:
     """Return a model that rounds features to `dtype` and concatenates those of a clip's streams.
 
     It maps `(streams * clips * frames, values)` to `(clips, frames, streams * values)` float32.
@@ -246,4 +308,4 @@ def _group_by_clip(streams: int, frames: int, values: int, dtype: str) -> keras.
     x = ops.reshape(x, (streams, -1, frames, values))
     x = ops.cast(x, "float32")
     x = ops.concatenate([x[stream] for stream in range(streams)], axis=-1)
-    return keras.Model(features, x, name=f"{FLOAT32_ONLY}_rounding")
+    return keras.Model(features, x, name=f"{FLOAT32_ONLY}_rounding{suffix}")

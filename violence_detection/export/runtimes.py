@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from violence_detection.clips.decoders import decoder_count
 from violence_detection.evaluation.calibration import calibrate
-from violence_detection.export.graph import ATTENTION, FEATURES, PROBABILITY, float32_copy
+from violence_detection.export.graph import (
+    ATTENTION,
+    FEATURES,
+    PROBABILITY,
+    Source,
+    float32_copy,
+)
 from violence_detection.export.inputs import Inputs, join
 from violence_detection.export.saved_model import DEFAULT_SIGNATURE
 from violence_detection.inference.detector import ClassifierOutput, Detector
@@ -50,29 +55,29 @@ class Speed:
     clips_per_second: float  # of a batch, median
 
 
-def open_original(detector: Detector, extractor: keras.Model | None = None) -> Predictor:
+def open_original(detector: Detector, sources: Sequence[Source] = ()) -> Predictor:
     """Return the detector's own networks in float32, the number format of exported files.
 
     Args:
         detector: the trained detector.
-        extractor: in float32 with its weights, to start from images; None: to start from features.
+        sources: of its features in float32, to start from images; none: to start from features.
     """
     classifier = with_attention(float32_copy(detector.classifier))
     classify = tf.function(partial(classifier, training=False), autograph=False)
-    extract = extractor and tf.function(partial(extractor, training=False), autograph=False)
+    extractors = [
+        tf.function(partial(source.extractor, training=False), autograph=False)
+        for source in sources
+    ]
 
     def predict(clips: Inputs) -> ClassifierOutput:
-        if extract:
-            features = [
-                extract(tf.constant(images.reshape(-1, *images.shape[2:])))
-                .numpy()
-                .reshape(*images.shape[:2], -1)
-                .astype(detector.recipes[0].dtype)
-                for images in (clips[stream] for stream in detector.streams)
-            ]
-        else:
-            features = [clips[FEATURES]]
-        outputs = classify(tf.constant(np.concatenate(features, axis=2), tf.float32))
+        parts = {} if sources else {0: clips[FEATURES]}
+        for source, extract in zip(sources, extractors, strict=True):
+            for place, stream in zip(source.places, source.streams, strict=True):
+                images = clips[stream]
+                computed = extract(tf.constant(images.reshape(-1, *images.shape[2:]))).numpy()
+                parts[place] = computed.reshape(*images.shape[:2], -1).astype(source.dtype)
+        features = np.concatenate([parts[place] for place in sorted(parts)], axis=2)
+        outputs = classify(tf.constant(features, tf.float32))
         probabilities = calibrate(outputs["violence"].numpy()[:, 0], detector.temperature)
         return ClassifierOutput(probabilities, outputs["attention"].numpy())
 

@@ -96,7 +96,7 @@ def _extract(
             started=time.perf_counter(),
             clock=StageClock(),
         )
-        log_random_weights(settings.features)
+        log_random_weights(settings)
         caches = [FeatureCache(folder, recipe) for recipe in recipes]
         uploads = PeriodicUpload(cache, own_disk, recipes)
         for _ in range(ATTEMPTS):

@@ -14,9 +14,14 @@ from violence_detection.clips.decoders import DecoderProcesses
 from violence_detection.clips.streams import thumbnails
 from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import RESUME, RunError, UserError
-from violence_detection.features.cache.feature_cache import THUMBNAIL, ClipFacts, FeatureCache
+from violence_detection.features.cache.feature_cache import (
+    THUMBNAIL,
+    ClipFacts,
+    FeatureCache,
+    Recipe,
+)
 from violence_detection.features.cache.lookup import ClipRows, known_contents, rows_of_contents
-from violence_detection.features.network import padded_features
+from violence_detection.features.network import Network, padded_features
 from violence_detection.features.videos import OpenVideo, Videos
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runtime.progress import Progress
@@ -56,7 +61,7 @@ class _Missing:
 def extract_features(
     clips: Sequence[Clip],
     caches: Sequence[FeatureCache],
-    make_network: Callable[[], Callable[[np.ndarray], np.ndarray]],
+    make_network: Callable[[Recipe], Network],
     replicas: int,
     clip_timeout: float,
     stop_at_bad_clip: bool = False,
@@ -70,7 +75,7 @@ def extract_features(
     Args:
         clips: the clips to compute.
         caches: one per view of a clip (a stream, flipped or not).
-        make_network: called only if there is anything to compute; the network maps
+        make_network: called only if there is anything to compute; the network of a recipe maps
             `(replicas * CLIPS_PER_REPLICA, frames, 224, 224, 3)` uint8 to
             `(…, frames, features)` float32.
         replicas: number of replicas of the network.
@@ -147,19 +152,19 @@ class _Batches:
     Args:
         caches: one per view.
         size: clips per batch.
-        make_network: called before the first batch.
+        make_network: called before the first batch of a network.
     """
 
     def __init__(
         self,
         caches: Sequence[FeatureCache],
         size: int,
-        make_network: Callable[[], Callable[[np.ndarray], np.ndarray]],
+        make_network: Callable[[Recipe], Network],
     ):
         self.caches = caches
         self.size = size
         self._make_network = make_network
-        self._network: Callable[[np.ndarray], np.ndarray] | None = None
+        self._networks: dict[tuple[str, str, str], Network] = {}
         # By checksum: of two copies in a batch, one is computed.
         self._batches: list[dict[bytes, _Decoded]] = [{} for _ in caches]
 
@@ -188,8 +193,10 @@ class _Batches:
             cache.store(batch, thumbnails(images), facts)
             batch.clear()
             return
-        self._network = self._network or self._make_network()
-        features = padded_features(self._network, images, self.size, cache.recipe.dtype)
+        if cache.recipe.network not in self._networks:
+            self._networks[cache.recipe.network] = self._make_network(cache.recipe)
+        network = self._networks[cache.recipe.network]
+        features = padded_features(network, images, self.size, cache.recipe.dtype)
         for decoded, values in zip(batch.values(), features, strict=True):
             if not np.isfinite(values).all():
                 raise RunError(
@@ -222,10 +229,11 @@ def _decode_missing(
                 ]
                 if not lacking:
                     return _Decoded(clip, video, content, {}, ClipFacts())
-                asked = [views[view] for view in lacking]
+                # A stream is computed once for all networks.
+                asked = list(dict.fromkeys(views[view] for view in lacking))
                 images, info = decoders.read_clip(video.path, asked, clip.segment)
             facts = ClipFacts(info.seconds, info.share)
-            found = dict(zip(lacking, images, strict=True))
+            found = {view: images[asked.index(views[view])] for view in lacking}
             return _Decoded(clip, video, content, found, facts)
         except UnreadableClip as error:
             return BadClip(clip, str(error))

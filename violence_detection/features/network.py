@@ -12,9 +12,12 @@ from violence_detection.models.extractor import build_extractor
 from violence_detection.models.onnx_backbone import onnx_backbone
 from violence_detection.settings.constants import ONNX
 
+# From `(clips, frames, 224, 224, 3)` uint8 to `(clips, frames, features)` float32.
+Network = Callable[[np.ndarray], np.ndarray]
+
 
 def padded_features(
-    network: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch_clips: int, dtype: str
+    network: Network, images: np.ndarray, batch_clips: int, dtype: str
 ) -> np.ndarray:
     """Run the network over at most `batch_clips` clips, padded so that its input shape is fixed.
 
@@ -35,7 +38,7 @@ def padded_features(
 
 def make_network(
     strategy: tf.distribute.Strategy, recipe: Recipe, weights: str, computation: str
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> Network:
     """Return a function that computes the features of a recipe, on all devices.
 
     It maps `(clips, frames, 224, 224, 3)` uint8 to `(clips, frames, features)` float32.
@@ -54,9 +57,7 @@ def make_network(
     return on_replicas(strategy, make_extractor)
 
 
-def on_replicas(
-    strategy: tf.distribute.Strategy, make_model: Callable[[], keras.Model]
-) -> Callable[[np.ndarray], np.ndarray]:
+def on_replicas(strategy: tf.distribute.Strategy, make_model: Callable[[], keras.Model]) -> Network:
     """Return a function that runs an extractor over clips, split over the replicas.
 
     It maps `(clips, frames, height, width, 3)` uint8 to `(clips, frames, features)` float32; the

@@ -26,8 +26,12 @@ from violence_detection.features.extraction import (
     log_bias,
     require_readable,
 )
-from violence_detection.features.network import make_network
-from violence_detection.features.recipe import stored_recipes
+from violence_detection.features.network import Network, make_network
+from violence_detection.features.recipe import (
+    appearance_of,
+    stored_recipes,
+    weights_by_network,
+)
 from violence_detection.features.shares import share_of
 from violence_detection.features.survey import Survey, survey_features
 from violence_detection.features.windows import VideoWindows, by_video
@@ -38,7 +42,7 @@ from violence_detection.runtime.machine import Machine
 from violence_detection.runtime.stage_clock import CHECKS
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import PIXELS, VGG19
-from violence_detection.settings.data import FeatureSettings
+from violence_detection.settings.kinds import untrained_backbones
 from violence_detection.settings.schema import Settings
 
 log = logging.getLogger(__name__)
@@ -65,9 +69,8 @@ class Features:
     @property
     def appearance(self) -> int:
         """The index of the cache by which copies are recognized: RGB, or else thumbnails."""
-        streams = [recipe.stream for recipe in self.recipes[: self.views]]
-        by_rgb = "rgb" in streams and self.recipes[0].backbone != PIXELS
-        return streams.index("rgb") if by_rgb else self.views
+        by_rgb = appearance_of(self.recipes[: self.views])
+        return self.views if by_rgb is None else by_rgb
 
 
 def prepare_features(
@@ -114,7 +117,7 @@ def _computed(
 ) -> Features:
     """Return the features of clips, or of windows; arguments and errors of `prepare_features`."""
     started = time.perf_counter()
-    log_random_weights(settings.features)
+    log_random_weights(settings)
     recipes = stored_recipes(settings, not dataset.groups_are_given)
     worker = machine.worker
 
@@ -157,10 +160,10 @@ def _computed(
     return features
 
 
-def log_random_weights(features: FeatureSettings) -> None:
-    """Warn if the backbone is untrained."""
-    if features.vgg19_weights == "random":
-        log.warning("%s", random_weights_warning(features.backbone))
+def log_random_weights(settings: Settings) -> None:
+    """Warn if a backbone is untrained."""
+    if untrained := untrained_backbones(settings):
+        log.warning("%s", random_weights_warning(untrained))
 
 
 def log_bad_clips(bad: Sequence[BadClip]) -> None:
@@ -194,9 +197,13 @@ def extract_share(
         UserError: with --on-bad-clip fail, a clip cannot be read.
         RunError: disk, object store or memory is insufficient.
     """
-    recipe = caches[0].recipe
-    weights, computation = settings.features.vgg19_weights, machine.precision.computation
-    name, frames = backbone_title(recipe.backbone), recipe.frames
+    weights, computation = weights_by_network(settings), machine.precision.computation
+    name, frames = backbone_title(caches[0].recipe.backbone), caches[0].recipe.frames
+
+    def network_of(recipe: Recipe) -> Network:
+        strategy = machine.own_strategy()
+        return make_network(strategy, recipe, weights[recipe.network], computation)
+
     with machine.enough_memory(
         f"{name} on {CLIPS_PER_REPLICA} clips of {frames} frames per replica",
         "Use fewer --frames or a lower --feature-layer, or close other programs on this device.",
@@ -204,7 +211,7 @@ def extract_share(
         return extract_features(
             clips,
             caches,
-            lambda: make_network(machine.own_strategy(), recipe, weights, computation),
+            network_of,
             len(machine.devices),
             settings.data.clip_timeout,
             stop_at_bad_clip=settings.data.on_bad_clip == "fail",

@@ -1,4 +1,6 @@
-"""The features stored for each clip: a recipe per stream, and one to recognize copies."""
+"""The features stored for each clip: a recipe per backbone and stream, and one to find copies."""
+
+from typing import NamedTuple
 
 from violence_detection.clips.streams import THUMBNAIL_VALUES
 from violence_detection.errors import UserError
@@ -6,40 +8,89 @@ from violence_detection.features.cache.feature_cache import THUMBNAIL, Recipe
 from violence_detection.models.extractor import features_per_frame, takes_clips
 from violence_detection.models.vgg19_weights import identify_weights
 from violence_detection.settings.constants import PIXELS
+from violence_detection.settings.data import Backbone
+from violence_detection.settings.kinds import kinds_of
 from violence_detection.settings.schema import Settings
 
 
+class KindViews(NamedTuple):
+    """Which of the views of `stream_recipes` a kind of classifier takes."""
+
+    streams: list[int]  # in the order of its input
+    mirrored: list[int]  # the same of mirrored clips; empty: none
+
+
 def stream_recipes(settings: Settings) -> list[Recipe]:
-    """Return the recipes of the streams, followed by those of mirrored clips for --augment flip."""
-    features = settings.features
-    backbone, pooling = features.backbone, features.feature_pooling
-    from_pixels = backbone == PIXELS  # mirrored on the device: nothing else is stored for it
-    layer = features.stored_layer
-    flipped = "flip" in settings.training.augment and not from_pixels
-    if features.frames_in_cache != features.frames and takes_clips(
-        backbone, layer, features.vgg19_weights
-    ):
-        raise UserError(
-            f"--cached-frames {features.cached_frames}: {backbone} takes clips whole: drop it"
-        )
+    """Return the recipes of the streams, followed by those of mirrored clips for --augment flip.
+
+    Kinds of classifiers follow one another; of one, the backbones alternate within a stream.
+    """
+    kinds = kinds_of(settings)
     return [
-        Recipe(
-            frames=features.frames_in_cache,
-            layer=layer,
-            weights=identify_weights(features.vgg19_weights, layer, backbone),
-            features=features_per_frame(
-                *(backbone, layer, pooling),
-                *(features.vgg19_weights, features.frames_in_cache),
-            ),
-            dtype="uint8" if from_pixels else features.feature_dtype,
-            stream=stream,
-            flipped=flipped,
-            pooling=pooling,
-            backbone=backbone,
-        )
-        for flipped in ((False, True) if flipped else (False,))
-        for stream in features.streams
+        recipe
+        for flipped in (False, True)
+        for kind in kinds
+        if not flipped or _is_mirrored(kind)
+        for recipe in _recipes_of(kind, flipped)
     ]
+
+
+def views_of_kinds(settings: Settings) -> list[KindViews]:
+    """Return which of the views of `stream_recipes` each kind of classifier takes."""
+    kinds, views = kinds_of(settings), []
+    counts = [len(kind.features.streams) * len(kind.features.backbones) for kind in kinds]
+    first, mirrored = 0, sum(counts)
+    for kind, count in zip(kinds, counts, strict=True):
+        views.append(KindViews(list(range(first, first + count)), []))
+        first += count
+        if _is_mirrored(kind):
+            views[-1] = views[-1]._replace(mirrored=list(range(mirrored, mirrored + count)))
+            mirrored += count
+    return views
+
+
+def weights_by_network(settings: Settings) -> dict[tuple[str, str, str], str]:
+    """Return each network's weights, as settings name them, by the `network` of its recipes."""
+    return {
+        recipe.network: backbone.weights
+        for kind in kinds_of(settings)
+        for backbone in kind.features.backbones
+        for recipe in (_recipe(kind, backbone, kind.features.streams[0], False),)
+    }
+
+
+def _is_mirrored(kind: Settings) -> bool:
+    # Frames themselves are mirrored on the device: nothing else is stored for it.
+    return "flip" in kind.training.augment and kind.features.backbone != PIXELS
+
+
+def _recipes_of(kind: Settings, flipped: bool) -> list[Recipe]:
+    return [
+        _recipe(kind, backbone, stream, flipped)
+        for stream in kind.features.streams
+        for backbone in kind.features.backbones
+    ]
+
+
+def _recipe(kind: Settings, backbone: Backbone, stream: str, flipped: bool) -> Recipe:
+    features, (name, layer, weights) = kind.features, backbone
+    if features.frames_in_cache != features.frames and takes_clips(name, layer, weights):
+        raise UserError(
+            f"--cached-frames {features.cached_frames}: {name} takes clips whole: drop it"
+        )
+    return Recipe(
+        frames=features.frames_in_cache,
+        layer=layer,
+        weights=identify_weights(weights, layer, name),
+        features=features_per_frame(
+            name, layer, features.feature_pooling, weights, features.frames_in_cache
+        ),
+        dtype="uint8" if name == PIXELS else features.feature_dtype,
+        stream=stream,
+        flipped=flipped,
+        pooling=features.feature_pooling,
+        backbone=name,
+    )
 
 
 def stored_recipes(settings: Settings, without_groups: bool = False) -> list[Recipe]:
@@ -54,8 +105,17 @@ def stored_recipes(settings: Settings, without_groups: bool = False) -> list[Rec
     """
     recipes = stream_recipes(settings)
     proposing = without_groups and settings.data.groups == "auto"
-    by_rgb = "rgb" in settings.features.streams and settings.features.backbone != PIXELS
-    if proposing or not by_rgb:
+    if proposing or appearance_of(recipes) is None:
         frames, dtype = settings.features.frames_in_cache, settings.features.feature_dtype
         recipes.append(Recipe(frames, THUMBNAIL, "", THUMBNAIL_VALUES, dtype))
     return recipes
+
+
+def appearance_of(recipes: list[Recipe]) -> int | None:
+    """Return the index of the recipe by which copies are recognized; None: there is none."""
+    by_rgb = (
+        index
+        for index, recipe in enumerate(recipes)
+        if recipe.stream == "rgb" and recipe.backbone != PIXELS and not recipe.flipped
+    )
+    return next(by_rgb, None)

@@ -5,7 +5,7 @@ number format, the same classifier, temperature and threshold.
 """
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from violence_detection.clips.cancellation import Cancellation
 from violence_detection.clips.clip import Footage, Segment, VideoSegment
@@ -21,16 +20,14 @@ from violence_detection.clips.decode_ahead import decode_ahead
 from violence_detection.clips.decoders import DecoderProcesses
 from violence_detection.clips.frames import ClipInfo, Times, even_positions
 from violence_detection.clips.video import UnreadableClip
-from violence_detection.errors import UserError
 from violence_detection.evaluation.calibration import calibrate
-from violence_detection.features.network import make_network, padded_features
+from violence_detection.inference.feature_networks import FeatureNetworks
 from violence_detection.models.classifier import with_attention
-from violence_detection.models.extractor import build_extractor, takes_clips
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runs.saved_detector import SavedDetector, find_detector
 from violence_detection.runtime.devices import choose_precision, find_devices, make_strategy
 from violence_detection.runtime.stage_clock import StageClock
-from violence_detection.settings.constants import CLIP_TIMEOUT, LONG_CLIP, ONNX, PIXELS
+from violence_detection.settings.constants import CLIP_TIMEOUT, LONG_CLIP, PIXELS
 from violence_detection.storage.remote_paths import AnyPath, local_copy, prefetched
 
 CLASSIFIER_BATCH = 16  # clips; smaller batches are padded, so that the graph is traced once
@@ -85,15 +82,13 @@ class PredictedClip:
 
 
 @dataclass(frozen=True)
-class Detector(SavedDetector):
+class Detector(FeatureNetworks):
     """A saved detector with everything needed to predict clips; made by `load_detector`.
 
     Its methods run on one thread at a time, `read_clip` excepted.
     """
 
     classifier: keras.Model  # (clips, frames, features) float32 to (clips, 1), as it was saved
-    devices: tuple[tf.config.LogicalDevice, ...]
-    strategy: tf.distribute.Strategy  # over these devices
 
     def is_too_long(self, seconds: float) -> bool:
         """Return whether a clip is too long for one answer: far longer than training clips."""
@@ -103,16 +98,6 @@ class Detector(SavedDetector):
     def name(self) -> str:
         """The model's file name and the first digits of its checksum."""
         return f"{self.model_path.name} {self.model_checksum[:8]}"
-
-    @property
-    def untrained_vgg19(self) -> bool:
-        """Whether the backbone has random weights, whose features only suit the demo."""
-        return self.vgg19_weights == "random"
-
-    @property
-    def streams(self) -> tuple[str, ...]:
-        """The streams that VGG19 sees, in the order of their features."""
-        return tuple(recipe.stream for recipe in self.recipes)
 
     @property
     def cached_frames(self) -> int:
@@ -125,64 +110,13 @@ class Detector(SavedDetector):
         return even_positions(self.cached_frames, self.frames)
 
     @property
-    def features_per_frame(self) -> int:
-        """How many features a frame has, of all streams together."""
-        return sum(recipe.features for recipe in self.recipes)
-
-    @property
-    def clips_per_batch(self) -> int:
-        """VGG19's batch size in clips of one stream; smaller batches are padded."""
-        return self.strategy.num_replicas_in_sync * CLIPS_PER_REPLICA
-
-    @property
-    def images_per_batch(self) -> int:
-        """VGG19's batch size in images; smaller batches are padded."""
-        return self.clips_per_batch * self.frames
-
-    @property
     def classifier_batch(self) -> int:
         """The classifier's batch size in clips; smaller batches are padded.
 
         A network from pixels takes as long for a clip as a backbone does.
         """
-        return self.clips_per_batch if self.backbone == PIXELS else CLASSIFIER_BATCH
-
-    @property
-    def backbone(self) -> str:
-        """The network that computes the features, one of `BACKBONES`, or `PIXELS`."""
-        return self.recipes[0].backbone
-
-    def make_extractor(self, with_pooling: bool = True) -> keras.Model:
-        """Return the backbone up to the feature layer, `(n, 224, 224, 3)` uint8 to `(n, features)`.
-
-        Args:
-            with_pooling: else the result is `(n, height, width, channels)` if the layer has maps.
-
-        Raises:
-            UserError: it is a file that Keras cannot take apart.
-            RunError: the weights cannot be downloaded.
-        """
-        recipe = self.recipes[0]
-        if recipe.backbone.endswith(ONNX):
-            raise UserError(
-                f"{recipe.backbone}: a backbone in an ONNX file cannot be explained, nor be joined "
-                "with the classifier: leave --explain and --end-to-end out"
-            )
-        return build_extractor(
-            *(recipe.backbone, recipe.layer, self.vgg19_weights, self.computation),
-            recipe.pooling if with_pooling else None,
-        )
-
-    @cached_property
-    def network(self) -> Callable[[np.ndarray], np.ndarray]:
-        """The backbone on all devices: `(clips, frames, 224, 224, 3)` uint8 to float32 features."""
-        return make_network(self.strategy, self.recipes[0], self.vgg19_weights, self.computation)
-
-    @property
-    def takes_clips(self) -> bool:
-        """Whether the backbone sees the frames of a clip together, instead of one by one."""
-        recipe = self.recipes[0]
-        return takes_clips(recipe.backbone, recipe.layer, self.vgg19_weights)
+        from_pixels = any(recipe.backbone == PIXELS for recipe in self.recipes)
+        return self.clips_per_batch if from_pixels else CLASSIFIER_BATCH
 
     @cached_property
     def _classifier_with_attention(self) -> keras.Model:
@@ -213,47 +147,6 @@ class Detector(SavedDetector):
         probabilities = calibrate(output["violence"][:clips, 0], self.temperature)
         probabilities[~finite] = np.nan
         return ClassifierOutput(probabilities, output["attention"][:clips].astype(np.float32))
-
-    def clip_features(self, images: np.ndarray) -> np.ndarray:
-        """Return the features of clips, rounded as in the feature cache.
-
-        Args:
-            images: `(clips, streams, frames, 224, 224, 3)` uint8, the streams in the order of
-                `streams`.
-
-        Returns:
-            `(clips, frames, features_per_frame)` in the recipes' dtype.
-        """
-        clips, streams = images.shape[:2]
-        if self.takes_clips:
-            features = self.network(images.reshape(-1, *images.shape[2:]))
-            with np.errstate(over="ignore"):  # an overflow is reported with the clip's name
-                features = features.astype(self.recipes[0].dtype)
-            features = features.reshape(clips * streams, self.frames, -1)
-        else:
-            features = self.image_features(images.reshape(-1, *images.shape[3:]))
-        by_frame = features.reshape(clips, streams, self.frames, -1).swapaxes(1, 2)
-        return by_frame.reshape(clips, self.frames, self.features_per_frame)
-
-    def image_features(self, images: np.ndarray, batch_size: int | None = None) -> np.ndarray:
-        """Return the features of images, rounded as in the feature cache.
-
-        Args:
-            images: `(images, 224, 224, 3)` uint8 of any streams.
-            batch_size: of VGG19, in images; a multiple of the number of replicas. None:
-                `images_per_batch`.
-
-        Returns:
-            `(images, features)` in the recipes' dtype.
-        """
-        recipe, batch_size = self.recipes[0], batch_size or self.images_per_batch
-        features = np.zeros((len(images), recipe.features), recipe.dtype)
-        for first in range(0, len(images), batch_size):
-            # To the network these are clips of one frame each.
-            clips = images[first : first + batch_size, np.newaxis]
-            computed = padded_features(self.network, clips, batch_size, recipe.dtype)
-            features[first : first + batch_size] = computed[:, 0]
-        return features
 
     def predict_images(self, images: np.ndarray) -> ClassifierOutput:
         """Return the classifier's output for images, as `clip_features` takes them."""
@@ -311,8 +204,7 @@ class Detector(SavedDetector):
         self, clip: DecodedClip, probability: float, attention: np.ndarray
     ) -> Prediction:
         if not np.isfinite(probability):
-            dtype = self.recipes[0].dtype
-            reason = f"its features are too large for {dtype}"
+            reason = f"its features are too large for {self.feature_dtype}"
             return Prediction(clip.path, error=reason, segment=clip.segment)
         return Prediction(
             clip.path,

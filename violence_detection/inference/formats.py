@@ -160,7 +160,7 @@ def _json_document(
     head = {
         "model": detector.name,
         "threshold": detector.threshold,
-        "untrained_vgg19": detector.untrained_vgg19,
+        "untrained_vgg19": bool(detector.untrained_backbones),
     }
     yield json.dumps(head)[:-1] + ', "clips": ['
     for number, clip in enumerate(clips):

@@ -151,10 +151,10 @@ class LiveMonitor:
         streams = len(detector.streams)
         shape = (1, streams, detector.frames, FRAME_SIZE, FRAME_SIZE, 3)
         detector.predict_images(np.zeros(shape, np.uint8))
-        images = np.zeros((streams, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+        images = np.zeros((1, streams, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
         compute: Callable[[], Any] = partial(detector.predict_images, np.zeros(shape, np.uint8))
         if not detector.takes_clips:
-            compute = partial(detector.image_features, images, batch_size=streams)
+            compute = partial(detector.frame_features, images, frames_at_once=1)
             compute()
         began = self._clock()
         compute()
@@ -264,7 +264,7 @@ class LiveMonitor:
             events.add(window, self.sampling.stride + self._gap, seen)
             self._gap = 0.0
         else:
-            dtype = self.detector.recipes[0].dtype
+            dtype = self.detector.feature_dtype
             self._report(
                 f"{timestamp(window.start)}: no prediction, features too large for {dtype}"
             )

@@ -66,13 +66,13 @@ class WindowPredictor:
         self.step = sampling.step(interval)  # samples from window to window
         streams = len(detector.streams)
         self.samples_per_batch = samples_per_batch or max(1, detector.images_per_batch // streams)
-        self._images_per_batch = samples_per_batch and samples_per_batch * streams
+        self._samples_at_once = samples_per_batch
         self._samples = 0  # received so far
         self._next = 0  # the sample at which the next window starts
         self._skipped_to = 0  # windows that start before it can no longer be predicted
         self._times: dict[int, float] = {}
         self._moved: dict[int, bool] = {}  # by sample: since the one before
-        # By sample: (streams, features), or the images of a backbone that takes whole clips.
+        # By sample: (features,), or the images if a backbone takes whole clips.
         self._features: dict[int, np.ndarray] = {}
         # Images of samples without features so far; one array for those that are alike.
         self._waiting: dict[int, np.ndarray] = {}
@@ -147,10 +147,9 @@ class WindowPredictor:
             known[id(self._computed[0])] = self._computed[1]
         new = {id(images): images for images in self._waiting.values() if id(images) not in known}
         if new:
-            images = np.concatenate(list(new.values()))
-            features = self.detector.image_features(images, self._images_per_batch)
-            by_sample = features.reshape(len(new), len(self.detector.streams), -1)
-            known |= zip(new, by_sample, strict=True)
+            images = np.stack(list(new.values()))
+            features = self.detector.frame_features(images, self._samples_at_once)
+            known |= zip(new, features, strict=True)
         for number, images in self._waiting.items():
             self._features[number] = known[id(images)]
             self._computed = images, known[id(images)]
@@ -180,17 +179,25 @@ class WindowPredictor:
 
     def _window_images(self, start: int) -> np.ndarray:
         """Return the images of the window, `(1, streams, frames, 224, 224, 3)` uint8."""
-        by_frame = [np.stack(self._of_frame(start, index)) for index in self.sampling.used]
-        return np.stack(by_frame, axis=1)[np.newaxis]
+        by_stream = [
+            [self._of_frame(start, index, name)[stream] for index in self.sampling.used]
+            for stream, name in enumerate(self.detector.streams)
+        ]
+        return np.array(by_stream)[np.newaxis]
 
     def _frame_features(self, start: int, index: int) -> np.ndarray:
-        return np.concatenate(self._of_frame(start, index))
+        """Return the features of a frame, `(values,)`."""
+        return np.concatenate(
+            [
+                self._of_frame(start, index, recipe.stream)[part]
+                for recipe, part in zip(self.detector.recipes, self.detector.parts, strict=True)
+            ]
+        )
 
-    def _of_frame(self, start: int, index: int) -> list[np.ndarray]:
-        """Return what is known of a frame by stream."""
+    def _of_frame(self, start: int, index: int, stream: str) -> np.ndarray:
+        """Return what is known of the sample that shows a stream of a window's frame."""
         # A window's first frame has no movement of its own: it repeats that of the second.
-        samples = [start + max(index, int(name != "rgb")) for name in self.detector.streams]
-        return [self._features[sample][stream] for stream, sample in enumerate(samples)]
+        return self._features[start + max(index, int(stream != "rgb"))]
 
 
 def predict_video(

@@ -1,11 +1,18 @@
 """The networks: the backbone, VGG19 or another, and the classifier on its features."""
 
+from collections.abc import Sequence
+
 from violence_detection.settings.constants import PIXELS, VGG19
 
 
 def backbone_title(backbone: str) -> str:
-    """Return what a backbone is called in sentences: VGG19, ResNet50V2, resizing."""
-    return {VGG19: "VGG19", PIXELS: "resizing"}.get(backbone, backbone)
+    """Return what a backbone is called in sentences: VGG19, ResNet50V2, resizing.
+
+    Args:
+        backbone: its name, or several with commas.
+    """
+    titles = {VGG19: "VGG19", PIXELS: "resizing"}
+    return " and ".join(titles.get(name, name) for name in dict.fromkeys(backbone.split(",")))
 
 
 def extractor_title(backbone: str, layer: str) -> str:
@@ -15,8 +22,7 @@ def extractor_title(backbone: str, layer: str) -> str:
     return f"{backbone_title(backbone)} to {layer}"
 
 
-def random_weights_warning(backbone: str) -> str:
-    """Return the warning that a network is untrained."""
-    return (
-        f"{backbone_title(backbone)} HAS RANDOM WEIGHTS: predictions mean nothing, for trials only"
-    )
+def random_weights_warning(backbones: Sequence[str]) -> str:
+    """Return the warning that networks are untrained."""
+    title, have = backbone_title(",".join(backbones)), "HAS" if len(backbones) == 1 else "HAVE"
+    return f"{title} {have} RANDOM WEIGHTS: predictions mean nothing, for trials only"

@@ -1,7 +1,7 @@
 """The classifier: from a clip's features to its probability of violence. Keras only."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import layers, ops
@@ -12,6 +12,7 @@ from violence_detection.models.heads import Heads
 # Layers of `classifier`: adapted to the training clips; the inputs of the first weights. A network
 # from pixels has the first of the latter alone.
 STANDARDIZING = ("standardize", "standardize_change")
+BOUND = 1e-6  # of the probabilities that a fusion takes, away from 0 and 1
 STANDARDIZED = ("standardized", "standardized_change")
 
 
@@ -165,17 +166,90 @@ def average_of(classifiers: Sequence[keras.Model]) -> keras.Model:
     return keras.Model(inputs, violence, name="ensemble")
 
 
+class Member(NamedTuple):
+    """A classifier in an ensemble."""
+
+    model: keras.Model
+    part: slice  # of a frame's features: what it takes
+    weight: float  # of its logit in a fusion's; of its probability in an average's
+
+
+def fusion_of(members: Sequence[Member], bias: float, features: int) -> keras.Model:
+    """Return an ensemble of classifiers of different kinds: the weighted sum of their logits.
+
+    Args:
+        members: each takes a part of a frame's features.
+        bias: is added to the sum.
+        features: per frame, of all parts.
+    """
+    frames = members[0].model.input.shape[1]
+    inputs = keras.Input((frames, features), dtype="float32", name="features")
+    row = layers.Reshape((frames, features, 1), dtype="float32", name="row")(inputs)
+    weighted = []
+    for number, (model, part, weight) in enumerate(members, start=1):
+        own = keras.Model(model.input, model.output, name=f"member_{number}")
+        cut = ((0, 0), (part.start, features - part.stop))
+        taken = layers.Cropping2D(cut, dtype="float32", name=f"part_{number}")(row)
+        taken = layers.Reshape((frames, part.stop - part.start), dtype="float32")(taken)
+        taken = ops.cast(taken, model.input.dtype)  # of pixels bytes
+        taken = layers.Identity(dtype=model.input.dtype, name=f"input_{number}")(taken)
+        probability = ops.clip(own(taken), BOUND, 1 - BOUND)
+        logit = ops.log(probability) - ops.log(1 - probability)
+        weighted.append(layers.Rescaling(weight, dtype="float32", name=f"weight_{number}")(logit))
+    total = layers.Add(dtype="float32", name="sum")(weighted)
+    total = layers.Rescaling(1.0, bias, dtype="float32", name="bias")(total)
+    violence = layers.Activation("sigmoid", dtype="float32", name="violence")(total)
+    return keras.Model(inputs, violence, name="ensemble")
+
+
+def bias_of(model: keras.Model) -> float | None:
+    """Return the bias of a `fusion_of`; None: the model is none."""
+    known = {layer.name for layer in model.layers}
+    return float(model.get_layer("bias").offset) if "part_1" in known else None
+
+
+def members_of(model: keras.Model) -> list[Member]:
+    """Return the members of an ensemble; a single classifier is its only one."""
+    models = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    features = model.input.shape[-1]
+    if bias_of(model) is None:
+        whole = slice(0, features)
+        return [Member(each, whole, 1 / len(models or [1])) for each in models or [model]]
+    found = []
+    for each in models:
+        number = each.name.rpartition("_")[2]
+        _, (first, rest) = model.get_layer(f"part_{number}").cropping
+        weight = float(model.get_layer(f"weight_{number}").scale)
+        found.append(Member(each, slice(first, features - rest), weight))
+    return found
+
+
 def with_attention(model: keras.Model) -> keras.Model:
     """Return the classifier with two named outputs; the weights are shared.
 
     `violence` is `(clips, 1)` float32 and `attention` `(clips, frames)` float32; for an ensemble,
-    the mean over its members.
+    the mean over its members, by their weights.
     """
-    members = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    if members:
-        member_attention = [with_attention(member)(model.input)["attention"] for member in members]
-        attention = layers.Average(dtype="float32", name="attention")(member_attention)
-    else:
+    members = members_of(model)
+    if members[0].model is model:
         attention = model.get_layer("attention").output
+    elif bias_of(model) is None:
+        each = [with_attention(member.model)(model.input)["attention"] for member in members]
+        attention = layers.Average(dtype="float32", name="attention")(each)
+    else:
+        attention = layers.Add(dtype="float32", name="attention")(_weighted_attention(model))
     outputs = {"violence": model.output, "attention": attention}
     return keras.Model(model.input, outputs, name=f"{model.name}_with_attention")
+
+
+def _weighted_attention(fusion: keras.Model) -> list[Any]:
+    members = members_of(fusion)
+    total = sum(member.weight for member in members)
+    weighted = []
+    for member in members:
+        number = member.model.name.rpartition("_")[2]
+        own = with_attention(member.model)(fusion.get_layer(f"input_{number}").output)
+        share = member.weight / total if total else 1 / len(members)
+        scale = layers.Rescaling(share, dtype="float32", name=f"attention_{number}")
+        weighted.append(scale(own["attention"]))
+    return weighted

@@ -17,6 +17,7 @@ from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runtime.devices import gpu_names
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import FRAME_SIZE, ONNX
+from violence_detection.settings.kinds import kinds_of
 from violence_detection.settings.schema import Settings
 
 MEGABYTE = 2**20
@@ -45,30 +46,35 @@ def describe_networks(settings: Settings) -> str:
     Args:
         settings: layer, streams, head and widths, batch size, replicas.
     """
-    features, model = settings.features, settings.model
-    layer = features.stored_layer
-    values = len(features.streams) * features_per_frame(
-        *(features.backbone, layer, features.feature_pooling),
-        *(features.vgg19_weights, features.frames_in_cache),
-    )
-    extractor = None
-    if not features.backbone.endswith(ONNX):
-        extractor = build_extractor(
-            features.backbone, layer, weights=None, pooling=features.feature_pooling
-        )
+    return "\n\n".join(_describe_kind(kind) for kind in kinds_of(settings))
+
+
+def _describe_kind(settings: Settings) -> str:
+    """Return the tables of one kind of classifier."""
+    features = settings.features
+    extractors, lines, values = [], [], 0
+    for name, layer, weights in features.backbones:
+        pooling = features.feature_pooling
+        values += features_per_frame(name, layer, pooling, weights, features.frames_in_cache)
+        lines.append(f"{extractor_title(name, layer)}, per frame")
+        if name.endswith(ONNX):
+            lines += ["  in an ONNX file, run as it is", ""]
+            continue
+        extractor = build_extractor(name, layer, weights=None, pooling=pooling)
+        extractors.append((backbone_title(name), extractor))
+        lines += [*_table(extractor), ""]
+    values *= len(features.streams)
     head = build_classifier(settings, features.frames, values)
-    parts = [
-        f"{extractor_title(features.backbone, layer)}, per frame",
-        *(["  in an ONNX file, run as it is"] if extractor is None else _table(extractor)),
-        "",
+    model = settings.model
+    lines += [
         f"{model.model if model.from_pixels else model.head}, per clip of "
         f"{count_of(features.frames, 'frame')} with {values} values "
         f"({', '.join(features.streams)})",
         *_table(head),
         "",
-        *_budget(extractor, head, settings),
+        *_budget(extractors, head, settings),
     ]
-    return "\n".join(parts)
+    return "\n".join(lines)
 
 
 def _table(network: keras.Model) -> list[str]:
@@ -92,7 +98,9 @@ def _shape(output: Any) -> str:
     return ", ".join(" x ".join(str(size) for size in tensor.shape[1:]) or "1" for tensor in shapes)
 
 
-def _budget(extractor: keras.Model | None, head: keras.Model, settings: Settings) -> list[str]:
+def _budget(
+    extractors: Sequence[tuple[str, keras.Model]], head: keras.Model, settings: Settings
+) -> list[str]:
     """Return the memory that each stage needs per GPU, in float32 and in float16."""
     gpus = tf.config.list_physical_devices("GPU")
     replicas = settings.devices.replicas or len(gpus) or 1
@@ -105,9 +113,9 @@ def _budget(extractor: keras.Model | None, head: keras.Model, settings: Settings
         f"  {'':<20}{'weights':>10}{'optimizer':>11}{'activations':>13}{'batch':>8}{'total':>9}",
     ]
     for dtype, size in BYTES.items():
-        if extractor is not None:
+        for title, extractor in extractors:
             memory = extractor_memory(extractor, frames, size)
-            lines.append(_memory_line(f"{name}, {dtype}", memory))
+            lines.append(_memory_line(f"{title}, {dtype}", memory))
         lines.append(_memory_line(f"training, {dtype}", training_memory(head, clips, size)))
     lines.append("  Estimates without the framework (about 500 MiB) and convolution workspaces")
     for name, mib in _gpu_memory(gpus):

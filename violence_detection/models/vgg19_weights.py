@@ -7,7 +7,16 @@ import h5py
 
 from violence_detection.errors import UserError
 from violence_detection.models.onnx_backbone import identify_onnx, onnx_backbone
-from violence_detection.settings.constants import FRAME_SIZE, ONNX, PIXELS, VGG19, VGG19_LAYERS
+from violence_detection.settings.constants import (
+    FINE_TUNED,
+    FRAME_SIZE,
+    ONNX,
+    PIXELS,
+    VGG19,
+    VGG19_LAYERS,
+)
+from violence_detection.settings.kinds import kinds_of
+from violence_detection.settings.schema import Settings
 from violence_detection.settings.setting import weights_flag
 
 FILTERS = (64, 128, 256, 512, 512)  # per convolution of each block
@@ -75,6 +84,14 @@ def weight_names(group: h5py.Group) -> list[str]:
     """Return the names of a layer's kernel and bias, in this order."""
     names = group.attrs.get("weight_names", list(group))
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+
+
+def check_all_weights(settings: Settings) -> None:
+    """Check the weights of all networks that a run needs, as `check_weights` does."""
+    for kind in kinds_of(settings):
+        tuned = FINE_TUNED.get(kind.model.fine_tune)
+        for backbone in kind.features.backbones:
+            check_weights(backbone.weights, tuned[-1] if tuned else backbone.layer, backbone.name)
 
 
 def check_weights(weights: str, feature_layer: str, backbone: str = VGG19) -> None:

@@ -40,7 +40,8 @@ def write_cross_validation_page(
     with failing_as(plot, "read"):
         png = plot.read_bytes()
     promised = summary["mean"].get("promised_accuracy")
-    backbone, is_untrained = settings.get("backbone", VGG19), settings["vgg19_weights"] == "random"
+    backbone = settings.get("backbone", VGG19)
+    is_untrained = "random" in settings["vgg19_weights"].split(",")
     write_page(
         TEMPLATE,
         path,

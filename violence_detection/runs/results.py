@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class TrainingData:
     class_factors: Sequence[float]  # the weight of a clip in the loss: nonviolent, violent
     pseudo_labels: Sequence[Mapping[str, Any]] = ()  # by round: {"unlabeled": N, "taken": {…}}
     folds: int = 1  # into which the clips were divided, a classifier for each
+    fusion: Mapping[str, float] = field(default_factory=dict)  # weights of kinds
 
 
 def describe_test(tested: Tested) -> list[str]:
@@ -167,6 +168,7 @@ def write_results(
                 "reason": run.selection.describe(run.history),
             },
             "folds": training.folds,
+            "fusion": dict(training.fusion),
             "stopped_early": len(run.history) < epochs,
             "validation": run.history[best_epoch - 1],
             "evaluated_split": tested.split,

@@ -1,6 +1,7 @@
 """The detector in a run's checkpoint directory: found and checked without loading TensorFlow."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from violence_detection.features.cache.feature_cache import Recipe
 from violence_detection.models.vgg19_weights import identify_weights
 from violence_detection.runs.files import CONFIG, DETECTOR
 from violence_detection.runs.received import check_detector_file, check_model_file
+from violence_detection.settings.constants import PIXELS
 from violence_detection.settings.setting import weights_flag
 from violence_detection.storage.files import file_checksum, read_json
 
@@ -21,12 +23,12 @@ class SavedDetector:
     checkpoint_dir: Path  # absolute
     model_path: Path
     model_checksum: str  # hexadecimal
-    recipes: tuple[Recipe, ...]  # one per stream
+    recipes: tuple[Recipe, ...]  # of a frame's features, in their order: of streams and backbones
     frames: int  # per clip, as the classifier takes them
     temperature: float
     threshold: float  # a clip is violent if its calibrated probability is at least this
     chosen_for: str
-    vgg19_weights: str  # "imagenet", "random" or a file's path
+    weights: dict[tuple[str, str, str], str]  # "imagenet", "random" or a path, by the `network`
     computation: str  # dtype of VGG19's arithmetic
     clip_seconds: float | None  # the usual length of a training clip; None: unknown
 
@@ -42,7 +44,8 @@ def find_detector(checkpoint_dir: Path, vgg19_weights: str | None = None) -> Sav
 
     Args:
         checkpoint_dir: the run's folder.
-        vgg19_weights: "imagenet", "random" or a file's path; None: those of the run.
+        vgg19_weights: "imagenet", "random" or a file's path, of several backbones with commas;
+            None: those of the run.
 
     Raises:
         UserError: the folder has no finished run; its files are not those of a detector; its model
@@ -56,8 +59,9 @@ def find_detector(checkpoint_dir: Path, vgg19_weights: str | None = None) -> Sav
     model_path = folder / saved["model"]
     _require_tested_model(model_path, saved["model_checksum"])
     check_model_file(model_path)
-    weights = vgg19_weights or config["settings"]["vgg19_weights"]
-    _require_same_weights(weights, recipes[0])
+    weights = _weights_of(recipes, vgg19_weights or config["settings"]["vgg19_weights"])
+    for recipe in recipes:
+        _require_same_weights(weights[recipe.network], recipe)
     return SavedDetector(
         checkpoint_dir=folder,
         model_path=model_path,
@@ -67,7 +71,7 @@ def find_detector(checkpoint_dir: Path, vgg19_weights: str | None = None) -> Sav
         temperature=saved["temperature"],
         threshold=saved["threshold"],
         chosen_for=saved["chosen_for"],
-        vgg19_weights=weights,
+        weights=weights,
         computation=config["precision"],
         clip_seconds=saved.get("clip_seconds"),
     )
@@ -97,6 +101,19 @@ def _require_tested_model(model: Path, checksum: str) -> None:
             f"{model} is not the model that was tested (its checksum differs from that in "
             f"{DETECTOR}): restore it, or train again with --fresh"
         )
+
+
+def _weights_of(recipes: Sequence[Recipe], named: str) -> dict[tuple[str, str, str], str]:
+    """Return the weights of each network, as a flag or a run's settings name them."""
+    networks = list(dict.fromkeys(r.network for r in recipes if r.backbone != PIXELS))
+    files = named.split(",") if len(networks) > 1 else [named]
+    if len(files) not in (1, len(networks)):
+        raise UserError(
+            f"--backbone-weights {named}: names {len(files)}, but the detector has "
+            f"{', '.join(name for name, _, _ in networks)}"
+        )
+    files *= len(networks) if len(files) == 1 else 1
+    return {r.network: "none" for r in recipes} | dict(zip(networks, files, strict=True))
 
 
 def _require_same_weights(weights: str, recipe: Recipe) -> None:

@@ -315,7 +315,7 @@ class PredictionQueue:
         for window in windows:
             if not math.isfinite(window.probability):
                 raise UnreadableClip(
-                    f"its features are too large for {self.detector.recipes[0].dtype}"
+                    f"its features are too large for {self.detector.feature_dtype}"
                 )
         return windows
 

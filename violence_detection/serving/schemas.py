@@ -158,7 +158,8 @@ class Readiness(BaseModel):
 
 def warning_of(detector: Detector) -> str | None:
     """Return why a detector's predictions are unreliable, if they are."""
-    return random_weights_warning(detector.backbone) if detector.untrained_vgg19 else None
+    untrained = detector.untrained_backbones
+    return random_weights_warning(untrained) if untrained else None
 
 
 def _all_warnings(detector: Detector, warnings: Sequence[str]) -> dict[str, Any]:

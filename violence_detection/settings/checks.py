@@ -6,11 +6,13 @@ from violence_detection.settings.constants import (
     FEATURES,
     FLOW_GATED,
     LAST_LAYER,
+    LATE,
     OF_WHOLE_BATCHES,
     PIXEL_AUGMENTATIONS,
     PIXELS,
     VGG19,
 )
+from violence_detection.settings.kinds import kinds_of
 from violence_detection.settings.schema import FIELDS, Settings, require_allowed
 from violence_detection.settings.setting import flag, setting_of
 from violence_detection.settings.training import ModelSettings
@@ -35,9 +37,11 @@ def check_settings(settings: Settings) -> None:
     for group in (settings.data, settings.features, settings.training, settings.loss):
         group.require_valid()
     settings.experiment.require_valid()
-    _check_pixels(settings)
+    _check_kinds(settings)
     _check_weak(settings)
-    _check_fine_tuning(settings)
+    for kind in kinds_of(settings):
+        _check_pixels(kind)
+        _check_fine_tuning(kind)
     if settings.experiment.requested:
         for name in ("extract_only", "unlabeled"):
             if settings.by_name()[name]:
@@ -45,7 +49,32 @@ def check_settings(settings: Settings) -> None:
                     f"{flag(name)} does nothing with --cross-validate, --find-lr, --tune or "
                     "--grid: drop it"
                 )
-    check_batch_divides(settings.training.batch_size, settings.devices.replicas or 1)
+    for kind in kinds_of(settings):
+        check_batch_divides(kind.training.batch_size, settings.devices.replicas or 1)
+
+
+def _check_kinds(settings: Settings) -> None:
+    """Raise `UserError` if a setting does not go with several kinds of classifiers."""
+    models, features = settings.training.models, settings.features
+    from_pixels = settings.model.from_pixels or any(model != FEATURES for model in models)
+    if features.pixels != Settings().features.pixels and not from_pixels:
+        raise UserError("--pixels does nothing without --model 3d or flow-gated: drop it")
+    if models and settings.model.from_pixels:
+        raise UserError(f"--ensemble {','.join(models)} names the models: drop --model")
+    several_backbones = len(features.backbones) > 1
+    if settings.model.fusion == LATE and not several_backbones:
+        raise UserError(f"--fusion {LATE} is of several backbones: name them, or drop it")
+    kinds = kinds_of(settings)
+    if len(kinds) == 1:
+        return
+    given = f"--ensemble {','.join(models)}" if len(models) > 1 else f"--fusion {LATE}"
+    others = settings.experiment
+    for name, value in (
+        *(("weak", settings.weak.weak), ("unlabeled", settings.training.unlabeled)),
+        *(("find_lr", others.find_lr), ("tune", others.tune), ("grid", others.grid)),
+    ):
+        if value:
+            raise UserError(f"{flag(name)} is of one kind of classifier: drop it, or {given}")
 
 
 def _check_weak(settings: Settings) -> None:
@@ -73,8 +102,6 @@ def _check_pixels(settings: Settings) -> None:
     """Raise `UserError` if a setting does not go with a network from pixels, or needs one."""
     model, features, augment = settings.model, settings.features, settings.training.augment
     if model.model == FEATURES:
-        if features.pixels != Settings().features.pixels:
-            raise UserError("--pixels does nothing without --model 3d or flow-gated: drop it")
         if only := [kind for kind in augment if kind in PIXEL_AUGMENTATIONS]:
             raise UserError(f"--augment {only[0]} needs --model 3d or flow-gated")
         if features.backbone == PIXELS:

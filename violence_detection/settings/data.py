@@ -1,8 +1,9 @@
 """Settings of the data: where clips, features and results are, and what VGG19 is shown."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from violence_detection.errors import UserError
 from violence_detection.settings.constants import (
@@ -18,6 +19,7 @@ from violence_detection.settings.constants import (
 )
 from violence_detection.settings.setting import ABOVE_0, AT_LEAST_1, setting, weights_flag
 from violence_detection.settings.values import (
+    each_of,
     finite,
     folder_or_url,
     is_understood_by,
@@ -190,6 +192,42 @@ class DataSettings:
             raise UserError("--share belongs to --extract-only: give both, or drop it")
 
 
+class Backbone(NamedTuple):
+    """A network that computes features, and what of it is kept."""
+
+    name: str  # one of `BACKBONES`, the name of an ONNX file, or `PIXELS`
+    layer: str  # its name; of `PIXELS` the size of frames
+    weights: str  # "imagenet", "random", or a file's path
+
+    def require_valid(self, pooling: str) -> None:
+        """Raise `UserError` if it has no such layer, or its file is missing.
+
+        Args:
+            pooling: of its maps.
+        """
+        of_vgg19, weights = self.name == VGG19, self.weights
+        if of_vgg19 and self.layer not in VGG19_LAYERS:
+            raise UserError(
+                f"--feature-layer {self.layer}: is not one of {', '.join(VGG19_LAYERS)}"
+            )
+        if of_vgg19 and pooling != "mean" and not self.layer.startswith("block"):
+            raise UserError(
+                f"--feature-pooling {pooling}: {self.layer} has no maps to "
+                "pool; leave it out, or choose a layer of a block, such as block5_pool"
+            )
+        if self.name.endswith(ONNX) and not Path(weights).is_file():
+            raise UserError(f"--backbone {weights}: no such file")
+        if (
+            self.name != PIXELS
+            and weights not in ("imagenet", "random")
+            and not Path(weights).is_file()
+        ):
+            raise UserError(
+                f"{weights_flag(self.name)} {weights}: no such file (imagenet, random, or the "
+                "path of an .h5 file)"
+            )
+
+
 @dataclass(frozen=True)
 class FeatureSettings:
     """What the backbone is shown of a clip, and what is kept of its answer."""
@@ -225,14 +263,17 @@ class FeatureSettings:
         VGG19,
         "network that computes the features: vgg19, one of keras.applications, or FILE.onnx",
         f"{', '.join(BACKBONES)}, or a network of frames or of whole clips in an ONNX file. Frames "
-        "are decoded at 224 x 224 pixels, and resized for a network of another size. See "
+        "are decoded at 224 x 224 pixels, and resized for a network of another size. Several, "
+        "separated by commas, are cached each by itself and combined as --fusion says. See "
         "[backbones.md](backbones.md).",
         check=(
-            lambda value: value in (*BACKBONES, PIXELS) or value.endswith(ONNX),
+            lambda value: all(
+                name in (*BACKBONES, PIXELS) or name.endswith(ONNX) for name in value.split(",")
+            ),
             f"is not one of {', '.join(BACKBONES)}",
         ),
-        type=name_out_of((*BACKBONES, PIXELS), ONNX),
-        metavar="NAME|FILE",
+        type=each_of(name_out_of((*BACKBONES, PIXELS), ONNX)),
+        metavar="NAMES|FILE",
     )
     feature_layer: str = setting(
         "block5_pool",
@@ -240,7 +281,8 @@ class FeatureSettings:
         "A convolution or pooling layer of VGG19 (`block1_conv1` … `block5_pool`) is pooled to a "
         "value per channel, see --feature-pooling; `fc1` and `fc2` give 4096 values per frame. "
         "Nothing above the layer is run. `last`, of another backbone: its last map, before the "
-        "classifier.",
+        "classifier. Of several backbones a layer each, separated by commas: "
+        "`--backbone vgg19,vgg19 --feature-layer block4_pool,fc2` joins two layers of VGG19.",
         type=str,
         metavar="LAYER",
     )
@@ -256,7 +298,8 @@ class FeatureSettings:
         "imagenet",
         "weights of the backbone: imagenet (downloaded once by Keras), a local file, or random",
         "A file of VGG19 has the layout of Keras's own VGG19 files; one of another backbone is "
-        "what Keras saves of it without its classifier. `random` is untrained: for trials only.",
+        "what Keras saves of it without its classifier. `random` is untrained: for trials only. "
+        "Of several backbones those of each, separated by commas, or one word for all.",
         aliases=("--backbone-weights",),
         differs_by_host=True,
         type=str,
@@ -286,9 +329,20 @@ class FeatureSettings:
     )
 
     @property
-    def stored_layer(self) -> str:
-        """What of the backbone is kept: a layer's name, or the size of the frames themselves."""
-        return str(self.pixels[-1]) if self.backbone == PIXELS else self.feature_layer
+    def backbones(self) -> tuple[Backbone, ...]:
+        """The networks whose features are joined; where there is none, the frames themselves.
+
+        Raises:
+            UserError: there are not as many layers or weights as networks.
+        """
+        names = self.backbone.split(",")
+        if self.backbone == PIXELS:
+            return (Backbone(PIXELS, str(self.pixels[-1]), self.vgg19_weights),)
+        if len(names) == 1:
+            return (Backbone(self.backbone, self.feature_layer, self.vgg19_weights),)
+        layers = _for_each(names, self.feature_layer, "--feature-layer")
+        weights = _for_each(names, self.vgg19_weights, "--backbone-weights")
+        return tuple(map(Backbone, names, layers, weights))
 
     @property
     def frames_in_cache(self) -> int:
@@ -307,29 +361,15 @@ class FeatureSettings:
                 f"--streams {','.join(self.streams)} with --frames {self.frames}: one frame shows "
                 "no movement: give 2 or more, or --streams rgb"
             )
-        of_vgg19 = self.backbone == VGG19
-        if of_vgg19 and self.feature_layer not in VGG19_LAYERS:
-            raise UserError(
-                f"--feature-layer {self.feature_layer}: is not one of {', '.join(VGG19_LAYERS)}"
-            )
-        if (
-            of_vgg19
-            and self.feature_pooling != "mean"
-            and not self.feature_layer.startswith("block")
-        ):
-            raise UserError(
-                f"--feature-pooling {self.feature_pooling}: {self.feature_layer} has no maps to "
-                "pool; leave it out, or choose a layer of a block, such as block5_pool"
-            )
-        weights = self.vgg19_weights
-        if self.backbone.endswith(ONNX) and not Path(weights).is_file():
-            raise UserError(f"--backbone {weights}: no such file")
-        if (
-            self.backbone != PIXELS
-            and weights not in ("imagenet", "random")
-            and not Path(weights).is_file()
-        ):
-            raise UserError(
-                f"{weights_flag(self.backbone)} {weights}: no such file (imagenet, random, or the "
-                "path of an .h5 file)"
-            )
+        for backbone in self.backbones:
+            backbone.require_valid(self.feature_pooling)
+
+
+def _for_each(names: Sequence[str], text: str, flag: str) -> Sequence[str]:
+    """Return a value for each of several backbones; raises `UserError`."""
+    values = text.split(",")
+    if len(values) not in (1, len(names)):
+        raise UserError(
+            f"{flag} {text}: names {len(values)}, but --backbone {','.join(names)} are {len(names)}"
+        )
+    return values * len(names) if len(values) == 1 else values

@@ -14,13 +14,12 @@ from violence_detection.settings.checks import check_settings
 from violence_detection.settings.constants import (
     CACHED_BELOW,
     FEATURES,
-    FLOW_GATED,
     LAST_LAYER,
     ONNX,
-    PIXELS,
-    RESIDUAL,
     VGG19,
 )
+from violence_detection.settings.data import FeatureSettings
+from violence_detection.settings.kinds import MODEL_DEFAULTS
 from violence_detection.settings.schema import Settings, from_mapping
 from violence_detection.settings.setting import flag, setting_of
 from violence_detection.settings.values import format_value
@@ -36,19 +35,6 @@ DEMO_DEFAULTS = {
     "batch_size": 16,
     "warmup_epochs": 3,
     "folds": 1,
-}
-# What --model changes: there is no backbone.
-FROM_PIXELS = {
-    "backbone": PIXELS,
-    "feature_layer": LAST_LAYER,
-    "vgg19_weights": "none",
-    "augment": ("flip", "crop", "colour"),
-    "batch_size": 16,
-    "l2": 1e-4,
-}
-MODEL_DEFAULTS = {
-    RESIDUAL: FROM_PIXELS | {"streams": ("rgb", "difference")},
-    FLOW_GATED: FROM_PIXELS | {"streams": ("rgb", "flow")},
 }
 EXAMPLES = """\
 examples:
@@ -143,19 +129,35 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
         below = {"feature_layer": layer, "feature_pooling": pooling}
         parser.set_defaults(**below | from_file)
     elif chosen.backbone != VGG19 and "feature_layer" not in from_file:
-        parser.set_defaults(feature_layer=LAST_LAYER)
+        usual = [FeatureSettings().feature_layer, LAST_LAYER]
+        layers = [usual[name != VGG19] for name in chosen.backbone.split(",")]
+        parser.set_defaults(feature_layer=",".join(layers))
     values = vars(parser.parse_args(arguments))
     if values["class_weights"] is not None:
         values["class_weights"] = tuple(values["class_weights"])
-    if values["backbone"].endswith(ONNX):  # known by its name, wherever the file is
-        if not values["vgg19_weights"].endswith(ONNX):
-            values["vgg19_weights"] = values["backbone"]
-        values["backbone"] = Path(values["backbone"]).name
-    if Path(values["vgg19_weights"]).is_file():
-        values["vgg19_weights"] = str(Path(values["vgg19_weights"]).resolve())
+    values["backbone"], values["vgg19_weights"] = _named_files(
+        values["backbone"], values["vgg19_weights"]
+    )
     settings = Settings().replace(**values)
     check_settings(settings)
     return settings
+
+
+def _named_files(backbones: str, weights: str) -> tuple[str, str]:
+    """Return backbones by name and files of weights by absolute path, several with commas.
+
+    A backbone in an ONNX file is known by the file's name, wherever it is; the file is its weights.
+    """
+    names, files = backbones.split(","), weights.split(",")
+    if any(name.endswith(ONNX) for name in names) and len(files) in (1, len(names)):
+        files = [
+            name if name.endswith(ONNX) and not file.endswith(ONNX) else file
+            for name, file in zip(names, files * (len(names) // len(files)), strict=True)
+        ]
+    elif Path(weights).is_file():  # whatever its name has in it
+        files = [weights]
+    absolute = (str(Path(file).resolve()) if Path(file).is_file() else file for file in files)
+    return ",".join(Path(n).name if n.endswith(ONNX) else n for n in names), ",".join(absolute)
 
 
 def read_config(path: Path) -> dict[str, Any]:

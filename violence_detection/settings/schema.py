@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from violence_detection.errors import UserError
-from violence_detection.settings.constants import FINE_TUNED
 from violence_detection.settings.data import DataSettings, FeatureSettings
 from violence_detection.settings.run import (
     DeviceSettings,
@@ -63,12 +62,6 @@ class Settings:
     def groups(self) -> dict[str, Any]:
         """The groups by their names."""
         return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-
-    @property
-    def deepest_layer(self) -> str:
-        """The last layer of the backbone that is run, to compute features or to be fine-tuned."""
-        kind = self.model.fine_tune
-        return self.features.feature_layer if kind == "none" else FINE_TUNED[kind][-1]
 
     def by_name(self) -> dict[str, Any]:
         """Return every setting's value by its name, in the order of the groups."""

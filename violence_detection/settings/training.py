@@ -10,12 +10,19 @@ from violence_detection.settings.constants import (
     FEATURES,
     FINAL_LEARNING_RATE,
     FINE_TUNED,
+    FUSIONS,
     HEADS,
+    JOINED,
     MODELS,
     SHORTEST_WINDOW,
 )
 from violence_detection.settings.setting import AT_LEAST_0, AT_LEAST_1, SHARE, setting
-from violence_detection.settings.values import finite, local_folder, names_out_of
+from violence_detection.settings.values import (
+    count_or_names,
+    finite,
+    local_folder,
+    names_out_of,
+)
 
 SELECTIONS = ("auto", "val-accuracy", "val-loss", "last")
 PATIENCE = 15  # epochs
@@ -60,6 +67,13 @@ class ModelSettings:
         192, "width of the head", check=AT_LEAST_1, in_grid=True, type=int, metavar="N"
     )
 
+    fusion: str = setting(
+        JOINED,
+        "how several backbones are combined: their features joined, or a classifier each (late)",
+        "`joined`: one classifier on the features of all; `late`: a classifier on those of each, "
+        "combined by weights that are fitted on validation clips.",
+        choices=FUSIONS,
+    )
     fine_tune: str = setting(
         "none",
         "layers of VGG19 that are trained with the head: none, fc or block5",
@@ -189,13 +203,19 @@ class TrainingSettings:
         one_worker_only=True,
         in_grid=True,
     )
-    ensemble: int = setting(
+    ensemble: int | tuple[str, ...] = setting(
         1,
-        "train K classifiers with successive seeds and average their probabilities",
-        check=AT_LEAST_1,
+        "train K classifiers and average them, or one of each model named: features,3d",
+        "K classifiers differ in their seeds. Models are those of --model; features and frames of "
+        "each are cached, and they are combined by weights of their logits that are fitted on "
+        "validation clips: with folds, on those that each classifier has not seen.",
+        check=(
+            lambda value: len(value) > 0 if isinstance(value, tuple) else value >= 1,
+            "must be 1 or more, or names of models",
+        ),
         in_grid=True,
-        type=int,
-        metavar="K",
+        type=count_or_names(MODELS),
+        metavar="K|MODELS",
     )
     folds: int | None = setting(
         None,
@@ -249,6 +269,16 @@ class TrainingSettings:
     )
 
     @property
+    def seeds(self) -> int:
+        """How many classifiers differ in their seed alone, without folds."""
+        return self.ensemble if isinstance(self.ensemble, int) else 1
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models of an ensemble of several kinds; empty: all are of --model."""
+        return () if isinstance(self.ensemble, int) else self.ensemble
+
+    @property
     def global_batch(self) -> int:
         """Clips per optimizer step."""
         return self.batch_size * self.gradient_accumulation
@@ -261,7 +291,7 @@ class TrainingSettings:
 
     def require_valid(self) -> None:
         """Raise `UserError` if two of these settings contradict each other."""
-        for name, value in (("ensemble", self.ensemble > 1), ("unlabeled", self.unlabeled)):
+        for name, value in (("ensemble", self.seeds > 1), ("unlabeled", self.unlabeled)):
             if value and (self.folds or 1) > 1:
                 raise UserError(f"--folds {self.folds} does not go with --{name}: drop one")
         if self.epochs <= self.warmup_epochs:

@@ -61,6 +61,28 @@ def name_out_of(allowed: Iterable[str], or_file: str = "") -> Callable[[str], st
     return name
 
 
+def each_of(one: Callable[[str], str]) -> Callable[[str], str]:
+    """Return a type for argparse: several of what `one` takes, separated by commas, as a text."""
+
+    def several(text: str) -> str:
+        return ",".join(one(part.strip()) for part in text.split(","))
+
+    return several
+
+
+def count_or_names(allowed: Sequence[str]) -> Callable[[str], int | tuple[str, ...]]:
+    """Return a type for argparse: a number, or names out of `allowed`, separated by commas."""
+    names = names_out_of(allowed)
+
+    def value(text: str) -> int | tuple[str, ...]:
+        try:
+            return int(text)
+        except ValueError:
+            return names(text)
+
+    return value
+
+
 def folder_or_url(text: str) -> Path | str:
     """Return a folder's path, or the URL of one in an object store, unchanged.
 

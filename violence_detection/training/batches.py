@@ -132,6 +132,27 @@ class ClipFeatures:
             }
         )
 
+    def of_views(self, views: Sequence[int], streams: int) -> "ClipFeatures":
+        """Return the same clips in some of the views.
+
+        Args:
+            views: indices of the streams, then of the same streams of the mirrored clips.
+            streams: number of views that are not mirrored.
+        """
+        chosen = list(views)
+        return ClipFeatures(
+            [self.stored[view] for view in chosen],
+            *(self.rows[:, chosen], self.labels, self.class_factors),
+            frames=self.frames,
+            streams=streams,
+            groups=self.groups,
+        )
+
+    def part_of(self, views: Sequence[int]) -> slice:
+        """Return where the values of successive views are among those of a frame."""
+        ends = np.cumsum([0, *(stored.row_shape[1] for stored in self.stored)])
+        return slice(int(ends[views[0]]), int(ends[views[-1] + 1]))
+
     def _by_clip(self) -> dict[str, np.ndarray]:
         """Return the arguments of the class that have an element per clip."""
         return {"rows": self.rows, "labels": self.labels, "groups": self.groups}
@@ -238,7 +259,7 @@ class ClipFeatures:
         if OF_WHOLE_BATCHES & set(augmentations) and len(own) < batch_size:
             own, kept = np.arange(batch_size), own
         steps = steps_per_epoch(len(self), batch_size)
-        dtype = tf.as_dtype(self.stored[0].dtype)
+        dtype = tf.as_dtype(np.result_type(*(each.dtype for each in self.stored[: self.streams])))
 
         def padded_batches(epoch: tf.Tensor, order: tf.Tensor) -> tf.data.Dataset:
             padding = [[0, steps * batch_size - len(self)]]

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from violence_detection.features.checks import uncertain_validation
+from violence_detection.features.recipe import views_of_kinds
 from violence_detection.runs.directory import Inputs, Row, RunDirectory
 from violence_detection.runs.files import MEMBER, MEMBER_MODEL
 from violence_detection.runs.selection import Selection
@@ -18,6 +19,7 @@ from violence_detection.runtime.logs import native_messages_to
 from violence_detection.runtime.machine import Machine
 from violence_detection.runtime.progress import Progress
 from violence_detection.runtime.wording import COLUMNS, count_of
+from violence_detection.settings.kinds import kind_title, kinds_of
 from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import (
     ClipFeatures,
@@ -120,6 +122,8 @@ class Member:
     training: Training  # on its own clips
     settings: Settings  # with its own seed
     directory: RunDirectory
+    kind: int = 0  # of a mixed ensemble, counted from 0
+    part: slice | None = None  # of a frame's features, of all kinds together; None: all
 
 
 def new_trainer(member: Member) -> Trainer:
@@ -179,15 +183,18 @@ def train_members(members: Sequence[Member], trainer: Trainer, stack: ExitStack)
         UserError: finished epochs were computed from other inputs.
         RunError: the loss is not finite; a file cannot be read or written.
     """
-    log_classifier(trainer, members)
     if warning := uncertain_validation(np.concatenate([c.labels for c in validation_of(members)])):
         log.warning(warning)
     for number, member in enumerate(members, start=1):
         if number > 1:
             stack.enter_context(member.directory)
             trainer = new_trainer(member)
+        if number == 1 or member.kind != members[number - 2].kind:
+            log_classifier(trainer, [each for each in members if each.kind == member.kind])
         if len(members) > 1:
-            log.info("member %d of %d, seed %d", number, len(members), member.settings.devices.seed)
+            of_kind = f", {kind_title(member.settings)}" if members[-1].kind else ""
+            seed = member.settings.devices.seed
+            log.info("member %d of %d, seed %d%s", number, len(members), seed, of_kind)
         train_member(member, trainer)
 
 
@@ -195,7 +202,8 @@ def members_of(training: Training) -> list[Member]:
     """Return the classifiers that a run trains: one, or several whose mean is the detector.
 
     With folds, each is trained on all training and validation clips but those of its fold, which
-    validate it. Members of an ensemble differ in their seed alone.
+    validate it. Members of an ensemble of one kind differ in their seed alone; of several kinds,
+    those of one follow those of another, on the same folds.
 
     Args:
         training: on the splits of the run.
@@ -205,24 +213,31 @@ def members_of(training: Training) -> list[Member]:
     """
     settings, directory = training.settings, training.directory
     splits = splits_of_folds(training.splits, settings) or [training.splits] * (
-        settings.training.ensemble
+        settings.training.seeds
     )
-    members = []
-    seeded = with_seeds(settings, len(splits))
-    for number, (of_member, own) in enumerate(zip(seeded, splits, strict=True), start=1):
-        if number > 1:
-            folder = training.directory / f"{MEMBER}{number}"
-            worker, keeps = training.machine.worker, training.directory.keeps_checkpoints
-            directory = RunDirectory(folder, worker, keeps)
-        elif len(splits) > 1:
-            directory.best_model = MEMBER_MODEL  # BEST_MODEL is their mean
-        members.append(Member(training.on(own, **own.fold), of_member, directory))
+    kinds = kinds_of(settings)
+    members: list[Member] = []
+    for kind, (of_kind, views) in enumerate(zip(kinds, views_of_kinds(settings), strict=True)):
+        part = None if len(kinds) == 1 else training.splits.train.part_of(views.streams)
+        for seeded, own in zip(with_seeds(of_kind, len(splits)), splits, strict=True):
+            if members:
+                folder = training.directory / f"{MEMBER}{len(members) + 1}"
+                worker, keeps = training.machine.worker, training.directory.keeps_checkpoints
+                directory = RunDirectory(folder, worker, keeps)
+            elif len(kinds) * len(splits) > 1:
+                directory.best_model = MEMBER_MODEL  # BEST_MODEL is their mean
+            clips = own if part is None else own.of_kind(views)
+            shared = replace(training, settings=of_kind).on(clips, **own.fold)
+            members.append(Member(shared, seeded, directory, kind, part))
     return members
 
 
 def validation_of(members: Sequence[Member]) -> list[ClipFeatures]:
-    """Return the clips that each member is validated on; one element if all have the same."""
-    validation = [member.training.splits.val for member in members]
+    """Return the clips that each member is validated on; one element if all have the same.
+
+    Those of several kinds are the same clips: the members of the first kind stand for all.
+    """
+    validation = [member.training.splits.val for member in members if member.kind == 0]
     return validation if members[0].training.splits.fold else validation[:1]
 
 

@@ -11,6 +11,7 @@ from violence_detection.clips.clip import Clip
 from violence_detection.clips.splits import fingerprint
 from violence_detection.features.checked_clips import CheckedClips
 from violence_detection.features.prepare import Features
+from violence_detection.features.recipe import KindViews, views_of_kinds
 from violence_detection.features.windows import VideoWindows
 from violence_detection.settings.constants import CLASS_NAMES, SPLITS
 from violence_detection.settings.schema import Settings
@@ -42,6 +43,17 @@ class Splits:
     def tested(self) -> tuple[str, ClipFeatures]:
         """Name and clips of the split to test on: validation where there is no test split."""
         return ("val", self.val) if self.test is None else ("test", self.test)
+
+    def of_kind(self, views: KindViews) -> "Splits":
+        """Return these splits in the views that a kind of classifier takes."""
+        chosen, streams = [*views.streams, *views.mirrored], len(views.streams)
+        return replace(
+            self,
+            all_clips=self.all_clips.of_views(chosen, streams),
+            train=self.train.of_views(chosen, streams),
+            val=self.val.of_views(chosen, streams),
+            test=self.test and self.test.of_views(chosen, streams),
+        )
 
     @property
     def read(self) -> Sequence[ClipFeatures]:
@@ -93,7 +105,7 @@ def splits_of_folds(splits: Splits, settings: Settings) -> list[Splits]:
         UserError: there are fewer groups of a class than folds that were asked for.
     """
     options, seed = settings.training, settings.devices.seed
-    if options.folds == 1 or options.ensemble > 1 or options.unlabeled:
+    if options.folds == 1 or options.seeds > 1 or options.unlabeled:
         return []
     known = splits.train.followed_by(splits.val)
     sources = sources_of(known)
@@ -150,7 +162,7 @@ def _of_clips(clips: Sequence[Clip], features: Features, settings: Settings) -> 
         [features.rows.get(clip, zeros)[: features.views] for clip in clips],
         [clip.label for clip in clips],
         frames=settings.features.frames,
-        streams=len(settings.features.streams),
+        streams=sum(len(kind.streams) for kind in views_of_kinds(settings)),
         groups=_group_numbers(clips),
     )
 

@@ -1,7 +1,8 @@
 """From trained classifiers to a tested detector: calibrate, choose a threshold, test."""
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -16,6 +17,7 @@ from violence_detection.evaluation.calibration import (
     choose_operating_point,
 )
 from violence_detection.evaluation.doubtful_labels import Predictions
+from violence_detection.evaluation.fusion import Fusion, fit_fusion
 from violence_detection.evaluation.metrics import (
     evaluate,
     figure_words,
@@ -25,12 +27,14 @@ from violence_detection.evaluation.metrics import (
 from violence_detection.evaluation.verdict import EpochAccuracy, Void, find_verdict
 from violence_detection.features.checked_clips import CheckedClips
 from violence_detection.models import backbone_title
-from violence_detection.models.classifier import average_of, with_attention
+from violence_detection.models.classifier import Member as Part
+from violence_detection.models.classifier import average_of, fusion_of, with_attention
 from violence_detection.runs.directory import Row, RunDirectory
 from violence_detection.runs.files import BEST_MODEL, LABEL_ISSUES, PREDICTIONS
 from violence_detection.runs.label_issues import write_label_issues
 from violence_detection.runs.results import Figures, Tested, write_predictions
 from violence_detection.runtime.wording import count_of
+from violence_detection.settings.kinds import kind_title, kinds_of, untrained_backbones
 from violence_detection.settings.schema import Settings
 from violence_detection.settings.setting import weights_flag
 from violence_detection.storage.files import replace_file
@@ -66,7 +70,10 @@ class Trained:
             return checked.of_split("val")
         known = checked.of_split("train") + checked.of_split("val")
         return [
-            known[index] for member in self.members for index in member.training.splits.held_out
+            known[index]
+            for member in self.members
+            if member.kind == 0  # those of other kinds have the same folds
+            for index in member.training.splits.held_out
         ]
 
 
@@ -79,6 +86,7 @@ class CalibratedModel:
     point: OperatingPoint
     promised: Figures  # calibrated and at the threshold, of the clips that these were chosen on
     raw: Predicted  # uncalibrated, of these clips
+    fusion: Mapping[str, float]  # of several kinds of classifiers: their weights, and the bias
 
 
 def calibrate_detector(members: Sequence[Member], settings: Settings) -> CalibratedModel:
@@ -98,34 +106,99 @@ def calibrate_detector(members: Sequence[Member], settings: Settings) -> Calibra
         keras.models.load_model(member.directory / member.directory.best_model, safe_mode=True)
         for member in members
     ]
-    model, directory = models[0], members[0].directory
-    if len(models) > 1:
-        model = average_of(models)
-        replace_file(directory / BEST_MODEL, model.save)
-        directory.record_checksum(BEST_MODEL, epoch=0)
+    directory, kinds = members[0].directory, kinds_of(settings)
     for member in members:
         for path in member.directory.damaged_checkpoints():
             log.warning("%s is missing or damaged (its checksum differs): do not use it", path)
-    model = with_attention(model)
-    validation = validation_of(members)
-    batch_size, seed = settings.training.batch_size, settings.devices.seed
-    # With folds, each clip is predicted by the classifier that has not seen it.
-    predicting = [with_attention(each) for each in models] if len(validation) > 1 else [model]
-    raw = reduce(
-        Predicted.followed_by,
-        (
-            predict_with_attention(model, clips, batch_size)
-            for model, clips in zip(predicting, validation, strict=True)
-        ),
-    )
+    validation, seed = validation_of(members), settings.devices.seed
     labels = np.concatenate([clips.labels for clips in validation])
     groups = np.concatenate([clips.groups for clips in validation])
+    by_kind = [
+        _on_validation(members, models, number, kind.training.batch_size)
+        for number, kind in enumerate(kinds)
+    ]
+    model, raw, fusion = models[0], by_kind[0], None
+    if len(kinds) > 1:
+        fusion = fit_fusion(labels, [each.probabilities for each in by_kind])
+        raw = _fused(by_kind, fusion)
+        _log_fusion(kinds, fusion, labels, groups, by_kind)
+    if len(models) > 1:
+        model = _fusion_of(members, models, fusion) if fusion else average_of(models)
+        replace_file(directory / BEST_MODEL, model.save)
+        directory.record_checksum(BEST_MODEL, epoch=0)
+    model = with_attention(model)
     point = choose_operating_point(labels, raw.probabilities, settings.test.threshold_for, groups)
     calibrated = calibrate(raw.probabilities, point.temperature)
     promised = evaluate(labels, calibrated, point.threshold, groups.tolist(), seed)
     _log_choices(point, promised)
     alone = models if len(models) > 1 else ()
-    return CalibratedModel(model, alone, point, promised, raw)
+    return CalibratedModel(model, alone, point, promised, raw, _as_json(kinds, fusion))
+
+
+def _on_validation(
+    members: Sequence[Member], models: Sequence[keras.Model], kind: int, batch_size: int
+) -> Predicted:
+    """Return what the members of a kind predict of the validation clips.
+
+    With folds, each clip is predicted by the classifier that has not seen it.
+    """
+    own = [number for number, member in enumerate(members) if member.kind == kind]
+    clips = [members[number].training.splits.val for number in own]
+    predicting = [models[number] for number in own]
+    if not members[0].training.splits.fold and len(own) > 1:
+        clips, predicting = clips[:1], [average_of(predicting)]
+    return reduce(
+        Predicted.followed_by,
+        (
+            predict_with_attention(with_attention(model), each, batch_size)
+            for model, each in zip(predicting, clips, strict=True)
+        ),
+    )
+
+
+def _fused(predicted: Sequence[Predicted], fusion: Fusion) -> Predicted:
+    """Return what several kinds of classifiers say together of the same clips."""
+    shares = np.array(fusion.weights) + 1e-9  # all may be 0
+    return Predicted(
+        fusion.apply([each.probabilities for each in predicted]).astype(np.float32),
+        np.average([each.attention for each in predicted], axis=0, weights=shares),
+    )
+
+
+def _fusion_of(
+    members: Sequence[Member], models: Sequence[keras.Model], fusion: Fusion
+) -> keras.Model:
+    """Return the ensemble of several kinds: of one kind, all members count the same."""
+    numbers = Counter(member.kind for member in members)
+    parts = [
+        Part(model, member.part, fusion.weights[member.kind] / numbers[member.kind])
+        for model, member in zip(models, members, strict=True)
+        if member.part is not None
+    ]
+    return fusion_of(parts, fusion.bias, max(each.part.stop for each in parts))
+
+
+def _as_json(kinds: Sequence[Settings], fusion: Fusion | None) -> dict[str, float]:
+    if fusion is None:
+        return {}
+    titles = [kind_title(kind) for kind in kinds]
+    return dict(zip(titles, fusion.weights, strict=True)) | {"bias": fusion.bias}
+
+
+def _log_fusion(
+    kinds: Sequence[Settings],
+    fusion: Fusion,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    predicted: Sequence[Predicted],
+) -> None:
+    log.info("fusion: the sum of logits, weighted on the validation clips. There, alone:")
+    for kind, weight, each in zip(kinds, fusion.weights, predicted, strict=True):
+        figures = evaluate(labels, each.probabilities, HALF, groups.tolist(), seed=0)
+        accuracy, auc = (figure_words(figures, name)[0] for name in ("accuracy", "roc_auc"))
+        log.info(
+            "  %s: weight %.2f, accuracy %s, ROC-AUC %s", kind_title(kind), weight, accuracy, auc
+        )
 
 
 def _log_choices(point: OperatingPoint, promised: Figures) -> None:
@@ -174,7 +247,12 @@ def test_detector(
     else:
         clips = checked.of_split(split)
         raw = predict_with_attention(detector.model, features, batch_size)
-        members = [violence_probabilities(each, features, batch_size) for each in detector.members]
+        members = [
+            violence_probabilities(each, member.training.splits.test or features, batch_size)
+            for each, member in zip(
+                detector.members, trained.members, strict=bool(detector.members)
+            )
+        ]
     labels = np.array([clip.label for clip in clips])
     groups = [clip.group_key for clip in clips]
     probabilities = calibrate(raw.probabilities, temperature)
@@ -204,8 +282,8 @@ def test_detector(
     if trained.folds > 1:
         write_label_issues(validated, promised, threshold, directory / LABEL_ISSUES)
     _log_figures(tested)
-    if settings.features.vgg19_weights == "random":
-        name = backbone_title(settings.features.backbone)
+    if untrained := untrained_backbones(settings):
+        name = backbone_title(",".join(untrained))
         log.warning("%s had random weights: these metrics do not apply to trained features", name)
     return tested
 
@@ -229,9 +307,8 @@ def _best_epoch(member: Member) -> EpochAccuracy:
 
 def _void(settings: Settings) -> Void | None:
     """Return why the figures say nothing about violence, if so."""
-    if settings.features.vgg19_weights == "random":
-        name = backbone_title(settings.features.backbone)
-        flag = weights_flag(settings.features.backbone)
+    if untrained := untrained_backbones(settings):
+        name, flag = backbone_title(",".join(untrained)), weights_flag(untrained[0])
         return Void(
             f"{name} had random weights, so these figures say nothing about violence",
             f"train on clips of your own with {flag} imagenet or a file of weights",

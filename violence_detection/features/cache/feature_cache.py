@@ -61,6 +61,11 @@ class Recipe:
     format: int = FORMAT
 
     @property
+    def network(self) -> tuple[str, str, str]:
+        """Backbone, layer and weights: recipes that share them are of one network."""
+        return self.backbone, self.layer, self.weights
+
+    @property
     def key(self) -> str:
         """A hash of the recipe, which names its folder."""
         return hashlib.blake2b(self.description.encode(), digest_size=8).hexdigest()

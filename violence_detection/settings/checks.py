@@ -38,10 +38,10 @@ def check_settings(settings: Settings) -> None:
         group.require_valid()
     settings.experiment.require_valid()
     _check_kinds(settings)
-    _check_weak(settings)
     for kind in kinds_of(settings):
         _check_pixels(kind)
         _check_fine_tuning(kind)
+    _check_weak(settings)
     if settings.experiment.requested:
         for name in ("extract_only", "unlabeled"):
             if settings.by_name()[name]:

@@ -184,13 +184,13 @@ def train_classifiers(
     trackers: "Trackers",
     stack: ExitStack,
 ) -> "Trained":
-    """Train the classifier or the ensemble, with pseudo-labels first if there are any."""
+    """Train the classifier or the ensemble, on clips without labels first if there are any."""
     from violence_detection.features.leakage import write_leaks
     from violence_detection.reporting.watching import TrainingWatch
     from violence_detection.runs.files import LEAKAGE
     from violence_detection.training.member import Training, members_of, new_trainer, train_members
-    from violence_detection.training.pseudo_labels import learn_from_unlabeled
     from violence_detection.training.testing import Trained
+    from violence_detection.training.unlabeled import learn_without_labels
 
     inputs = splits.fingerprints | {"the precision": machine.precision.policy}
     watch = partial(TrainingWatch, settings=settings, trackers=trackers, run=run.directory)
@@ -208,7 +208,7 @@ def train_classifiers(
     machine.cluster.require_same(inputs)
     rounds: list[PseudoLabels] = []
     if unlabeled := checked.unlabeled:
-        training, trainer, rounds = learn_from_unlabeled(training, trainer, unlabeled, stack)
+        training, trainer, rounds = learn_without_labels(training, trainer, unlabeled, stack)
         members = members_of(training)
     train_members(members, trainer, stack)
     return Trained(training.splits, members, rounds, training.earlier_epochs)

@@ -69,6 +69,11 @@ ROOT = Path(__file__).parent.parent.parent
             ["--ensemble", "3d,features", "--batch-size", "10", "--replicas", "4"],
             ["--batch-size 10", "4 replicas"],
         ),
+        (["--pretrain", "."], ["--pretrain", "--model 3d"]),
+        (["--pretrain", "no.npz", "--model", "3d"], ["no.npz", "no such file"]),
+        (["--pretrain-epochs", "3"], ["--pretrain-epochs", "--pretrain DIR"]),
+        (["--pretrain", ".", "--model", "3d", "--unlabeled", "."], ["--unlabeled", "--pretrain"]),
+        (["--pretrain", ".", "--model", "3d", "--tune", "3"], ["--tune", "--pretrain"]),
         (["--fusion", "late"], ["--fusion late", "several backbones"]),
         (
             ["--backbone", "vgg19,ResNet50", "--feature-layer", "fc2,last,last"],

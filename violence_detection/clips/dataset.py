@@ -256,17 +256,21 @@ def _read_groups(groups_csv: AnyPath) -> dict[str, str]:
     return groups
 
 
-def find_unlabeled(folder: Path) -> list[Clip]:
+def find_unlabeled(folder: Path, flag: str = "--unlabeled") -> list[Clip]:
     """Return the clips at any depth below `folder`, sorted by name; their label is meaningless.
+
+    Args:
+        folder: to look in.
+        flag: that names it, for messages.
 
     Raises:
         UserError: the folder is missing or contains no clips.
     """
     folder = folder.expanduser().resolve()
     if not folder.is_dir():
-        raise UserError(f"--unlabeled {folder}: no such folder")
+        raise UserError(f"{flag} {folder}: no such folder")
     names = video_names(folder)
     if not names:
-        raise UserError(f"--unlabeled {folder} contains no clips (file types: {FILE_TYPES})")
+        raise UserError(f"{flag} {folder} contains no clips (file types: {FILE_TYPES})")
     clips = [Clip(folder, name, 0, UNLABELED, prefix=f"{UNLABELED}/") for name in names]
     return sorted(clips, key=lambda clip: clip.name)

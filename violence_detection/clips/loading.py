@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,9 +37,10 @@ class Dataset:
     """The clips of a dataset."""
 
     clips: list[Clip]  # labelled, of all splits
-    unlabeled: list[Clip]  # of --unlabeled
+    unlabeled: list[Clip]  # of --unlabeled or --pretrain
     groups_from: str = UNKNOWN  # one of the names above
     has_splits: bool = False  # the folders or the manifest say which; else this program
+    not_repeated: Sequence[str] = SPLITS  # splits whose clips may not be among the unlabeled ones
 
     @property
     def all_clips(self) -> list[Clip]:
@@ -96,15 +97,14 @@ def find_dataset(settings: Settings, stack: ExitStack) -> Dataset:
     locations = stack.enter_context(
         dataset_locations(data.dataset_path, data.spool_dir, data.spool_size)
     )
-    unlabeled = settings.training.unlabeled
-    others = find_unlabeled(unlabeled) if unlabeled else []
+    others, not_repeated = _find_unlabeled(settings)
     folder = locations.folder
     ungrouped = UNKNOWN if data.groups == "auto" else ALONE
     if locations.manifest is not None:
         seed = settings.devices.seed
         clips, has_splits = listed_clips(locations.manifest, locations, seed, data.clip_timeout)
         groups_from = LISTED if any(clip.group for clip in clips) else ungrouped
-        return Dataset(clips, others, groups_from, has_splits)
+        return Dataset(clips, others, groups_from, has_splits, not_repeated)
     if data.demo and isinstance(folder, Path):
         from violence_detection.clips.demo import draw_demo_clips  # loads OpenCV
 
@@ -116,7 +116,21 @@ def find_dataset(settings: Settings, stack: ExitStack) -> Dataset:
         log.warning("files left out: %s\n(file types read: %s)", ", ".join(kinds), FILE_TYPES)
     groups_from = GIVEN if (folder / GROUPS_CSV).is_file() else ungrouped
     has_splits = any(split_of(clip.file.partition("/")[0]) for clip in clips)
-    return Dataset(clips, others, groups_from, has_splits)
+    return Dataset(clips, others, groups_from, has_splits, not_repeated)
+
+
+def _find_unlabeled(settings: Settings) -> tuple[list[Clip], Sequence[str]]:
+    """Return the clips without labels, and the splits that they may have no copies of.
+
+    The clips that are trained on may be pretrained on, too: nothing is learned of their labels.
+    """
+    options = settings.training
+    if options.unlabeled:
+        return find_unlabeled(options.unlabeled), SPLITS
+    if not options.pretrain or options.pretrained_file:
+        return [], SPLITS
+    clips = find_unlabeled(options.pretrain, "--pretrain")
+    return clips, SPLITS if settings.experiment.requested else ("test",)
 
 
 def write_groups(dataset: Dataset, path: Path) -> None:

@@ -44,6 +44,7 @@ from violence_detection.training.member import (
     train_members,
 )
 from violence_detection.training.predictions import predict_with_attention
+from violence_detection.training.pretraining import pretrain
 from violence_detection.training.splits import Splits
 from violence_detection.training.testing import calibrate_detector
 
@@ -103,13 +104,17 @@ def cross_validate(
         "folds": [held_out.tolist() for _, held_out in divided],
     }
     _keep_only_if_same(folder, inputs)
+    pretrained = None
+    if settings.training.pretrain and not settings.training.pretrained_file:
+        whole = RunDirectory(folder, keeps_checkpoints=False)
+        pretrained = pretrain(Training(settings, splits, machine, whole, Unwatched, {}), folder)
     found = []
     for number, (known, held_out) in enumerate(divided, start=1):
         path = folder / f"fold_{number}.json"
         if not path.exists():
             own = _splits_of_fold(splits, known, held_out, settings)
             with running_clock(f"fold {number} of {count}", settings.monitoring.quiet):
-                result = _run_fold(settings, own, machine, folder / f"fold_{number}")
+                result = _run_fold(settings, own, machine, folder / f"fold_{number}", pretrained)
             write_json(path, asdict(result))
             shutil.rmtree(folder / f"fold_{number}")
         stored = read_json(path)
@@ -150,7 +155,13 @@ def _splits_of_fold(
     return own.trained_on(clips.select(train), settings)
 
 
-def _run_fold(settings: Settings, splits: Splits, machine: Machine, folder: Path) -> HeldOut:
+def _run_fold(
+    settings: Settings,
+    splits: Splits,
+    machine: Machine,
+    folder: Path,
+    pretrained: Training | None = None,
+) -> HeldOut:
     """Do what the training command does, and predict the clips that are held out."""
     assert splits.test is not None
     with ExitStack() as stack:
@@ -158,6 +169,8 @@ def _run_fold(settings: Settings, splits: Splits, machine: Machine, folder: Path
         stack.enter_context(only_warnings_and_progress_on_screen())
         inputs = {"the fold": "the same"}  # the folder is of this cross-validation alone
         training = Training(settings, splits, machine, directory, Unwatched, inputs)
+        if pretrained is not None:
+            training = replace(training, pretrained=pretrained.pretrained)
         members = members_of(training)
         train_members(members, new_trainer(members[0]), stack)
         detector = calibrate_detector(members, settings)

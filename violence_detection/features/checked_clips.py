@@ -26,7 +26,7 @@ from violence_detection.features.leakage import SAME_GROUP, Leak, find_leaks, wr
 from violence_detection.features.prepare import Features
 from violence_detection.features.survey import Survey
 from violence_detection.runtime.wording import count_of
-from violence_detection.settings.constants import UNLABELED
+from violence_detection.settings.constants import SPLITS, UNLABELED
 from violence_detection.settings.data import DataSettings
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def check_clips(
         # A guess: the clips are named, but it neither stops a run nor leaves a clip out.
         leaks = [leak for leak in leaks if leak.reason != SAME_GROUP]
         _warn_of_groups(two_sides, dataset.clips)
-    repeated = _repeating(dataset.unlabeled, rows, survey)
+    repeated = _repeating(dataset, rows, survey)
     _handle_leaks(leaks, data.on_leakage, leakage_csv)
     left_out = {leak.clip for leak in leaks} if data.on_leakage == "drop" else set()
     readable = {*features.rows, *(bad if data.on_bad_clip == "zeros" else ())}
@@ -181,22 +181,25 @@ def _warn_of_long(clips: Mapping[Clip, float], usual: float | None, frames: int)
         )
 
 
-def _repeating(
-    unlabeled: Sequence[Clip], rows: Mapping[Clip, int], survey: Survey
-) -> Collection[Clip]:
+def _repeating(dataset: Dataset, rows: Mapping[Clip, int], survey: Survey) -> Collection[Clip]:
     """Return the unlabeled clips that are copies of labelled ones, not to be trained on."""
+    unlabeled, splits = dataset.unlabeled, dataset.not_repeated
     if not unlabeled:
         return ()
+    if not any(clip.split == "test" for clip in dataset.clips):
+        splits = SPLITS  # the validation clips, of folds all clips, are the test
     as_training = {
         dataclasses.replace(clip, split="train") if clip.split == UNLABELED else clip: row
         for clip, row in rows.items()
+        if clip.split == UNLABELED or clip.split in splits
     }
     names = {leak.clip.name for leak in find_leaks(as_training, survey)}
-    labelled = {row for clip, row in rows.items() if clip.split != UNLABELED}
+    labelled = {row for clip, row in rows.items() if clip.split in splits}
     repeated = {clip for clip in unlabeled if clip.name in names or rows.get(clip) in labelled}
     log.info(
-        "%s; left out as copies of labelled clips: %d",
+        "%s; left out as copies of %s clips: %d",
         count_of(len(unlabeled), "unlabeled clip"),
+        "labelled" if splits == SPLITS else " and ".join(splits),
         len(repeated),
     )
     return repeated

@@ -35,6 +35,7 @@ from violence_detection.runs.files import (
     MODELS,
     PLOTS,
     PREDICTIONS,
+    PRETRAINED,
     PSEUDO_LABELS,
     REPORT,
     RESULTS,
@@ -71,6 +72,7 @@ RUN_FILES = (  # patterns of everything that a run writes beside its config
     WORKER_LOG.format("*"),
     EVENT_FIGURES,
     *(MEMBER_MODEL, "ensemble.keras", f"{MEMBER}*", f"{TEACHER}*", PSEUDO_LABELS, "wandb"),
+    PRETRAINED,
 )
 SINGLE_WORKER = Worker()
 Row = dict[str, Any]  # one epoch's figures

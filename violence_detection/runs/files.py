@@ -8,6 +8,7 @@ MEMBER_MODEL = "first_member.keras"  # of several classifiers, the one whose epo
 MEMBER = "member_"  # begins the folders of the second classifier and those after it
 TEACHER = "teacher_"  # begins the folders of the teachers whose predictions become pseudo-labels
 PSEUDO_LABELS = "pseudo_labels.csv"
+PRETRAINED = "pretrained.npz"  # weights of the network from pixels after --pretrain
 TAKEN = "taken.json"  # in a teacher's folder: the pseudo-labels of its round
 LOG = "training.log"
 WORKER_LOG = "training-worker-{}.log"  # of the workers beside the chief, by number

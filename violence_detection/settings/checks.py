@@ -13,9 +13,9 @@ from violence_detection.settings.constants import (
     VGG19,
 )
 from violence_detection.settings.kinds import kinds_of
+from violence_detection.settings.model import ModelSettings
 from violence_detection.settings.schema import FIELDS, Settings, require_allowed
 from violence_detection.settings.setting import flag, setting_of
-from violence_detection.settings.training import ModelSettings
 from violence_detection.settings.values import format_value
 
 # What settings of a backbone, a head and windows are where a network is trained from pixels.
@@ -65,6 +65,7 @@ def _check_kinds(settings: Settings) -> None:
     if settings.model.fusion == LATE and not several_backbones:
         raise UserError(f"--fusion {LATE} is of several backbones: name them, or drop it")
     kinds = kinds_of(settings)
+    _check_pretraining(settings, sum(kind.model.from_pixels for kind in kinds))
     if len(kinds) == 1:
         return
     given = f"--ensemble {','.join(models)}" if len(models) > 1 else f"--fusion {LATE}"
@@ -75,6 +76,27 @@ def _check_kinds(settings: Settings) -> None:
     ):
         if value:
             raise UserError(f"{flag(name)} is of one kind of classifier: drop it, or {given}")
+
+
+def _check_pretraining(settings: Settings, networks: int) -> None:
+    """Raise `UserError` if a setting does not go with --pretrain, or does nothing without it."""
+    options = settings.training
+    if options.pretrain is None:
+        usual = Settings().training
+        for name in ("pretrain_epochs", "pretrain_task"):
+            if getattr(options, name) != getattr(usual, name):
+                raise UserError(f"{flag(name)} does nothing without --pretrain DIR")
+        return
+    if options.pretrained_file and not options.pretrained_file.is_file():
+        raise UserError(f"--pretrain {options.pretrained_file}: no such file")
+    if networks != 1:
+        raise UserError("--pretrain is of one network from pixels: give --model 3d or flow-gated")
+    if options.unlabeled:
+        raise UserError("--unlabeled does not go with --pretrain: drop one")
+    others = settings.experiment
+    for name in ("find_lr", "tune", "grid"):
+        if getattr(others, name):
+            raise UserError(f"{flag(name)} does not go with --pretrain: drop one")
 
 
 def _check_weak(settings: Settings) -> None:

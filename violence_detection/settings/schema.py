@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from violence_detection.errors import UserError
 from violence_detection.settings.data import DataSettings, FeatureSettings
+from violence_detection.settings.model import ModelSettings
 from violence_detection.settings.run import (
     DeviceSettings,
     ExperimentSettings,
@@ -27,7 +28,6 @@ from violence_detection.settings.run import (
 from violence_detection.settings.setting import Setting, setting_of
 from violence_detection.settings.training import (
     LossSettings,
-    ModelSettings,
     TrainingSettings,
     WeakSettings,
 )

@@ -1,4 +1,4 @@
-"""Settings of the training: the model, how it is trained, and what for."""
+"""Settings of the training: how the model is trained, and what for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +7,7 @@ from typing import ClassVar
 from violence_detection.errors import UserError
 from violence_detection.settings.constants import (
     AUGMENTATIONS,
-    FEATURES,
     FINAL_LEARNING_RATE,
-    FINE_TUNED,
-    FUSIONS,
-    HEADS,
-    JOINED,
     MODELS,
     SHORTEST_WINDOW,
 )
@@ -24,77 +19,13 @@ from violence_detection.settings.values import (
     names_out_of,
 )
 
+CONTRAST, ORDER = PRETRAIN_TASKS = ("contrast", "order")
+PRETRAINED_SUFFIX = ".npz"
 SELECTIONS = ("auto", "val-accuracy", "val-loss", "last")
 PATIENCE = 15  # epochs
 CLIPS_TO_STOP_BY = 500  # of validation
 FOLDS = 5  # of few training and validation clips
 MANY_CLIPS = 2000  # of both: from there on, one validation split is enough to choose by
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """The classifier."""
-
-    TITLE: ClassVar[str] = "model"
-
-    model: str = setting(
-        FEATURES,
-        "what is trained: a head on a backbone's features, or a network from pixels",
-        "`features`: --head on the cached features of --backbone, which is not trained; `3d`: a "
-        "residual network in space and time; `flow-gated`: a small network of two streams, frames "
-        "and flow. The last two are trained on the frames, which are cached at --pixels. See "
-        "[backbones.md](backbones.md).",
-        choices=MODELS,
-    )
-    head: str = setting(
-        "attention-lstm",
-        "network over the sequence of frame features",
-        "`attention-lstm` and `bidirectional`: an LSTM under attention, in one or both directions; "
-        "`self-attention`: multi-head self-attention; `transformer`: a small encoder; `mean`: the "
-        "average over the frames, the baseline for the others.",
-        in_grid=True,
-        choices=HEADS,
-    )
-    projection: int = setting(
-        192,
-        "values that a frame's features are projected to",
-        check=AT_LEAST_1,
-        in_grid=True,
-        type=int,
-        metavar="N",
-    )
-    units: int = setting(
-        192, "width of the head", check=AT_LEAST_1, in_grid=True, type=int, metavar="N"
-    )
-
-    fusion: str = setting(
-        JOINED,
-        "how several backbones are combined: their features joined, or a classifier each (late)",
-        "`joined`: one classifier on the features of all; `late`: a classifier on those of each, "
-        "combined by weights that are fitted on validation clips.",
-        choices=FUSIONS,
-    )
-    fine_tune: str = setting(
-        "none",
-        "layers of VGG19 that are trained with the head: none, fc or block5",
-        "`fc`: its two dense layers, on cached maps of `block5_pool` (0.8 MB a clip and stream); "
-        "`block5`: its last block, on those of `block4_pool` (3.2 MB), on a GPU. See "
-        "[backbones.md](backbones.md).",
-        choices=("none", *FINE_TUNED),
-    )
-    fine_tune_rate: float = setting(
-        0.05,
-        "learning rate of the fine-tuned layers, as a share of --learning-rate",
-        check=(lambda share: 0 < share <= 1, "must be above 0 and at most 1"),
-        in_grid=True,
-        type=finite,
-        metavar="SHARE",
-    )
-
-    @property
-    def from_pixels(self) -> bool:
-        """Whether a network is trained on frames, not on a backbone's features."""
-        return self.model != FEATURES
 
 
 @dataclass(frozen=True)
@@ -255,6 +186,26 @@ class TrainingSettings:
         type=int,
         metavar="N",
     )
+    pretrain: Path | None = setting(
+        None,
+        "folder of unlabeled clips that --model 3d or flow-gated is pretrained on",
+        "The network learns what clips have in common before it sees a label. Copies of test clips "
+        "are left out; in a cross-validation, of all labelled clips. Or the file `pretrained.npz` "
+        "of an earlier run, whose clips nobody compares with those of the test.",
+        one_worker_only=True,
+        type=local_folder,
+        metavar="DIR|FILE",
+    )
+    pretrain_epochs: int = setting(
+        30, "passes over the clips of --pretrain", check=AT_LEAST_1, type=int, metavar="N"
+    )
+    pretrain_task: str = setting(
+        CONTRAST,
+        "what is learned from clips without labels: contrast or order",
+        "`contrast`: which two parts, in time and in the picture, are of one clip; `order`: in "
+        "which order and how fast the frames of a clip are shown.",
+        choices=PRETRAIN_TASKS,
+    )
     augment: tuple[str, ...] = setting(
         (),
         "augmentations of the training clips, separated by commas",
@@ -267,6 +218,12 @@ class TrainingSettings:
         type=names_out_of(AUGMENTATIONS),
         metavar="NAMES",
     )
+
+    @property
+    def pretrained_file(self) -> Path | None:
+        """The weights of an earlier run, if --pretrain names those."""
+        path = self.pretrain
+        return path if path is not None and path.suffix == PRETRAINED_SUFFIX else None
 
     @property
     def seeds(self) -> int:

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 import keras
@@ -12,6 +13,7 @@ import numpy as np
 
 from violence_detection.features.checks import uncertain_validation
 from violence_detection.features.recipe import views_of_kinds
+from violence_detection.models.pretrained import load_pretrained
 from violence_detection.runs.directory import Inputs, Row, RunDirectory
 from violence_detection.runs.files import MEMBER, MEMBER_MODEL
 from violence_detection.runs.selection import Selection
@@ -99,6 +101,7 @@ class Training:
     watch: Callable[[RunDirectory, ClipFeatures], Watch]  # by directory and validation clips
     inputs: Inputs  # fingerprints that must be unchanged on resuming
     earlier_epochs: list[Row] = field(default_factory=list)  # finished by earlier commands
+    pretrained: Path | None = None  # weights that a network from pixels begins with
 
     def on(self, splits: Splits, **inputs: str) -> "Training":
         """Return the same training on other clips, with their fingerprints by name."""
@@ -138,7 +141,7 @@ def new_trainer(member: Member) -> Trainer:
         training.enough_memory(),
         read_errors(splits.read),
     ):
-        return make_trainer(
+        trainer = make_trainer(
             settings,
             sample_features(
                 splits.train, options.batch_size, settings.devices.seed, STANDARDIZE_ON
@@ -147,6 +150,10 @@ def new_trainer(member: Member) -> Trainer:
             steps_per_epoch(len(splits.val), options.batch_size),
             machine.precision.policy,
         )
+        pretrained = training.pretrained or settings.training.pretrained_file
+        if pretrained is not None and settings.model.from_pixels:
+            load_pretrained(trainer.classifier, pretrained)
+        return trainer
 
 
 def log_classifier(trainer: Trainer, members: Sequence[Member]) -> None:

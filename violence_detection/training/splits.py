@@ -55,6 +55,11 @@ class Splits:
             test=self.test and self.test.of_views(chosen, streams),
         )
 
+    def unlabeled_of_kind(self, kind: int, settings: Settings) -> ClipFeatures:
+        """Return the unlabeled clips in the views that a kind of classifier takes."""
+        views = views_of_kinds(settings)[kind]
+        return self.unlabeled.of_views([*views.streams, *views.mirrored], len(views.streams))
+
     @property
     def read(self) -> Sequence[ClipFeatures]:
         """The splits that are read while a model is trained and tested."""

@@ -99,3 +99,9 @@ def test_interrupted_pretraining_resumes_with_the_same_weights(
     assert figures_of(tmp_path / "again" / "run") == figures_of(run)
     assert main([*again, "--fresh", "--streams", "rgb,flow"]) == 2
     assert "give the --model and --streams that it was made with" in capsys.readouterr().err
+
+    for clip in unlabeled.iterdir():
+        if clip.name != "copy.mp4":
+            clip.unlink()
+    assert main(flags_in(tmp_path / "none", few_clips, *network, *pretrained)) == 2
+    assert "0 clips left to learn from" in capsys.readouterr().err

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from violence_detection.errors import UserError
 from violence_detection.models.networks import build_classifier
 from violence_detection.models.pretrained import weights_below_logit
 from violence_detection.models.video_networks import PREPARED
@@ -38,6 +39,7 @@ from violence_detection.training.pixel_augmentation import NUMBERS, PixelAugment
 log = logging.getLogger(__name__)
 
 AUGMENTED = ("crop", "flip", "colour")
+LEAST = 2  # clips per replica: one is to be told from another
 PROJECTED = 128  # values of a part, in which parts are compared
 TEMPERATURE = 0.1  # of the comparison
 SHORTEST = 0.5  # part of a clip's length that is looked at
@@ -56,6 +58,7 @@ def pretrain(training: Training, folder: Path) -> Training:
         folder: of the file.
 
     Raises:
+        UserError: there are too few clips.
         RunError: a file cannot be read or written.
     """
     settings = training.settings
@@ -76,6 +79,11 @@ def pretrain(training: Training, folder: Path) -> Training:
 
 def _train(kind: Settings, clips: ClipFeatures, path: Path, training: Training) -> None:
     options, seed = kind.training, kind.devices.seed
+    if len(clips) < LEAST * training.machine.replicas:
+        raise UserError(
+            f"--pretrain {options.pretrain}: {count_of(len(clips), 'clip')} left to learn from, too "
+            "few: add clips that are not those of the test"
+        )
     batch = min(options.batch_size, len(clips) - len(clips) % training.machine.replicas)
     steps, epochs = len(clips) // batch, options.pretrain_epochs
     keras.utils.set_random_seed(seed)

@@ -104,4 +104,4 @@ def test_interrupted_pretraining_resumes_with_the_same_weights(
         if clip.name != "copy.mp4":
             clip.unlink()
     assert main(flags_in(tmp_path / "none", few_clips, *network, *pretrained)) == 2
-    assert "0 clips left to learn from" in capsys.readouterr().err
+    assert "no clip without labels is left" in capsys.readouterr().err

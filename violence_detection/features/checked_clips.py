@@ -70,8 +70,8 @@ def check_clips(
         leakage_csv: file that lists repeated clips if they stop the run; None: no file.
 
     Raises:
-        UserError: all features are the same; a split lacks a class; with --on-leakage fail, a
-            clip is repeated in another split.
+        UserError: all features are the same; a split lacks a class; no clip without labels is left;
+            with --on-leakage fail, a clip is repeated in another split.
     """
     bad = {item.clip: item.reason for item in features.bad}
     if bad:
@@ -202,6 +202,8 @@ def _repeating(dataset: Dataset, rows: Mapping[Clip, int], survey: Survey) -> Co
         "labelled" if splits == SPLITS else " and ".join(splits),
         len(repeated),
     )
+    if not any(clip in rows and clip not in repeated for clip in unlabeled):
+        raise UserError("no clip without labels is left to learn from: add others")
     return repeated
 
 

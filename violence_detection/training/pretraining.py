@@ -81,8 +81,8 @@ def _train(kind: Settings, clips: ClipFeatures, path: Path, training: Training) 
     options, seed = kind.training, kind.devices.seed
     if len(clips) < LEAST * training.machine.replicas:
         raise UserError(
-            f"--pretrain {options.pretrain}: {count_of(len(clips), 'clip')} left to learn from, too "
-            "few: add clips that are not those of the test"
+            f"--pretrain {options.pretrain}: {count_of(len(clips), 'clip')} to learn from, too few: "
+            "add clips that are not those of the test"
         )
     batch = min(options.batch_size, len(clips) - len(clips) % training.machine.replicas)
     steps, epochs = len(clips) // batch, options.pretrain_epochs

@@ -81,8 +81,8 @@ def _train(kind: Settings, clips: ClipFeatures, path: Path, training: Training) 
     options, seed = kind.training, kind.devices.seed
     if len(clips) < LEAST * training.machine.replicas:
         raise UserError(
-            f"--pretrain {options.pretrain}: {count_of(len(clips), 'clip')} to learn from, too few: "
-            "add clips that are not those of the test"
+            f"--pretrain {options.pretrain}: {count_of(len(clips), 'clip')} to learn from, "
+            "too few: add clips that are not those of the test"
         )
     batch = min(options.batch_size, len(clips) - len(clips) % training.machine.replicas)
     steps, epochs = len(clips) // batch, options.pretrain_epochs
@@ -105,7 +105,8 @@ def _train(kind: Settings, clips: ClipFeatures, path: Path, training: Training) 
         "pretraining on %s without labels: epochs %d to %d",
         *(count_of(len(clips), "clip"), done + 1, epochs),
     )
-    progress = Progress("pretraining", epochs, done, bar=training.machine.bar)
+    seen = len(clips) * epochs
+    progress = Progress("pretraining", seen, len(clips) * done, bar=training.machine.bar)
     with progress:
         for epoch in range(done, epochs):
             order = np.random.default_rng([seed, epoch]).permutation(len(clips))
@@ -115,7 +116,7 @@ def _train(kind: Settings, clips: ClipFeatures, path: Path, training: Training) 
                 batches, steps_per_epoch=steps, callbacks=[stop], verbose=0, shuffle=False
             )
             replace_file(path, partial(model.save_state, epoch=epoch + 1))
-            progress.update()
+            progress.update(len(clips), f"pretraining epoch {epoch + 1}/{epochs}")
             figures = {name: values[-1] for name, values in history.history.items()}
             log.debug("pretraining epoch %d: %s", epoch + 1, figures)
     if done < epochs:

@@ -12,7 +12,7 @@ from tests.integration.test_pixels import flags_in
 from train_rtx5000_dual_optimized import main
 from violence_detection.models.video_networks import pixel_classifier
 from violence_detection.runs.files import PRETRAINED
-from violence_detection.settings.training import CONTRAST, ORDER
+from violence_detection.settings.training import PRETRAIN_TASKS
 from violence_detection.training import pretraining
 from violence_detection.training.optimizer import make_optimizer
 from violence_detection.training.pixel_augmentation import PixelAugmentation
@@ -32,7 +32,7 @@ def moving_squares() -> np.ndarray:
     return clips.reshape(CLIPS, FRAMES, -1)
 
 
-@pytest.mark.parametrize("task", [CONTRAST, ORDER])
+@pytest.mark.parametrize("task", PRETRAIN_TASKS)
 def test_what_is_learned_without_labels_is_below_the_logit(task: str) -> None:
     keras.utils.set_random_seed(0)
     network = pixel_classifier("3d", FRAMES, 1, SIZE, dropout=0.0, l2=0.0)

@@ -189,7 +189,12 @@ def video_files(folder: AnyPath) -> Sequence[AnyPath]:
 
 def video_names(folder: AnyPath) -> list[str]:
     """Return the paths relative to `folder` of the video files at any depth, with slashes."""
-    return [name for name in file_names(folder) if _suffix(name) in VIDEO_SUFFIXES]
+    return [name for name in file_names(folder) if is_video(name)]
+
+
+def is_video(name: str) -> bool:
+    """Return whether a file's name is that of a video."""
+    return _suffix(name) in VIDEO_SUFFIXES
 
 
 def file_names(folder: AnyPath) -> list[str]:

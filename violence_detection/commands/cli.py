@@ -17,6 +17,7 @@ COMMANDS = {
     "export": ("violence_detection.commands.export", "export a detector to other runtimes"),
     "serve": ("violence_detection.commands.serve", "serve a detector over HTTP"),
     "dataset": ("violence_detection.datasets.command", "make a manifest of clips to train on"),
+    "sign": ("violence_detection.commands.sign", "sign a detector, for --verify"),
     "report": ("violence_detection.commands.report", "write a run's report, or compare runs"),
 }
 

@@ -14,6 +14,7 @@ from violence_detection.commands.flags import (
     add_clip_timeout,
     add_debug,
     add_folder_or_url,
+    add_verify,
     add_vgg19_weights,
     check_values,
     examples_and_exit_status,
@@ -102,6 +103,7 @@ def make_parser() -> FlagParser:
         epilog=INPUTS_AND_OUTPUTS + examples_and_exit_status(EXAMPLES, STATUSES),
     )
     add_checkpoint_dir(parser)
+    add_verify(parser)
     _add_file_flags(parser.add_argument_group("files"))
     _add_comparison_flags(parser.add_argument_group("comparison"))
     moved = parser.add_argument_group("what the training used")
@@ -205,7 +207,9 @@ def export(flags: argparse.Namespace) -> int:
     """
     check_values(flags, batch=AT_LEAST_1, clips=AT_LEAST_1, tolerance=ABOVE_0, clip_timeout=ABOVE_0)
     formats = check_formats(flags)
-    detector = load(flags.checkpoint_dir, flags.vgg19_weights, mixed_precision=False)
+    detector = load(
+        flags.checkpoint_dir, flags.vgg19_weights, mixed_precision=False, verify=flags.verify
+    )
     has_none = any(r.backbone != VGG19 or "block" in r.layer for r in detector.by_network)
     if flags.end_to_end and flags.quantize == "dynamic" and "onnx" in formats and has_none:
         raise UserError(

@@ -25,6 +25,17 @@ def add_checkpoint_dir(flags: Flags) -> None:
     )
 
 
+def add_verify(flags: Flags) -> None:
+    """Add `--verify`: whose signature the detector must have."""
+    flags.add_argument(
+        "--verify",
+        type=Path,
+        metavar="KEY",
+        help="public key, a PEM file, of the signature that the detector must have (default: "
+        "none is asked for)",
+    )
+
+
 def add_vgg19_weights(flags: Flags) -> None:
     """Add `--vgg19-weights`, which is None unless given."""
     flags.add_argument(

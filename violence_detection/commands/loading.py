@@ -24,6 +24,7 @@ def load(
     replicas: int | None = None,
     threshold: float | None = None,
     quiet: bool = False,
+    verify: Path | None = None,
 ) -> "Detector":
     """Return a trained detector; TensorFlow's messages while it starts are dropped.
 
@@ -34,15 +35,21 @@ def load(
         replicas: number of GPUs, or of parts of the CPU; None: all GPUs, or 1.
         threshold: probability from which a clip is violent; None: as chosen in training.
         quiet: show no clock while it loads.
+        verify: public key of the signature that it must have; None: none is asked for.
 
     Raises:
-        UserError: the folder has no finished training, or its weights are missing.
+        UserError: it is not signed with that key; the folder has no finished training, or its
+            weights are missing.
     """
     from violence_detection.runs.saved_detector import find_detector
     from violence_detection.runtime.tensorflow_log import loading_tensorflow
 
     # TensorFlow takes seconds to load: only when all is checked that can be without it.
     saved = find_detector(checkpoint_dir, vgg19_weights)
+    if verify is not None:
+        from violence_detection.runs.signature import verify as verify_signature
+
+        verify_signature(saved.checkpoint_dir, verify)
     with loading_tensorflow("loading TensorFlow and the detector", quiet=quiet):
         from violence_detection.inference.detector import open_detector
 
@@ -56,8 +63,8 @@ def load_for(flags: argparse.Namespace, replicas: int | None = None) -> "Detecto
     """Return the detector of a command's flags, as `load` does.
 
     Args:
-        flags: with `checkpoint_dir` and those of `add_vgg19_weights`, `add_threshold` and
-            `add_devices`; `quiet`, if there is one, is heeded.
+        flags: with `checkpoint_dir` and those of `add_verify`, `add_vgg19_weights`,
+            `add_threshold` and `add_devices`; `quiet`, if there is one, is heeded.
         replicas: instead of those in `flags`.
     """
     return load(
@@ -67,6 +74,7 @@ def load_for(flags: argparse.Namespace, replicas: int | None = None) -> "Detecto
         replicas=replicas or flags.replicas,
         threshold=flags.threshold,
         quiet=getattr(flags, "quiet", False),
+        verify=flags.verify,
     )
 
 

@@ -13,6 +13,7 @@ from violence_detection.commands.flags import (
     add_debug,
     add_devices,
     add_threshold,
+    add_verify,
     add_vgg19_weights,
     check_values,
     examples_and_exit_status,
@@ -94,6 +95,7 @@ def make_parser() -> FlagParser:
 
 def _add_detector_flags(group: argparse._ArgumentGroup) -> None:
     add_checkpoint_dir(group)
+    add_verify(group)
     add_vgg19_weights(group)
     add_threshold(group)
     add_devices(group)

@@ -9,12 +9,15 @@ import os
 import re
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from violence_detection.clips.dataset import is_video, video_names
+from violence_detection.commands.config_file import add_config, parse_with_config
 from violence_detection.commands.flags import (
     PROBABILITY,
     add_checkpoint_dir,
@@ -22,6 +25,7 @@ from violence_detection.commands.flags import (
     add_debug,
     add_devices,
     add_threshold,
+    add_verify,
     add_vgg19_weights,
     check_values,
     examples_and_exit_status,
@@ -52,7 +56,7 @@ EXAMPLES = (
     "",
     "--port 9000 --threshold 0.7",
     "--host 0.0.0.0",
-    "--host 0.0.0.0 --insecure --max-upload 500",
+    "--config serve.json",
 )
 STATUSES = {
     0: "stopped by Ctrl-C or SIGTERM, with accepted requests answered",
@@ -71,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    flags = make_parser().parse_args(arguments)
-    return run_or_explain(lambda: serve(flags), flags.debug)
+    debug = "--debug" in (sys.argv if arguments is None else arguments)
+    return run_or_explain(lambda: serve(parse_with_config(make_parser(), arguments)), debug)
 
 
 def make_parser() -> FlagParser:
@@ -84,11 +88,20 @@ def make_parser() -> FlagParser:
     )
     detector = parser.add_argument_group("detector")
     add_checkpoint_dir(detector)
+    add_verify(detector)
+    detector.add_argument(
+        "--trial",
+        type=Path,
+        metavar="DIR|FILE",
+        help="clips that a new model must be able to predict before SIGHUP or /reload puts it into "
+        "use (default: a drawn one)",
+    )
     add_vgg19_weights(detector)
     add_threshold(detector)
     add_devices(detector)
     _add_access_flags(parser.add_argument_group("access"))
     _add_limit_flags(parser.add_argument_group("limits"))
+    add_config(parser)
     add_debug(parser)
     return parser
 
@@ -248,6 +261,7 @@ def serve(flags: argparse.Namespace) -> int:
         signal.signal(number, lambda received, _: os._exit(128 + received))  # nothing to lose yet
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(bound_socket(flags.host, flags.port))
+        trial = trial_clips(flags.trial) if flags.trial else []
         detector = load_for(flags)
         from violence_detection.serving.audit import AuditLog
         from violence_detection.serving.limits import Limits
@@ -276,8 +290,23 @@ def serve(flags: argparse.Namespace) -> int:
             guards_status=not _is_loopback(flags.host),
             audit=flags.audit and AuditLog(flags.audit),
         )
-        asyncio.run(run_server(service, listening, flags.drain, partial(load_for, flags)))
+        load = partial(load_for, flags)
+        asyncio.run(run_server(service, listening, flags.drain, load, trial))
     return 0
+
+
+def trial_clips(path: Path) -> list[Path]:
+    """Return the clips of --trial: a file, or the videos in a folder at any depth.
+
+    Raises:
+        UserError: there are none.
+    """
+    if path.is_file() and is_video(path.name):
+        return [path]
+    found = [path / name for name in sorted(video_names(path))] if path.is_dir() else []
+    if not found:
+        raise UserError(f"--trial {path}: neither a video file nor a folder with some")
+    return found
 
 
 def own_names(host: str, allowed: Sequence[str]) -> list[str]:

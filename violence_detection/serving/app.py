@@ -31,6 +31,7 @@ from violence_detection.serving.schemas import (
     ClipAnswer,
     Health,
     Readiness,
+    ReloadAnswer,
     TimelineLine,
     clip_answer,
     timeline_answer,
@@ -310,6 +311,22 @@ async def readyz(service: RunningService) -> Readiness:
 async def api_document(request: Request) -> JSONResponse:
     """Return the OpenAPI document."""
     return JSONResponse(request.app.openapi())
+
+
+@guarded.post(
+    "/reload",
+    responses=problem_responses(401, 403, 409, 421, 503),
+    summary="Load the model anew",
+)
+async def reload(service: RunningService) -> ReloadAnswer:
+    """Use the model that is in the server's checkpoint directory now, after trying it on clips."""
+    detector, tried, changed = await service.reload()
+    return ReloadAnswer(
+        model=detector.name,
+        model_sha256=detector.model_sha256,
+        trial_clips=tried,
+        predicted_otherwise=changed,
+    )
 
 
 @guarded.get(

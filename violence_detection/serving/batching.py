@@ -5,7 +5,15 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -200,6 +208,27 @@ class PredictionQueue:
         blank = np.zeros(shape, np.uint8)
         output = await _run_in(self._network_thread, detector.predict_images, blank)
         return float(output.probabilities[0])
+
+    async def predict_with(self, detector: Detector, clips: Sequence[Path]) -> list[Prediction]:
+        """Return what any detector predicts of clips, beside the requests; for trying it.
+
+        Args:
+            detector: takes as many frames and streams as the one in use.
+            clips: video files.
+
+        Raises:
+            RunError: the weights of its backbone cannot be loaded.
+        """
+        found = []
+        for path in clips:
+            async with self._clips_in_memory:
+                read = partial(detector.read_clip, self._decoders, path)
+                clip = await _run_in(self._decoder_threads, read)
+                if isinstance(clip, DecodedClip):
+                    predict = detector.predict_decoded
+                    (clip,) = await _run_in(self._network_thread, predict, [clip])
+                found.append(clip)
+        return found
 
     async def predict_file(self, path: Path, with_pictures: bool = False) -> PredictedClip:
         """Return the prediction for a clip; one that cannot be decoded has the reason instead.

@@ -19,6 +19,7 @@ STATUS_DESCRIPTIONS = {
     401: "The token is missing or wrong.",
     403: "The request comes from a page on another site; see --cors.",
     408: "The upload was too slow.",
+    409: "The new model is not fit for use; the server's log has the reason.",
     413: "The clip is too large or too long.",
     415: "The request is not a form, or the file is not a video.",
     421: "The server is addressed by a name that is not its own; see --allowed-host.",

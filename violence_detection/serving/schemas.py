@@ -156,6 +156,24 @@ class Readiness(BaseModel):
     warning: str | None
 
 
+class ReloadAnswer(BaseModel):
+    """The model that is in use from now on."""
+
+    model_config = example(
+        {
+            "model": EXAMPLE_MODEL,
+            "model_sha256": "9f86d081884c7d65…",
+            "trial_clips": 3,
+            "predicted_otherwise": 1,
+        }
+    )
+
+    model: str
+    model_sha256: str
+    trial_clips: int = Field(description="clips that it was tried on")
+    predicted_otherwise: int = Field(description="of these, otherwise than by the model before")
+
+
 def warning_of(detector: Detector) -> str | None:
     """Return why a detector's predictions are unreliable, if they are."""
     untrained = detector.untrained_backbones

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import logging
-import math
 import signal
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 
 import uvicorn
 
@@ -15,6 +15,7 @@ from violence_detection.inference.detector import Detector
 from violence_detection.runtime.logs import CONTROL_CHARACTERS
 from violence_detection.serving.app import make_app
 from violence_detection.serving.connections import guarded_protocol, report_seldom
+from violence_detection.serving.reloading import Reloader
 from violence_detection.serving.service import Service
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,11 @@ def start_service_log(debug: bool) -> None:
 
 
 async def run_server(
-    service: Service, listening: socket.socket, drain: float, load: Callable[[], Detector]
+    service: Service,
+    listening: socket.socket,
+    drain: float,
+    load: Callable[[], Detector],
+    trial: Sequence[Path] = (),
 ) -> None:
     """Answer requests until SIGTERM or SIGINT, then those that were accepted until then.
 
@@ -73,6 +78,7 @@ async def run_server(
         listening: a bound socket.
         drain: seconds that accepted requests have after the signal.
         load: returns the detector that is in the checkpoint directory now.
+        trial: clips that a new detector must be able to predict; none: a drawn one.
 
     Raises:
         RunError: the networks cannot be made.
@@ -91,6 +97,7 @@ async def run_server(
             timeout_graceful_shutdown=CLOSING,
         )
     )
+    service.reloader = reloader = Reloader(service, load, trial)
     signalled = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(report_seldom(log.error))
@@ -99,7 +106,7 @@ async def run_server(
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
-        task = loop.create_task(replace_detector(service, load))
+        task = loop.create_task(_reload(reloader))
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
@@ -127,19 +134,10 @@ async def run_server(
     log.info("stopped")
 
 
-async def replace_detector(service: Service, load: Callable[[], Detector]) -> None:
-    """Load a detector beside the one in use, try it, and use it; one that fails changes nothing."""
-    log.info("loading the detector anew")
-    try:
-        detector = await asyncio.to_thread(load)
-        probability = await service.queue.try_out(detector)
-        if not math.isfinite(probability):
-            raise UserError(f"{detector.name}: predicts {probability} for a blank clip")
-        service.replace_detector(detector)
-    except (UserError, RunError, OSError, ValueError) as error:
-        log.error("the detector stays %s: %s", service.detector.name, error)
-        return
-    log.info("ready: %s, sha256 %s", detector.name, detector.model_sha256)
+async def _reload(reloader: Reloader) -> None:
+    """Reload after a signal: the log says what came of it."""
+    with contextlib.suppress(UserError, RunError):
+        await reloader.reload()
 
 
 async def _drain(service: Service, seconds: float, signalled: asyncio.Event) -> None:

@@ -9,14 +9,14 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from violence_detection.clips.sampling import Sampling
 from violence_detection.clips.video import UnreadableClip
-from violence_detection.errors import UserError
+from violence_detection.errors import RunError, UserError
 from violence_detection.inference.detector import Detector, PredictedClip
 from violence_detection.serving.audit import AuditLog
 from violence_detection.serving.batching import (
@@ -30,6 +30,9 @@ from violence_detection.serving.limits import ClientCounts, Limits
 from violence_detection.serving.metrics import ServiceMetrics
 from violence_detection.serving.problems import Problem
 from violence_detection.serving.uploads import receive_video
+
+if TYPE_CHECKING:
+    from violence_detection.serving.reloading import Reloaded, Reloader
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ class Service:
     Attributes:
         draining: whether new requests are refused because the server shuts down.
         stopped: set when running requests are given up, too.
+        reloader: replaces the detector; None: it stays.
         warm_up: the task that prepares decoders and networks, while `running`.
     """
 
@@ -83,6 +87,7 @@ class Service:
         self.queue = PredictionQueue(detector, limits, self.metrics)
         self.draining = False
         self.stopped = asyncio.Event()
+        self.reloader: Reloader | None = None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -230,18 +235,34 @@ class Service:
             raise Problem(503, "the server cannot write its audit log") from error
 
     def replace_detector(self, detector: Detector) -> None:
-        """Predict with another detector from the next batch on.
+        """Predict with another detector from the next batch on."""
+        self.detector = self.queue.detector = detector
 
-        Raises:
-            UserError: it takes clips in another way, which needs a restart.
-        """
+    def require_like_the_one_in_use(self, detector: Detector) -> None:
+        """Raise `UserError` if a detector takes clips in another way, which needs a restart."""
         now = self.detector
         if (detector.streams, detector.cached_frames) != (now.streams, now.cached_frames):
             raise UserError(
                 f"{detector.name} takes {detector.cached_frames} frames of "
                 f"{','.join(detector.streams)}, unlike {now.name}: restart the server"
             )
-        self.detector = self.queue.detector = detector
+
+    async def reload(self) -> "Reloaded":
+        """Replace the detector by what is in its checkpoint directory now.
+
+        Raises:
+            Problem: the server has no token (403), cannot reload (503), or the new detector is not
+                fit for use (409).
+        """
+        if self.token is None:
+            raise Problem(403, "reloading needs a server with a token; or send it SIGHUP")
+        if self.reloader is None:
+            raise Problem(503, "this server cannot reload its model")
+        self.require_ready()
+        try:
+            return await self.reloader.reload()
+        except (UserError, RunError) as error:
+            raise Problem(409, "the new model is not used: see the server's log") from error
 
     async def predict_clip(self, path: Path, with_pictures: bool) -> PredictedClip:
         """Return the prediction for a clip.

@@ -19,7 +19,7 @@ from violence_detection.settings.values import (
     names_out_of,
 )
 
-CONTRAST, ORDER = PRETRAIN_TASKS = ("contrast", "order")
+PRETRAIN_TASKS = CONTRAST, _ = ("contrast", "order")
 PRETRAINED_SUFFIX = ".npz"
 SELECTIONS = ("auto", "val-accuracy", "val-loss", "last")
 PATIENCE = 15  # epochs

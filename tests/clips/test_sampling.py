@@ -50,6 +50,21 @@ def test_rare_frames_serve_several_samples() -> None:
     assert positions_sampled(sampler, [1.05, 1.25]) == [1]  # 1.4 s is not over yet
 
 
+def test_what_moves_under_a_mask_is_not_seen() -> None:
+    """A square moves along the upper left quarter of the picture."""
+    quarter = ((0.0, 0.0), (0.5, 0.0), (0.5, 0.5), (0.0, 0.5))
+    for mask, is_seen in (((), True), ((quarter,), False)):
+        plan = Sampling(1.0, 1.0, ("rgb", "difference"), 4, tuple(range(4)), mask)
+        sampler, found = Sampler(plan, 4.0), []
+        for number in range(6):
+            image = np.full((100, 100, 3), 120, np.uint8)
+            image[5:20, 5 + 5 * number : 20 + 5 * number] = 255
+            found += sampler.take(Frame(number, number / 4, lambda i=image: i))
+        assert any(sample.moved for sample in found[1:]) == is_seen
+        assert any(sample.images[1].any() for sample in found[1:]) == is_seen
+        assert (found[-1].images[0][120:, 120:] == 120).all()
+
+
 def test_undecodable_frame_is_skipped() -> None:
     sampler = Sampler(sampling(1.0, 1.0, 3), 4.0)
     image = np.zeros((8, 8, 3), np.uint8)

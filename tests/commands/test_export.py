@@ -143,7 +143,7 @@ def test_a_file_that_differs_too_much_has_failed_in_its_name(
         (("--clips", "0"), "--clips 0: must be 1 or more"),
         (("--tolerance", "0"), "--tolerance 0: must be above 0"),
         (("--checkpoint-dir", "nothing"), "--checkpoint-dir nothing: no such folder"),
-        (("--end-to-end", "--quantize", "dynamic"), "VGG19 up to block1_conv1 has none"),
+        (("--end-to-end", "--quantize", "dynamic"), "VGG19 to block1_conv1 has none"),
         (
             ("--cache-dir", "none", "--dataset-path", "none"),
             "neither features in none nor readable files",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from violence_detection.clips.coverage import Coverage
@@ -28,7 +29,7 @@ from violence_detection.clips.video import (
     open_video,
 )
 from violence_detection.errors import UserError
-from violence_detection.settings.constants import SHORTEST_WINDOW
+from violence_detection.settings.constants import FRAME_SIZE, SHORTEST_WINDOW
 
 
 def check_windows(window: float, stride: float) -> None:
@@ -45,6 +46,9 @@ def check_windows(window: float, stride: float) -> None:
             f"--stride {stride:g}: must be above 0 and at most --window ({window:g}), or parts of "
             "the video would be skipped"
         )
+
+
+Polygon = tuple[tuple[float, float], ...]  # corners, from 0 to 1: left to right, top to bottom
 
 
 class Sample(NamedTuple):
@@ -75,6 +79,7 @@ class Sampling:
         streams: what VGG19 is shown of a frame, some of `STREAMS`.
         frames: samples in a window.
         used: the indices of those that the classifier is given, of `frames`.
+        mask: parts of the picture that are not looked at: black in every frame.
     """
 
     window: float
@@ -82,6 +87,7 @@ class Sampling:
     streams: tuple[str, ...]
     frames: int
     used: tuple[int, ...]
+    mask: tuple[Polygon, ...] = ()
 
     def interval(self, frames_per_second: float | None) -> float:
         """Return the seconds from sample to sample."""
@@ -160,6 +166,9 @@ class Sampler:
         if decoded is None:
             return
         image = network_image(decoded)
+        for polygon in self.sampling.mask:
+            corners = np.rint(np.array(polygon) * FRAME_SIZE).astype(np.int32)
+            cv2.fillPoly(image, [corners], (0, 0, 0))
         yield from self._samples(frame, image, until=frame.time)
         if self._is_nearest(frame):
             self._pending = frame, image

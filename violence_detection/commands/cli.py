@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": ("violence_detection.commands.predict", "predict for clips, folders or a stream"),
     "export": ("violence_detection.commands.export", "export a detector to other runtimes"),
     "serve": ("violence_detection.commands.serve", "serve a detector over HTTP"),
+    "watch": ("violence_detection.commands.watch", "watch cameras, with a clip of each alarm"),
     "dataset": ("violence_detection.datasets.command", "make a manifest of clips to train on"),
     "sign": ("violence_detection.commands.sign", "sign a detector, for --verify"),
     "report": ("violence_detection.commands.report", "write a run's report, or compare runs"),

@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from violence_detection.clips.sampling import Sampling
+import numpy as np
+
+from violence_detection.clips.sampling import Sample, Sampling
 from violence_detection.inference.detector import Detector
 from violence_detection.inference.events import Window
 from violence_detection.inference.live_source import Arrival
@@ -26,6 +28,14 @@ class LiveWindow(NamedTuple):
     window: Window  # in the source's times
     arrived: float  # when its first frame arrived, in the clock's seconds
     delay: float  # seconds from the arrival of its last frame to its prediction
+
+
+class Computed(NamedTuple):
+    """The features of a sample, computed beside those of other sources."""
+
+    number: int  # of the sample
+    features: np.ndarray  # (features_per_frame,)
+    seconds: float  # that the pass took
 
 
 class LivePredictor:
@@ -103,8 +113,17 @@ class LivePredictor:
         """Expect no more samples: a last window is added that ends at the last one."""
         self._ended = True
 
-    def step(self) -> list[LiveWindow] | None:
+    def due(self) -> Sample | None:
+        """Return the sample that `step` would process now; None: none is waiting."""
+        self._skip_late_windows()
+        arrival = self._pending.get(max(self._added + 1, self._windows.next_start))
+        return None if arrival is None else arrival.sample
+
+    def step(self, computed: Computed | None = None) -> list[LiveWindow] | None:
         """Process one sample.
+
+        Args:
+            computed: the features of the sample that was due; None: they are computed.
 
         Returns:
             The windows that have become complete; None if no sample was waiting.
@@ -113,7 +132,8 @@ class LivePredictor:
         start = self._windows.next_start
         number = max(self._added + 1, start)
         if number in self._pending:
-            windows = self._process(number, start)
+            known = computed if computed is not None and computed.number == number else None
+            windows = self._process(number, start, known)
         elif self._ended and not self._finished:
             self._finished = True
             start = self._sampling.last_start(self._newest + 1)
@@ -128,10 +148,10 @@ class LivePredictor:
         self._forget(self._windows.next_start - self._windows.step)
         return predicted
 
-    def _process(self, number: int, start: int) -> list[Window]:
-        began = self._clock()
+    def _process(self, number: int, start: int, computed: Computed | None) -> list[Window]:
+        began = self._clock() - (computed.seconds if computed else 0.0)
         sample = self._pending.pop(number).sample
-        self._windows.add(sample)
+        self._windows.add(sample, computed and computed.features)
         windows = self._windows.predict()
         self._added, self._current = number, start
         if sample.images is not None:

@@ -22,6 +22,7 @@ import av
 from violence_detection.clips.coverage import Coverage
 from violence_detection.clips.decoders import stream_from_process
 from violence_detection.clips.frames import share_warnings
+from violence_detection.clips.recorder import Recorder
 from violence_detection.clips.sampling import Sample, Sampler, Sampling
 from violence_detection.clips.video import Frame, UnreadableClip, Video, frames_of, open_video
 from violence_detection.errors import UserError
@@ -142,6 +143,7 @@ def sample_source(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     video: Video | None = None,
+    recording: Path | None = None,
 ) -> Iterator[Started | Arrival | FrameCount | Warned]:
     """Yield the samples of a source as they arrive, until it ends.
 
@@ -155,6 +157,7 @@ def sample_source(
         clock: returns seconds.
         sleep: waits for some seconds of the clock.
         video: the source, if it has been opened.
+        recording: folder for the packets of a stream or a camera; None: they are not kept.
 
     Raises:
         UnreadableClip: the source cannot be read, or is lost.
@@ -164,7 +167,7 @@ def sample_source(
     if source.kind == "file":
         frames = _played(frames_of(video, rate, coverage), clock)
     else:
-        frames = _arriving(video, silence, clock)
+        frames = _arriving(video, silence, clock, recording)
     sampler: Sampler | None = None
     previous, counted, count = math.nan, clock(), 0
     try:
@@ -251,12 +254,15 @@ def _played(frames: Iterator[Frame], clock: Callable[[], float]) -> Iterator[tup
 
 
 def _arriving(
-    video: Video, silence: float, clock: Callable[[], float]
+    video: Video, silence: float, clock: Callable[[], float], recording: Path | None
 ) -> Iterator[tuple[Frame, float]]:
     """Yield frames with their times of arrival; raise `UnreadableClip` when there are no more."""
     with video:
         try:
-            for position, decoded in enumerate(video.decoded(video.packets())):
+            packets = video.packets()
+            if recording is not None:
+                packets = Recorder(recording, video.stream).record(packets)
+            for position, decoded in enumerate(video.decoded(packets)):
                 arrived = clock()
                 retrieve = functools.partial(video.picture, decoded)
                 yield Frame(position, arrived, retrieve), arrived
@@ -277,6 +283,7 @@ class SourceReader:
         first_pause: seconds before reconnecting; doubled each time, until the source has
             delivered frames for longer than the pause.
         stream: runs `sample_source` and yields its items, as `stream_from_process` does.
+        recording: folder for the packets of a stream or a camera; None: they are not kept.
     """
 
     def __init__(
@@ -286,7 +293,9 @@ class SourceReader:
         silence: float,
         first_pause: float = FIRST_PAUSE,
         stream: Callable[..., Generator[Any, None, None]] = stream_from_process,
+        recording: Path | None = None,
     ):
+        self._sample = functools.partial(sample_source, recording=recording)
         self.source = source
         self._sampling = sampling
         self._silence = silence
@@ -346,7 +355,7 @@ class SourceReader:
     def _read(self) -> UnreadableClip | None:
         """Read until the source ends; return the reason, or None at the end of a file."""
         items = self._stream(
-            *(sample_source, self.source, self._sampling, self._silence),
+            *(self._sample, self.source, self._sampling, self._silence),
             timeout=self._silence,
             ahead=AHEAD,
         )

@@ -10,6 +10,7 @@ import numpy as np
 from violence_detection.clips.decoders import stream_from_process
 from violence_detection.clips.frames import LEAST_SHARE, share_warnings
 from violence_detection.clips.sampling import (
+    Polygon,
     Sample,
     Sampling,
     VideoEnd,
@@ -25,20 +26,23 @@ from violence_detection.settings.constants import CLIP_TIMEOUT
 STILLS_AT_ONCE = 16  # times as many samples as a batch has wait, at most, if they are all alike
 
 
-def window_sampling(detector: Detector, window: float, stride: float) -> Sampling:
+def window_sampling(
+    detector: Detector, window: float, stride: float, mask: tuple[Polygon, ...] = ()
+) -> Sampling:
     """Return how the frames that a detector takes are sampled from windows of a video.
 
     Args:
         detector: whose streams and numbers of frames are used.
         window: length of a window in seconds.
         stride: seconds from the start of a window to the start of the next.
+        mask: parts of the picture that are not looked at.
 
     Raises:
         UserError: the windows would leave gaps, or are too short.
     """
     check_windows(window, stride)
     used = tuple(detector.frame_indices.tolist())
-    return Sampling(window, stride, detector.streams, detector.cached_frames, used)
+    return Sampling(window, stride, detector.streams, detector.cached_frames, used, mask)
 
 
 class WindowPredictor:
@@ -79,12 +83,19 @@ class WindowPredictor:
         self._newest = np.zeros(0, np.uint8)  # images
         self._computed: tuple[np.ndarray, np.ndarray] | None = None  # the last, with its features
 
-    def add(self, sample: Sample) -> None:
-        """Take the next sample."""
+    def add(self, sample: Sample, features: np.ndarray | None = None) -> None:
+        """Take the next sample.
+
+        Args:
+            sample: with its images.
+            features: of the images, `(features_per_frame,)`; None: they are computed when due.
+        """
         self._samples = sample.number + 1
         self._times[sample.number] = sample.time
         self._moved[sample.number] = sample.moved
-        if sample.images is not None:
+        if features is not None:
+            self._features[sample.number] = features
+        elif sample.images is not None:
             if not np.array_equal(self._newest, sample.images):  # not a still: it is computed
                 self._newest = sample.images
             self._waiting[sample.number] = self._newest

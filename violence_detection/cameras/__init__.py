@@ -1,0 +1,1 @@
+"""Many cameras watched at once: settings, alarms, recordings, events."""

@@ -1,0 +1,159 @@
+"""Events on disk: a folder each with clip, snapshot and facts, and a line each in events.jsonl."""
+
+import contextlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+
+from violence_detection.cameras.settings import ClipRule
+from violence_detection.clips.recorder import Segment, join
+
+log = logging.getLogger(__name__)
+
+EVENTS = "events.jsonl"
+FACTS, SNAPSHOT = "event.json", "snapshot.jpg"
+IN_MP4 = ("h264", "hevc", "mpeg4", "av1")  # what browsers and players expect in .mp4; others: .mkv
+GIGABYTE = 1e9
+
+
+class EventStore:
+    """The folder of a watcher's events.
+
+    What is too old or too much is removed, the oldest first; so it is when the disk is full.
+
+    Args:
+        folder: created.
+        rule: how long events are kept, and how much of them.
+    """
+
+    def __init__(self, folder: Path, rule: ClipRule):
+        self.folder = folder
+        self.rule = rule
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write_line(self, facts: Mapping[str, Any]) -> None:
+        """Add a line to events.jsonl."""
+        line = json.dumps(facts) + "\n"
+
+        def write() -> None:
+            with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
+                file.write(line)
+
+        self._with_room(write)
+
+    def new_folder(self, camera: str, started: float) -> Path:
+        """Return the folder of a new event; it is made when something is written into it."""
+        moment = datetime.fromtimestamp(started)
+        day = self.folder / moment.strftime("%Y-%m-%d")
+        return day / f"{moment.strftime('%H%M%S')}-{camera}"
+
+    def write_clip(
+        self, folder: Path, segments: list[Segment], peak: float
+    ) -> tuple[str | None, str | None]:
+        """Write an event's clip and snapshot; return their names, None where there is none.
+
+        Args:
+            folder: of the event.
+            segments: that the clip is made of.
+            peak: when the picture was taken that is kept, in seconds since 1970.
+        """
+        if not segments:
+            return None, None
+        try:
+            clip = folder / f"clip{_suffix_for(segments[0].path)}"
+            self._with_room(lambda: _write_whole(clip, lambda path: join(segments, path)))
+            picture = _frame_at(clip, peak - segments[0].start)
+        except (OSError, av.FFmpegError) as error:
+            log.error("%s: the clip cannot be written: %s", folder, error)
+            return None, None
+        if picture is None:
+            return clip.name, None
+        encoded = cv2.imencode(".jpg", picture)[1].tobytes()
+        snapshot = folder / SNAPSHOT
+        self._with_room(lambda: snapshot.write_bytes(encoded))
+        return clip.name, SNAPSHOT
+
+    def write_facts(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        """Write what is known of an event beside its clip, and its line."""
+
+        def write() -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+
+        self._with_room(write)
+        self.write_line(facts)
+
+    def prune(self) -> None:
+        """Remove the events that are older or more than is kept."""
+        events = self._events()
+        total = sum(size for _, _, size in events)
+        oldest_kept = time.time() - self.rule.keep_days * 86400
+        for folder, modified, size in events:
+            if modified >= oldest_kept and total <= self.rule.keep_gb * GIGABYTE:
+                break
+            self._remove(folder)
+            total -= size
+
+    def _events(self) -> list[tuple[Path, float, int]]:
+        """Return the folders of events, when they were made, and their sizes; the oldest first."""
+        found = []
+        for facts in self.folder.glob(f"*/*/{FACTS}"):
+            with contextlib.suppress(OSError):
+                size = sum(path.stat().st_size for path in facts.parent.iterdir())
+                found.append((facts.parent, facts.stat().st_mtime, size))
+        return sorted(found, key=lambda event: event[1])
+
+    def _remove(self, folder: Path) -> None:
+        log.info("removing %s", folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # other events are of that day
+            folder.parent.rmdir()
+
+    def _with_room(self, write: Callable[[], object]) -> None:
+        """Write; as long as the disk is full, remove the oldest event. The watching goes on."""
+        for folder, _, _ in [*self._events(), (None, 0.0, 0)]:
+            try:
+                write()
+                return
+            except OSError as error:
+                if folder is None:
+                    log.error("cannot write an event: %s", error.strerror or error)
+                    return
+                log.warning("the disk is full or fails (%s)", error.strerror or error)
+                self._remove(folder)
+
+
+def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"partial-{path.name}")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _suffix_for(path: Path) -> str:
+    with av.open(str(path)) as container:
+        name = container.streams.video[0].codec_context.name
+    return ".mp4" if name in IN_MP4 else ".mkv"
+
+
+def _frame_at(path: Path, seconds: float) -> Any:
+    """Return the frame nearest to a time as BGR; None if none can be decoded."""
+    with av.open(str(path)) as container:
+        frames: Iterator[Any] = container.decode(video=0)
+        found = None
+        for frame in frames:
+            found = frame
+            if frame.time is not None and frame.time >= seconds:
+                break
+        return None if found is None else found.to_ndarray(format="bgr24")

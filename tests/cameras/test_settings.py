@@ -30,6 +30,13 @@ stride = 1
 threshold = 0.9
 schedule = ["mon-fri 18:00-06:00", "sat,sun 00:00-23:59"]
 alarm = {cool-down = 5}
+[[receiver]]
+kind = "mqtt"
+host = "broker"
+tls = true
+[[receiver]]
+kind = "webhook"
+url = "https://me:secret@server/path"
 """
 
 
@@ -50,6 +57,8 @@ def test_defaults_are_those_of_all_cameras_and_a_camera_has_its_own(tmp_path: Pa
     assert (yard.alarm.windows, yard.alarm.of, yard.alarm.cool_down) == (3, 5, 60)
     assert (gate.alarm.windows, gate.alarm.cool_down) == (3, 5)
     assert yard.alarm.quiet[0].start == time(22)
+    assert [each.name for each in settings.receivers] == ["mqtt broker", "webhook server"]
+    assert settings.receivers[0].values == {"host": "broker", "tls": True}
     assert (gate.source.kind, len(gate.schedule)) == ("camera", 2)
 
 
@@ -72,6 +81,11 @@ def test_defaults_are_those_of_all_cameras_and_a_camera_has_its_own(tmp_path: Pa
         (CAMERA.replace("rtsp://me:secret@camera/1", "ftp://x"), ["ftp://", "must start with"]),
         ("[clips]\nkeep-gb = -1\n" + CAMERA, ["clips", "keep-gb"]),
         ("event = 1\n" + CAMERA, ["event is unknown", "events"]),
+        (CAMERA + "[[receiver]]\n", ["receiver 1", "kind must be one of mqtt, webhook"]),
+        (CAMERA + '[[receiver]]\nkind = "mqtt"\n', ["receiver 1 (mqtt)", "host is missing"]),
+        (CAMERA + '[[receiver]]\nkind = "webhook"\nurl = "secret"', ["url", "https://server"]),
+        (CAMERA + '[[receiver]]\nkind = "mqtt"\nhost = "a"\nprot = 1', ["prot is unknown", "port"]),
+        (CAMERA + '[[receiver]]\nkind = "mqtt"\nhost = "a"\npassword = 1', ["password: must"]),
         ("[[camera", ["cannot be read"]),
     ],
 )

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.cameras.alarms import AlarmRule, Hours, parse_hours
+from violence_detection.cameras.receivers import ReceiverSettings
 from violence_detection.clips.sampling import Polygon, check_windows
 from violence_detection.errors import UserError
 from violence_detection.inference.live_source import Source, parse_source
+from violence_detection.inference.webhook import require_webhook_url
 
 WINDOW = 2.0  # seconds
 
@@ -45,6 +47,7 @@ class WatchSettings:
     cameras: tuple[Camera, ...]
     clips: ClipRule = ClipRule()
     events: Path = Path("events")  # folder of event clips, snapshots and events.jsonl
+    receivers: tuple[ReceiverSettings, ...] = ()
     silence: float = 10.0  # seconds without a frame after which a source counts as lost
     frozen: float = 60.0  # seconds with the same picture after which a camera counts as frozen
 
@@ -78,9 +81,13 @@ def _settings(content: Mapping[str, Any]) -> WatchSettings:
         if names.count(name) > 1:
             raise UserError(f"two cameras are called {name!r}")
     clips = _read("clips", content.get("clips", {}), _CLIPS)
+    receivers = content.get("receiver", [])
+    if not isinstance(receivers, list):
+        raise UserError("receiver: write [[receiver]] for each")
+    found_receivers = tuple(_receiver(number, each) for number, each in enumerate(receivers, 1))
     others = {key: value for key, value in content.items() if key not in _TABLES}
     found = _read("the file", others, _TOP)
-    return WatchSettings(read, ClipRule(**clips), **found)
+    return WatchSettings(read, ClipRule(**clips), receivers=found_receivers, **found)
 
 
 def _camera(
@@ -102,6 +109,19 @@ def _camera(
     except UserError as error:
         raise UserError(f"{place}: {error}") from error
     return camera
+
+
+def _receiver(number: int, table: Any) -> ReceiverSettings:
+    values = _table(f"receiver {number}", table)
+    kind = values.pop("kind", None)
+    if kind not in _RECEIVERS:
+        raise UserError(f"receiver {number}: kind must be one of {', '.join(_RECEIVERS)}")
+    known = _RECEIVERS[kind]
+    read = _read(f"receiver {number} ({kind})", values, known)
+    needed = next(iter(known))
+    if needed not in read:
+        raise UserError(f"receiver {number} ({kind}): {needed} is missing")
+    return ReceiverSettings(kind, read)
 
 
 def _alarm_rule(table: Mapping[str, Any], defaults: AlarmRule) -> AlarmRule:
@@ -130,7 +150,8 @@ def _read(
         except UserError as error:
             raise UserError(f"{place}: {error}") from error
         except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{place}: {key} = {value!r}: {error}") from error
+            shown = "" if key in _SECRETS else f" = {value!r}"
+            raise UserError(f"{place}: {key}{shown}: {error}") from error
     return values
 
 
@@ -182,7 +203,23 @@ def _windows(value: Any) -> tuple[int, int]:
     return count
 
 
-_TABLES = ("camera", "defaults", "alarm", "clips")
+def _web_address(value: Any) -> str:
+    address = _text(value)
+    try:
+        require_webhook_url(address)
+    except UserError as error:
+        raise ValueError("must be a URL such as https://server/path") from error
+    return address
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+_TABLES = ("camera", "defaults", "alarm", "clips", "receiver")
+_SECRETS = ("password", "url", "source")  # may contain one
 _TOP: dict[str, Callable[[Any], Any]] = {
     "events": lambda value: Path(_text(value)),
     "silence": _number(0.1),
@@ -208,4 +245,19 @@ _CAMERA = {
     "stride": _number(0.01),
     "schedule": _spans,
     "mask": _polygons,
+}
+# What a receiver needs comes first.
+_RECEIVERS: dict[str, dict[str, Callable[[Any], Any]]] = {
+    "mqtt": {
+        "host": _text,
+        "port": lambda value: int(_number(1, 65535)(value)),
+        "user": _text,
+        "password": _text,
+        "tls": _flag,
+        "topic": _text,
+        "discovery": lambda value: value if value == "" else _text(value),
+    },
+    "webhook": {"url": _web_address},
+    "apprise": {"url": _text},
+    "frigate": {"url": _web_address},
 }

@@ -28,12 +28,14 @@ from violence_detection.inference.live_source import (
 from violence_detection.inference.windows import window_sampling
 from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.runtime.wording import count_of
+from violence_detection.settings.constants import FRAME_SIZE
 
 log = logging.getLogger(__name__)
 
 IDLE = 0.02  # seconds to wait when no sample is due
 TICK = 1.0  # seconds from one look at recordings to the next
 REPORT_EVERY = 60.0  # seconds
+PATIENCE = 2.0  # windows
 PASSES = 16  # the mean of the last so many predicts how long the next one takes
 
 
@@ -140,7 +142,8 @@ class WatchedCamera:
             self.events.note("back", time.time())
         interval = self._sampling.interval(item.frames_per_second)
         self._predictor = LivePredictor(
-            self._detector, self._sampling, interval, self._pass_seconds, self._clock
+            *(self._detector, self._sampling, interval, self._pass_seconds, self._clock),
+            patience=PATIENCE,
         )
         self._status, self._changed, self._images = "watched", self._clock(), None
 
@@ -268,6 +271,7 @@ class Watcher:
         for name, watched in list(self._cameras.items()):
             if wanted.get(name) != watched.camera:
                 self._drop(name)
+        self._warm_up(len(wanted))
         for name, camera in wanted.items():
             if name not in self._cameras:
                 watched = WatchedCamera(
@@ -276,6 +280,14 @@ class Watcher:
                 watched.reader.__enter__()
                 self._cameras[name] = watched
                 log.info("watching %s: %s", name, camera.source.display_name)
+
+    def _warm_up(self, cameras: int) -> None:
+        """Run the networks once for so many cameras: the first pass takes seconds."""
+        shape = (1, len(self.detector.streams), FRAME_SIZE, FRAME_SIZE, 3)
+        if not self.detector.takes_clips:
+            self.detector.frame_features(np.zeros(shape, np.uint8), frames_at_once=cameras)
+        clip = np.zeros((1, shape[1], self.detector.frames, *shape[2:]), np.uint8)
+        self.detector.predict_images(clip)
 
     def _drop(self, name: str) -> None:
         watched = self._cameras.pop(name)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DELIVERY, DELIVERY_IF_INTERRUPTED = 30.0, 2.0  # seconds that receivers have at the end
 FILE = """\
 the file, with a table [[camera]] for each (docs/cameras.md has all keys):
   [alarm]
@@ -79,6 +80,7 @@ def watch(flags: argparse.Namespace) -> int:
 
     settings = read_cameras(flags.cameras)
     detector = load_for(flags, replicas=1)  # frames come one by one
+    from violence_detection.cameras.receivers import Receivers
     from violence_detection.cameras.watcher import Watcher
 
     _start_log()
@@ -101,16 +103,22 @@ def watch(flags: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGHUP, ask)
     with reported(detector, quiet=False):
-        watcher = Watcher(detector, settings, _print_line)
+        names = [camera.name for camera in settings.cameras]
+        receivers = Receivers(settings.receivers, names, settings.events)
+
+        def notify(line: dict[str, Any]) -> None:
+            write_text([json.dumps(line) + "\n"], None)
+            receivers.put(line)
+
+        patience = DELIVERY
         try:
-            watcher.run(reloaded)
+            Watcher(detector, settings, notify).run(reloaded)
         except Interrupted:  # how watching cameras ends
             log.info("stopped")
+            patience = DELIVERY_IF_INTERRUPTED
+        finally:
+            receivers.close(patience)
     return 0
-
-
-def _print_line(facts: dict[str, Any]) -> None:
-    write_text([json.dumps(facts) + "\n"], None)
 
 
 def _start_log() -> None:

@@ -53,6 +53,8 @@ class LivePredictor:
         pass_seconds: durations of the last passes of VGG19 over a sample, at least one; new ones
             are appended.
         clock: returns seconds; the one by which arrivals are timed.
+        patience: windows that one in progress may be late by; more where other sources have their
+            turns in between, whose samples are not expected: else each would be given up.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class LivePredictor:
         interval: float,
         pass_seconds: deque[float],
         clock: Callable[[], float] = time.monotonic,
+        patience: float = 1.0,
     ):
+        self._patience = patience
         self.computed = 0  # samples that VGG19 was run on
         self.skipped = 0  # windows
         self._windows = WindowPredictor(detector, sampling, interval, samples_per_batch=1)
@@ -164,7 +168,7 @@ class LivePredictor:
         next_start, length = self._windows.next_start, self._sampling.window
         delays = self._expected_delays()
         is_in_progress = self._current == next_start and next_start in delays
-        if not delays or (is_in_progress and delays[next_start] <= length):
+        if not delays or (is_in_progress and delays[next_start] <= self._patience * length):
             return
         in_time = (start for start, delay in delays.items() if delay <= MAX_DELAY * length)
         chosen = next(in_time, None)

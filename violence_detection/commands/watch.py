@@ -78,6 +78,8 @@ def watch(flags: argparse.Namespace) -> int:
     """
     from violence_detection.cameras.settings import read_cameras
 
+    if flags.replicas is not None:
+        raise UserError("--replicas: all cameras are computed on one device: drop it")
     settings = read_cameras(flags.cameras)
     detector = load_for(flags, replicas=1)  # frames come one by one
     from violence_detection.cameras.receivers import Receivers

@@ -24,5 +24,6 @@ def extractor_title(backbone: str, layer: str) -> str:
 
 def random_weights_warning(backbones: Sequence[str]) -> str:
     """Return the warning that networks are untrained."""
-    title, have = backbone_title(",".join(backbones)), "HAS" if len(backbones) == 1 else "HAVE"
+    title = backbone_title(",".join(backbones))
+    have = "HAS" if len(set(backbones)) == 1 else "HAVE"
     return f"{title} {have} RANDOM WEIGHTS: predictions mean nothing, for trials only"

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 IDLE = 0.02  # seconds to wait when no sample is due
 TICK = 1.0  # seconds from one look at recordings to the next
 REPORT_EVERY = 60.0  # seconds
-PATIENCE = 2.0  # windows
 PASSES = 16  # the mean of the last so many predicts how long the next one takes
 
 
@@ -79,6 +79,7 @@ class WatchedCamera:
         settings: of the watcher.
         store: of the events.
         notify: called with each line of JSON.
+        pass_seconds: that a pass over a sample of each camera takes.
         open_reader: makes the reader of a source; another one in tests.
         clock: by which arrivals are timed.
     """
@@ -90,6 +91,7 @@ class WatchedCamera:
         settings: WatchSettings,
         store: EventStore,
         notify: Notify,
+        pass_seconds: float,
         open_reader: Callable[..., Reader] = SourceReader,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -105,7 +107,7 @@ class WatchedCamera:
         threshold = detector.threshold if camera.threshold is None else camera.threshold
         self._alarms = AlarmState(camera.alarm, threshold)
         self._predictor: LivePredictor | None = None
-        self._pass_seconds = deque([0.01], PASSES)
+        self._pass_seconds = deque([pass_seconds], PASSES)
         self._status = "connecting"
         self._images: np.ndarray | None = None  # the last that were unlike those before
         self._changed = clock()  # when they arrived
@@ -143,7 +145,7 @@ class WatchedCamera:
         interval = self._sampling.interval(item.frames_per_second)
         self._predictor = LivePredictor(
             *(self._detector, self._sampling, interval, self._pass_seconds, self._clock),
-            patience=PATIENCE,
+            takes_turns=True,
         )
         self._status, self._changed, self._images = "watched", self._clock(), None
 
@@ -271,23 +273,32 @@ class Watcher:
         for name, watched in list(self._cameras.items()):
             if wanted.get(name) != watched.camera:
                 self._drop(name)
-        self._warm_up(len(wanted))
+        pass_seconds = self._warm_up(len(wanted))
         for name, camera in wanted.items():
             if name not in self._cameras:
                 watched = WatchedCamera(
-                    camera, self.detector, settings, self.store, self._notify, self._open_reader
+                    *(camera, self.detector, settings, self.store, self._notify, pass_seconds),
+                    self._open_reader,
                 )
                 watched.reader.__enter__()
                 self._cameras[name] = watched
                 log.info("watching %s: %s", name, camera.source.display_name)
 
-    def _warm_up(self, cameras: int) -> None:
-        """Run the networks once for so many cameras: the first pass takes seconds."""
-        shape = (1, len(self.detector.streams), FRAME_SIZE, FRAME_SIZE, 3)
+    def _warm_up(self, cameras: int) -> float:
+        """Run the networks for so many cameras; return the seconds of a pass.
+
+        The first one, which takes far longer, is not measured.
+        """
+        streams = len(self.detector.streams)
+        clip = np.zeros((1, streams, self.detector.frames, *(FRAME_SIZE,) * 2, 3), np.uint8)
+        run: Callable[[], object] = partial(self.detector.predict_images, clip)
+        run()
         if not self.detector.takes_clips:
-            self.detector.frame_features(np.zeros(shape, np.uint8), frames_at_once=cameras)
-        clip = np.zeros((1, shape[1], self.detector.frames, *shape[2:]), np.uint8)
-        self.detector.predict_images(clip)
+            run = partial(self.detector.frame_features, clip[:, :, 0], frames_at_once=cameras)
+            run()
+        began = time.monotonic()
+        run()
+        return time.monotonic() - began
 
     def _drop(self, name: str) -> None:
         watched = self._cameras.pop(name)

@@ -53,8 +53,8 @@ class LivePredictor:
         pass_seconds: durations of the last passes of VGG19 over a sample, at least one; new ones
             are appended.
         clock: returns seconds; the one by which arrivals are timed.
-        patience: windows that one in progress may be late by; more where other sources have their
-            turns in between, whose samples are not expected: else each would be given up.
+        takes_turns: other sources are computed in between. A sample then waits for its turn, for up
+            to two passes; without allowing for that, each window would be given up for a later one.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class LivePredictor:
         interval: float,
         pass_seconds: deque[float],
         clock: Callable[[], float] = time.monotonic,
-        patience: float = 1.0,
+        takes_turns: bool = False,
     ):
-        self._patience = patience
+        self._takes_turns = takes_turns
         self.computed = 0  # samples that VGG19 was run on
         self.skipped = 0  # windows
         self._windows = WindowPredictor(detector, sampling, interval, samples_per_batch=1)
@@ -168,13 +168,14 @@ class LivePredictor:
         next_start, length = self._windows.next_start, self._sampling.window
         delays = self._expected_delays()
         is_in_progress = self._current == next_start and next_start in delays
-        if not delays or (is_in_progress and delays[next_start] <= self._patience * length):
+        wait = 2 * self._mean_pass if self._takes_turns else 0.0
+        if not delays or (is_in_progress and delays[next_start] <= length + wait):
             return
-        in_time = (start for start, delay in delays.items() if delay <= MAX_DELAY * length)
+        in_time = (start for start, delay in delays.items() if delay <= MAX_DELAY * length + wait)
         chosen = next(in_time, None)
         if chosen is None:
             # None is in time: take the one in progress, else the first of the least late.
-            enough = min(delays.values()) + SIMILAR * length
+            enough = min(delays.values()) + SIMILAR * length + wait
             chosen = next(s for s, delay in delays.items() if delay <= enough or is_in_progress)
         if chosen > next_start:
             self.skipped += (chosen - next_start) // self._windows.step

@@ -13,7 +13,8 @@ from tests.waiting import wait_until
 from violence_detection.clips.frames import UnreadableClip
 from violence_detection.inference.detector import Detector
 from violence_detection.inference.windows import window_sampling
-from violence_detection.serving.batching import ClipTooLong, PredictionQueue, QueueFull
+from violence_detection.serving.batching import PredictionQueue
+from violence_detection.serving.limits import ClipTooLong, QueueFull
 from violence_detection.serving.metrics import ServiceMetrics
 
 LONG = 60.0  # seconds: longer than a test

@@ -29,7 +29,7 @@ from violence_detection.clips.video import UnreadableClip, VideoInfo
 from violence_detection.inference.detector import DecodedClip, Detector, PredictedClip, Prediction
 from violence_detection.inference.events import Window
 from violence_detection.inference.windows import WindowPredictor, readable_end, window_of
-from violence_detection.serving.limits import Limits
+from violence_detection.serving.limits import ClipTooLong, Limits, QueueFull, TooMuchWork
 from violence_detection.serving.metrics import ServiceMetrics
 from violence_detection.settings.constants import CLASS_NAMES
 
@@ -38,44 +38,6 @@ Result = TypeVar("Result")
 BATCH_TIMEOUT = 0.005  # seconds
 BATCHES_AHEAD = 2  # decoded before they are predicted, as in feature extraction
 MAX_RETRY_AFTER = 60  # seconds
-
-
-class QueueFull(Exception):
-    """All request slots are taken.
-
-    Args:
-        retry_after: estimated seconds until a slot is free.
-    """
-
-    def __init__(self, retry_after: int):
-        super().__init__(retry_after)
-        self.retry_after = retry_after
-
-
-class ClipTooLong(Exception):
-    """A clip is longer than allowed.
-
-    Args:
-        seconds: its duration, or a lower bound.
-    """
-
-    def __init__(self, seconds: float):
-        super().__init__(seconds)
-        self.seconds = seconds
-
-
-class TooMuchWork(Exception):
-    """A video in windows would take more work than a request may.
-
-    Args:
-        what: of which it has too many: windows, samples or frames.
-        count: how many; a lower bound.
-        allowed: how many a request may have.
-    """
-
-    def __init__(self, what: str, count: int, allowed: int):
-        super().__init__(what, count, allowed)
-        self.what, self.count, self.allowed = what, count, allowed
 
 
 class VideoStep(NamedTuple):

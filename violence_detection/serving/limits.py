@@ -67,3 +67,41 @@ class ClientCounts:
         self._of_client[client] -= 1
         if not self._of_client[client]:
             del self._of_client[client]
+
+
+class QueueFull(Exception):
+    """All request slots are taken.
+
+    Args:
+        retry_after: estimated seconds until a slot is free.
+    """
+
+    def __init__(self, retry_after: int):
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+
+
+class ClipTooLong(Exception):
+    """A clip is longer than allowed.
+
+    Args:
+        seconds: its duration, or a lower bound.
+    """
+
+    def __init__(self, seconds: float):
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class TooMuchWork(Exception):
+    """A video in windows would take more work than a request may.
+
+    Args:
+        what: of which it has too many: windows, samples or frames.
+        count: how many; a lower bound.
+        allowed: how many a request may have.
+    """
+
+    def __init__(self, what: str, count: int, allowed: int):
+        super().__init__(what, count, allowed)
+        self.what, self.count, self.allowed = what, count, allowed

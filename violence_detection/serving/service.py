@@ -19,14 +19,14 @@ from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import RunError, UserError
 from violence_detection.inference.detector import Detector, PredictedClip
 from violence_detection.serving.audit import AuditLog
-from violence_detection.serving.batching import (
+from violence_detection.serving.batching import PredictionQueue, VideoStep
+from violence_detection.serving.limits import (
+    ClientCounts,
     ClipTooLong,
-    PredictionQueue,
+    Limits,
     QueueFull,
     TooMuchWork,
-    VideoStep,
 )
-from violence_detection.serving.limits import ClientCounts, Limits
 from violence_detection.serving.metrics import ServiceMetrics
 from violence_detection.serving.problems import Problem
 from violence_detection.serving.uploads import receive_video

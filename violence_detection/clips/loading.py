@@ -127,9 +127,9 @@ def _find_unlabeled(settings: Settings) -> tuple[list[Clip], Sequence[str]]:
     options = settings.training
     if options.unlabeled:
         return find_unlabeled(options.unlabeled), SPLITS
-    if not options.pretrain or options.pretrained_file:
+    if options.pretrain_folder is None:
         return [], SPLITS
-    clips = find_unlabeled(options.pretrain, "--pretrain")
+    clips = find_unlabeled(options.pretrain_folder, "--pretrain")
     return clips, SPLITS if settings.experiment.requested else ("test",)
 
 

@@ -105,7 +105,7 @@ def cross_validate(
     }
     _keep_only_if_same(folder, inputs)
     pretrained = None
-    if settings.training.pretrain and not settings.training.pretrained_file:
+    if settings.training.pretrain_folder:
         whole = RunDirectory(folder, keeps_checkpoints=False)
         pretrained = pretrain(Training(settings, splits, machine, whole, Unwatched, {}), folder)
     found = []
@@ -160,7 +160,7 @@ def _run_fold(
     splits: Splits,
     machine: Machine,
     folder: Path,
-    pretrained: Training | None = None,
+    pretrained: Path | None = None,
 ) -> HeldOut:
     """Do what the training command does, and predict the clips that are held out."""
     assert splits.test is not None
@@ -168,9 +168,9 @@ def _run_fold(
         directory = stack.enter_context(RunDirectory(folder, keeps_checkpoints=False))
         stack.enter_context(only_warnings_and_progress_on_screen())
         inputs = {"the fold": "the same"}  # the folder is of this cross-validation alone
-        training = Training(settings, splits, machine, directory, Unwatched, inputs)
-        if pretrained is not None:
-            training = replace(training, pretrained=pretrained.pretrained)
+        training = Training(
+            *(settings, splits, machine, directory, Unwatched, inputs), pretrained=pretrained
+        )
         members = members_of(training)
         train_members(members, new_trainer(members[0]), stack)
         detector = calibrate_detector(members, settings)

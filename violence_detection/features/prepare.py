@@ -30,7 +30,7 @@ from violence_detection.features.network import Network, make_network
 from violence_detection.features.recipe import (
     appearance_of,
     stored_recipes,
-    weights_by_network,
+    weights_of,
 )
 from violence_detection.features.shares import share_of
 from violence_detection.features.survey import Survey, survey_features
@@ -197,12 +197,12 @@ def extract_share(
         UserError: with --on-bad-clip fail, a clip cannot be read.
         RunError: disk, object store or memory is insufficient.
     """
-    weights, computation = weights_by_network(settings), machine.precision.computation
+    computation = machine.precision.computation
     name, frames = backbone_title(caches[0].recipe.backbone), caches[0].recipe.frames
 
     def network_of(recipe: Recipe) -> Network:
         strategy = machine.own_strategy()
-        return make_network(strategy, recipe, weights[recipe.network], computation)
+        return make_network(strategy, recipe, weights_of(recipe, settings), computation)
 
     with machine.enough_memory(
         f"{name} on {CLIPS_PER_REPLICA} clips of {frames} frames per replica",

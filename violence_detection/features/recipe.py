@@ -1,5 +1,6 @@
 """The features stored for each clip: a recipe per backbone and stream, and one to find copies."""
 
+import dataclasses
 from typing import NamedTuple
 
 from violence_detection.clips.streams import THUMBNAIL_VALUES
@@ -8,7 +9,7 @@ from violence_detection.features.cache.feature_cache import THUMBNAIL, Recipe
 from violence_detection.models.extractor import features_per_frame, takes_clips
 from violence_detection.models.vgg19_weights import identify_weights
 from violence_detection.settings.constants import PIXELS
-from violence_detection.settings.data import Backbone
+from violence_detection.settings.data import Backbone, FeatureSettings
 from violence_detection.settings.kinds import kinds_of
 from violence_detection.settings.schema import Settings
 
@@ -25,13 +26,18 @@ def stream_recipes(settings: Settings) -> list[Recipe]:
 
     Kinds of classifiers follow one another; of one, the backbones alternate within a stream.
     """
-    kinds = kinds_of(settings)
+    # A recipe for each backbone, of which those of streams differ little: its weights are read.
+    kinds = [
+        (kind, [_recipe(kind.features, backbone) for backbone in kind.features.backbones])
+        for kind in kinds_of(settings)
+    ]
     return [
-        recipe
+        dataclasses.replace(recipe, stream=stream, flipped=flipped)
         for flipped in (False, True)
-        for kind in kinds
+        for kind, recipes in kinds
         if not flipped or _is_mirrored(kind)
-        for recipe in _recipes_of(kind, flipped)
+        for stream in kind.features.streams
+        for recipe in recipes
     ]
 
 
@@ -49,14 +55,18 @@ def views_of_kinds(settings: Settings) -> list[KindViews]:
     return views
 
 
-def weights_by_network(settings: Settings) -> dict[tuple[str, str, str], str]:
-    """Return each network's weights, as settings name them, by the `network` of its recipes."""
-    return {
-        recipe.network: backbone.weights
+def weights_of(recipe: Recipe, settings: Settings) -> str:
+    """Return the weights of a recipe's network, as the settings name them."""
+    named = {
+        weights
         for kind in kinds_of(settings)
-        for backbone in kind.features.backbones
-        for recipe in (_recipe(kind, backbone, kind.features.streams[0], False),)
+        for name, layer, weights in kind.features.backbones
+        if (name, layer) == (recipe.backbone, recipe.layer)
     }
+    if len(named) == 1:
+        return named.pop()
+    known = {identify_weights(each, recipe.layer, recipe.backbone): each for each in sorted(named)}
+    return known[recipe.weights]
 
 
 def _is_mirrored(kind: Settings) -> bool:
@@ -64,16 +74,9 @@ def _is_mirrored(kind: Settings) -> bool:
     return "flip" in kind.training.augment and kind.features.backbone != PIXELS
 
 
-def _recipes_of(kind: Settings, flipped: bool) -> list[Recipe]:
-    return [
-        _recipe(kind, backbone, stream, flipped)
-        for stream in kind.features.streams
-        for backbone in kind.features.backbones
-    ]
-
-
-def _recipe(kind: Settings, backbone: Backbone, stream: str, flipped: bool) -> Recipe:
-    features, (name, layer, weights) = kind.features, backbone
+def _recipe(features: FeatureSettings, backbone: Backbone) -> Recipe:
+    """Return the recipe of a backbone's features of the frames themselves."""
+    name, layer, weights = backbone
     if features.frames_in_cache != features.frames and takes_clips(name, layer, weights):
         raise UserError(
             f"--cached-frames {features.cached_frames}: {name} takes clips whole: drop it"
@@ -86,8 +89,6 @@ def _recipe(kind: Settings, backbone: Backbone, stream: str, flipped: bool) -> R
             name, layer, features.feature_pooling, weights, features.frames_in_cache
         ),
         dtype="uint8" if name == PIXELS else features.feature_dtype,
-        stream=stream,
-        flipped=flipped,
         pooling=features.feature_pooling,
         backbone=name,
     )

@@ -60,7 +60,7 @@ def find_detector(checkpoint_dir: Path, vgg19_weights: str | None = None) -> Sav
     _require_tested_model(model_path, saved["model_checksum"])
     check_model_file(model_path)
     weights = _weights_of(recipes, vgg19_weights or config["settings"]["vgg19_weights"])
-    for recipe in recipes:
+    for recipe in {recipe.network: recipe for recipe in recipes}.values():
         _require_same_weights(weights[recipe.network], recipe)
     return SavedDetector(
         checkpoint_dir=folder,

@@ -226,6 +226,11 @@ class TrainingSettings:
         return path if path is not None and path.suffix == PRETRAINED_SUFFIX else None
 
     @property
+    def pretrain_folder(self) -> Path | None:
+        """The folder of clips without labels, if --pretrain names one."""
+        return None if self.pretrained_file else self.pretrain
+
+    @property
     def seeds(self) -> int:
         """How many classifiers differ in their seed alone, without folds."""
         return self.ensemble if isinstance(self.ensemble, int) else 1

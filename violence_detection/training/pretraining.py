@@ -9,7 +9,6 @@ https://arxiv.org/abs/2008.05861).
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import tensorflow as tf
 from keras import layers
 
 from violence_detection.errors import UserError
+from violence_detection.features.recipe import views_of_kinds
 from violence_detection.models.networks import build_classifier
 from violence_detection.models.pretrained import weights_below_logit
 from violence_detection.models.video_networks import PREPARED
@@ -47,8 +47,8 @@ ORDERS, SPEEDS = 3, 2
 EPOCH = "epoch"  # in the file: how many have been trained
 
 
-def pretrain(training: Training, folder: Path) -> Training:
-    """Return the training with a network that has seen the clips without labels.
+def pretrain(training: Training, folder: Path) -> Path:
+    """Train a network on the clips without labels; return the file of its weights.
 
     Each finished epoch is kept in a file; a later command goes on from there.
 
@@ -65,7 +65,7 @@ def pretrain(training: Training, folder: Path) -> Training:
     number, kind = next(
         (number, kind) for number, kind in enumerate(kinds_of(settings)) if kind.model.from_pixels
     )
-    clips = training.splits.unlabeled_of_kind(number, settings)
+    clips = training.splits.of_kind(views_of_kinds(settings)[number]).unlabeled
     path = folder / PRETRAINED
     with (
         native_messages_to(training.machine.log_file),
@@ -74,7 +74,7 @@ def pretrain(training: Training, folder: Path) -> Training:
         read_errors([clips]),
     ):
         _train(kind, clips, path, training)
-    return replace(training, pretrained=path)
+    return path
 
 
 def _train(kind: Settings, clips: ClipFeatures, path: Path, training: Training) -> None:

@@ -53,12 +53,8 @@ class Splits:
             train=self.train.of_views(chosen, streams),
             val=self.val.of_views(chosen, streams),
             test=self.test and self.test.of_views(chosen, streams),
+            unlabeled=self.unlabeled.of_views(chosen, streams),
         )
-
-    def unlabeled_of_kind(self, kind: int, settings: Settings) -> ClipFeatures:
-        """Return the unlabeled clips in the views that a kind of classifier takes."""
-        views = views_of_kinds(settings)[kind]
-        return self.unlabeled.of_views([*views.streams, *views.mirrored], len(views.streams))
 
     @property
     def read(self) -> Sequence[ClipFeatures]:

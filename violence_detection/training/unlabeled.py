@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from violence_detection.clips.clip import Clip
 from violence_detection.training.member import Training, members_of, new_trainer
@@ -20,5 +21,6 @@ def learn_without_labels(
     """
     if training.settings.training.pretrain is None:
         return learn_from_unlabeled(training, trainer, clips, stack)
-    training = pretrain(training, training.directory.folder)
+    pretrained = pretrain(training, training.directory.folder)
+    training = replace(training, pretrained=pretrained)
     return training, new_trainer(members_of(training)[0]), []

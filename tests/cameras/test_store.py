@@ -45,14 +45,14 @@ def test_full_disk_removes_the_oldest_event_and_goes_on(
 ) -> None:
     store = EventStore(tmp_path / "events", ClipRule())
     old, recent = with_events(store, [2, 1])
-    write = Path.write_text
+    write = Path.write_bytes
 
     def only_without_the_old(path: Path, *arguments: object, **keywords: object) -> int:
         if old.exists():
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(path, *arguments, **keywords)
 
-    monkeypatch.setattr(Path, "write_text", only_without_the_old)
+    monkeypatch.setattr(Path, "write_bytes", only_without_the_old)
     new = store.new_folder("yard", time.time())
     store.write_facts(new, {"event": "yard-1"})
     assert not old.exists()
@@ -68,7 +68,21 @@ def test_disk_that_stays_full_is_reported(
     def full(*arguments: object, **keywords: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     store.write_facts(store.new_folder("yard", time.time()), {"event": "yard-1"})
     assert "No space left on device" in caplog.text
     assert json.loads((tmp_path / "events" / "events.jsonl").read_text()) == {"event": "yard-1"}
+
+
+def test_other_errors_of_the_disk_remove_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EventStore(tmp_path / "events", ClipRule())
+    folders = with_events(store, [2, 1])
+
+    def broken(*arguments: object, **keywords: object) -> int:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_bytes", broken)
+    store.write_facts(store.new_folder("yard", time.time()), {"event": "yard-1"})
+    assert all(folder.exists() for folder in folders)

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -88,23 +88,25 @@ class CameraEvents:
             last_call: nothing more will be recorded.
         """
         rule = self.store.rule
-        recorded_to = max((s.end for s in segments_in(self.recordings)), default=0.0)
+        recorded = segments_in(self.recordings)
+        recorded_to = max((segment.end for segment in recorded), default=0.0)
         for alarm in list(self._alarms):
             until = alarm.end + rule.after
             waited = now - until > LONGEST_SEGMENT + MARGIN
             if last_call or (alarm.is_over and (recorded_to >= until or waited)):
                 self._alarms.remove(alarm)
-                self._finish(alarm)
+                self._finish(alarm, recorded)
         needed = min((alarm.start for alarm in self._alarms), default=now - self._window)
-        for segment in segments_in(self.recordings):
+        for segment in recorded:
             if segment.end < needed - rule.before - self._window - MARGIN:
                 with contextlib.suppress(OSError):
                     segment.path.unlink()
 
-    def _finish(self, alarm: _Recorded, **more: Any) -> None:
+    def _finish(self, alarm: _Recorded, recorded: Sequence[Segment], **more: Any) -> None:
         rule = self.store.rule
         folder = self.store.new_folder(self.camera, alarm.start)
-        segments = self._segments(alarm.start - rule.before, alarm.end + rule.after)
+        start, end = alarm.start - rule.before, alarm.end + rule.after
+        segments = [each for each in recorded if each.end >= start and each.start <= end]
         clip, snapshot = self.store.write_clip(folder, segments, alarm.peak)
         relative = folder.relative_to(self.store.folder)
         facts = {
@@ -118,10 +120,6 @@ class CameraEvents:
         }
         self.store.write_facts(folder, facts)
         self._notify(facts)
-
-    def _segments(self, start: float, end: float) -> list[Segment]:
-        found = segments_in(self.recordings)
-        return [segment for segment in found if segment.end >= start and segment.start <= end]
 
     def _facts(self, alarm: _Recorded) -> dict[str, Any]:
         return {
@@ -138,11 +136,12 @@ class CameraEvents:
 
     def recover(self) -> None:
         """Finish the alarms that an earlier process was killed in, and remove its recordings."""
+        recorded = segments_in(self.recordings)
         for facts in _unfinished(self.store.folder / EVENTS, self.camera):
             start = datetime.fromisoformat(facts["start"]).timestamp()
-            last = max((s.end for s in segments_in(self.recordings)), default=start)
+            last = max((segment.end for segment in recorded), default=start)
             alarm = Alarm(start, max(start, last), facts["probability"], start + self._window)
-            self._finish(_Recorded(facts["event"], alarm, 0.0), interrupted=True)
+            self._finish(_Recorded(facts["event"], alarm, 0.0), recorded, interrupted=True)
         shutil.rmtree(self.recordings, ignore_errors=True)
 
 

@@ -1,20 +1,24 @@
 """Events on disk: a folder each with clip, snapshot and facts, and a line each in events.jsonl."""
 
 import contextlib
+import errno
 import json
 import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 
 from violence_detection.cameras.settings import ClipRule
+from violence_detection.clips.pictures import as_jpeg
 from violence_detection.clips.recorder import Segment, join
+from violence_detection.errors import RunError
+from violence_detection.storage.files import replace_file, write_bytes, write_text
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +26,8 @@ EVENTS = "events.jsonl"
 FACTS, SNAPSHOT = "event.json", "snapshot.jpg"
 IN_MP4 = ("h264", "hevc", "mpeg4", "av1")  # what browsers and players expect in .mp4; others: .mkv
 GIGABYTE = 1e9
+QUALITY = 90  # of a snapshot, from 0 to 100
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # other errors are not mended by removing events
 
 
 class EventStore:
@@ -69,24 +75,24 @@ class EventStore:
             return None, None
         try:
             clip = folder / f"clip{_suffix_for(segments[0].path)}"
-            self._with_room(lambda: _write_whole(clip, lambda path: join(segments, path)))
+            folder.mkdir(parents=True, exist_ok=True)
+            self._with_room(lambda: replace_file(clip, partial(join, segments)))
             picture = _frame_at(clip, peak - segments[0].start)
-        except (OSError, av.FFmpegError) as error:
+        except (OSError, RunError, av.FFmpegError) as error:
             log.error("%s: the clip cannot be written: %s", folder, error)
             return None, None
         if picture is None:
             return clip.name, None
-        encoded = cv2.imencode(".jpg", picture)[1].tobytes()
-        snapshot = folder / SNAPSHOT
-        self._with_room(lambda: snapshot.write_bytes(encoded))
-        return clip.name, SNAPSHOT
+        content = as_jpeg(picture, QUALITY)
+        is_written = self._with_room(lambda: write_bytes(folder / SNAPSHOT, content))
+        return clip.name, SNAPSHOT if is_written else None
 
     def write_facts(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """Write what is known of an event beside its clip, and its line."""
 
         def write() -> None:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+            write_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
 
         self._with_room(write)
         self.write_line(facts)
@@ -117,28 +123,29 @@ class EventStore:
         with contextlib.suppress(OSError):  # other events are of that day
             folder.parent.rmdir()
 
-    def _with_room(self, write: Callable[[], object]) -> None:
-        """Write; as long as the disk is full, remove the oldest event. The watching goes on."""
-        for folder, _, _ in [*self._events(), (None, 0.0, 0)]:
+    def _with_room(self, write: Callable[[], object]) -> bool:
+        """Write; as long as the disk is full, remove the oldest event. The watching goes on.
+
+        Returns:
+            Whether it is written.
+        """
+        events = self._events()
+        while True:
             try:
                 write()
-                return
-            except OSError as error:
-                if folder is None:
-                    log.error("cannot write an event: %s", error.strerror or error)
-                    return
-                log.warning("the disk is full or fails (%s)", error.strerror or error)
-                self._remove(folder)
+                return True
+            except (OSError, RunError) as error:
+                if not events or _errno_of(error) not in NO_ROOM:
+                    log.error("cannot write an event: %s", error)
+                    return False
+                log.warning("the disk is full")
+                self._remove(events.pop(0)[0])
 
 
-def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"partial-{path.name}")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _errno_of(error: BaseException) -> int | None:
+    """Return the number of the disk's error, which a `RunError` is caused by."""
+    cause = error.__cause__ if isinstance(error, RunError) else error
+    return getattr(cause, "errno", None)
 
 
 def _suffix_for(path: Path) -> str:
@@ -148,7 +155,7 @@ def _suffix_for(path: Path) -> str:
 
 
 def _frame_at(path: Path, seconds: float) -> Any:
-    """Return the frame nearest to a time as BGR; None if none can be decoded."""
+    """Return the frame nearest to a time as RGB; None if none can be decoded."""
     with av.open(str(path)) as container:
         frames: Iterator[Any] = container.decode(video=0)
         found = None
@@ -156,4 +163,4 @@ def _frame_at(path: Path, seconds: float) -> Any:
             found = frame
             if frame.time is not None and frame.time >= seconds:
                 break
-        return None if found is None else found.to_ndarray(format="bgr24")
+        return None if found is None else found.to_ndarray(format="rgb24")

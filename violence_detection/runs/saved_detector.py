@@ -1,6 +1,5 @@
 """The detector in a run's checkpoint directory: found and checked without loading TensorFlow."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,7 @@ from violence_detection.runs.files import CONFIG, DETECTOR
 from violence_detection.runs.received import check_detector_file, check_model_file
 from violence_detection.settings.constants import PIXELS
 from violence_detection.settings.setting import weights_flag
-from violence_detection.storage.files import file_checksum, read_json
+from violence_detection.storage.files import file_checksum, file_sha256, read_json
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,7 @@ class SavedDetector:
     @cached_property
     def model_sha256(self) -> str:
         """The SHA-256 checksum of the model's file, hexadecimal."""
-        with self.model_path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.model_path)
 
 
 def find_detector(checkpoint_dir: Path, vgg19_weights: str | None = None) -> SavedDetector:

@@ -4,13 +4,12 @@
 of it (RFC 8032), so that `sha256sum -c` and `openssl pkeyutl -verify -rawin` check them, too.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from violence_detection.errors import UserError, failing_as
 from violence_detection.runs.files import CONFIG, DETECTOR
-from violence_detection.storage.files import read_json, replace_file
+from violence_detection.storage.files import file_sha256, read_json, write_bytes
 
 SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 
@@ -30,8 +29,8 @@ def sign(folder: Path, key: Path) -> list[str]:
     names = _names(folder)
     sums = _sums(folder, names)
     signature = private.sign(sums)
-    replace_file(folder / SUMS, lambda partial: partial.write_bytes(sums))
-    replace_file(folder / SIGNATURE, lambda partial: partial.write_bytes(signature))
+    write_bytes(folder / SUMS, sums)
+    write_bytes(folder / SIGNATURE, signature)
     return names
 
 
@@ -73,8 +72,8 @@ def _names(folder: Path) -> list[str]:
 def _sums(folder: Path, names: list[str]) -> bytes:
     lines = []
     for name in names:
-        with failing_as(folder / name, "read"), (folder / name).open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+        with failing_as(folder / name, "read"):
+            lines.append(f"{file_sha256(folder / name)}  {name}\n")
     return "".join(lines).encode()
 
 

@@ -120,6 +120,12 @@ def _json_checksum(value: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, hexadecimal; raises `OSError` if it cannot."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def file_checksum(path: Path) -> bytes:
     """Return the 16-byte BLAKE2b hash of a file's content; raises `OSError` if it cannot."""
     with path.open("rb") as file:

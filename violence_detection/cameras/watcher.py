@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +16,13 @@ from violence_detection.cameras.settings import Camera, WatchSettings
 from violence_detection.cameras.store import EventStore
 from violence_detection.clips.sampling import Sample
 from violence_detection.inference.detector import Detector
-from violence_detection.inference.live_predictor import Computed, LivePredictor, LiveWindow
+from violence_detection.inference.live import PASSES, REPORT_EVERY
+from violence_detection.inference.live_predictor import (
+    Computed,
+    LivePredictor,
+    LiveWindow,
+    warm_up,
+)
 from violence_detection.inference.live_source import (
     Arrival,
     Ended,
@@ -29,14 +34,11 @@ from violence_detection.inference.live_source import (
 from violence_detection.inference.windows import window_sampling
 from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.runtime.wording import count_of
-from violence_detection.settings.constants import FRAME_SIZE
 
 log = logging.getLogger(__name__)
 
 IDLE = 0.02  # seconds to wait when no sample is due
 TICK = 1.0  # seconds from one look at recordings to the next
-REPORT_EVERY = 60.0  # seconds
-PASSES = 16  # the mean of the last so many predicts how long the next one takes
 
 
 class Reader(Protocol):
@@ -273,7 +275,7 @@ class Watcher:
         for name, watched in list(self._cameras.items()):
             if wanted.get(name) != watched.camera:
                 self._drop(name)
-        pass_seconds = self._warm_up(len(wanted))
+        pass_seconds = warm_up(self.detector, len(wanted), time.monotonic)
         for name, camera in wanted.items():
             if name not in self._cameras:
                 watched = WatchedCamera(
@@ -283,22 +285,6 @@ class Watcher:
                 watched.reader.__enter__()
                 self._cameras[name] = watched
                 log.info("watching %s: %s", name, camera.source.display_name)
-
-    def _warm_up(self, cameras: int) -> float:
-        """Run the networks for so many cameras; return the seconds of a pass.
-
-        The first one, which takes far longer, is not measured.
-        """
-        streams = len(self.detector.streams)
-        clip = np.zeros((1, streams, self.detector.frames, *(FRAME_SIZE,) * 2, 3), np.uint8)
-        run: Callable[[], object] = partial(self.detector.predict_images, clip)
-        run()
-        if not self.detector.takes_clips:
-            run = partial(self.detector.frame_features, clip[:, :, 0], frames_at_once=cameras)
-            run()
-        began = time.monotonic()
-        run()
-        return time.monotonic() - began
 
     def _drop(self, name: str) -> None:
         watched = self._cameras.pop(name)

@@ -55,7 +55,7 @@ def choose_operating_point(
 
 def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Return `(clips,)` float64 probabilities whose logits are divided by `temperature`."""
-    return expit(_logits(probabilities) / temperature)
+    return expit(logits_of(probabilities) / temperature)
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -74,7 +74,7 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     Returns:
         A number within `TEMPERATURES`: above 1 if the probabilities were too extreme.
     """
-    logits = _logits(probabilities)
+    logits = logits_of(probabilities)
     violent = int((labels == 1).sum())
     targets = np.where(labels == 1, (violent + 1) / (violent + 2), 1 / (len(labels) - violent + 2))
 
@@ -87,9 +87,12 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def _logits(probabilities: np.ndarray) -> np.ndarray:
-    # A float32 sigmoid rounds to 0 or 1, whose logits are infinite.
-    return logit(np.clip(np.asarray(probabilities, np.float64), 1e-7, 1 - 1e-7))
+def logits_of(probabilities: np.ndarray, bound: float = 1e-7) -> np.ndarray:
+    """Return float64 logits of probabilities that are kept `bound` away from 0 and 1.
+
+    A float32 sigmoid rounds to 0 or 1, whose logits are infinite.
+    """
+    return logit(np.clip(np.asarray(probabilities, np.float64), bound, 1 - bound))
 
 
 def choose_threshold(

@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.special import expit
+
+from violence_detection.evaluation.calibration import logits_of
+from violence_detection.settings.constants import FUSION_BOUND
 
 PRIOR = 10.0  # precision of the normal prior around equal weights and no bias
-BOUND = 1e-6  # of probabilities, away from 0 and 1
 
 
 class Fusion(NamedTuple):
@@ -54,4 +56,4 @@ def fit_fusion(labels: np.ndarray, probabilities: Sequence[np.ndarray]) -> Fusio
 
 
 def _logits(probabilities: Sequence[np.ndarray]) -> np.ndarray:
-    return logit(np.clip(np.stack(probabilities).astype(np.float64), BOUND, 1 - BOUND))
+    return logits_of(np.stack(probabilities), FUSION_BOUND)

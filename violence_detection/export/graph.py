@@ -17,7 +17,6 @@ from keras import layers, ops
 from violence_detection.export.factored import FactoredConvolution, FactoredPooling
 from violence_detection.models.backbones import BODY, preprocessed
 from violence_detection.models.classifier import (
-    BOUND,
     STANDARDIZED,
     STANDARDIZING,
     average_of,
@@ -29,7 +28,7 @@ from violence_detection.models.classifier import (
 )
 from violence_detection.models.layers import OneProductLSTM
 from violence_detection.models.pooling import pooled
-from violence_detection.settings.constants import FRAME_SIZE, PIXELS, VGG19
+from violence_detection.settings.constants import FRAME_SIZE, FUSION_BOUND, PIXELS, VGG19
 
 # A mark in the names of operations that stay in float32, whatever is quantized: features span five
 # orders of magnitude until their logarithms are taken.
@@ -239,7 +238,7 @@ def _split_at_standardization(
 def _fused(weights: Sequence[float], bias: float, temperature: float) -> keras.Model:
     """Return a model as `_calibration` does, for the members of `fusion_of`."""
     inputs = [keras.Input((1,), name=f"logit_{number}") for number in range(1, len(weights) + 1)]
-    bound = math.log((1 - BOUND) / BOUND)
+    bound = math.log((1 - FUSION_BOUND) / FUSION_BOUND)
     logit = bias + sum(
         weight * ops.clip(own, -bound, bound) for weight, own in zip(weights, inputs, strict=True)
     )

@@ -1,6 +1,7 @@
 """The networks that compute a saved detector's features, on all devices."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,6 +35,10 @@ class FeatureNetworks(SavedDetector):
     def streams(self) -> tuple[str, ...]:
         """The streams that are computed from a clip's frames, each once."""
         return tuple(dict.fromkeys(recipe.stream for recipe in self.recipes))
+
+    def streams_of(self, indices: Sequence[int]) -> list[int]:
+        """Return where in `streams` are those that some of the recipes see."""
+        return [self.streams.index(self.recipes[index].stream) for index in indices]
 
     @property
     def features_per_frame(self) -> int:
@@ -122,7 +127,7 @@ class FeatureNetworks(SavedDetector):
         clips = len(images)
         features = np.zeros((clips, self.frames, self.features_per_frame), self.feature_dtype)
         for recipe, indices in self.by_network.items():
-            shown = images[:, [self.streams.index(self.recipes[i].stream) for i in indices]]
+            shown = images[:, self.streams_of(indices)]
             computed = self._features_of(recipe, shown)
             for index, of_stream in zip(indices, computed.swapaxes(0, 1), strict=True):
                 features[..., self.parts[index]] = of_stream
@@ -155,7 +160,7 @@ class FeatureNetworks(SavedDetector):
         """
         features = np.zeros((len(images), self.features_per_frame), self.feature_dtype)
         for recipe, indices in self.by_network.items():
-            shown = images[:, [self.streams.index(self.recipes[i].stream) for i in indices]]
+            shown = images[:, self.streams_of(indices)]
             at_once = frames_at_once and frames_at_once * len(indices)
             flat = shown.reshape(-1, *shown.shape[2:])
             computed = self._image_features(recipe, flat, at_once)

@@ -57,7 +57,7 @@ class GradCam:
             if recipe.backbone == PIXELS:
                 continue
             # A frame's features are those of its streams' images, one after the other.
-            seen = [streams.index(self.detector.recipes[index].stream) for index in indices]
+            seen = self.detector.streams_of(indices)
             slopes = np.stack([gradients[chosen, self.detector.parts[i]] for i in indices], axis=1)
             shown = images[seen][:, chosen].swapaxes(0, 1)
             maps = self._image_maps(recipe)(

@@ -6,17 +6,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any, Protocol
-
-import numpy as np
 
 from violence_detection.clips.sampling import Sampling
 from violence_detection.errors import UserError
 from violence_detection.inference.detector import Detector
 from violence_detection.inference.events import Window
 from violence_detection.inference.live_events import STILL, LiveEvents
-from violence_detection.inference.live_predictor import LivePredictor, LiveWindow
+from violence_detection.inference.live_predictor import LivePredictor, LiveWindow, warm_up
 from violence_detection.inference.live_source import (
     Arrival,
     Ended,
@@ -30,7 +27,6 @@ from violence_detection.inference.live_source import (
 )
 from violence_detection.runtime.interrupts import raise_if_interrupted
 from violence_detection.runtime.wording import timestamp
-from violence_detection.settings.constants import FRAME_SIZE
 
 IDLE = 0.1  # seconds to wait for items when there is nothing to compute
 REPORT_EVERY = 60.0  # seconds
@@ -143,22 +139,7 @@ class LiveMonitor:
         self._origin: float | None = None  # the time of the source's first frame
         self._gap = 0.0  # seconds of video that were skipped since the last window
         self._is_lost = self._is_over = False
-        self._pass_seconds = deque([self._warm_up()], PASSES)
-
-    def _warm_up(self) -> float:
-        """Return the seconds that a pass takes; the first, far longer one is not measured."""
-        detector = self.detector
-        streams = len(detector.streams)
-        shape = (1, streams, detector.frames, FRAME_SIZE, FRAME_SIZE, 3)
-        detector.predict_images(np.zeros(shape, np.uint8))
-        images = np.zeros((1, streams, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
-        compute: Callable[[], Any] = partial(detector.predict_images, np.zeros(shape, np.uint8))
-        if not detector.takes_clips:
-            compute = partial(detector.frame_features, images, frames_at_once=1)
-            compute()
-        began = self._clock()
-        compute()
-        return self._clock() - began
+        self._pass_seconds = deque([warm_up(detector, 1, clock)], PASSES)
 
     def run(self, reader: Reader) -> LiveStatistics:
         """Predict the windows of a source until it ends; return how the machine kept up.

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from violence_detection.inference.detector import Detector
 from violence_detection.inference.events import Window
 from violence_detection.inference.live_source import Arrival
 from violence_detection.inference.windows import WindowPredictor
+from violence_detection.settings.constants import FRAME_SIZE
 
 MAX_DELAY = 0.8  # windows; an expected delay below 1 leaves room for passes slower than the mean
 SIMILAR = 0.125  # windows; expected delays that differ by less count as equal
@@ -217,3 +219,25 @@ class LivePredictor:
         for number in [number for number in self._arrived if number < before]:
             del self._arrived[number]
             self._pending.pop(number, None)
+
+
+def warm_up(detector: Detector, sources: int, clock: Callable[[], float]) -> float:
+    """Run the networks for so many sources at once; return the seconds of a pass.
+
+    The first one, which takes far longer, is not measured.
+
+    Args:
+        detector: whose networks are run.
+        sources: samples in a pass.
+        clock: returns seconds.
+    """
+    shape = (1, len(detector.streams), detector.frames, FRAME_SIZE, FRAME_SIZE, 3)
+    clip = np.zeros(shape, np.uint8)
+    run: Callable[[], object] = partial(detector.predict_images, clip)
+    run()
+    if not detector.takes_clips:
+        run = partial(detector.frame_features, clip[:, :, 0], frames_at_once=sources)
+        run()
+    began = clock()
+    run()
+    return clock() - began

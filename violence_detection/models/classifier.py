@@ -8,11 +8,11 @@ from keras import layers, ops
 
 from violence_detection.models.fine_tuning import upper_layers
 from violence_detection.models.heads import Heads
+from violence_detection.settings.constants import FUSION_BOUND
 
 # Layers of `classifier`: adapted to the training clips; the inputs of the first weights. A network
 # from pixels has the first of the latter alone.
 STANDARDIZING = ("standardize", "standardize_change")
-BOUND = 1e-6  # of the probabilities that a fusion takes, away from 0 and 1
 STANDARDIZED = ("standardized", "standardized_change")
 
 
@@ -193,7 +193,7 @@ def fusion_of(members: Sequence[Member], bias: float, features: int) -> keras.Mo
         taken = layers.Reshape((frames, part.stop - part.start), dtype="float32")(taken)
         taken = ops.cast(taken, model.input.dtype)  # of pixels bytes
         taken = layers.Identity(dtype=model.input.dtype, name=f"input_{number}")(taken)
-        probability = ops.clip(own(taken), BOUND, 1 - BOUND)
+        probability = ops.clip(own(taken), FUSION_BOUND, 1 - FUSION_BOUND)
         logit = ops.log(probability) - ops.log(1 - probability)
         weighted.append(layers.Rescaling(weight, dtype="float32", name=f"weight_{number}")(logit))
     total = layers.Add(dtype="float32", name="sum")(weighted)

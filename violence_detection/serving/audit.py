@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.errors import RunError, failing_as
+from violence_detection.storage.files import file_sha256
 
 FIRST = "0" * 64  # stands in for the hash before the first line
 HASH, PREVIOUS = "hash", "previous"
@@ -47,8 +48,7 @@ class AuditLog:
         Raises:
             OSError: the file cannot be written, or the clip not read.
         """
-        with clip.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+        content = file_sha256(clip)
         with self._lock:
             time = datetime.now(UTC).isoformat(timespec="milliseconds")
             line = {"time": time, "clip_sha256": content, **values, PREVIOUS: self._last}

@@ -29,6 +29,7 @@ PIXELS = "pixels"  # stands in a backbone's place where frames are trained on as
 ONNX = ".onnx"  # ends the name of a backbone that is a file
 FEATURES, RESIDUAL, FLOW_GATED = "features", "3d", "flow-gated"
 MODELS = (FEATURES, RESIDUAL, FLOW_GATED)
+FUSION_BOUND = 1e-6  # of the probabilities that a fusion takes, away from 0 and 1
 JOINED, LATE = FUSIONS = ("joined", "late")  # of several backbones
 # Image networks of keras.applications, and the size of the pictures they were trained on, pixels.
 BACKBONES = {

@@ -248,10 +248,9 @@ def test_detector(
         clips = checked.of_split(split)
         raw = predict_with_attention(detector.model, features, batch_size)
         members = [
-            violence_probabilities(each, member.training.splits.test or features, batch_size)
-            for each, member in zip(
-                detector.members, trained.members, strict=bool(detector.members)
-            )
+            violence_probabilities(model, member.training.splits.test or features, batch_size)
+            # A single classifier is not listed again.
+            for model, member in zip(detector.members, trained.members, strict=False)
         ]
     labels = np.array([clip.label for clip in clips])
     groups = [clip.group_key for clip in clips]

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -108,10 +109,14 @@ def test_ctrl_c_ends_the_command_within_seconds(trained: Path, tmp_path: Path) -
     command = [sys.executable, str(ROOT / "predict.py")]
     flags = in_run(trained, "--source", str(path), "--threshold", "0")
     with subprocess.Popen(
-        [*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         assert json.loads(process.stdout.readline())["ongoing"]
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to its decoders, too
         out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130
     assert not json.loads(out)["ongoing"]

@@ -64,6 +64,7 @@ def test_features_and_pixels_are_learned_from_in_one_run(
     shown = capsys.readouterr().out
     assert "flow features of 12 clips at block1_conv1" in shown
     assert "difference frames of 12 clips at 32 pixels" in shown
+    assert "weighted sum of the logits of <strong>2 kinds" in (run / "report.html").read_text()
     require_predicted_and_explained(run, few_clips, tmp_path / "why", capsys)
     loaded = keras.models.load_model(run / "best_model.keras", safe_mode=True)
     assert loaded(np.zeros((1, *loaded.input.shape[1:]))).shape == (1, 1)

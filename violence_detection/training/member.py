@@ -171,10 +171,13 @@ def log_classifier(trainer: Trainer, members: Sequence[Member]) -> None:
     )
     if training.splits.fold:
         log.info(
-            "%d classifiers, each validated on another part of the %s for\n"
-            "training and validation; their mean is the detector (--folds)",
-            len(members),
+            "%d classifiers%s, each validated on another part of the %s for\n"
+            "training and validation; %s (--folds)",
+            *(len(members), "" if members[0].part is None else " of this kind"),
             count_of(len(training.splits.train) + len(training.splits.val), "clip"),
+            "their mean is the detector"
+            if members[0].part is None
+            else "all kinds together are the detector",
         )
 
 

@@ -26,6 +26,7 @@ from tests.serving.http import (
 )
 from violence_detection.inference.detector import Detector
 from violence_detection.inference.windows import predict_timeline, window_sampling
+from violence_detection.serving.access import Access
 from violence_detection.serving.service import Service
 
 pytestmark = pytest.mark.usefixtures("uploads_removed")
@@ -222,7 +223,7 @@ def test_api_document_has_every_route_status_and_example(client: httpx.Client) -
 
 @pytest.fixture(scope="module")
 def guarded_client(detector: Detector, uploads: Path) -> Iterator[httpx.Client]:
-    with ready(Service(detector, uploads, LIMITS, token="s3cret")) as client:
+    with ready(Service(detector, uploads, LIMITS, Access("s3cret"))) as client:
         yield client
 
 

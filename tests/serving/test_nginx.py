@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 from tests.serving.http import FORM, LIMITS, form_of, part, ready
 from tests.waiting import wait_until
 from violence_detection.inference.detector import Detector
+from violence_detection.serving.access import Access
 from violence_detection.serving.service import Service
 
 pytestmark = pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
@@ -49,7 +50,7 @@ def proxied(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("nginx")
     uploads = folder / "uploads"
     uploads.mkdir()
-    service = Service(detector, uploads, LIMITS, hosts=[NAME])
+    service = Service(detector, uploads, LIMITS, Access(hosts=[NAME]))
     with ready(service) as direct:
         port = free_port()
         site = (ROOT / "examples" / "nginx.conf").read_text()

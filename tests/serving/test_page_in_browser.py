@@ -14,6 +14,7 @@ from tests.clips.videos import write_doubtful_clip
 from tests.serving.http import LIMITS, ready
 from tests.waiting import wait_until
 from violence_detection.inference.detector import Detector
+from violence_detection.serving.access import Access
 from violence_detection.serving.service import Service
 
 pytestmark = [needs_browser, pytest.mark.usefixtures("uploads_removed")]
@@ -225,7 +226,7 @@ def test_token_is_required_and_sent(
     uploads: Path,
     drawn_clips: Path,
 ) -> None:
-    with ready(Service(detector, uploads, LIMITS, token=TOKEN)) as client:
+    with ready(Service(detector, uploads, LIMITS, Access(TOKEN))) as client:
         context = browser.new_context()
         page = context.new_page()
         page.goto(str(client.base_url))

@@ -9,6 +9,7 @@ import pytest
 from tests.serving.http import LIMITS, form_of, problem_detail, ready
 from violence_detection.errors import RunError, UserError
 from violence_detection.inference.detector import Detector, PredictedClip
+from violence_detection.serving.access import Access
 from violence_detection.serving.reloading import Reloader
 from violence_detection.serving.service import Service
 
@@ -64,7 +65,7 @@ def test_detector_is_replaced_while_serving_unless_the_new_one_is_broken(
 def reloadable(
     detector: Detector, uploads: Path, new: Detector, trial: Sequence[Path], token: str | None
 ) -> Service:
-    service = Service(detector, uploads, LIMITS, token=token)
+    service = Service(detector, uploads, LIMITS, Access(token))
     service.reloader = Reloader(service, lambda: new, trial)
     return service
 

@@ -12,6 +12,7 @@ from tests.serving.http import FORM, LIMITS, form_of, part, problem_detail, read
 from tests.waiting import wait_until
 from violence_detection.errors import RunError
 from violence_detection.inference.detector import Detector
+from violence_detection.serving.access import Access
 from violence_detection.serving.service import Service
 
 pytestmark = pytest.mark.usefixtures("uploads_removed")
@@ -24,7 +25,7 @@ CROSS_SITE = {"Origin": ORIGIN, "Sec-Fetch-Site": "cross-site"}
 @pytest.fixture(scope="module")
 def strict_service(scripted_detector: ScriptedDetector, uploads: Path) -> Service:
     limits = dataclasses.replace(LIMITS, max_seconds=5, max_requests=2)
-    return Service(scripted_detector, uploads, limits, TOKEN, [ORIGIN])
+    return Service(scripted_detector, uploads, limits, Access(TOKEN, [ORIGIN]))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_token_opens_what_it_guards_and_the_rest_is_open(
 def test_where_other_machines_ask_the_status_needs_the_token(
     scripted_detector: ScriptedDetector, uploads: Path
 ) -> None:
-    service = Service(scripted_detector, uploads, LIMITS, TOKEN, guards_status=True)
+    service = Service(scripted_detector, uploads, LIMITS, Access(TOKEN), guards_status=True)
     with started(service) as client:
         wait_until(lambda: client.get("/readyz", headers=BEARER).status_code == 200, 120)
         for route in ("/readyz", "/openapi.json", "/metrics"):
@@ -100,7 +101,7 @@ def test_where_other_machines_ask_the_status_needs_the_token(
 def test_server_answers_to_its_own_names_only(
     scripted_detector: ScriptedDetector, uploads: Path, host: str, status: int
 ) -> None:
-    service = Service(scripted_detector, uploads, LIMITS, hosts=["localhost", "camera.lan"])
+    service = Service(scripted_detector, uploads, LIMITS, Access(hosts=["localhost", "camera.lan"]))
     with started(service) as client:
         assert client.get("/openapi.json", headers={"Host": host}).status_code == status
         # Whatever probes the server may not know its name.

@@ -3,15 +3,13 @@
 import argparse
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import re
 import signal
-import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -34,13 +32,13 @@ from violence_detection.commands.loading import load_for
 from violence_detection.errors import UserError
 from violence_detection.models import random_weights_warning
 from violence_detection.runtime.interrupts import run_or_explain
+from violence_detection.runtime.listening import bound_socket, is_loopback, own_names
 from violence_detection.settings.parser import FlagParser
 from violence_detection.settings.setting import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Check
 from violence_detection.settings.values import finite
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 128  # connections that wait to be accepted
 LIMITED = {"windows": "windows", "samples": "sampled frames", "frames": "decoded frames"}
 
 TOKEN_VARIABLE = "VIOLENCE_API_TOKEN"
@@ -219,7 +217,7 @@ def check_flags(flags: argparse.Namespace) -> str | None:
     token = flags.token if flags.token is not None else os.environ.get(TOKEN_VARIABLE)
     if token is not None and not re.fullmatch(r"[!-~]+", token):
         raise UserError(f"{name}: must be visible ASCII characters, without spaces")
-    if token is None and not flags.insecure and not _is_loopback(flags.host):
+    if token is None and not flags.insecure and not is_loopback(flags.host):
         raise UserError(
             f"--host {flags.host} can be reached from other machines: set a token in "
             f"{TOKEN_VARIABLE}, or give --insecure to answer everybody"
@@ -241,13 +239,6 @@ def _is_origin(text: str) -> bool:
         return False
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def serve(flags: argparse.Namespace) -> int:
     """Serve until a signal; return the exit status.
 
@@ -260,9 +251,12 @@ def serve(flags: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: os._exit(128 + received))  # nothing to lose yet
     with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(bound_socket(flags.host, flags.port))
+        listening = stack.enter_context(
+            bound_socket(flags.host, flags.port, "--host {host} --port {port}")
+        )
         trial = trial_clips(flags.trial) if flags.trial else []
         detector = load_for(flags)
+        from violence_detection.serving.access import Access
         from violence_detection.serving.audit import AuditLog
         from violence_detection.serving.limits import Limits
         from violence_detection.serving.server import run_server, start_service_log
@@ -285,9 +279,9 @@ def serve(flags: argparse.Namespace) -> int:
         if untrained := detector.untrained_backbones:
             log.warning("%s", random_weights_warning(untrained))
         service = Service(
-            *(detector, uploads, limits, token, flags.cors),
-            hosts=own_names(flags.host, flags.allowed_host),
-            guards_status=not _is_loopback(flags.host),
+            *(detector, uploads, limits),
+            Access(token, flags.cors, own_names(flags.host, flags.allowed_host)),
+            guards_status=not is_loopback(flags.host),
             audit=flags.audit and AuditLog(flags.audit),
         )
         load = partial(load_for, flags)
@@ -307,39 +301,3 @@ def trial_clips(path: Path) -> list[Path]:
     if not found:
         raise UserError(f"--trial {path}: neither a video file nor a folder with some")
     return found
-
-
-def own_names(host: str, allowed: Sequence[str]) -> list[str]:
-    """Return the names by which the server may be addressed; any IP address may be used.
-
-    Args:
-        host: what it listens on.
-        allowed: further names.
-    """
-    return ["localhost", host, socket.gethostname(), socket.getfqdn(), *allowed]
-
-
-@contextlib.contextmanager
-def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
-    """Yield a socket that listens at an address.
-
-    Args:
-        host: a name or an address.
-        port: 0: any free one.
-
-    Raises:
-        UserError: the address cannot be used, or the port is taken.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            listening = stack.enter_context(socket.socket(family, kind))
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-            # At once: two sockets that do not listen may be bound to one address.
-            listening.listen(BACKLOG)
-        except OSError as error:
-            raise UserError(f"--host {host} --port {port}: {error.strerror}") from error
-        except UnicodeError as error:
-            raise UserError(f"--host {host}: no such address") from error
-        yield listening

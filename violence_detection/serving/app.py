@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from violence_detection.clips.sampling import Sampling
@@ -67,7 +66,6 @@ VIDEO_FORM = {
 guarded = APIRouter()  # behind the checks of site and token
 status = APIRouter()  # behind the token where other machines reach the server
 public = APIRouter()
-bearer = HTTPBearer(auto_error=False, description="the server's --token")
 
 
 class JsonLinesResponse(StreamingResponse):
@@ -105,10 +103,11 @@ def make_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     add_problem_handlers(app)
-    if service.origins:
+    access = service.access
+    if access.origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=service.origins,
+            allow_origins=access.origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization"],
             expose_headers=["Retry-After"],
@@ -118,9 +117,9 @@ def make_app(service: Service) -> FastAPI:
         metrics=service.metrics,
         max_discarded=service.limits.max_upload + MAX_FORM_OVERHEAD,
     )
-    own_host = Depends(require_allowed_host)
-    token = [] if service.token is None else [Depends(require_token)]
-    app.include_router(guarded, dependencies=[own_host, Depends(require_allowed_site), *token])
+    own_host, own_site = Depends(access.require_allowed_host), Depends(access.require_allowed_site)
+    token = [] if access.token is None else [Depends(access.require_token)]
+    app.include_router(guarded, dependencies=[own_host, own_site, *token])
     app.include_router(status, dependencies=[own_host, *(token if service.guards_status else [])])
     app.include_router(public)
     _add_page(app, service)
@@ -130,7 +129,7 @@ def make_app(service: Service) -> FastAPI:
 def _add_page(app: FastAPI, service: Service) -> None:
     detector = service.detector
     files = page_files(
-        detector.name, warning_of(detector), service.limits, service.token is not None
+        detector.name, warning_of(detector), service.limits, service.access.token is not None
     )
     for route, content, media_type in files:
 
@@ -150,24 +149,6 @@ async def get_service(request: Request) -> Service:
 
 
 RunningService = Annotated[Service, Depends(get_service)]
-
-
-async def require_allowed_host(request: Request, service: RunningService) -> None:
-    """Refuse requests to a name that is not the server's (421)."""
-    service.require_allowed_host(request)
-
-
-async def require_allowed_site(request: Request, service: RunningService) -> None:
-    """Refuse requests from pages of other sites (403)."""
-    service.require_allowed_site(request)
-
-
-async def require_token(
-    service: RunningService,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-) -> None:
-    """Refuse requests without the server's token (401)."""
-    service.require_token(credentials.credentials if credentials else None)
 
 
 async def receive_clip(request: Request, service: RunningService) -> AsyncIterator[Path]:

@@ -12,6 +12,7 @@ import uvicorn
 
 from violence_detection.errors import RunError, UserError
 from violence_detection.inference.detector import Detector
+from violence_detection.runtime.listening import url_of
 from violence_detection.runtime.logs import CONTROL_CHARACTERS
 from violence_detection.serving.app import make_app
 from violence_detection.serving.connections import guarded_protocol, report_seldom
@@ -116,7 +117,7 @@ async def run_server(
     try:
         while not server.started and not serving.done():
             await asyncio.sleep(POLL)
-        log.info("listening on %s, warming up", _url_of(listening))
+        log.info("listening on %s, warming up", url_of(listening))
         await asyncio.wait(
             (service.warm_up, stopping, serving), return_when=asyncio.FIRST_COMPLETED
         )
@@ -150,8 +151,3 @@ async def _drain(service: Service, seconds: float, signalled: asyncio.Event) -> 
     while service.pending and loop.time() < deadline and not signalled.is_set():
         await asyncio.sleep(POLL)
     service.stopped.set()
-
-
-def _url_of(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,12 +1,10 @@
-"""The service behind the routes: access checks, request slots, uploads and predictions."""
+"""The service behind the routes: request slots, uploads and predictions."""
 
 import asyncio
 import contextlib
-import hmac
-import ipaddress
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +16,7 @@ from violence_detection.clips.sampling import Sampling
 from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import RunError, UserError
 from violence_detection.inference.detector import Detector, PredictedClip
+from violence_detection.serving.access import Access
 from violence_detection.serving.audit import AuditLog
 from violence_detection.serving.batching import PredictionQueue, VideoStep
 from violence_detection.serving.limits import (
@@ -48,9 +47,7 @@ class Service:
         detector: makes the predictions.
         uploads: folder for the clips that are being processed.
         limits: what is accepted.
-        token: bearer token that requests must have; None: no token is required.
-        origins: allowed origins of pages on other sites, as `https://host`.
-        hosts: names by which the server may be addressed, beside any IP address; None: all.
+        access: who may ask; by default everybody.
         guards_status: readiness and the API document need the token, too.
         audit: a line for each prediction; None: there is no such log.
 
@@ -68,19 +65,15 @@ class Service:
         detector: Detector,
         uploads: Path,
         limits: Limits,
-        token: str | None = None,
-        origins: Sequence[str] = (),
-        hosts: Sequence[str] | None = None,
+        access: Access | None = None,
         guards_status: bool = False,
         audit: AuditLog | None = None,
     ):
         self.detector = detector
         self.uploads = uploads
         self.limits = limits
-        self.token = token
-        self.origins = tuple(origins)
-        self.hosts = hosts if hosts is None else frozenset(name.lower() for name in hosts)
-        self.guards_status = guards_status and token is not None
+        self.access = access or Access()
+        self.guards_status = guards_status
         self.audit = audit
         self._uploads = ClientCounts(limits.max_uploads)
         self.metrics = ServiceMetrics()
@@ -115,43 +108,6 @@ class Service:
         if not self.queue.is_running:
             headers = {"Retry-After": str(RETRY_AFTER)}
             raise Problem(503, "predictions have stopped: restart the server", headers)
-
-    def require_token(self, given: str | None) -> None:
-        """Raise a `Problem` (401) unless `given` is the token; compared in constant time."""
-        token = (self.token or "").encode()
-        if not token or given is None or not hmac.compare_digest(given.encode(), token):
-            raise Problem(
-                401,
-                "send the server's token as `Authorization: Bearer TOKEN`",
-                {"WWW-Authenticate": "Bearer"},
-            )
-
-    def require_allowed_site(self, request: Request) -> None:
-        """Raise a `Problem` (403) for a browser's request from a page of another site.
-
-        Browsers leave `Sec-Fetch-Site` out where the page did not come by https: there the origin
-        has to be the host that the request is sent to.
-        """
-        headers = request.headers
-        site, origin, host = (headers.get(key) for key in ("sec-fetch-site", "origin", "host"))
-        is_foreign = site in ("cross-site", "same-site")
-        if site is None and origin is not None:
-            is_foreign = origin.partition("://")[2] != host
-        if is_foreign and origin not in self.origins:
-            raise Problem(
-                403, "requests from pages on other sites are refused (the server's --cors)"
-            )
-
-    def require_allowed_host(self, request: Request) -> None:
-        """Raise a `Problem` (421) if the server is addressed by a name that is not its own.
-
-        A page on another site can have its own name point to this server (DNS rebinding); its
-        requests bear that name.
-        """
-        name = _name_of(request.headers.get("host", ""))
-        if self.hosts is None or name in self.hosts or _is_address(name):
-            return
-        raise Problem(421, f"this server is not known by this name (its --allowed-host): {name}")
 
     @property
     def pending(self) -> int:
@@ -254,7 +210,7 @@ class Service:
             Problem: the server has no token (403), cannot reload (503), or the new detector is not
                 fit for use (409).
         """
-        if self.token is None:
+        if self.access.token is None:
             raise Problem(403, "reloading needs a server with a token; or send it SIGHUP")
         if self.reloader is None:
             raise Problem(503, "this server cannot reload its model")
@@ -345,20 +301,6 @@ class Service:
     def _too_long(self, seconds: float) -> Problem:
         allowed = f"{self.limits.max_seconds:g} s allowed"
         return Problem(413, f"the clip lasts {math.ceil(seconds)} s, more than the {allowed}")
-
-
-def _name_of(host: str) -> str:
-    """Return the name or address in a Host header, without its port."""
-    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-    return name.lower().rstrip(".")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _unprocessable(reason: str) -> Problem:

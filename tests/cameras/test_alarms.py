@@ -29,6 +29,8 @@ def alarms_of(rule: AlarmRule, probabilities: str, moment: datetime = NOON) -> l
         (AlarmRule(), "001970000", [(3, 6, 0.9)]),
         (AlarmRule(cool_down=0), "07000800", [(1, 3, 0.7), (5, 7, 0.8)]),
         (AlarmRule(cool_down=30), "07000800", [(1, 3, 0.7)]),
+        # What begins in the pause and outlasts it is an alarm when the pause is over.
+        (AlarmRule(cool_down=4), "070007777700", [(1, 3, 0.7), (5, 11, 0.7)]),
         (AlarmRule(2, 3, cool_down=0), "0700070000", []),
         (AlarmRule(2, 3, cool_down=0), "0706000", [(1, 5, 0.7)]),
         (AlarmRule(least_seconds=4, cool_down=0), "0770000777700", [(7, 12, 0.7)]),

@@ -86,6 +86,8 @@ def test_defaults_are_those_of_all_cameras_and_a_camera_has_its_own(tmp_path: Pa
         (CAMERA + '[[receiver]]\nkind = "webhook"\nurl = "secret"', ["url", "https://server"]),
         (CAMERA + '[[receiver]]\nkind = "mqtt"\nhost = "a"\nprot = 1', ["prot is unknown", "port"]),
         (CAMERA + '[[receiver]]\nkind = "mqtt"\nhost = "a"\npassword = 1', ["password: must"]),
+        (CAMERA + '[page]\nhost = "0.0.0.0"', ["page", "0.0.0.0", "token", "insecure"]),
+        (CAMERA + '[page]\ntoken = "my secret"', ["page", "token", "without spaces"]),
         ("[[camera", ["cannot be read"]),
     ],
 )

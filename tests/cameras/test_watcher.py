@@ -3,19 +3,13 @@ import time
 from pathlib import Path
 
 import cv2
-import pytest
 
 from violence_detection.cameras.alarms import AlarmRule
 from violence_detection.cameras.settings import Camera, WatchSettings
 from violence_detection.cameras.watcher import Watcher
-from violence_detection.inference.detector import Detector, load_detector
+from violence_detection.inference.detector import Detector
 from violence_detection.inference.live_source import Source
 from violence_detection.inference.windows import predict_video, window_sampling
-
-
-@pytest.fixture(scope="module")
-def detector(trained: Path) -> Detector:
-    return load_detector(trained / "run")
 
 
 def repeated(clip: Path, path: Path) -> Path:

@@ -116,7 +116,7 @@ class AlarmState:
             candidate is not None
             and sum(self._recent) >= rule.windows
             and candidate.end - candidate.start >= rule.least_seconds
-            and candidate.start >= self._not_before
+            and candidate.end > self._not_before
             and not is_within(moment, rule.quiet)
         )
 

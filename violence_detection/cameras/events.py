@@ -2,16 +2,20 @@
 
 import contextlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from violence_detection.cameras.alarms import Alarm
-from violence_detection.cameras.store import EVENTS, EventStore
-from violence_detection.clips.recorder import LONGEST_SEGMENT, Segment, segments_in
+from violence_detection.cameras.store import (
+    EVENTS,
+    EventStore,
+    WrittenClip,
+    iso_of,
+    seconds_of,
+)
+from violence_detection.clips.recorder import LONGEST_SEGMENT, PARTIAL, Segment, segments_in
 
 RECENT = ".recent"  # folder of the packets of the last minute, by camera
 MARGIN = 10.0  # seconds that packets are kept beyond what an event may need
@@ -61,10 +65,10 @@ class CameraEvents:
 
     def note(self, kind: str, moment: float, **facts: Any) -> None:
         """Write a line on the camera itself: lost, back, frozen, moving."""
-        self._write({"camera": self.camera, "kind": kind, "time": _iso(moment), **facts})
+        self._write({"camera": self.camera, "kind": kind, "time": iso_of(moment), **facts})
 
-    def start(self, alarm: Alarm, offset: float) -> None:
-        """Note that an alarm has begun.
+    def start(self, alarm: Alarm, offset: float) -> str:
+        """Note that an alarm has begun; return the event's name.
 
         Args:
             alarm: in seconds of a clock.
@@ -74,6 +78,7 @@ class CameraEvents:
         recorded = _Recorded(name, alarm, offset)
         self._alarms.append(recorded)
         self._write({**self._facts(recorded), "state": STARTED})
+        return name
 
     def end(self) -> None:
         """Note that the alarm in progress is over; its clip follows when it is complete."""
@@ -97,36 +102,63 @@ class CameraEvents:
                 self._alarms.remove(alarm)
                 self._finish(alarm, recorded)
         needed = min((alarm.start for alarm in self._alarms), default=now - self._window)
+        oldest = min(needed - rule.before - self._window - MARGIN, now - rule.recent)
         for segment in recorded:
-            if segment.end < needed - rule.before - self._window - MARGIN:
+            if segment.end < oldest:
                 with contextlib.suppress(OSError):
                     segment.path.unlink()
 
     def _finish(self, alarm: _Recorded, recorded: Sequence[Segment], **more: Any) -> None:
         rule = self.store.rule
         folder = self.store.new_folder(self.camera, alarm.start)
-        start, end = alarm.start - rule.before, alarm.end + rule.after
-        segments = [each for each in recorded if each.end >= start and each.start <= end]
-        clip, snapshot = self.store.write_clip(folder, segments, alarm.peak)
-        relative = folder.relative_to(self.store.folder)
+        segments = _between(recorded, alarm.start - rule.before, alarm.end + rule.after)
+        written = self.store.write_clip(folder, segments, alarm.peak)
         facts = {
             **self._facts(alarm),
             "state": ENDED,
-            "end": _iso(alarm.end),
-            "peak": _iso(alarm.peak),
-            "clip": clip and str(relative / clip),
-            "snapshot": snapshot and str(relative / snapshot),
+            "end": iso_of(alarm.end),
+            "peak": iso_of(alarm.peak),
+            **clip_facts(folder.relative_to(self.store.folder), written),
             **more,
         }
         self.store.write_facts(folder, facts)
         self._notify(facts)
+
+    def has_recorded(self, until: float) -> bool:
+        """Return whether the packets up to a time, in seconds since 1970, are there."""
+        return any(segment.end >= until for segment in segments_in(self.recordings))
+
+    def keep_missed(self, start: float, end: float) -> dict[str, Any] | None:
+        """Make an event of something that was no alarm, from the packets that are still there.
+
+        Args:
+            start, end: seconds since 1970.
+
+        Returns:
+            Its facts; None: nothing of it was recorded.
+        """
+        segments = _between(segments_in(self.recordings), start, end)
+        folder = self.store.new_folder(self.camera, start)
+        written = self.store.write_clip(folder, segments, (start + end) / 2)
+        if written is None:
+            return None
+        facts = {
+            "event": f"{self.camera}-{int(start * 1000)}",
+            "camera": self.camera,
+            "kind": "missed",
+            "start": iso_of(start),
+            "end": iso_of(end),
+            **clip_facts(folder.relative_to(self.store.folder), written),
+        }
+        self.store.write_facts(folder, facts)
+        return facts
 
     def _facts(self, alarm: _Recorded) -> dict[str, Any]:
         return {
             "event": alarm.name,
             "camera": self.camera,
             "kind": "alarm",
-            "start": _iso(alarm.start),
+            "start": iso_of(alarm.start),
             "probability": round(alarm.alarm.probability, 4),
         }
 
@@ -135,14 +167,19 @@ class CameraEvents:
         self._notify(facts)
 
     def recover(self) -> None:
-        """Finish the alarms that an earlier process was killed in, and remove its recordings."""
+        """Finish the alarms that an earlier process was killed in."""
         recorded = segments_in(self.recordings)
         for facts in _unfinished(self.store.folder / EVENTS, self.camera):
-            start = datetime.fromisoformat(facts["start"]).timestamp()
+            start = seconds_of(facts["start"])
             last = max((segment.end for segment in recorded), default=start)
             alarm = Alarm(start, max(start, last), facts["probability"], start + self._window)
             self._finish(_Recorded(facts["event"], alarm, 0.0), recorded, interrupted=True)
-        shutil.rmtree(self.recordings, ignore_errors=True)
+        for unfinished in self.recordings.glob(f"*{PARTIAL}"):
+            unfinished.unlink(missing_ok=True)
+
+
+def _between(segments: Sequence[Segment], start: float, end: float) -> list[Segment]:
+    return [each for each in segments if each.end >= start and each.start <= end]
 
 
 def _unfinished(path: Path, camera: str) -> list[dict[str, Any]]:
@@ -164,5 +201,13 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
-def _iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment).astimezone().isoformat(timespec="milliseconds")
+def clip_facts(folder: Path, written: WrittenClip | None) -> dict[str, Any]:
+    """Return what a line says of a clip, with paths relative to the folder of all events."""
+    if written is None:
+        return {"clip": None, "snapshot": None}
+    return {
+        "clip": str(folder / written.clip),
+        "snapshot": written.snapshot and str(folder / written.snapshot),
+        "clip_start": iso_of(written.start),
+        "clip_seconds": round(written.seconds, 3),
+    }

@@ -1,5 +1,6 @@
 """The cameras of a `watch.py` file: TOML, checked before anything is opened."""
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from violence_detection.clips.sampling import Polygon, check_windows
 from violence_detection.errors import UserError
 from violence_detection.inference.live_source import Source, parse_source
 from violence_detection.inference.webhook import require_webhook_url
+from violence_detection.runtime.listening import is_loopback
 
 WINDOW = 2.0  # seconds
 
@@ -38,6 +40,18 @@ class ClipRule:
     after: float = 5.0  # seconds
     keep_days: float = 30.0
     keep_gb: float = 10.0
+    recent: float = 300.0  # seconds of packets that are kept although nothing has happened
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """The page with the cameras, and who may see it."""
+
+    host: str = "127.0.0.1"
+    port: int = 8010
+    token: str | None = None
+    insecure: bool = False  # whether others than this machine may see it without a token
+    allowed_hosts: tuple[str, ...] = ()  # further names of this machine
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,7 @@ class WatchSettings:
     clips: ClipRule = ClipRule()
     events: Path = Path("events")  # folder of event clips, snapshots and events.jsonl
     receivers: tuple[ReceiverSettings, ...] = ()
+    page: PageSettings | None = None  # None: there is none
     silence: float = 10.0  # seconds without a frame after which a source counts as lost
     frozen: float = 60.0  # seconds with the same picture after which a camera counts as frozen
 
@@ -84,10 +99,14 @@ def _settings(content: Mapping[str, Any]) -> WatchSettings:
     receivers = content.get("receiver", [])
     if not isinstance(receivers, list):
         raise UserError("receiver: write [[receiver]] for each")
+    page = content.get("page")
+    found_page = None if page is None else _page(page)
     found_receivers = tuple(_receiver(number, each) for number, each in enumerate(receivers, 1))
     others = {key: value for key, value in content.items() if key not in _TABLES}
     found = _read("the file", others, _TOP)
-    return WatchSettings(read, ClipRule(**clips), receivers=found_receivers, **found)
+    return WatchSettings(
+        read, ClipRule(**clips), receivers=found_receivers, page=found_page, **found
+    )
 
 
 def _camera(
@@ -122,6 +141,16 @@ def _receiver(number: int, table: Any) -> ReceiverSettings:
     if needed not in read:
         raise UserError(f"receiver {number} ({kind}): {needed} is missing")
     return ReceiverSettings(kind, read)
+
+
+def _page(table: Any) -> PageSettings:
+    page = PageSettings(**_read("page", table, _PAGE))
+    if page.token is None and not page.insecure and not is_loopback(page.host):
+        raise UserError(
+            f"page: host {page.host} can be reached from other machines: set a token, or "
+            "insecure = true to show the cameras to everybody"
+        )
+    return page
 
 
 def _alarm_rule(table: Mapping[str, Any], defaults: AlarmRule) -> AlarmRule:
@@ -195,6 +224,13 @@ def _polygons(value: Any) -> tuple[Polygon, ...]:
     return polygons
 
 
+def _token(value: Any) -> str:
+    token = _text(value)
+    if not re.fullmatch(r"[!-~]+", token):
+        raise ValueError("must be visible ASCII characters, without spaces")
+    return token
+
+
 def _windows(value: Any) -> tuple[int, int]:
     some, _, of = str(value).partition(" of ")
     count = int(some), int(of or some)
@@ -218,8 +254,8 @@ def _flag(value: Any) -> bool:
     return value
 
 
-_TABLES = ("camera", "defaults", "alarm", "clips", "receiver")
-_SECRETS = ("password", "url", "source")  # may contain one
+_TABLES = ("camera", "defaults", "alarm", "clips", "page", "receiver")
+_SECRETS = ("password", "url", "source", "token")  # may contain one
 _TOP: dict[str, Callable[[Any], Any]] = {
     "events": lambda value: Path(_text(value)),
     "silence": _number(0.1),
@@ -230,6 +266,14 @@ _CLIPS = {
     "after": _number(0, 600),
     "keep-days": _number(0),
     "keep-gb": _number(0),
+    "recent": _number(0, 3600),
+}
+_PAGE: dict[str, Callable[[Any], Any]] = {
+    "host": _text,
+    "port": lambda value: int(_number(0, 65535)(value)),
+    "token": _token,
+    "insecure": _flag,
+    "allowed-hosts": lambda value: tuple(_text(name) for name in value),
 }
 _ALARM = {
     "windows": _windows,

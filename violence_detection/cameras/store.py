@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,16 @@ IN_MP4 = ("h264", "hevc", "mpeg4", "av1")  # what browsers and players expect in
 GIGABYTE = 1e9
 QUALITY = 90  # of a snapshot, from 0 to 100
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # other errors are not mended by removing events
+
+
+@dataclass(frozen=True)
+class WrittenClip:
+    """An event's clip, and its snapshot, by their names in the event's folder."""
+
+    clip: str
+    snapshot: str | None
+    start: float  # when its first packet arrived, in seconds since 1970
+    seconds: float  # how long it is
 
 
 class EventStore:
@@ -61,10 +72,8 @@ class EventStore:
         day = self.folder / moment.strftime("%Y-%m-%d")
         return day / f"{moment.strftime('%H%M%S')}-{camera}"
 
-    def write_clip(
-        self, folder: Path, segments: list[Segment], peak: float
-    ) -> tuple[str | None, str | None]:
-        """Write an event's clip and snapshot; return their names, None where there is none.
+    def write_clip(self, folder: Path, segments: list[Segment], peak: float) -> WrittenClip | None:
+        """Write an event's clip and snapshot; return None if there is no clip.
 
         Args:
             folder: of the event.
@@ -72,20 +81,20 @@ class EventStore:
             peak: when the picture was taken that is kept, in seconds since 1970.
         """
         if not segments:
-            return None, None
+            return None
         try:
             clip = folder / f"clip{_suffix_for(segments[0].path)}"
             folder.mkdir(parents=True, exist_ok=True)
             self._with_room(lambda: replace_file(clip, partial(join, segments)))
-            picture = _frame_at(clip, peak - segments[0].start)
+            start = segments[0].start
+            picture, seconds = _frame_at(clip, peak - start)
         except (OSError, RunError, av.FFmpegError) as error:
             log.error("%s: the clip cannot be written: %s", folder, error)
-            return None, None
-        if picture is None:
-            return clip.name, None
-        content = as_jpeg(picture, QUALITY)
-        is_written = self._with_room(lambda: write_bytes(folder / SNAPSHOT, content))
-        return clip.name, SNAPSHOT if is_written else None
+            return None
+        is_written = picture is not None and self._with_room(
+            lambda: write_bytes(folder / SNAPSHOT, as_jpeg(picture, QUALITY))
+        )
+        return WrittenClip(clip.name, SNAPSHOT if is_written else None, start, seconds)
 
     def write_facts(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """Write what is known of an event beside its clip, and its line."""
@@ -96,6 +105,37 @@ class EventStore:
 
         self._with_room(write)
         self.write_line(facts)
+
+    def newest(self, count: int, before: str | None = None) -> list[dict[str, Any]]:
+        """Return the facts of the newest events, the newest first.
+
+        Args:
+            count: how many, at most.
+            before: the `folder` of an event; those that are not older are left out.
+        """
+        folders = sorted((path.parent for path in self._facts()), reverse=True)
+        found: list[dict[str, Any]] = []
+        for folder in folders:
+            name = folder.relative_to(self.folder).as_posix()
+            if len(found) == count:
+                break
+            if before is None or name < before:
+                with contextlib.suppress(OSError, ValueError):  # removed just now; damaged
+                    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+                    found.append({**facts, "folder": name})
+        return found
+
+    def find(self, folder: str) -> dict[str, Any] | None:
+        """Return the facts of the event in a folder of `newest`; None: it is there no more."""
+        known = {path.parent.relative_to(self.folder).as_posix() for path in self._facts()}
+        if folder not in known:
+            return None
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads((self.folder / folder / FACTS).read_text(encoding="utf-8")))
+        return None
+
+    def _facts(self) -> Iterator[Path]:
+        return self.folder.glob(f"*/*/{FACTS}")
 
     def prune(self) -> None:
         """Remove the events that are older or more than is kept."""
@@ -111,7 +151,7 @@ class EventStore:
     def _events(self) -> list[tuple[Path, float, int]]:
         """Return the folders of events, when they were made, and their sizes; the oldest first."""
         found = []
-        for facts in self.folder.glob(f"*/*/{FACTS}"):
+        for facts in self._facts():
             with contextlib.suppress(OSError):
                 size = sum(path.stat().st_size for path in facts.parent.iterdir())
                 found.append((facts.parent, facts.stat().st_mtime, size))
@@ -154,13 +194,24 @@ def _suffix_for(path: Path) -> str:
     return ".mp4" if name in IN_MP4 else ".mkv"
 
 
-def _frame_at(path: Path, seconds: float) -> Any:
-    """Return the frame nearest to a time as RGB; None if none can be decoded."""
+def _frame_at(path: Path, seconds: float) -> tuple[Any, float]:
+    """Return the frame nearest to a time as RGB, None if none can be decoded, and the length."""
     with av.open(str(path)) as container:
+        length = (container.duration or 0) / av.time_base
         frames: Iterator[Any] = container.decode(video=0)
         found = None
         for frame in frames:
             found = frame
             if frame.time is not None and frame.time >= seconds:
                 break
-        return None if found is None else found.to_ndarray(format="rgb24")
+        return None if found is None else found.to_ndarray(format="rgb24"), length
+
+
+def iso_of(seconds: float) -> str:
+    """Return a time, in seconds since 1970, as it is written into lines: local, with its offset."""
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="milliseconds")
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds since 1970 of a time in a line."""
+    return datetime.fromisoformat(text).timestamp()

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -14,6 +14,7 @@ from violence_detection.cameras.alarms import AlarmState, is_within
 from violence_detection.cameras.events import CameraEvents, Notify
 from violence_detection.cameras.settings import Camera, WatchSettings
 from violence_detection.cameras.store import EventStore
+from violence_detection.cameras.view import FROZEN, LOST, WATCHED, CameraView
 from violence_detection.clips.sampling import Sample
 from violence_detection.inference.detector import Detector
 from violence_detection.inference.live import PASSES, REPORT_EVERY
@@ -28,6 +29,7 @@ from violence_detection.inference.live_source import (
     Ended,
     Item,
     Lost,
+    Picture,
     SourceReader,
     Started,
 )
@@ -110,13 +112,19 @@ class WatchedCamera:
         self._alarms = AlarmState(camera.alarm, threshold)
         self._predictor: LivePredictor | None = None
         self._pass_seconds = deque([pass_seconds], PASSES)
-        self._status = "connecting"
+        self.view = CameraView(camera, threshold)
         self._images: np.ndarray | None = None  # the last that were unlike those before
         self._changed = clock()  # when they arrived
         recording = None if camera.source.kind == "file" else self.events.recordings
         self.reader = open_reader(
-            camera.source, self._sampling, settings.silence, recording=recording
+            *(camera.source, self._sampling, settings.silence),
+            recording=recording,
+            with_pictures=settings.page is not None,
         )
+
+    @property
+    def _status(self) -> str:
+        return self.view.state.status
 
     @property
     def _offset(self) -> float:
@@ -132,6 +140,8 @@ class WatchedCamera:
                 self._look_whether_frozen(item.sample)
                 if self._is_scheduled():
                     self._predictor.add(item)
+            elif isinstance(item, Picture):
+                self.view.set_picture(item.jpeg, time.time())
             elif isinstance(item, Lost):
                 self._lose(item.reason)
             elif isinstance(item, Ended):
@@ -142,19 +152,20 @@ class WatchedCamera:
                     self._predictor.end()
 
     def _start(self, item: Started) -> None:
-        if self._status == "lost":
+        if self._status == LOST:
             self.events.note("back", time.time())
         interval = self._sampling.interval(item.frames_per_second)
         self._predictor = LivePredictor(
             *(self._detector, self._sampling, interval, self._pass_seconds, self._clock),
             takes_turns=True,
         )
-        self._status, self._changed, self._images = "watched", self._clock(), None
+        self._changed, self._images = self._clock(), None
+        self.view.set_status(WATCHED, time.time())
 
     def _lose(self, reason: str) -> None:
-        if self._status != "lost":
+        if self._status != LOST:
             self.events.note("lost", time.time(), reason=reason)
-        self._status = "lost"
+            self.view.set_status(LOST, time.time(), reason)
         self._end_alarm()
 
     def _look_whether_frozen(self, sample: Sample) -> None:
@@ -162,12 +173,12 @@ class WatchedCamera:
             return
         if self._images is None or not np.array_equal(self._images, sample.images):
             self._images, self._changed = sample.images, self._clock()
-            if self._status == "frozen":
+            if self._status == FROZEN:
                 self.events.note("moving", time.time())
-                self._status = "watched"
-        elif self._status == "watched" and self._clock() - self._changed >= self._frozen_after:
+                self.view.set_status(WATCHED, time.time())
+        elif self._status == WATCHED and self._clock() - self._changed >= self._frozen_after:
             self.events.note("frozen", time.time())
-            self._status = "frozen"
+            self.view.set_status(FROZEN, time.time())
 
     def _is_scheduled(self) -> bool:
         spans = self.camera.schedule
@@ -197,14 +208,17 @@ class WatchedCamera:
         end = start + window.end - window.start
         moment = datetime.fromtimestamp(end + offset)
         begun, ended = self._alarms.add(start, end, window.probability, moment)
+        self.view.add_score(end + offset, window.probability)
         if ended is not None:
             self.events.end()
+            self.view.set_alarm(None)
         if begun is not None:
-            self.events.start(begun, offset)
+            self.view.set_alarm(self.events.start(begun, offset))
 
     def _end_alarm(self) -> None:
         if self._alarms.end() is not None:
             self.events.end()
+            self.view.set_alarm(None)
 
     def reported(self) -> str:
         """Return how it was kept up with since the last call."""
@@ -267,6 +281,13 @@ class Watcher:
         finally:
             for name in list(self._cameras):
                 self._drop(name)
+
+    @property
+    def cameras(self) -> Mapping[str, WatchedCamera]:
+        """The cameras that are watched, by name, in the settings' order; for any thread."""
+        cameras = dict(self._cameras)
+        names = [camera.name for camera in self.settings.cameras]
+        return {name: cameras[name] for name in names if name in cameras}
 
     def _take_up(self, settings: WatchSettings) -> None:
         """Watch the cameras of settings; those that are the same go on."""

@@ -4,7 +4,7 @@ Real video files on disk, in split folders. Both classes have the same colours, 
 positions; they differ only in how the figures move.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -72,25 +72,44 @@ def draw_clip(path: Path, violent: bool, random: np.random.Generator) -> None:
     Raises:
         RunError: OpenCV cannot write mp4 files.
     """
-    story = _fight(random) if violent else _peace(random)
-    background = _background(random)
-    colours = random.integers(0, 100, (2, 3))
-    size = random.uniform(1.5, 1.7)
+    images = drawn_images([violent], random)
     partial = path.with_name(f".{path.name}")
     writer = cv2.VideoWriter(
         str(partial), cv2.VideoWriter.fourcc(*"mp4v"), FRAMES_PER_SECOND, (WIDTH, HEIGHT)
     )
     if not writer.isOpened():
         raise RunError(f"{path}: this build of OpenCV cannot write mp4 files")
-    for number in range(FRAMES_PER_SECOND * SECONDS):
-        image = background.copy()
-        for pose, facing, colour in zip(
-            story(number / FRAMES_PER_SECOND), (1, -1), colours, strict=True
-        ):
-            _draw_figure(image, pose, facing, size, tuple(int(value) for value in colour))
+    for image in images:
         writer.write(image)
     writer.release()
     partial.replace(path)
+
+
+def drawn_images(
+    violent: Sequence[bool],
+    random: np.random.Generator,
+    frames_per_second: int = FRAMES_PER_SECOND,
+    seconds: int = SECONDS,
+) -> Iterator[np.ndarray]:
+    """Yield the frames of a scene, `(HEIGHT, WIDTH, 3)` uint8 BGR.
+
+    Args:
+        violent: of each part of the scene, one after the other, whether the figures fight.
+        random: decides everything else.
+        frames_per_second: that are drawn.
+        seconds: that a part lasts.
+    """
+    stories = [_fight(random) if fights else _peace(random) for fights in violent]
+    background = _background(random)
+    colours = random.integers(0, 100, (2, 3))
+    size = random.uniform(1.5, 1.7)
+    for story in stories:
+        for number in range(frames_per_second * seconds):
+            image = background.copy()
+            poses = story(number / frames_per_second)
+            for pose, facing, colour in zip(poses, (1, -1), colours, strict=True):
+                _draw_figure(image, pose, facing, size, tuple(int(value) for value in colour))
+            yield image
 
 
 def _fight(random: np.random.Generator) -> Story:

@@ -1,10 +1,11 @@
 """Watch cameras and keep an event of each alarm: `watch.py cameras.toml`."""
 
 import argparse
+import contextlib
 import json
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from violence_detection.settings.parser import FlagParser
 
 if TYPE_CHECKING:
     from violence_detection.cameras.settings import WatchSettings
+    from violence_detection.cameras.watcher import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +115,10 @@ def watch(flags: argparse.Namespace) -> int:
             receivers.put(line)
 
         patience = DELIVERY
+        watcher = Watcher(detector, settings, notify)
         try:
-            Watcher(detector, settings, notify).run(reloaded)
+            with _page(watcher, settings):
+                watcher.run(reloaded)
         except Interrupted:  # how watching cameras ends
             log.info("stopped")
             patience = DELIVERY_IF_INTERRUPTED
@@ -123,9 +127,23 @@ def watch(flags: argparse.Namespace) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _page(watcher: "Watcher", settings: "WatchSettings") -> Iterator[None]:
+    """Show the page during the block, if there is to be one."""
+    if settings.page is None:
+        yield
+        return
+    from violence_detection.cameras.page import shown
+
+    with shown(watcher, settings.page) as address:
+        log.info("page: %s", address)
+        yield
+
+
 def _start_log() -> None:
     screen = logging.StreamHandler()
     screen.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger = logging.getLogger("violence_detection")
     logger.handlers, logger.propagate = [screen], False
     logger.setLevel(logging.INFO)
+    logging.getLogger("violence_detection.serving").setLevel(logging.WARNING)  # not each request

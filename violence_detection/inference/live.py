@@ -187,7 +187,7 @@ class LiveMonitor:
         elif isinstance(item, Lost):
             self._is_lost = True
             self._report(f"{name}: {item.reason}; reconnecting in {item.pause:g} s")
-        else:
+        elif isinstance(item, Ended):
             self._end(item, name)
 
     def _start(self, frames_per_second: float | None, name: str) -> None:

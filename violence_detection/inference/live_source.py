@@ -22,6 +22,7 @@ import av
 from violence_detection.clips.coverage import Coverage
 from violence_detection.clips.decoders import stream_from_process
 from violence_detection.clips.frames import share_warnings
+from violence_detection.clips.pictures import as_jpeg, shrink
 from violence_detection.clips.recorder import Recorder
 from violence_detection.clips.sampling import Sample, Sampler, Sampling
 from violence_detection.clips.video import Frame, UnreadableClip, Video, frames_of, open_video
@@ -40,6 +41,8 @@ PROTOCOLS = {
 }
 SCHEMES = tuple(PROTOCOLS)
 COUNT_EVERY = 1.0  # seconds
+PICTURE_EVERY = 1.0  # seconds
+PICTURE_SIDE, PICTURE_QUALITY = 640, 80  # pixels of the longer side; of JPEG, from 0 to 100
 AHEAD = 8  # items between the two processes; few, since they are taken as they arrive
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before reconnecting
 
@@ -108,6 +111,12 @@ class Arrival(NamedTuple):
     arrived: float  # in the clock's seconds; of a file, when the frame was due
 
 
+class Picture(NamedTuple):
+    """What the source shows now, for a person to look at."""
+
+    jpeg: bytes
+
+
 class FrameCount(NamedTuple):
     """How many frames have arrived since the last count."""
 
@@ -133,7 +142,7 @@ class Ended(NamedTuple):
     error: UnreadableClip | None  # why it cannot be read; None: the end of a file
 
 
-Item = Started | Arrival | FrameCount | Warned | Lost | Ended
+Item = Started | Arrival | Picture | FrameCount | Warned | Lost | Ended
 
 
 def sample_source(
@@ -144,7 +153,8 @@ def sample_source(
     sleep: Callable[[float], None] = time.sleep,
     video: Video | None = None,
     recording: Path | None = None,
-) -> Iterator[Started | Arrival | FrameCount | Warned]:
+    with_pictures: bool = False,
+) -> Iterator[Started | Arrival | Picture | FrameCount | Warned]:
     """Yield the samples of a source as they arrive, until it ends.
 
     Cameras and network streams are timed by the arrival of their frames: the times that they state
@@ -158,6 +168,7 @@ def sample_source(
         sleep: waits for some seconds of the clock.
         video: the source, if it has been opened.
         recording: folder for the packets of a stream or a camera; None: they are not kept.
+        with_pictures: whether to yield a picture for people every second, too.
 
     Raises:
         UnreadableClip: the source cannot be read, or is lost.
@@ -169,7 +180,7 @@ def sample_source(
     else:
         frames = _arriving(video, silence, clock, recording)
     sampler: Sampler | None = None
-    previous, counted, count = math.nan, clock(), 0
+    previous, counted, count, pictured = math.nan, clock(), 0, -math.inf
     try:
         for frame, arrived in frames:
             yield from _wait_until(arrived, clock, sleep)
@@ -181,6 +192,9 @@ def sample_source(
             previous = arrived
             for sample in sampler.take(frame):
                 yield Arrival(sample, arrived - (frame.time - sample.time))
+            if with_pictures and clock() - pictured >= PICTURE_EVERY:
+                pictured = clock()
+                yield from _picture_of(video, frame)
             count += 1
             if clock() - counted >= COUNT_EVERY:
                 yield FrameCount(count)
@@ -234,6 +248,14 @@ def _open_camera(number: str, silence: float) -> Video:
         raise UnreadableClip("cannot be opened") from error
 
 
+def _picture_of(video: Video, frame: Frame) -> Iterator[Picture]:
+    """Yield a frame as a picture; nothing if it cannot be decoded."""
+    image = frame.retrieve()
+    if image is not None:
+        side = min(PICTURE_SIDE, max(image.shape[:2]))
+        yield Picture(as_jpeg(shrink(image, video.aspect_ratio, side), PICTURE_QUALITY))
+
+
 def _wait_until(
     due: float, clock: Callable[[], float], sleep: Callable[[float], None]
 ) -> Iterator[FrameCount]:
@@ -284,6 +306,7 @@ class SourceReader:
             delivered frames for longer than the pause.
         stream: runs `sample_source` and yields its items, as `stream_from_process` does.
         recording: folder for the packets of a stream or a camera; None: they are not kept.
+        with_pictures: whether there are pictures for people among the items.
     """
 
     def __init__(
@@ -294,8 +317,11 @@ class SourceReader:
         first_pause: float = FIRST_PAUSE,
         stream: Callable[..., Generator[Any, None, None]] = stream_from_process,
         recording: Path | None = None,
+        with_pictures: bool = False,
     ):
-        self._sample = functools.partial(sample_source, recording=recording)
+        self._sample = functools.partial(
+            sample_source, recording=recording, with_pictures=with_pictures
+        )
         self.source = source
         self._sampling = sampling
         self._silence = silence

@@ -1,6 +1,7 @@
 """The page of the service, used in a browser."""
 
 import base64
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from tests.browser import FAULTS, SIZES, launched, needs_browser
 from tests.clips.videos import write_doubtful_clip
-from tests.serving.http import LIMITS, ready
+from tests.serving.detectors import scripted
+from tests.serving.http import LIMITS, ready, started
 from tests.waiting import wait_until
 from violence_detection.inference.detector import Detector
 from violence_detection.serving.access import Access
@@ -165,6 +167,60 @@ def test_long_clip_is_analyzed_over_time(
     assert f"{len(points)} windows over 6.0 s" in page.inner_text("#timeline-caption")
 
 
+def test_several_clips_are_listed_with_their_results(page: Any, drawn_clips: Path) -> None:
+    names = ("violent", "nonviolent")
+    odd = {"name": "odd.mp4", "mimeType": "", "buffer": b"hello"}
+    files = [
+        {"name": f"{name}.mp4", "mimeType": "", "buffer": clip_of(drawn_clips, name).read_bytes()}
+        for name in names
+    ]
+    page.set_input_files("#file", [files[0], odd, files[1]])
+    page.locator("#clips tr", has_text="nonviolent.mp4").get_by_text("%").wait_for(timeout=60_000)
+    rows = page.locator("#clips tbody tr").all_inner_texts()
+    assert [row.split()[0] for row in rows] == ["violent.mp4", "odd.mp4", "nonviolent.mp4"]
+    assert "ot a video" in rows[1]
+    page.get_by_role("button", name="violent.mp4", exact=True).click()
+    assert rows[0].split()[1].rstrip(",") == page.inner_text("#prediction")
+
+
+def test_same_clip_can_be_chosen_again_and_its_json_copied(
+    page: Any, address: str, drawn_clips: Path
+) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+    for _ in range(2):
+        with page.expect_response(re.compile("predict")), page.expect_file_chooser() as chooser:
+            page.click("#file")
+            chooser.value.set_files(clip_of(drawn_clips))
+        assert prediction(page)
+    page.get_by_text("JSON", exact=True).click()
+    page.click("#copy")
+    page.get_by_role("button", name="Copied").wait_for()
+    copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
+    assert f"{100 * copied['probability']:.1f}%" in page.inner_text("#summary")
+    assert "image" not in copied["frames"][0]
+
+
+def test_example_can_be_tried_without_a_clip(page: Any) -> None:
+    page.click("#example")
+    assert prediction(page) in ("Violent", "Nonviolent")
+
+
+def test_clip_waits_for_a_model_that_is_loading(
+    browser: Any, detector: Detector, uploads: Path, drawn_clips: Path
+) -> None:
+    loading = scripted(detector)
+    loading.released.clear()
+    with started(Service(loading, uploads, LIMITS)) as client:
+        page = browser.new_context().new_page()
+        page.goto(str(client.base_url))
+        page.set_input_files("#file", clip_of(drawn_clips))
+        page.locator("#stage", has_text="the server is starting up").wait_for()
+        loading.released.set()
+        assert prediction(page)
+        assert page.locator("#result").is_visible()
+        page.context.close()
+
+
 @pytest.mark.parametrize("content", [b"hello", b"\0\0\0\x20ftypisom" + bytes(999)])
 def test_refused_clip_has_its_reason(page: Any, content: bytes) -> None:
     clip = {"name": "<img src=x onerror=alert(1)>.mp4", "mimeType": "video/mp4", "buffer": content}
@@ -215,7 +271,7 @@ def test_everything_has_a_name_for_screen_readers(page: Any, drawn_clips: Path) 
         names = re.findall(rf"- '?{role}(.*)", tree)
         assert names, role
         assert all(re.match(r' "[^"]+"', name) for name in names), role
-    assert page.get_by_label("or choose a file").count() == 1
+    assert page.get_by_label("or choose files").count() == 1
     assert page.evaluate("document.documentElement.lang") == "en"
     assert page.title()
 

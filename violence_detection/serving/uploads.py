@@ -21,7 +21,8 @@ from violence_detection.serving.limits import Limits
 from violence_detection.serving.problems import Problem
 from violence_detection.storage.locks import process_folder
 
-FIELD = b"video"
+FIELDS = (b"video", b"file")  # the part that holds the clip
+SHOWN_NAME = 40  # characters of another part's name
 MAX_FORM_OVERHEAD = 64 * 1024  # bytes of a form besides its clip
 HEAD_BYTES = 512  # of a clip, from which its container is recognized
 WRITE_BYTES = 2**20  # a thread writes each piece
@@ -67,7 +68,7 @@ async def receive_video(
     path: Path,
     limits: Limits,
 ) -> int:
-    """Write the part `video` of a multipart form to a new file; return its size in bytes.
+    """Write the part `video` (or `file`) of a multipart form to a new file; return its bytes.
 
     Args:
         body: the request's body in pieces.
@@ -146,6 +147,7 @@ class _Form:
         self._disposition = b""
         self._is_video = False
         self._videos = 0
+        self._other = b""  # the name of a part that is no clip
         self._ended = False
         with _syntax_errors_as_problem():
             self._parser = MultipartParser(
@@ -172,6 +174,9 @@ class _Form:
             raise Problem(400, "the form ends before its closing boundary")
         if self._videos > 1:
             raise Problem(422, "the form has more than one `video` part")
+        if not self._videos and self._other:
+            shown = self._other.decode("utf-8", "replace")[:SHOWN_NAME]
+            raise Problem(422, f"the form has a part {shown!r}, and no `video` part")
         if not self.size:
             raise Problem(422, "the form has no `video` part, or it is empty")
         if self.size < HEAD_BYTES and not is_video(bytes(self._head)):
@@ -199,8 +204,10 @@ class _Form:
         self._header = [b"", b""]
 
     def _end_headers(self) -> None:
-        self._is_video = parse_options_header(self._disposition)[1].get(b"name") == FIELD
+        name = parse_options_header(self._disposition)[1].get(b"name", b"")
+        self._is_video = name in FIELDS
         self._videos += self._is_video
+        self._other = self._other or name
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         if not self._is_video:

@@ -2,19 +2,33 @@
 "use strict";
 
 const LONG_CLIP = 10; // seconds from which "automatic" analyzes a clip over time
+const LONGEST_WAIT = 600; // seconds for a server that is loading or busy
 
 const byId = (id) => document.getElementById(id);
-let file = null; // the clip that was chosen last
-let request = null; // the one that is running
+let clips = []; // those that were chosen last: {file, answer, error}
+let current = null; // the one that is shown or analyzed
+let request = null; // what is running: it can be aborted
 
-// ---- choosing a clip
+// ---- choosing clips
 
-byId("file").addEventListener("change", () => choose(byId("file").files[0]));
+// Browsers say nothing when the same file is chosen again, unless the choice before is forgotten.
+byId("file").addEventListener("click", () => (byId("file").value = ""));
+byId("file").addEventListener("change", () => choose(byId("file").files));
 byId("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  choose(file);
+  choose(clips.map((clip) => clip.file));
 });
-byId("cancel").addEventListener("click", () => request?.abort());
+byId("cancel").addEventListener("click", cancel);
+byId("example").addEventListener("click", async () => {
+  try {
+    const headers = byId("token")?.value ? { Authorization: `Bearer ${byId("token").value}` } : {};
+    const response = await fetch("example.mp4", { headers });
+    if (!response.ok) throw new Error();
+    choose([new File([await response.blob()], "example.mp4", { type: "video/mp4" })]);
+  } catch {
+    fail("The example cannot be had: enter the access token first, if there is one.");
+  }
+});
 
 for (const type of ["dragenter", "dragover"])
   addEventListener(type, (event) => {
@@ -27,19 +41,41 @@ addEventListener("dragleave", (event) => {
 addEventListener("drop", (event) => {
   event.preventDefault();
   byId("drop").classList.remove("over");
-  choose(event.dataTransfer.files[0]);
+  choose(event.dataTransfer.files);
 });
 
-async function choose(chosen) {
-  if (!chosen) return;
-  file = chosen;
+function choose(files) {
+  if (!files.length) return;
+  clips = [...files].map((file) => ({ file, answer: null, error: null }));
+  current = null;
   request?.abort();
-  byId("error").hidden = true;
-  byId("result").hidden = true;
+  request = null;
   byId("again").disabled = false;
+  byId("result").hidden = true;
+  next();
+}
+
+// Stops what is running; clips that wait are left out.
+function cancel() {
+  for (const clip of clips) if (!clip.answer && !clip.error) clip.error = "Cancelled.";
+  const running = request;
+  request = null;
+  running?.abort();
+  end();
+  listClips();
+  announce("Cancelled");
+}
+
+// Analyzes the next clip that has no answer yet.
+async function next() {
+  byId("error").hidden = true;
+  const clip = clips.find((one) => !one.answer && !one.error);
+  listClips();
+  if (!clip) return;
+  current = clip;
   const megabytes = Number(document.body.dataset.megabytes);
-  if (file.size > megabytes * 2 ** 20)
-    return fail(`The clip has ${(file.size / 2 ** 20).toFixed(1)} MB, more than the ${megabytes} MB allowed.`);
+  if (clip.file.size > megabytes * 2 ** 20)
+    return finish(clip, `The clip has ${(clip.file.size / 2 ** 20).toFixed(1)} MB, more than the ${megabytes} MB allowed.`);
   const token = byId("token");
   if (token && !token.value) {
     fail("Enter the access token of this server first.");
@@ -47,8 +83,48 @@ async function choose(chosen) {
   }
   const mode = document.querySelector("input[name=mode]:checked").value;
   const automatic = mode === "auto";
-  const overTime = mode === "timeline" || (automatic && (await durationOf(chosen)) >= LONG_CLIP);
-  if (chosen === file) send(chosen, overTime, automatic, token?.value);
+  const overTime = mode === "timeline" || (automatic && (await durationOf(clip.file)) >= LONG_CLIP);
+  if (current === clip && !clip.error) send(clip, overTime, automatic, token?.value);
+}
+
+// Notes why a clip has no answer, shows it, and goes on with the others.
+function finish(clip, error) {
+  clip.error = error;
+  fail(error);
+  listClips();
+  if (clips.some((one) => !one.answer && !one.error)) next();
+}
+
+// Several clips are listed, each with its result.
+function listClips() {
+  byId("clips").hidden = clips.length < 2;
+  const rows = clips.map((clip) => {
+    const row = element("tr", clip === current ? { "aria-current": "true" } : {});
+    const name = element("td", {}), result = element("td", {});
+    if (clip.answer) {
+      const show = element("button", { type: "button" }, clip.file.name);
+      show.addEventListener("click", () => showAnswer(clip));
+      name.append(show);
+      const { violent, probability, events } = clip.answer;
+      const value = probability === undefined ? counted(events.length, "event") : percent(probability);
+      result.className = violent ? "violent" : "nonviolent";
+      result.textContent = `${violent ? "Violent" : "Nonviolent"}, ${value}`;
+    } else {
+      name.textContent = clip.file.name;
+      result.textContent = clip.error ?? (clip === current ? "analyzing…" : "waiting");
+    }
+    row.append(name, result);
+    return row;
+  });
+  byId("clips").tBodies[0].replaceChildren(...rows);
+}
+
+function showAnswer(clip) {
+  current = clip;
+  byId("error").hidden = true;
+  if (clip.answer.frames) showClip(clip.answer);
+  else showTimeline(clip.answer);
+  listClips();
 }
 
 // Resolves to the duration of a clip in seconds, 0 where the browser cannot determine it.
@@ -72,7 +148,7 @@ function durationOf(clip) {
 
 function send(clip, overTime, automatic, token) {
   const form = new FormData();
-  form.append("video", clip, "clip"); // its name stays private
+  form.append("video", clip.file, "clip"); // its name stays private
   const xhr = new XMLHttpRequest();
   const lines = overTime ? new Lines() : null;
   request = xhr;
@@ -86,32 +162,56 @@ function send(clip, overTime, automatic, token) {
   xhr.addEventListener("progress", () => {
     if (lines && xhr.status === 200) lines.parse(xhr.responseText);
   });
+  const give = (answer) => {
+    clip.answer = answer;
+    showAnswer(clip);
+    if (clips.some((one) => !one.answer && !one.error)) next();
+  };
   xhr.addEventListener("load", () => {
-    end(xhr);
+    if (request !== xhr) return; // other clips have been chosen
+    const pause = Number(xhr.getResponseHeader("Retry-After"));
+    if (xhr.status === 503 && pause && waited < LONGEST_WAIT)
+      return tryAgain(pause, detailOf(xhr), () => send(clip, overTime, automatic, token));
+    end();
     if (xhr.status === 200 && !lines) {
       const result = JSON.parse(xhr.responseText);
       // The last frame gives the duration where the browser could not determine it.
       const isLong = result.frames.at(-1).time >= LONG_CLIP;
-      return automatic && isLong ? send(clip, true, false, token) : showClip(result);
+      return automatic && isLong ? send(clip, true, false, token) : give(result);
     }
     if (xhr.status === 200) {
       lines.parse(xhr.responseText);
-      if (lines.result) return showTimeline(lines.result);
-      return fail(sentence(lines.problem ?? "the server ended before the prediction"));
+      if (lines.result) return give(lines.result);
+      return finish(clip, sentence(lines.problem ?? "the server ended before the prediction"));
     }
-    if (xhr.status !== 401) return fail(sentence(problemOf(xhr)));
+    if (xhr.status !== 401) return finish(clip, sentence(problemOf(xhr)));
     fail("Wrong access token.");
     byId("token")?.focus();
   });
   xhr.addEventListener("error", () => {
-    end(xhr);
-    fail("The server cannot be reached, or closed the connection.");
-  });
-  xhr.addEventListener("abort", () => {
-    end(xhr);
-    if (request === null) announce("Cancelled");
+    if (request !== xhr) return;
+    end();
+    finish(clip, "The server cannot be reached, or closed the connection.");
   });
   xhr.send(form);
+}
+
+// Sends a clip again when the server, whose model is loading or that is busy, asks for it.
+let waited = 0; // seconds for the present clip
+
+function tryAgain(seconds, reason, again) {
+  waited += seconds;
+  showProgress(`Waiting: ${reason}`, null);
+  const timer = setTimeout(again, 1000 * seconds);
+  request = { abort: () => clearTimeout(timer) };
+}
+
+function detailOf(xhr) {
+  try {
+    return JSON.parse(xhr.responseText).detail;
+  } catch {
+    return "the server is busy";
+  }
 }
 
 function problemOf(xhr) {
@@ -152,9 +252,9 @@ function begin() {
   showProgress("Uploading", 0);
 }
 
-function end(xhr) {
-  if (request !== xhr) return; // another clip has replaced it
+function end() {
   request = null;
+  waited = 0;
   const focused = document.activeElement === byId("cancel");
   byId("busy").hidden = true;
   byId("cancel").hidden = true;
@@ -265,10 +365,25 @@ function show(result, finding, probability) {
     svgElement("rect", { class: `${prediction}-fill`, width: 1000 * probability, y: 12, height: 16 }),
     svgElement("line", { class: "mark", x1: at, x2: at, y1: 2, y2: 38 }),
   );
+  // Pictures are left out: they are long, and of no use to a reader.
+  byId("json").textContent = JSON.stringify(result, (key, value) => (key === "image" ? undefined : value), 2);
   byId("model").textContent = `Analyzed in ${result.seconds.toFixed(2)} s by ${result.model}.`;
   byId("result").hidden = false;
   announce([sentence(prediction), summary, ...warnings.map(sentence)].join(" "));
 }
+
+byId("copy").addEventListener("click", async () => {
+  const range = document.createRange();
+  range.selectNodeContents(byId("json"));
+  getSelection().removeAllRanges();
+  getSelection().addRange(range);
+  // Pages that did not come by https, nor from this machine, have no clipboard but this.
+  if (navigator.clipboard) await navigator.clipboard.writeText(byId("json").textContent);
+  else document.execCommand("copy");
+  announce("Copied");
+  byId("copy").textContent = "Copied";
+  setTimeout(() => (byId("copy").textContent = "Copy"), 2000);
+});
 
 const percent = (probability) => `${(100 * probability).toFixed(1)}%`;
 

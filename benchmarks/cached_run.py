@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -94,34 +95,55 @@ def recipe() -> Recipe:
     return Recipe(features.frames, LAYER, weights, size, features.feature_dtype, STREAM)
 
 
-def cached_dataset(folder: Path, clips: int) -> Path:
-    """Return a folder of clips, 80 % to train on, whose features are in its `cache`."""
+def cached_dataset(
+    folder: Path,
+    clips: int,
+    recipes: Sequence[Recipe] = (),
+    write_clip: Callable[[Path, int], object] | None = None,
+) -> Path:
+    """Return a folder of clips, 80 % to train on, whose features are in its `cache`.
+
+    Args:
+        folder: where the folder is made.
+        clips: how many.
+        recipes: of the features; none: `recipe()`.
+        write_clip: writes a clip, given its path and a number; each must differ from the others.
+    """
     dataset = folder / f"{clips}_clips"
     splits = {"train": clips * 8 // 10, "val": clips // 10, "test": clips // 10}
-    contents = []
+    contents: list[bytes] = []
     with CacheFolder(dataset / "cache") as cache_folder:
-        cache = FeatureCache(cache_folder, recipe())
         for split, count in splits.items():
             for number in range(count):
                 path = dataset / "clips" / split / CLASS_NAMES[number % 2] / f"{number}.mp4"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(f"{split} {number}")
+                if write_clip is None:
+                    path.write_text(f"{split} {number}")
+                else:
+                    write_clip(path, len(contents))
                 contents.append(file_checksum(path))
                 cache_folder.remember_file(path, file_stamp(path), contents[-1])
-    records = np.zeros(clips, record_type(ROW_FIELDS))
-    records["key"], records["share"] = as_keys(contents), 1
+        for each in recipes or [recipe()]:
+            _draw_rows(FeatureCache(cache_folder, each), contents)
+    return dataset
+
+
+def _draw_rows(cache: FeatureCache, contents: Sequence[bytes]) -> None:
+    """Write a part with a row of made-up features for each clip."""
+    records = np.zeros(len(contents), record_type(ROW_FIELDS))
+    records["key"], records["share"], records["seconds"] = as_keys(contents), 1, 2
     random = np.random.default_rng(0)
     values = np.zeros(cache.row_shape, cache.recipe.dtype)
+    drawn = values[0, :PAGE]  # a view
     cache.path.mkdir()
     with (cache.path / f"drawn{ROWS}").open("wb") as file:
-        for row in range(clips):
-            values[0, :PAGE] = random.random(PAGE, np.float32)
+        for row in range(len(contents)):
+            drawn[:] = random.random(drawn.size, np.float32)
             records["checksum"][row] = row_checksum(values)
             file.seek(row * cache.row_bytes)
-            file.write(values[0, :PAGE].tobytes())
-        file.truncate(clips * cache.row_bytes)
+            file.write(drawn.tobytes())
+        file.truncate(len(contents) * cache.row_bytes)
     write_keys(cache.path / f"drawn{KEYS}", cache.recipe.description, records)
-    return dataset
 
 
 def start_training(

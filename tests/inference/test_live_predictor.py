@@ -130,6 +130,29 @@ def test_slow_machine_skips_windows_to_stay_within_one_of_the_source(
         assert windows[-1].window.end > 1060 - 3 * 2.0  # until the end
 
 
+@pytest.mark.parametrize("slow", [0.7, 0.84, 0.86, 0.88, 0.9, 1.3])
+def test_source_among_others_is_taken_up_again_when_the_machine_is_free(
+    detector: Detector, clock: Clock, slow: float
+) -> None:
+    """Each look at the source comes a little late, since others have their turns in between."""
+    sampling = window_sampling(detector, 2.0, 1.0)
+    own = timed(detector, clock, lambda: 0.02)
+    predictor = LivePredictor(
+        *(own, sampling, sampling.interval(RATE), deque([slow] * 16, 16), clock), takes_turns=True
+    )
+    reader = PlayedReader(CAMERA, camera_items(detector, sampling, 60.0), clock)
+    windows: list[LiveWindow] = []
+    while reader.items:
+        for item in reader.take(0.0):
+            if isinstance(item, Arrival):
+                predictor.add(item)
+        clock.sleep(0.3)
+        windows += predictor.step() or ()
+    coming = 58.0 * predictor.windows_due_per_second
+    assert len(windows) + predictor.skipped == pytest.approx(coming, abs=3)
+    assert len(windows) > 0.9 * coming
+
+
 @pytest.mark.parametrize("stride", [1.0, 0.5])
 def test_skipping_does_not_change_the_other_windows(detector: Detector, stride: float) -> None:
     sampling = window_sampling(detector, 2.0, stride)

@@ -173,12 +173,13 @@ class LivePredictor:
         wait = 2 * self._mean_pass if self._takes_turns else 0.0
         if not delays or (is_in_progress and delays[next_start] <= length + wait):
             return
-        in_time = (start for start, delay in delays.items() if delay <= MAX_DELAY * length + wait)
-        chosen = next(in_time, None)
-        if chosen is None:
-            # None is in time: take the one in progress, else the first of the least late.
-            enough = min(delays.values()) + SIMILAR * length + wait
-            chosen = next(s for s, delay in delays.items() if delay <= enough or is_in_progress)
+        # One that has yet to begin always looks a little better than one whose samples wait:
+        # to give this one up for that would go on for ever. If none is in time, the one in
+        # progress is as good as any.
+        least = min(delays.values())
+        enough = max(MAX_DELAY * length + wait, least + SIMILAR * length + wait)
+        keep = is_in_progress and least > MAX_DELAY * length + wait
+        chosen = next(start for start, delay in delays.items() if delay <= enough or keep)
         if chosen > next_start:
             self.skipped += (chosen - next_start) // self._windows.step
             self._windows.skip_to(chosen)

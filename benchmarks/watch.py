@@ -5,8 +5,8 @@
 Drawn scenes are played as cameras over HTTP, 5 frames a second; `watch.py` watches them with a
 small model that is trained first, sends every line to a broker (mosquitto), and shows its page.
 Every two minutes something is killed or stopped for a while: a camera, the watcher itself, the
-broker, the network of one source, and all but the watcher again. Fights are drawn at known times and bear a number, which the model
-cannot see: so each event's clip tells which fight it shows.
+broker, the network of one source, and all but the watcher again. Fights are drawn at known times
+and bear a number, which the model cannot see: so each event's clip tells which fight it shows.
 """
 
 import contextlib

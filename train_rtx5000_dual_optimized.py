@@ -43,21 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def job() -> int:
         settings = parse_settings(arguments)
-        if settings.data.extract_only:
-            return extract_features_only(settings)
+        if settings.data.extract_only or settings.experiment.preflight:
+            return work_without_training(settings)
         with ExitStack() as stack:  # folders that no other run may write meanwhile
             return train(settings, stack)
 
     return run_or_explain(job, debug, resumable=True)
 
 
-def extract_features_only(settings: Settings) -> int:
-    """Compute a share of the clips' features, and end."""
+def work_without_training(settings: Settings) -> int:
+    """Compute a share of the clips' features, or prove that a run would work; and end."""
     from violence_detection.runtime.tensorflow_log import loading_tensorflow
 
     with loading_tensorflow(quiet=settings.monitoring.quiet):
+        from violence_detection.experiments.preflight.run import run_preflight
         from violence_detection.features.extract_only import extract_only
-    return extract_only(settings)
+    return run_preflight(settings) if settings.experiment.preflight else extract_only(settings)
 
 
 def train(settings: Settings, stack: ExitStack) -> int:
@@ -106,10 +107,7 @@ def report_again(settings: Settings, run: "OpenedRun", stack: ExitStack) -> int:
 
     directory, monitoring = run.directory, settings.monitoring
     trackers = stack.enter_context(trackers_of(monitoring, directory))
-    shown = [
-        directory / TENSORBOARD / HPARAMS,
-        *([directory / REPORT] if monitoring.report else []),
-    ]
+    shown = [directory / TENSORBOARD / HPARAMS, *([directory / REPORT] * monitoring.report)]
     is_shown = all(path.exists() for path in shown) and trackers.are_complete()
     if directory.writes and not is_shown:
         with loading_tensorflow(messages=run.log_file, quiet=monitoring.quiet):

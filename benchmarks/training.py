@@ -244,7 +244,7 @@ def measure_pieces(trainer: Trainer, clips: ClipFeatures, batch_size: int) -> di
         return [values[0, 0, 0] for values in trainer._standardize(features)]
 
     def forward_and_backward() -> list[tf.Tensor]:
-        gradients, _, _ = trainer._gradients_of(features, labels, factors, tf.ones(()))
+        gradients, _, _ = trainer.compiled_gradients(features, labels, factors, tf.ones(()))
         return [
             tf.reshape(gradient, [-1])[0] for gradient in gradients
         ]  # so that none is optimized away

@@ -148,7 +148,7 @@ def test_gradients_are_those_of_plain_keras(xla: bool) -> None:
     standardize_on(classifier, tf.data.Dataset.from_tensors(3 * features + 1))
     loss = make_loss(PLAIN.loss)
     trainer = Trainer(classifier, loss, xla=xla)
-    ours, losses, probabilities = trainer._gradients_of(features, labels, weights, tf.ones(()))
+    ours, losses, probabilities = trainer.compiled_gradients(features, labels, weights, tf.ones(()))
 
     plain = as_plain_keras(classifier)
     assert plain.count_params() == classifier.count_params()

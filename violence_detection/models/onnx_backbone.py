@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from violence_detection.errors import UserError
@@ -128,6 +127,8 @@ class OnnxBackbone:
         """Return `(pieces, frames, 224, 224, 3)` uint8 as the network takes them."""
         takes = self.takes
         if takes.size != FRAME_SIZE:
+            import cv2  # VGG19 does without
+
             smaller = takes.size < FRAME_SIZE
             way = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
             size = (takes.size, takes.size)

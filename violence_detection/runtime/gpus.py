@@ -259,3 +259,17 @@ def _same_model(name: str, other: str) -> bool:
     words, others = (set(re.findall(r"[a-z0-9]+", each.lower())) for each in (name, other))
     shorter = words - {"nvidia"} <= others or others - {"nvidia"} <= words
     return shorter and ("mig" in words) == ("mig" in others)
+
+
+def driver_version() -> str:
+    """Return the version of the NVIDIA driver; raises `RunError` without NVML."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            return pynvml.nvmlSystemGetDriverVersion()
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        raise RunError(f"NVML: {error}") from error

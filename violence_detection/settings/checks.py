@@ -34,6 +34,8 @@ def check_settings(settings: Settings) -> None:
                 require_allowed(value, setting_of(FIELDS[name]))
             except ValueError as error:
                 raise UserError(f"{flag(name)} {format_value(value)}: {error}") from error
+    if settings.data.dataset_path is None and not settings.experiment.preflight:
+        raise UserError("--dataset-path is missing: name the folder of clips, or try --demo")
     for group in (settings.data, settings.features, settings.training, settings.loss):
         group.require_valid()
     settings.experiment.require_valid()

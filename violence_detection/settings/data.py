@@ -166,8 +166,6 @@ class DataSettings:
 
     def require_valid(self) -> None:
         """Raise `UserError` if two of these settings contradict each other."""
-        if self.dataset_path is None:
-            raise UserError("--dataset-path is missing: name the folder of clips, or try --demo")
         if self.demo and isinstance(self.dataset_path, str):
             raise UserError(
                 f"--demo draws its clips into a local folder, and --dataset-path is "

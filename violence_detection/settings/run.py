@@ -52,6 +52,17 @@ class ExperimentSettings:
         metavar="FILE",
     )
 
+    preflight: bool = setting(
+        False,
+        "prove on 20 clips that a run with these flags works here, and say how long it will take",
+        "Checks GPUs, CUDA's libraries, numerics, codecs and disks, and forecasts the run; exit "
+        "status 1 if a check failed. Nothing of the dataset, the cache or the checkpoint directory "
+        "is changed. Without --dataset-path, clips are drawn. See [preflight.md](preflight.md).",
+        changes_on_resume=True,
+        differs_by_host=True,
+        one_worker_only=True,
+    )
+
     @property
     def requested(self) -> bool:
         """Whether there is an experiment instead of a run."""

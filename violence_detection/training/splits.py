@@ -139,14 +139,14 @@ def load_splits(checked: CheckedClips, features: Features, settings: Settings) -
         features: the rows of their features in the caches.
         settings: frames per clip, weak labels, sampling, class weights and loss.
     """
-    of_clips = _in_bags if settings.weak.weak else _of_clips
+    of_clips = _in_bags if settings.weak.weak else features_of_clips
     everything = of_clips(checked.usable, features, settings)
     split_of = np.array([clip.split for clip in checked.usable])
     train, val, test = (everything.select(np.flatnonzero(split_of == split)) for split in SPLITS)
     splits = Splits(
         everything,
         *(train, val, test if len(test) else None),
-        _of_clips(checked.unlabeled, features, settings),
+        features_of_clips(checked.unlabeled, features, settings),
         factors=(1.0, 1.0),
         fingerprints=_fingerprints(checked, features),
     )
@@ -156,7 +156,16 @@ def load_splits(checked: CheckedClips, features: Features, settings: Settings) -
     return splits
 
 
-def _of_clips(clips: Sequence[Clip], features: Features, settings: Settings) -> ClipFeatures:
+def features_of_clips(
+    clips: Sequence[Clip], features: Features, settings: Settings
+) -> ClipFeatures:
+    """Return the features and labels of clips, those without features as zeros.
+
+    Args:
+        clips: labelled or not.
+        features: the rows of their features in the caches.
+        settings: frames per clip, and the streams.
+    """
     zeros = (-1,) * features.views
     return ClipFeatures(
         [cache.rows() for cache in features.caches[: features.views]],
@@ -170,7 +179,7 @@ def _of_clips(clips: Sequence[Clip], features: Features, settings: Settings) -> 
 
 def _in_bags(clips: Sequence[Clip], features: Features, settings: Settings) -> BagFeatures:
     """Return videos in windows; one that cannot be read has a window of zeros."""
-    whole = _of_clips(clips, features, settings)
+    whole = features_of_clips(clips, features, settings)
     zeros = np.full((1, len(features.caches)), -1)
     windows = [features.windows.get(clip, VideoWindows([clip], zeros)) for clip in clips]
     windows = [replace(video, rows=video.rows[:, : features.views]) for video in windows]

@@ -116,7 +116,7 @@ class Trainer(keras.Model):
         self.mean_loss = keras.metrics.Mean(name="loss")
         self.accuracy = keras.metrics.BinaryAccuracy(name="accuracy")
         self.auc = keras.metrics.AUC(name="auc")
-        self._gradients_of = (
+        self.compiled_gradients = (
             tf.function(self.gradients, jit_compile=True) if xla else self.gradients
         )
         # Layers before the first weight have no gradient: they are computed separately, by XLA in
@@ -300,7 +300,7 @@ class Trainer(keras.Model):
         ):
             features, labels, weights = part
             more = () if numbers is None else (tf.split(numbers, parts)[number], size)
-            added, losses, probabilities = self._gradients_of(
+            added, losses, probabilities = self.compiled_gradients(
                 *(features, labels, weights, scale), *more
             )
             pairs = zip(gradients or added, added, strict=True)

@@ -28,6 +28,27 @@ def test_a_data_set_becomes_a_manifest(tmp_path: Path, capsys: pytest.CaptureFix
     assert "train    2 nonviolent, 2 violent, of 2 sources" in printed
 
 
+@pytest.mark.parametrize("has_splits", [True, False])
+def test_sources_are_joined(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], has_splits: bool
+) -> None:
+    splits = ("train/", "val/", "test/") if has_splits else ("",)
+    names = [f"{s}{c}/{n}.mp4" for s in splits for c in ("violent", "nonviolent") for n in range(9)]
+    touch(tmp_path / "clips", *names)
+    touch(tmp_path / "feedback", "yard-1.mp4")
+    more = tmp_path / "feedback" / "feedback.csv"
+    more.write_text("video,start,end,label,group\nyard-1.mp4,1,2,nonviolent,yard\n")
+    joined = tmp_path / "all.csv"
+    assert main([str(tmp_path / "clips"), str(more), "--output", str(joined)]) == 0
+    rows = read_manifest(joined)
+    assert {row.video for row in rows} == {f"clips/{n}" for n in names} | {"feedback/yard-1.mp4"}
+    (own,) = [row for row in rows if row.group == "yard"]
+    assert (own.start, own.end, own.label) == (1, 2, 0)
+    assert own.split == ("train" if has_splits else None)
+    assert {row.split for row in rows if row is not own} == {s.strip("/") or None for s in splits}
+    assert ("without a split" in capsys.readouterr().out) == has_splits
+
+
 @pytest.fixture
 def events(tmp_path: Path) -> Path:
     """Return a manifest of one event in one of two videos of four seconds, in another folder."""

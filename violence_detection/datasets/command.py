@@ -1,9 +1,10 @@
 """Make a manifest for --dataset-path: from a data set of the field, the export
-of an annotation tool, or long videos with annotated times.
+of an annotation tool, or long videos with annotated times; or join several.
 
   python -m violence_detection.datasets RWF-2000 --output rwf.csv
   python -m violence_detection.datasets export.json --videos footage --output events.csv
   python -m violence_detection.datasets events.csv --window 2 --output clips.csv
+  python -m violence_detection.datasets DIR events/feedback/feedback.csv --output all.csv
 """
 
 import argparse
@@ -20,6 +21,7 @@ from violence_detection.clips.manifest import (
     load_manifest,
     write_manifest,
 )
+from violence_detection.datasets.folders import class_folders
 from violence_detection.datasets.formats import FORMATS, read
 from violence_detection.datasets.imported import Imported
 from violence_detection.datasets.videos import manifest_path
@@ -47,7 +49,12 @@ def make_parser() -> FlagParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("source", type=Path, help="the data set's folder, an annotation file, or a manifest")
+    add(
+        "source",
+        type=Path,
+        nargs="+",
+        help="the data set's folder, an annotation file, or a manifest; several are joined",
+    )
     add("--output", type=Path, required=True, metavar="FILE", help="the manifest, a .csv")
     add(
         "--videos",
@@ -93,7 +100,8 @@ def make_manifest(flags: argparse.Namespace) -> int:
         raise UserError(f"--output {output}: must end in .csv")
     if output.exists() and not flags.force:
         raise UserError(f"--output {output} exists: name another file, or give --force")
-    imported = _read(flags.source.expanduser().resolve(), output.parent, flags.videos)
+    sources = [source.expanduser().resolve() for source in flags.source]
+    imported = _joined([_read(source, output.parent, flags.videos) for source in sources])
     rows, notes = imported.rows, list(imported.notes)
     if flags.window:
         margin = 2.0 if flags.margin is None else flags.margin
@@ -133,7 +141,31 @@ def _read(source: Path, manifest_folder: Path, videos: Path | None) -> Imported:
                 raise not_a_manifest from None
         folder = videos.expanduser().resolve() if videos else source.parent
         return Imported("manifest", [_relative(row, folder, manifest_folder) for row in rows])
-    return read(source, manifest_folder, videos)
+    try:
+        return read(source, manifest_folder, videos)
+    except UserError:
+        if (plain := class_folders(source, manifest_folder)) is None:
+            raise
+        return plain
+
+
+def _joined(parts: Sequence[Imported]) -> Imported:
+    """Return the rows of all sources; those without a split are trained on if others have one."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = [row for part in parts for row in part.rows]
+    notes = [note for part in parts for note in part.notes]
+    without = sum(row.split is None for row in rows)
+    if 0 < without < len(rows):
+        rows = [row._replace(split=row.split or SPLITS[0]) for row in rows]
+        notes.append(f"{count_of(without, 'clip')} without a split: put into {SPLITS[0]}")
+    return Imported(
+        " and ".join(part.format for part in parts),
+        rows,
+        any(part.are_events for part in parts),
+        [video for part in parts for video in part.missing],
+        notes,
+    )
 
 
 def _first_line(path: Path) -> list[str]:

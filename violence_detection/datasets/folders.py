@@ -26,15 +26,43 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-from violence_detection.clips.dataset import video_names
+from violence_detection.clips.dataset import find_clips, video_names
 from violence_detection.clips.folder_names import split_of
 from violence_detection.clips.manifest import ManifestRow
 from violence_detection.datasets.imported import Imported
 from violence_detection.datasets.videos import manifest_path
+from violence_detection.errors import UserError
 from violence_detection.runtime.wording import count_of
 
 # Videos that are numbered, with no name of a source before the number.
 _NUMBERED = re.compile(r"(n?v|[fn]|fight|clip|video)(_\d+)+", re.IGNORECASE)
+
+
+def class_folders(source: Path, manifest_folder: Path) -> Imported | None:
+    """Read a folder that `--dataset-path` takes as it is, to join it with others.
+
+    Args:
+        source: has violent and nonviolent folders, in train, val and test or not; groups.csv
+            counts.
+        manifest_folder: that paths are relative to.
+
+    Returns:
+        None: it is none.
+    """
+    try:
+        clips = find_clips(source, seed=0)
+    except UserError:
+        return None
+    rows = [
+        ManifestRow(
+            manifest_path(source / clip.name, manifest_folder),
+            clip.label,
+            split=split_of(PurePosixPath(clip.name).parts[0]) and clip.split,
+            group=clip.group,
+        )
+        for clip in clips
+    ]
+    return Imported("folders of classes", rows)
 
 
 def hockey_fight(source: Path, manifest_folder: Path) -> Imported | None:

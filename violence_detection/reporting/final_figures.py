@@ -6,6 +6,7 @@ from typing import Any
 
 from violence_detection.evaluation.metrics import FIGURES
 from violence_detection.reporting.finished_run import FinishedRun, read_run
+from violence_detection.reporting.model_card import write_model_card
 from violence_detection.reporting.page import write_report
 from violence_detection.reporting.tensorboard import write_hparams
 from violence_detection.runs.files import REPORT, TENSORBOARD
@@ -16,7 +17,7 @@ OF_BEST_EPOCH = ("val_accuracy", "val_loss", "val_auc")
 def show_final_figures(
     folder: Path, settings: Mapping[str, Any], with_report: bool
 ) -> dict[str, float | None]:
-    """Write the report of a finished run, and its settings and figures for TensorBoard.
+    """Write the report and the model card of a run, and its settings and figures for TensorBoard.
 
     Args:
         folder: the run's checkpoint directory.
@@ -31,6 +32,7 @@ def show_final_figures(
     """
     if with_report:
         write_report(folder, folder / REPORT)
+    write_model_card(folder)
     figures = final_figures(read_run(folder))
     write_hparams(folder / TENSORBOARD, settings, figures)
     return figures

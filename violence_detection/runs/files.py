@@ -19,6 +19,7 @@ SPLITS_FILE = "splits.csv"
 PREDICTIONS = "predictions.csv"
 REPORT = "report.html"
 PLOTS = "plots"
+MODEL_CARD, MODEL_CARD_JSON = MODEL_CARDS = "model_card.md", "model_card.json"
 RESUME = "resume"
 STATE, STATE_BEFORE = "state.json", "state_before.json"  # after the last epoch, the one before
 MODELS = "models.json"  # the checksums of the models

@@ -107,7 +107,8 @@ def open_run(settings: Settings, dataset: Dataset, worker: Worker, stack: ExitSt
         log_file, screen_level = directory / WORKER_LOG.format(worker.number), logging.WARNING
         print(f"worker {worker.number} of {worker.count} logs to {log_file}", flush=True)
     start_log(log_file, screen_level)
-    finished = continuing and directory.is_finished(settings.test.threshold_for)
+    goals = settings.test.threshold_for, settings.test.subgroup
+    finished = continuing and directory.is_finished(*goals)
     splits_are_final = dataset.has_splits or dataset.groups_from != UNKNOWN
     if not finished and splits_are_final:
         log_split_counts(dataset.clips)

@@ -78,9 +78,9 @@ def test_run_leaves_what_it_promises(finished: Path) -> None:
     assert "random weights" in verdict[0] and "etter than chance" not in screen + page
     assert all(sentence in page and sentence in " ".join(screen.split()) for sentence in verdict)
 
-    for side, tag in (("train", "epoch_learning_rate"), ("validation", "epoch_accuracy")):
+    for side, tag in (("train", "epoch/learning_rate"), ("validation", "epoch/accuracy")):
         events = EventAccumulator(str(run / "tensorboard" / side)).Reload()
-        assert [event.step for event in events.Scalars(tag)] == list(range(5))
+        assert [event.step for event in events.Scalars(tag)] == [1, 2, 3, 4, 5]
     assert "epoch   5/5" in (run / "training.log").read_text()
     assert (run / "report.html").exists()
     assert {path.stem for path in (run / "plots").glob("*.png")} >= {"curves", "roc", "confusion"}
@@ -138,7 +138,7 @@ def test_rows_say_how_the_machine_was_used(finished: Path) -> None:
 
 
 @pytest.mark.usefixtures("run_before")
-@pytest.mark.parametrize("lost", ["report.html", "tensorboard/events.out.tfevents.hparams"])
+@pytest.mark.parametrize("lost", ["report.html", "tensorboard/hparams/events.out.tfevents.hparams"])
 def test_what_a_run_killed_after_its_test_had_not_shown_is_written(
     flags: list[str], run: Path, lost: str
 ) -> None:

@@ -8,10 +8,8 @@ from violence_detection.evaluation.metrics import FIGURES
 from violence_detection.reporting.finished_run import FinishedRun, read_run
 from violence_detection.reporting.model_card import write_model_card
 from violence_detection.reporting.page import write_report
-from violence_detection.reporting.tensorboard import write_hparams
+from violence_detection.reporting.tensorboard import OF_MODEL, write_hparams
 from violence_detection.runs.files import REPORT, TENSORBOARD
-
-OF_BEST_EPOCH = ("val_accuracy", "val_loss", "val_auc")
 
 
 def show_final_figures(
@@ -33,8 +31,12 @@ def show_final_figures(
     if with_report:
         write_report(folder, folder / REPORT)
     write_model_card(folder)
-    figures = final_figures(read_run(folder))
-    write_hparams(folder / TENSORBOARD, settings, figures)
+    run = read_run(folder)
+    figures = final_figures(run)
+    # Few, as TensorBoard's table of runs shows five columns of them.
+    compared = {name: figures[name] for name in ("test_accuracy", "test_roc_auc")}
+    compared |= {name: figures[f"best_{name}"] for name in OF_MODEL}
+    write_hparams(folder / TENSORBOARD, settings, compared, len(run.history))
     return figures
 
 
@@ -46,4 +48,4 @@ def final_figures(run: FinishedRun) -> dict[str, float | None]:
     """
     best = run.history[run.results["best_epoch"] - 1]
     of_test = {f"test_{name}": run.results["evaluation"][name] for name in FIGURES}
-    return of_test | {f"best_{name}": best[name] for name in OF_BEST_EPOCH}
+    return of_test | {f"best_{name}": best[name] for name in OF_MODEL}

@@ -16,6 +16,10 @@ from violence_detection.settings.schema import Settings
 
 log = logging.getLogger(__name__)
 
+NO_TEST_SPLIT = """\
+no test split: figures will be those of the validation clips, by which
+epoch and threshold are chosen too. Add a test folder, or use --cross-validate 5"""
+
 
 @dataclass(frozen=True)
 class OpenedRun:
@@ -112,6 +116,8 @@ def open_run(settings: Settings, dataset: Dataset, worker: Worker, stack: ExitSt
     splits_are_final = dataset.has_splits or dataset.groups_from != UNKNOWN
     if not finished and splits_are_final:
         log_split_counts(dataset.clips)
+        if not (is_experiment or any(clip.split == "test" for clip in dataset.clips)):
+            log.warning("%s", NO_TEST_SPLIT)
     return OpenedRun(
         *(directory, dataset, log_file, screen_level),
         *(is_experiment, has_run, continuing, finished),

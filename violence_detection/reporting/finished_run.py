@@ -30,6 +30,7 @@ NEEDED_RESULTS = (
     *("evaluation", "evaluation_at_0.5", "evaluation_uncalibrated"),
 )
 NEEDED_SETTINGS = ("dataset_path", "frames", "seed")
+ALL_SPLITS = "all"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class FinishedRun:
     clips: list[PredictedClip]  # of the split that was tested
     splits: dict[str, str]  # of all clips, by name
     suspects: Suspects | None = None  # None: no clips were predicted out of fold
-    sources: Mapping[str, int] = field(default_factory=dict)  # number of groups by split
+    sources: Mapping[str, int] = field(default_factory=dict)  # groups by split, and of all
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def read_run(folder: Path) -> FinishedRun:
             )
     return FinishedRun(
         *(folder, config, results, history, clips, splits, read_suspects(folder)),
-        sources=Counter(split for split, _ in keys),
+        sources=Counter(split for split, _ in keys) | {ALL_SPLITS: len({key for _, key in keys})},
     )
 
 

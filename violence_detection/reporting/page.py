@@ -8,11 +8,17 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
 
 from violence_detection.errors import failing_as
+from violence_detection.evaluation.baselines import (
+    chance_baseline,
+    constant_baseline,
+    more_frequent_class,
+)
 from violence_detection.evaluation.metrics import (
     FEWEST_FOR_SHARES,
     figure_words,
@@ -20,6 +26,7 @@ from violence_detection.evaluation.metrics import (
 )
 from violence_detection.evaluation.subgroups import SUBGROUP_TITLES, subgroup_row
 from violence_detection.reporting import plots
+from violence_detection.reporting.about_clips import clips_in_words
 from violence_detection.reporting.clip_sections import clip_sections, data_checks
 from violence_detection.reporting.event_section import event_section
 from violence_detection.reporting.finished_run import FinishedRun, read_run
@@ -38,6 +45,7 @@ from violence_detection.settings.values import format_value
 from violence_detection.storage.files import replace_file
 
 TEMPLATE = "report.html.j2"
+COIN = "chance: 0.5"
 
 FIGURE_NAMES = {  # in the order of the table
     "accuracy": "accuracy",
@@ -134,7 +142,9 @@ def describe_run(run: FinishedRun, drawn: Plots, name: str, with_plots: bool) ->
         "results": run.results,
         "config": run.config,
         "tested": SPLIT_NAMES[run.results["evaluated_split"]],
+        "about": clips_in_words(run),
         "verdict": run.results.get("verdict", []),  # earlier versions had none
+        "shell_folder": quote(str(run.folder)),
         "headline": _headline(run),
         "tiles": _tiles(run),
         "best_epoch": _best_epoch(run),
@@ -228,11 +238,17 @@ def _tiles(run: FinishedRun) -> list[dict[str, Any]]:
     majority = max(nonviolent, violent) / figures["clips"]
     commonest = f"majority class: {share_words(majority, figures['clips'])}"
     tiles = []
-    for name, title, baseline, note in (
-        ("accuracy", "Accuracy", majority, commonest),
-        ("violent_accuracy", "Violent clips correct", None, f"{detected} of {violent}"),
-        ("nonviolent_accuracy", "Nonviolent clips correct", None, f"{correct} of {nonviolent}"),
-        ("roc_auc", "ROC-AUC", 0.5, "chance: 0.5"),
+    for name, title, baseline, note, chance in (
+        ("accuracy", "Accuracy", majority, commonest, ""),
+        ("violent_accuracy", "Violent clips correct", 0.5, f"{detected} of {violent}", COIN),
+        (
+            "nonviolent_accuracy",
+            "Nonviolent clips correct",
+            0.5,
+            f"{correct} of {nonviolent}",
+            COIN,
+        ),
+        ("roc_auc", "ROC-AUC", 0.5, "", COIN),
     ):
         value, interval = figures[name], figures["intervals"][name]
         shown = cell(figures, name)
@@ -243,7 +259,7 @@ def _tiles(run: FinishedRun) -> list[dict[str, Any]]:
                 "position": None if value is None else css_percent(value),
                 "band": interval and (css_percent(interval[0]), css_percent(1 - interval[1])),
                 "baseline": baseline and css_percent(baseline),
-                "note": "" if note == shown["value"] else note,
+                "note": "; ".join(filter(None, ("" if note == shown["value"] else note, chance))),
             }
         )
     return tiles
@@ -285,17 +301,27 @@ def _clips_of_first_classifier(run: FinishedRun) -> dict[str, int]:
 
 
 def _figure_rows(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return rows of title, two cells, and what the constant answer and chance have."""
     chosen, at_half = results["evaluation"], results["evaluation_at_0.5"]
     uncalibrated = results["evaluation_uncalibrated"]
+    confusion = chosen["confusion_matrix"]
+    baselines = constant_baseline(confusion), chance_baseline(confusion)
+
+    def without(name: str) -> list[str | None]:
+        values = [baseline.get(name) for baseline in baselines]
+        return [None if value is None else f"{value:.3f}" for value in values]
+
     return {
+        "constant": CLASS_NAMES[more_frequent_class(confusion)],
         "threshold": f"{chosen['threshold']:.3f}",
         "chosen_for": results.get("chosen_for"),
         "temperature": results.get("temperature"),
         "predictions": [
-            (title, cell(chosen, name), cell(at_half, name)) for name, title in FIGURE_NAMES.items()
+            (title, cell(chosen, name), cell(at_half, name), without(name))
+            for name, title in FIGURE_NAMES.items()
         ],
         "calibration": [
-            (title, cell(chosen, name), cell(uncalibrated, name))
+            (title, cell(chosen, name), cell(uncalibrated, name), without(name))
             for name, title in CALIBRATION_NAMES.items()
         ],
         "members": [

@@ -8,6 +8,11 @@ The flags are those of the training; --dataset-path is not needed.
 
 import sys
 
+from violence_detection.runtime.environment import require_environment
+
+if __name__ == "__main__":
+    require_environment()  # what follows loads Keras
+
 from violence_detection.models.classifier import average_of, classifier, with_attention
 from violence_detection.models.vgg19 import build_extractor, vgg19
 from violence_detection.models.vgg19_weights import feature_size

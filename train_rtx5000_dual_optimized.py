@@ -102,12 +102,13 @@ def train(settings: Settings, stack: ExitStack) -> int:
 def report_again(settings: Settings, run: "OpenedRun", stack: ExitStack) -> int:
     """Point to the results of a finished run, after showing them where they are not shown yet."""
     from violence_detection.reporting.trackers import trackers_of
-    from violence_detection.runs.files import HPARAMS, REPORT, RESULTS, TENSORBOARD
+    from violence_detection.runs.files import HPARAMS, MODEL_CARD, REPORT, RESULTS, TENSORBOARD
     from violence_detection.runtime.tensorflow_log import loading_tensorflow
 
     directory, monitoring = run.directory, settings.monitoring
     trackers = stack.enter_context(trackers_of(monitoring, directory))
-    shown = [directory / TENSORBOARD / HPARAMS, *([directory / REPORT] * monitoring.report)]
+    shown = [directory / TENSORBOARD / HPARAMS, directory / MODEL_CARD]
+    shown += [directory / REPORT] * monitoring.report
     is_shown = all(path.exists() for path in shown) and trackers.are_complete()
     if directory.writes and not is_shown:
         with loading_tensorflow(messages=run.log_file, quiet=monitoring.quiet):

@@ -191,3 +191,27 @@ def test_folder_one_level_off_is_recognized(given: str, meant: str, tmp_path: Pa
         make_files(tmp_path / "splits", LAYOUT_1)
     with pytest.raises(UserError, match=rf"Did you mean {re.escape(str(tmp_path / meant))}\?"):
         find_clips(tmp_path / given, seed=0)
+
+
+def test_other_columns_of_groups_csv_are_subgroups(tmp_path: Path) -> None:
+    make_files(tmp_path, LAYOUT_1)
+    (tmp_path / "groups.csv").write_text(
+        "clip,light,group,camera\ntrain/fight/a.mp4, night ,g,\nval/normal/a.mp4,day,h,gate\n"
+    )
+    clips = find_clips(tmp_path, seed=0, subgroups=["camera", "light"])
+    assert {clip.name: clip.subgroups for clip in clips} == {
+        "train/fight/a.mp4": ("", "night"),
+        "val/normal/a.mp4": ("gate", "day"),
+        "train/normal/a.mp4": ("", ""),
+        "val/fight/a.mp4": ("", ""),
+    }
+    assert clips[0].in_split("val").subgroups == ("", "night")
+
+
+def test_subgroups_that_are_not_there_are_named(tmp_path: Path) -> None:
+    make_files(tmp_path, LAYOUT_1)
+    with pytest.raises(UserError, match=r"--subgroup camera names columns of .*groups.csv"):
+        find_clips(tmp_path, seed=0, subgroups=["camera"])
+    write_groups(tmp_path, [("train/fight/a.mp4", "g")])
+    with pytest.raises(UserError, match=r"--subgroup camera: .* only clip, group"):
+        find_clips(tmp_path, seed=0, subgroups=["camera"])

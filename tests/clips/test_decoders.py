@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import signal
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ import psutil
 import pytest
 
 from tests.clips.failing_streams import count_and_fail, count_slowly
-from tests.conftest import write_hanging_clip
+from tests.conftest import ROOT, write_hanging_clip
 from tests.waiting import wait_until
 from violence_detection.clips.cancellation import Cancellation, Cancelled
 from violence_detection.clips.decoders import DecoderProcesses, stream_from_process
@@ -218,3 +220,19 @@ def test_stream_has_no_time_limit_while_nobody_reads_it() -> None:
     assert next(stream) == 1
     stream.close()
     assert not multiprocessing.active_children()
+
+
+def test_process_that_ends_as_it_stands_leaves_no_words_of_python(drawn_clips: Path) -> None:
+    clip = next(drawn_clips.glob("*/*/*.mp4"))
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from violence_detection.clips.decoders import DecoderProcesses\n"
+        "if __name__ == '__main__':\n"
+        "    with DecoderProcesses(1, 1, 4, 60.0) as decoders:\n"
+        "        decoders.read_clip(Path(sys.argv[1]))\n"
+        "        os._exit(0)\n"
+    )
+    command = [sys.executable, "-c", program, str(clip)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -6,6 +6,7 @@ import pytest
 
 from violence_detection.clips.manifest import (
     ManifestRow,
+    load_manifest,
     parse_time,
     read_manifest,
     write_manifest,
@@ -122,3 +123,22 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     ]
     write_manifest(rows, tmp_path / "clips.csv")
     assert read_manifest(tmp_path / "clips.csv") == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "video,Camera,label,light\na.mp4,gate,1,day\nb.mp4,,0, night\n"),
+        (
+            "a.jsonl",
+            '{"video": "a.mp4", "label": 1, "camera": "gate", "light": "day"}\n'
+            '{"video": "b.mp4", "label": 0, "light": "night"}\n',
+        ),
+    ],
+)
+def test_columns_that_subgroups_name_are_read(tmp_path: Path, name: str, text: str) -> None:
+    path = written(tmp_path, text, name)
+    manifest = load_manifest(path, ["light", "Camera"])
+    assert manifest.subgroups_of == [("day", "gate"), ("night", "")]
+    with pytest.raises(UserError, match="unknown column"):
+        load_manifest(path, ["light"])

@@ -29,7 +29,8 @@ def test_flags_are_the_commands_own(name: str, capsys: pytest.CaptureFixture[str
         run_command([name, "--help"])
     shown = capsys.readouterr().out
     assert f"violence-detection {name}" in shown
-    assert ("--output" if name == "dataset" else "--checkpoint-dir") in shown
+    own = {"dataset": "--output", "push": "REPO"}
+    assert own.get(name, "--checkpoint-dir") in shown
 
 
 def test_status_is_the_commands_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from tests.browser import SIZES, launched, look_at, needs_browser
 from tests.reporting.made_up_runs import (
     HOSTILE_NAMES,
     LEAK,
+    change_results,
     compared_video,
     escaped,
     hostile_results,
@@ -20,6 +21,7 @@ from tests.reporting.made_up_runs import (
 )
 from violence_detection.clips.dataset import find_clips
 from violence_detection.commands.report import main
+from violence_detection.storage.files import read_json
 
 
 def test_page_of_one_run_is_in_its_folder_and_of_several_where_they_are_asked_for(
@@ -79,6 +81,9 @@ def hostile_page(drawn_clips: Path, tmp_path_factory: pytest.TempPathFactory) ->
     clips = make_hostile(folder, drawn_clips)
     results = hostile_results(clips) | {"untrained_vgg19": True}
     run = write_run(folder / HOSTILE_NAMES[1], clips, results=results, wrong=9)
+    figures = read_json(run / "training_results.json")["evaluation"]
+    by_name = {name: dict.fromkeys(HOSTILE_NAMES, figures) for name in HOSTILE_NAMES[:2]}
+    change_results(run, by_subgroup=by_name)
     events = run / "event_figures" / "event_figures.json"
     write_event_figures(events, *map(compared_video, HOSTILE_NAMES))
     write_suspects(run, find_clips(clips, 0))

@@ -77,7 +77,10 @@ def test_features_are_those_of_the_clips_own_frames(
         np.testing.assert_allclose(features.read(rows[clip])[0], expected, rtol=2e-3)
 
 
-def test_nothing_is_computed_twice(clips: list[Clip], tmp_path: Path) -> None:
+def test_nothing_is_computed_twice(
+    clips: list[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "violence_detection")
     clips, network = clips[:12], CountingNetwork()
 
     def extract(chosen: list[Clip]) -> ClipRows:
@@ -89,6 +92,11 @@ def test_nothing_is_computed_twice(clips: list[Clip], tmp_path: Path) -> None:
     assert (network.made, network.clips) == (1, len(clips) - 5)
     more = extract(clips)
     assert network.clips == len(clips)
+    assert caplog.messages == [
+        "features: 0 of 7 found, 7 to compute",
+        "features: 7 of 7 found, 0 to compute",
+        "features: 7 of 12 found, 5 to compute",
+    ]
     assert {clip: more[clip] for clip in first} == first
 
 

@@ -78,9 +78,9 @@ def test_run_leaves_what_it_promises(finished: Path) -> None:
     assert "random weights" in verdict[0] and "etter than chance" not in screen + page
     assert all(sentence in page and sentence in " ".join(screen.split()) for sentence in verdict)
 
-    for side, tag in (("train", "epoch_learning_rate"), ("validation", "epoch_accuracy")):
+    for side, tag in (("train", "epoch/learning_rate"), ("validation", "epoch/accuracy")):
         events = EventAccumulator(str(run / "tensorboard" / side)).Reload()
-        assert [event.step for event in events.Scalars(tag)] == list(range(5))
+        assert [event.step for event in events.Scalars(tag)] == [1, 2, 3, 4, 5]
     assert "epoch   5/5" in (run / "training.log").read_text()
     assert (run / "report.html").exists()
     assert {path.stem for path in (run / "plots").glob("*.png")} >= {"curves", "roc", "confusion"}
@@ -99,7 +99,7 @@ def test_screen_is_lines_that_fit(finished: Path) -> None:
     lines = screen.splitlines()
     epochs = [line for line in lines if line.startswith("epoch ")]
     assert len(epochs) == 5
-    assert max(map(len, epochs)) <= 100
+    assert max(map(len, epochs)) < 80
     assert any(re.fullmatch(r"device .*CPU.* GiB\)", line) for line in lines)
     stages = results_of(run)["seconds_by_stage"]
     assert {"VGG19", "training", "validation", "test"} <= stages.keys()
@@ -138,7 +138,7 @@ def test_rows_say_how_the_machine_was_used(finished: Path) -> None:
 
 
 @pytest.mark.usefixtures("run_before")
-@pytest.mark.parametrize("lost", ["report.html", "tensorboard/events.out.tfevents.hparams"])
+@pytest.mark.parametrize("lost", ["report.html", "tensorboard/hparams/events.out.tfevents.hparams"])
 def test_what_a_run_killed_after_its_test_had_not_shown_is_written(
     flags: list[str], run: Path, lost: str
 ) -> None:
@@ -391,7 +391,10 @@ def test_without_a_test_split_validation_is_reported_as_such(
     for split in ("train", "val"):
         shutil.copytree(drawn_clips / split, dataset / split)
     assert main(["--dataset-path", str(dataset), *quick_flags, *SHORT]) == 0
-    assert "metrics are of the validation clips" in capsys.readouterr().out
+    screen = capsys.readouterr().out
+    assert "metrics are of the validation clips" in screen
+    # Before anything takes time: somebody may have forgotten it.
+    assert screen.index("WARNING: no test split") < screen.index("device ")
     assert results_of(run)["evaluated_split"] == "val"
 
 

@@ -68,7 +68,7 @@ def test_wheel_has_every_file_of_the_package(wheel: Path) -> None:
     assert {name for name in names.splitlines() if (ROOT / name).is_file()} <= packed
 
 
-@pytest.mark.parametrize("extra", ["", "gpu", "deploy", "remote", "dev"])
+@pytest.mark.parametrize("extra", ["", "gpu", "deploy", "remote", "hub", "dev"])
 def test_wheel_requires_what_the_requirements_files_list(wheel: Path, extra: str) -> None:
     listed = set(requirements(ROOT / f"requirements{'-' * bool(extra)}{extra}.txt"))
     with zipfile.ZipFile(wheel) as archive:

@@ -20,20 +20,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from tests.waiting import wait_until
 from violence_detection.errors import RunError
 from violence_detection.features.cache.rows import FeatureRows
 from violence_detection.reporting.event_files import event_files
 from violence_detection.reporting.tensorboard import (
+    FOLDERS,
     PREDICTED_CLIPS,
     SIDES,
     Profile,
     TensorBoardLog,
-    scalars_of,
+    begin_hparams,
+    scalars_after,
     write_hparams,
 )
 from violence_detection.runs.directory import RunDirectory
+from violence_detection.runs.files import HPARAMS_BEGUN
 from violence_detection.runtime.devices import find_devices, make_strategy
 from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import (
@@ -46,6 +50,7 @@ from violence_detection.training.order import ClipOrder
 from violence_detection.training.trainer import Trainer, make_trainer
 
 EPOCHS = 6
+ALL_EPOCHS = list(range(1, EPOCHS + 1))  # the steps
 SETTINGS = Settings().replace(
     dataset_path=Path("/clips/street"),
     epochs=EPOCHS,
@@ -133,9 +138,9 @@ def stopped_run(clips: ClipFeatures, tmp_path_factory: pytest.TempPathFactory) -
     train(run, clips, StopAfter(4))
     for path in log_files(run):
         records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
-        drawn = 1 if path.parent.name == "train" else 2
+        drawn = {"train": 1, "validation": 2}.get(path.parent.name, 0)
         with tf.io.TFRecordWriter(str(path)) as file:
-            for record in records[:-drawn]:
+            for record in records[: len(records) - drawn]:
                 file.write(record)
     return run
 
@@ -149,7 +154,7 @@ def stopped(stopped_run: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 
 def log_files(run: RunDirectory) -> list[Path]:
-    return [path for side in SIDES for path in event_files(run / "tensorboard" / side)]
+    return [path for side in FOLDERS for path in event_files(run / "tensorboard" / side)]
 
 
 def tear_all(run: RunDirectory) -> None:
@@ -200,17 +205,18 @@ def test_tensorboard_shows_and_compares_two_runs(clips: ClipFeatures, tmp_path: 
     del killed.history[2:]
     train(killed, clips)
 
-    write_hparams(runs["whole"] / "tensorboard", SETTINGS.by_name(), {"test/accuracy": 0.1})
+    begin_hparams(runs["whole"] / "tensorboard", SETTINGS.by_name())
+    write_hparams(runs["whole"] / "tensorboard", SETTINGS.by_name(), {"test_accuracy": 0.1})
     other = SETTINGS.replace(streams=("rgb",), focal_alpha=0.6)
     for run, settings, accuracy in ((runs["whole"], SETTINGS, 0.75), (killed, other, 0.5)):
-        figures = {"test/accuracy": accuracy, "test/f1": accuracy / 2, "test/roc_auc": None}
+        figures = {"test_accuracy": accuracy, "test_f1": accuracy / 2, "test_roc_auc": None}
         write_hparams(run / "tensorboard", settings.by_name(), figures)
 
     asked = {"startIndex": 0, "sliceSize": 10, "allowedStatuses": ["STATUS_SUCCESS"]}
     last_written = [
         (f"{name}/tensorboard/{side}", tag)
         for name in runs
-        for side, tag in (("train", "weights/logit/kernel"), ("validation", "attention"))
+        for side, tag in (("train", "weights/logit/kernel"), ("validation", "validation/attention"))
     ]
     with tensorboard(tmp_path) as ask:
 
@@ -218,7 +224,7 @@ def test_tensorboard_shows_and_compares_two_runs(clips: ClipFeatures, tmp_path: 
             if tag not in ask("plugin/histograms/tags").get(run, {}):
                 return False
             points = ask("plugin/histograms/histograms", run=run, tag=tag)
-            return points[-1][1] == EPOCHS - 1
+            return points[-1][1] == EPOCHS
 
         wait_until(lambda: all(is_loaded(*series) for series in last_written))
         wait_until(lambda: len(ask("plugin/hparams/session_groups", asked)["sessionGroups"]) == 2)
@@ -227,20 +233,21 @@ def test_tensorboard_shows_and_compares_two_runs(clips: ClipFeatures, tmp_path: 
             for side in SIDES:
                 folder = f"{name}/tensorboard/{side}"
                 tags = ask("plugin/scalars/tags")[folder]
-                assert set(tags) == set(scalars_of(run.history[0])[side])
+                assert set(tags) == set(scalars_after(run, 1)[side])
                 for tag in tags:
                     points = ask("plugin/scalars/scalars", run=folder, tag=tag)
-                    expected = [scalars_of(row)[side][tag] for row in run.history]
-                    assert [step for _, step, _ in points] == list(range(EPOCHS))
+                    expected = [scalars_after(run, epoch)[side][tag] for epoch in ALL_EPOCHS]
+                    assert [step for _, step, _ in points] == ALL_EPOCHS
                     np.testing.assert_allclose([value for *_, value in points], expected, rtol=1e-6)
-        assert set(tags) == {"epoch_loss", "epoch_accuracy", "epoch_auc"}
+        assert set(tags) == {"epoch/loss", "epoch/accuracy", "ranking/auc"}
 
-        images = ask("plugin/images/images", run="whole/tensorboard/validation", tag="curves")
-        assert [image["step"] for image in images] == [4, 5]
+        validation = "whole/tensorboard/validation"
+        images = ask("plugin/images/images", run=validation, tag="validation/curves")
+        assert [image["step"] for image in images] == [5, 6]
         png = ask(f"plugin/images/individualImage?{images[-1]['query']}&")
         assert tf.io.decode_png(png).shape == (800, 900, 4)
 
-        histograms = {"whole/tensorboard/validation": {"attention": 20 * 4}}
+        histograms = {validation: {"validation/attention": 20 * 4}}
         histograms["whole/tensorboard/train"] = {
             f"weights/{weight.path}": int(np.prod(weight.shape))
             for weight in trainer.classifier.trainable_weights
@@ -249,37 +256,45 @@ def test_tensorboard_shows_and_compares_two_runs(clips: ClipFeatures, tmp_path: 
             assert set(ask("plugin/histograms/tags")[folder]) == set(of_tag)
             for tag, count in of_tag.items():
                 points = ask("plugin/histograms/histograms", run=folder, tag=tag)
-                assert [step for _, step, _ in points] == [4, 5]
+                assert [step for _, step, _ in points] == [5, 6]
                 assert sum(bucket[2] for bucket in points[-1][2]) == count
 
         groups = ask("plugin/hparams/session_groups", asked)["sessionGroups"]
         table = {group["name"]: group for group in groups}
-        assert set(table) == {"whole/tensorboard", "killed/tensorboard"}
+        assert set(table) == {"whole/tensorboard/hparams", "killed/tensorboard/hparams"}
         for name, streams, alpha, accuracy in (
             ("whole", "difference,flow", "none", 0.75),
             ("killed", "rgb", 0.6, 0.5),
         ):
-            group = table[f"{name}/tensorboard"]
+            group = table[f"{name}/tensorboard/hparams"]
             assert group["hparams"]["streams"] == streams
             assert group["hparams"]["focal_alpha"] == alpha
             assert group["hparams"]["batch_size"] == 8
             assert group["hparams"]["dataset_path"] == "street"
             assert "checkpoint_dir" not in group["hparams"]
             values = {
-                (value["name"]["group"], value["name"]["tag"]): value["value"]
+                value["name"]["tag"]: value["value"]
                 for value in group["metricValues"]
+                if not value["name"]["group"]
             }
-            assert values["", "test/accuracy"] == pytest.approx(accuracy)
-            assert values["", "test/f1"] == pytest.approx(accuracy / 2)
-            assert ("", "test/roc_auc") not in values
-            last = runs[name].history[-1]
-            assert values["validation", "epoch_loss"] == pytest.approx(last["val_loss"])
+            assert values["model/test_accuracy"] == pytest.approx(accuracy)
+            assert values["model/test_f1"] == pytest.approx(accuracy / 2)
+            best = runs[name].history[runs[name].best_epoch() - 1]
+            assert values["model/val_loss"] == pytest.approx(best["val_loss"])
+            assert len(values) == len(group["metricValues"]) == 5  # no curves, nothing undefined
+        experiment = ask("plugin/hparams/experiment", {"includeMetrics": True})
+        differ = {info["name"] for info in experiment["hparamInfos"] if info.get("differs")}
+        assert differ == {"streams", "focal_alpha"}
+
+        layout = ask("plugin/custom_scalars/layout")
+        charts = [chart["title"] for chart in layout["category"][0]["chart"]]
+        assert charts[:3] == ["loss", "accuracy", "learning rate"]
 
 
 def logged(run: RunDirectory, kind: str = "scalars") -> dict[str, list[int]]:
     """Return the steps of each series of a kind."""
     steps = {}
-    for side in SIDES:
+    for side in FOLDERS:
         events = EventAccumulator(str(run / "tensorboard" / side)).Reload()
         for tag in events.Tags()["tensors"]:
             if events.SummaryMetadata(tag).plugin_data.plugin_name == kind:
@@ -304,15 +319,14 @@ def lose_log(run: RunDirectory) -> None:
 
 
 def log_as_keras_does(run: RunDirectory) -> None:
-    """Replace our log by Keras's own log of the same epochs."""
+    """Replace our log by one as Keras writes it, as earlier versions did: epochs are from 0."""
     lose_log(run)
-    for side, values in scalars_of(run.history[0]).items():
+    for side in SIDES:
         writer = tf.summary.create_file_writer(str(run / "tensorboard" / side))
         with writer.as_default():
             for row in run.history:
-                for tag in values:
-                    if tag.startswith("epoch_"):
-                        tf.summary.scalar(tag, 0.0, step=row["epoch"] - 1)
+                for tag in ("epoch/loss", "epoch/accuracy"):
+                    tf.summary.scalar(tag, 0.0, step=row["epoch"] - 1)
         writer.close()
 
 
@@ -325,10 +339,10 @@ def test_resumed_run_has_every_epoch_once(
     happened(stopped)
     train(stopped, clips)
     every_tag = {
-        f"{side}/{tag}" for side, values in scalars_of(stopped.history[0]).items() for tag in values
+        f"{side}/{tag}" for side, values in scalars_after(stopped, 1).items() for tag in values
     }
-    assert logged(stopped) == {tag: list(range(EPOCHS)) for tag in every_tag}
-    assert logged(stopped, "images") == {"validation/curves": [4, 5]}
+    assert logged(stopped) == dict.fromkeys(every_tag, ALL_EPOCHS)
+    assert logged(stopped, "images") == {"validation/validation/curves": [5, 6]}
 
 
 def test_run_that_was_killed_after_its_last_epoch_gets_its_images(
@@ -341,20 +355,20 @@ def test_run_that_was_killed_after_its_last_epoch_gets_its_images(
     for _ in range(2):
         TensorBoardLog(run, clips, 8).catch_up(trainer)
         assert logged(run) == whole
-        assert logged(run, "images") == {"validation/curves": [5]}
+        assert logged(run, "images") == {"validation/validation/curves": [6]}
 
 
 def test_epochs_have_the_times_of_the_history(stopped_run: RunDirectory) -> None:
     events = EventAccumulator(str(stopped_run / "tensorboard" / "train")).Reload()
-    times = [event.wall_time for event in events.Tensors("epoch_loss")]
+    times = [event.wall_time for event in events.Tensors("epoch/loss")]
     assert times == [1767319440.0 + second for second in range(4)]
 
 
 def test_two_replicas_draw_predictions_too(clips: ClipFeatures, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     train(run, clips, StopAfter(1), replicas=2)
-    assert logged(run, "images") == {"validation/curves": [0]}
-    assert logged(run, "histograms")["validation/attention"] == [0]
+    assert logged(run, "images") == {"validation/validation/curves": [1]}
+    assert logged(run, "histograms")["validation/validation/attention"] == [1]
 
 
 def test_of_many_validation_clips_a_sample_is_predicted(
@@ -363,9 +377,9 @@ def test_of_many_validation_clips_a_sample_is_predicted(
     run = RunDirectory(tmp_path / "run")
     train(run, clips, StopAfter(1), most_clips=10)
     events = EventAccumulator(str(run / "tensorboard" / "validation")).Reload()
-    (drawn,) = events.Tensors("attention")
+    (drawn,) = events.Tensors("validation/attention")
     assert tf.make_ndarray(drawn.tensor_proto)[:, 2].sum() == 10 * 4
-    words = events.SummaryMetadata("attention").summary_description
+    words = events.SummaryMetadata("validation/attention").summary_description
     assert "10 of 20 validation clips, evenly spread" in words
 
 
@@ -388,7 +402,7 @@ def test_full_disk_is_named(tmp_path: Path) -> None:
             write_hparams(tmp_path, settings, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert list(tmp_path.iterdir()) == []
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("steps_at_once", [1, 16])
@@ -431,3 +445,32 @@ def test_profile_without_steps_to_record_is_a_warning(
     train(run, clips, StopAfter(1), Profile(run / "tensorboard"))
     assert "too few steps to profile" in caplog.text and "--epochs" in caplog.text
     assert not list(tmp_path.rglob("*.xplane.pb"))
+
+
+def test_run_that_was_interrupted_is_a_row_with_the_figures_of_its_best_epoch(
+    stopped: RunDirectory,
+) -> None:
+    folder = stopped / "tensorboard"
+    begin_hparams(folder, SETTINGS.by_name())
+    begun = (folder / HPARAMS_BEGUN).read_bytes()
+    begin_hparams(folder, SETTINGS.by_name())  # as the same command does when it resumes
+    assert (folder / HPARAMS_BEGUN).read_bytes() == begun
+    events = EventAccumulator(str(folder / "hparams")).Reload()
+    started = plugin_data_pb2.HParamsPluginData.FromString(
+        events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    )
+    assert started.session_start_info.hparams["batch_size"].number_value == 8
+    assert "_hparams_/session_end_info" not in events.Tags()["tensors"]
+    points = [float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors("model/val_loss")]
+    best = [stopped.selection.best_epoch(stopped.history[:epoch]) for epoch in range(1, 5)]
+    expected = [stopped.history[epoch - 1]["val_loss"] for epoch in best]
+    assert points == pytest.approx(expected)
+
+
+def test_first_group_of_charts_is_loss_accuracy_and_rate(stopped: RunDirectory) -> None:
+    tags = [tag for values in scalars_after(stopped, 1).values() for tag in values]
+    assert all("/" in tag for tag in tags)
+    first = min(tag.partition("/")[0] for tag in [*tags, "validation/curves", "weights/kernel"])
+    assert {tag for tag in tags if tag.startswith(f"{first}/")} == {
+        *("epoch/loss", "epoch/accuracy", "epoch/learning_rate")
+    }

@@ -1,6 +1,8 @@
 """How a run ends on a signal, however busy it is."""
 
 import errno
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -85,3 +87,23 @@ def test_error_is_one_line_and_the_exit_status(
     assert printed.count("\n") == 1
     with pytest.raises(type(error)):
         run_or_explain(job, debug=True)
+
+
+def test_on_a_terminal_ctrl_c_is_followed_by_a_line_of_its_own() -> None:
+    program = (
+        "import signal, sys\n"
+        "from violence_detection.runtime.interrupts import *\n"
+        "def job():\n"
+        "    print('^C', end='', file=sys.stderr)\n"  # as the terminal echoes it
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "    raise_if_interrupted()\n"
+        "sys.exit(run_or_explain(job, False, True))"
+    )
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        command = [sys.executable, "-c", program]
+        with subprocess.Popen(command, cwd=ROOT, stderr=theirs) as process:
+            assert process.wait(60) == 130
+        os.close(theirs)
+        shown = terminal.read(1000).decode()
+    assert shown == "^C\r\nInterrupted. Run the same command again to resume.\r\n"

@@ -1,5 +1,6 @@
 import logging
 import os
+import pty
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from violence_detection.errors import RunError
-from violence_detection.runtime.logs import native_messages_to, package_log, start_log
+from violence_detection.runtime.logs import (
+    native_messages_to,
+    package_log,
+    start_log,
+    wrapped,
+)
 
 log = logging.getLogger("violence_detection.tests")
 
@@ -89,3 +95,32 @@ def test_native_messages_go_to_the_file(tmp_path: Path, capfd: pytest.CaptureFix
     os.write(2, b"an error\n")
     assert path.read_text() == "a note of a library\n"
     assert capfd.readouterr().err == "an error\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a few words", ["a few words"]),
+        ("more words than there is room for", ["more words than", "  there is room", "  for"]),
+        ("  a list, which is indented", ["  a list, which", "    is indented"]),
+        ("in /a/path/that/is/too/long", ["in", "  /a/path/that/is/too/long"]),
+        ("columns   stay", ["columns   stay"]),
+    ],
+)
+def test_lines_end_between_words(text: str, lines: list[str]) -> None:
+    assert wrapped(f"{text}\n{text}", 15).split("\n") == 2 * lines
+
+
+def test_only_a_terminal_gets_shorter_lines(
+    log_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "word " * 30
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal, os.fdopen(theirs, "w") as screen:
+        monkeypatch.setattr("sys.stdout", screen)
+        monkeypatch.setenv("COLUMNS", "80")
+        start_log(log_file)
+        log.info(long)
+        shown = terminal.read(1000).decode()
+    assert shown.count("word") == 30 and len(shown.splitlines()) == 2
+    assert long in log_file.read_text()

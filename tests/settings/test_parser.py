@@ -333,3 +333,30 @@ def test_config_file_that_is_wrong_is_named(
     assert words in message
     assert message.startswith("error: ")
     assert message.count("\n") <= 2
+
+
+@pytest.mark.parametrize(
+    ("line", "warmup", "said"),
+    [
+        ("--epochs 3", 1, "shortened from 5 epochs to 1"),
+        ("--epochs 5", 2, "shortened from 5 epochs to 2"),
+        ("--epochs 1", 0, "shortened from 5 epochs to 0"),
+        ("--epochs 6", 5, ""),
+        ("--demo --epochs 2", 1, "shortened from 3 epochs to 1"),
+        ("--epochs 3 --warmup-epochs=2", 2, ""),
+    ],
+)
+def test_few_epochs_shorten_the_default_warm_up(
+    line: str, warmup: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = parse_settings(["--dataset-path", "clips", *line.split()])
+    assert settings.training.warmup_epochs == warmup
+    error = capsys.readouterr().err
+    assert said in error and bool(error) == bool(said)
+
+
+def test_warm_up_that_was_given_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"warmup_epochs": 5}')
+    for given in (["--warmup-epochs", "5"], ["--config", str(tmp_path / "config.json")]):
+        with pytest.raises(UserError, match="--epochs 3 is not above --warmup-epochs 5"):
+            parse_settings(["--dataset-path", "clips", "--epochs", "3", *given])

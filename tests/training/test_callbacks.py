@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from violence_detection.runs.directory import RunDirectory
 from violence_detection.runtime.logs import package_log, start_log
 from violence_detection.runtime.stage_clock import StageClock
 from violence_detection.training.batches import Supply
-from violence_detection.training.callbacks import TimeStages, epoch_line
+from violence_detection.training.callbacks import TimeStages, epoch_line, epoch_titles
 
 ROW = {
     "epoch": 100,
@@ -21,13 +22,29 @@ ROW = {
 }
 
 
-@pytest.mark.parametrize("gpus", [{}, {"gpu0_utilization": 90.0, "gpu1_utilization": 100.0}])
-def test_epoch_is_a_line_that_fits_100_columns(gpus: dict[str, float]) -> None:
-    line = epoch_line(ROW | gpus, 150, is_best=True)
-    assert len(line) <= 100
-    assert line.startswith("epoch 100/150 ")
-    assert line.endswith("best")
-    assert ("gpu 95%" in line) == bool(gpus)
+@pytest.mark.parametrize("epochs", [150, 2000])
+@pytest.mark.parametrize("gpus", [{}, {"gpu0_utilization": 100.0, "gpu1_utilization": 100.0}])
+def test_epochs_are_aligned_lines_below_80_columns(gpus: dict[str, float], epochs: int) -> None:
+    small = dict.fromkeys(ROW, 0.0) | {"epoch": 1, "seconds": 0.04}
+    titles = epoch_titles(ROW | gpus, epochs)
+    lines = [epoch_line(row | gpus, epochs, is_best=True) for row in (ROW, small)]
+    assert max(map(len, lines)) < 80
+    assert re.match(r"epoch +100/", lines[0]) and re.match(r"epoch +1/", lines[1])
+    assert lines[0].split()[2:9] == [
+        "0.1234",
+        "0.912",
+        "12.345",
+        "1.000",
+        "0.987",
+        "1.0e-07",
+        "1234",
+    ]
+    # Each figure ends where its title does.
+    ends = [found.end() for found in re.finditer(r"(val )?\w+", titles)]
+    assert len(ends) == 7 + bool(gpus)
+    for line in lines:
+        assert line.endswith(" best") and len(titles) == len(line) - len(" best")
+        assert all(line[end - 1] != " " and line[end] == " " for end in ends)
 
 
 @pytest.fixture

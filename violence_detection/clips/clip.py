@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from violence_detection.storage.remote_paths import AnyPath
@@ -81,6 +81,7 @@ class Clip:
         group: clips of one group share a source video or a camera; None if it is unknown.
         prefix: of the names of unlabeled clips, so that none equals a labelled clip's.
         segment: of the video; None: all of it.
+        subgroups: its values in the columns of --subgroup, in their order; "" where it has none.
     """
 
     folder: AnyPath
@@ -90,6 +91,7 @@ class Clip:
     group: str | None = None
     prefix: str = ""
     segment: Segment | None = None
+    subgroups: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def path(self) -> AnyPath:
@@ -113,7 +115,7 @@ class Clip:
             return self
         return Clip(
             *(self.folder, self.file, self.label, split),
-            *(self.group, self.prefix, self.segment),
+            *(self.group, self.prefix, self.segment, self.subgroups),
         )
 
     def content(self, video: bytes) -> bytes:

@@ -33,7 +33,10 @@ Meaning = TypeVar("Meaning", str, int)
 
 
 def find_clips(
-    dataset_path: AnyPath, seed: int, left_out: Counter[str] | None = None
+    dataset_path: AnyPath,
+    seed: int,
+    left_out: Counter[str] | None = None,
+    subgroups: Sequence[str] = (),
 ) -> list[Clip]:
     """Return the clips of a dataset folder, sorted by name within each split.
 
@@ -41,10 +44,11 @@ def find_clips(
         dataset_path: a folder on a disk or in an object store.
         seed: of the automatic split (`split_clips`), if the folder has no split folders.
         left_out: the files beside the clips are added to it, counted by suffix in lower case.
+        subgroups: columns of groups.csv whose values the clips are given.
 
     Raises:
         UserError: the folder is missing or has neither layout; a split or a class has no clips;
-            groups.csv is malformed or lists clips that do not exist.
+            groups.csv is malformed, lists clips that do not exist, or lacks a column.
         RunError: the object store does not answer.
     """
     if isinstance(dataset_path, Path):
@@ -70,7 +74,7 @@ def find_clips(
         clips = _clips_in_split_folders(dataset_path, splits, left_out)
     else:
         clips = _clips_in_class_folders(dataset_path, dataset_path, "train", left_out)
-    clips = _with_groups(clips, dataset_path / GROUPS_CSV)
+    clips = _with_groups(clips, dataset_path / GROUPS_CSV, subgroups)
     if not splits:
         require_enough_to_split(clips)
         clips = split_clips(clips, seed)
@@ -222,11 +226,15 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122, of millions of names
 
 
-def _with_groups(clips: list[Clip], groups_csv: AnyPath) -> list[Clip]:
-    """Return the clips with their groups from `groups.csv`, if there is one."""
+def _with_groups(clips: list[Clip], groups_csv: AnyPath, subgroups: Sequence[str]) -> list[Clip]:
+    """Return the clips with their groups and subgroups from `groups.csv`, if there is one."""
     if not groups_csv.is_file():
+        if subgroups:
+            raise UserError(
+                f"--subgroup {','.join(subgroups)} names columns of {groups_csv}, which is missing"
+            )
         return clips
-    groups = _read_groups(groups_csv)
+    groups = _read_groups(groups_csv, subgroups)
     missing = sorted(groups.keys() - {clip.name for clip in clips})
     if missing:
         count = "1 clip that does" if len(missing) == 1 else f"{len(missing)} clips that do"
@@ -234,27 +242,53 @@ def _with_groups(clips: list[Clip], groups_csv: AnyPath) -> list[Clip]:
             f"{groups_csv} lists {count} not exist, first {missing[0]!r} "
             "(clips are paths relative to the dataset folder)"
         )
-    return [replace(clip, group=groups.get(clip.name)) for clip in clips]
+    alone: tuple[str | None, tuple[str, ...]] = None, ("",) * len(subgroups)
+    return [
+        replace(clip, group=group, subgroups=values)
+        for clip in clips
+        for group, values in (groups.get(clip.name, alone),)
+    ]
 
 
-def _read_groups(groups_csv: AnyPath) -> dict[str, str]:
-    """Return the group of each clip that `groups.csv` lists, by the clip's name."""
-    groups: dict[str, str] = {}
+def require_subgroups(path: AnyPath, columns: Sequence[str], subgroups: Sequence[str]) -> None:
+    """Raise `UserError` unless a file has every column that --subgroup names."""
+    for name in subgroups:
+        if name not in columns:
+            raise UserError(
+                f"--subgroup {name}: {path} has no such column, only {', '.join(columns)}"
+            )
+
+
+def _read_groups(
+    groups_csv: AnyPath, subgroups: Sequence[str]
+) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return group and subgroups of each clip that `groups.csv` lists, by the clip's name."""
+    groups: dict[str, tuple[str, tuple[str, ...]]] = {}
+    shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # one tuple for all clips of a camera
     try:
         with groups_csv.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             if rows.fieldnames is None or not {"clip", "group"} <= set(rows.fieldnames):
                 raise UserError(f"{groups_csv}: the first line must be clip,group")
+            require_subgroups(groups_csv, rows.fieldnames, subgroups)
             for row in rows:
                 name, group = (row["clip"] or "").strip(), (row["group"] or "").strip()
                 if not name or not group:
                     raise UserError(
                         f"{groups_csv}, line {rows.line_num}: needs both a clip and a group"
                     )
-                if groups.setdefault(name, group) != group:
+                values = tuple((row[column] or "").strip() for column in subgroups)
+                found = group, shared.setdefault(values, values)
+                before = groups.setdefault(name, found)
+                if before != found:
+                    one, other = next(
+                        pair
+                        for pair in zip((before[0], *before[1]), (group, *values), strict=True)
+                        if pair[0] != pair[1]
+                    )
                     raise UserError(
                         f"{groups_csv}, line {rows.line_num}: {name} is in two groups, "
-                        f"{groups[name]} and {group}"
+                        f"{one} and {other}"
                     )
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{groups_csv} is not a UTF-8 CSV file: {error}") from error

@@ -40,6 +40,7 @@ from violence_detection.storage.files import file_checksum
 
 log = logging.getLogger(__name__)
 
+TIDIES_UP = "ignore:resource_tracker:UserWarning"  # as Python's -W takes it
 MEMORY_LIMIT = 1.6 * 2**30  # bytes for decoding a clip, on top of the program itself
 ORPHAN_GRACE = 10  # seconds past the time limit after which a decoder ends itself
 START_TIMEOUT = 30  # seconds for a process to start, on a busy machine
@@ -339,8 +340,11 @@ def _too_slow(timeout: float) -> str:
 @contextlib.contextmanager
 def _interrupts_blocked() -> Iterator[None]:
     """Block Ctrl-C here, and so in the processes that are started: only this one acts on it."""
-    # Python's own process for what others share lifts the block when it is started.
+    # Python's own process for what others share lifts the block when it is started. If this one is
+    # ended as it stands, it tidies up; that it did would stand below the shell's prompt.
+    sys.warnoptions.append(TIDIES_UP)
     resource_tracker.ensure_running()
+    sys.warnoptions.remove(TIDIES_UP)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -33,7 +33,11 @@ MANY = 1000  # videos; from here on, folders are listed to see which of them exi
 
 
 def listed_clips(
-    path: AnyPath, locations: Locations, seed: int, clip_timeout: float
+    path: AnyPath,
+    locations: Locations,
+    seed: int,
+    clip_timeout: float,
+    subgroups: Sequence[str] = (),
 ) -> tuple[list[Clip], bool]:
     """Return the clips of a manifest, sorted by name, and segments by time, within each split.
 
@@ -45,6 +49,7 @@ def listed_clips(
         locations: of its videos.
         seed: of the automatic split (`split_clips`), if the manifest has none.
         clip_timeout: seconds that reading the length of a video may take.
+        subgroups: columns whose values the clips are given.
 
     Returns:
         The clips, and whether the manifest says which splits they are in.
@@ -54,7 +59,8 @@ def listed_clips(
         RunError: an object store does not answer.
     """
     with _no_garbage_collection():
-        return _listed_clips(load_manifest(path), locations, seed, clip_timeout)
+        manifest = load_manifest(path, subgroups)
+        return _listed_clips(manifest, locations, seed, clip_timeout)
 
 
 def listed_footage(path: AnyPath, locations: Locations, clip_timeout: float) -> list[Footage]:
@@ -92,9 +98,13 @@ def _listed_clips(
     rows, by_video = _checked_rows(manifest, locations, clip_timeout)
     groups = _groups(manifest, rows, by_video)
     splits_are_given = _splits_are_given(manifest, rows)
+    subgroups = manifest.subgroups_of or [()] * len(rows)
     clips = [
-        Clip(folder, file, row.label, row.split or "train", group, prefix, segment_of(row))
-        for row, group in zip(rows, groups, strict=True)
+        Clip(
+            *(folder, file, row.label, row.split or "train"),
+            *(group, prefix, segment_of(row), values),
+        )
+        for row, group, values in zip(rows, groups, subgroups, strict=True)
         for folder, file, prefix in (locations.locate(row.video),)
     ]
     if splits_are_given:

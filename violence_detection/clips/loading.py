@@ -17,6 +17,7 @@ from violence_detection.clips.splits import (
     require_enough_to_split,
     split_clips,
 )
+from violence_detection.errors import UserError
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import SPLITS
 from violence_detection.settings.schema import Settings
@@ -24,7 +25,7 @@ from violence_detection.storage.files import write_csv
 
 log = logging.getLogger(__name__)
 
-
+MOST_VALUES = 100  # of a --subgroup column
 GROUPS_PROPOSED = "groups_proposed.csv"  # in the checkpoint directory
 # Where groups come from; unknown: it has not been tried to propose some, alone: there are none.
 GIVEN, LISTED, PROPOSED, UNKNOWN, ALONE = (
@@ -86,11 +87,13 @@ def find_dataset(settings: Settings, stack: ExitStack) -> Dataset:
     """Return the clips that the settings name; those of a demo are drawn first.
 
     Args:
-        settings: --dataset-path, --unlabeled, the spool, and the seed of automatic splits.
+        settings: --dataset-path, --unlabeled, --subgroup, the spool, and the seed of automatic
+            splits.
         stack: on its end, clips that were fetched from an object store are removed.
 
     Raises:
-        UserError: there are no such folders, or no clips in them.
+        UserError: there are no such folders, or no clips in them; --subgroup names no column that
+            divides them.
         RunError: the object store does not answer.
     """
     data = settings.data
@@ -102,7 +105,10 @@ def find_dataset(settings: Settings, stack: ExitStack) -> Dataset:
     ungrouped = UNKNOWN if data.groups == "auto" else ALONE
     if locations.manifest is not None:
         seed = settings.devices.seed
-        clips, has_splits = listed_clips(locations.manifest, locations, seed, data.clip_timeout)
+        clips, has_splits = listed_clips(
+            *(locations.manifest, locations, seed, data.clip_timeout), settings.test.subgroup
+        )
+        _require_values(clips, settings.test.subgroup)
         groups_from = LISTED if any(clip.group for clip in clips) else ungrouped
         return Dataset(clips, others, groups_from, has_splits, not_repeated)
     if data.demo and isinstance(folder, Path):
@@ -110,13 +116,27 @@ def find_dataset(settings: Settings, stack: ExitStack) -> Dataset:
 
         draw_demo_clips(folder)
     left_out: Counter[str] = Counter()
-    clips = find_clips(folder, settings.devices.seed, left_out)
+    clips = find_clips(folder, settings.devices.seed, left_out, settings.test.subgroup)
+    _require_values(clips, settings.test.subgroup)
     if left_out:
         kinds = (f"{left_out[kind]} {kind or 'without a type'}" for kind in sorted(left_out))
         log.warning("files left out: %s\n(file types read: %s)", ", ".join(kinds), FILE_TYPES)
     groups_from = GIVEN if (folder / GROUPS_CSV).is_file() else ungrouped
     has_splits = any(split_of(clip.file.partition("/")[0]) for clip in clips)
     return Dataset(clips, others, groups_from, has_splits, not_repeated)
+
+
+def _require_values(clips: Sequence[Clip], subgroups: Sequence[str]) -> None:
+    """Raise `UserError` if the values of a --subgroup column do not divide the clips into a few."""
+    for number, column in enumerate(subgroups):
+        values = {clip.subgroups[number] for clip in clips} - {""}
+        if not values:
+            raise UserError(f"--subgroup {column}: no clip has a value in this column")
+        if len(values) > MOST_VALUES:
+            raise UserError(
+                f"--subgroup {column}: the column has {len(values):,} different values, more than "
+                f"{MOST_VALUES}: name one that divides the clips into a few, such as camera"
+            )
 
 
 def _find_unlabeled(settings: Settings) -> tuple[list[Clip], Sequence[str]]:

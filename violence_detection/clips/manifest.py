@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from violence_detection.clips.clip import as_time
+from violence_detection.clips.dataset import require_subgroups
 from violence_detection.clips.folder_names import class_of, split_of
 from violence_detection.errors import UserError
 from violence_detection.runtime.wording import count_of
@@ -57,11 +58,14 @@ class Manifest:
 
     Args:
         path: of the file.
+        subgroups: further columns, of which each row has a value in `subgroups_of`.
     """
 
     path: AnyPath
+    subgroups: Sequence[str] = ()
     rows: list[ManifestRow] = field(default_factory=list)
     lines: array = field(default_factory=lambda: array("q"))  # of each row, from 1
+    subgroups_of: list[tuple[str, ...]] = field(default_factory=list)  # each row's, if any
     _problems: list[tuple[int, str]] = field(default_factory=list)
 
     def add_problem(self, line: int, problem: str) -> None:
@@ -103,14 +107,18 @@ def read_manifest(path: AnyPath) -> list[ManifestRow]:
     return load_manifest(path).rows
 
 
-def load_manifest(path: AnyPath) -> Manifest:
+def load_manifest(path: AnyPath, subgroups: Sequence[str] = ()) -> Manifest:
     """Read a manifest.
 
+    Args:
+        path: of the file.
+        subgroups: columns beside `COLUMNS` that it has to have.
+
     Raises:
-        UserError: the file is missing or not a manifest; or it names the first line with an
-            unknown label or split or an impossible time, and how many more there are.
+        UserError: the file is missing or not a manifest, or lacks a column; or it names the first
+            line with an unknown label or split or an impossible time, and how many more there are.
     """
-    manifest = Manifest(path)
+    manifest = Manifest(path, [name.lower() for name in subgroups])
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix.lower() == ".jsonl":
@@ -138,8 +146,10 @@ def _csv_lines(manifest: Manifest, file: Iterable[str]) -> Iterator[tuple[int, S
     is_tsv = manifest.path.suffix.lower() == ".tsv"
     delimiter = "\t" if is_tsv or "\t" in header else ";" if ";" in header else ","
     names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
-    _require_columns(manifest.path, names)
-    in_order = itemgetter(*(names.index(name) if name in names else -1 for name in COLUMNS))
+    _require_columns(manifest, names)
+    require_subgroups(manifest.path, names, manifest.subgroups)
+    wanted = (*COLUMNS, *manifest.subgroups)
+    in_order = itemgetter(*(names.index(name) if name in names else -1 for name in wanted))
     rows = csv.reader(lines, delimiter=delimiter)
     for cells in rows:
         if len(cells) == len(names):
@@ -149,14 +159,18 @@ def _csv_lines(manifest: Manifest, file: Iterable[str]) -> Iterator[tuple[int, S
             manifest.add_problem(rows.line_num + 1, problem)
 
 
-def _require_columns(path: AnyPath, names: Sequence[str]) -> None:
+def _require_columns(manifest: Manifest, names: Sequence[str]) -> None:
     """Raise `UserError` unless these columns are those of a manifest, each once."""
-    wrong = [name for name in names if name not in COLUMNS]
+    path, known = manifest.path, (*COLUMNS, *manifest.subgroups)
+    wrong = [name for name in names if name not in known]
     if wrong:
         near = difflib.get_close_matches(wrong[0], COLUMNS, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"{path}: unknown column {wrong[0]!r}; {hint}(of {','.join(COLUMNS)})")
-    for name in COLUMNS:
+        raise UserError(
+            f"{path}: unknown column {wrong[0]!r}; {hint}(of {','.join(COLUMNS)}, or one that "
+            "--subgroup names)"
+        )
+    for name in known:
         if names.count(name) > 1:
             raise UserError(f"{path} has two columns {name!r}")
     for needed in ("video", "label"):
@@ -176,9 +190,11 @@ def _json_lines(manifest: Manifest, file: Iterable[str]) -> Iterator[tuple[int, 
         if not isinstance(value, dict):
             manifest.add_problem(line, 'is not an object such as {"video": "a.mp4", "label": 1}')
             continue
-        _require_columns(manifest.path, list(value))
+        _require_columns(manifest, list(value))
         video, *times, label, split, group = (value.get(name) for name in COLUMNS)
-        yield line, [video, *map(_number_or_text, times), *map(_text, (label, split, group))]
+        others = (value.get(name) for name in manifest.subgroups)
+        texts = map(_text, (label, split, group, *others))
+        yield line, [video, *map(_number_or_text, times), *texts]
 
 
 def _number_or_text(cell: Any) -> Any:
@@ -194,9 +210,9 @@ def _add_rows(manifest: Manifest, lines: Iterable[tuple[int, Sequence[Any]]]) ->
     labels, splits = _Known("label", label_of), _Known("split", split_of)
     splits[""] = None
     starts, ends = _Times("start"), _Times("end")
-    shared: dict[str, str] = {}  # one string for a video or a group of many rows
+    shared: dict[Any, Any] = {}  # one string for a video or a group of many rows
     add_row, add_line = manifest.rows.append, manifest.lines.append
-    for line, (video, start, end, label, split, group) in lines:
+    for line, (video, start, end, label, split, group, *others) in lines:
         try:
             if not isinstance(video, str) or not (video := video.strip()):
                 raise ValueError("names no video")
@@ -216,6 +232,9 @@ def _add_rows(manifest: Manifest, lines: Iterable[tuple[int, Sequence[Any]]]) ->
         else:
             add_row(row)
             add_line(line)
+            if others:
+                values = tuple(value.strip() for value in others)
+                manifest.subgroups_of.append(shared.setdefault(values, values))
 
 
 class _Known(dict[str, Any]):

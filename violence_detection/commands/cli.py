@@ -19,6 +19,7 @@ COMMANDS = {
     "watch": ("violence_detection.commands.watch", "watch cameras, with a clip of each alarm"),
     "dataset": ("violence_detection.datasets.command", "make a manifest of clips to train on"),
     "sign": ("violence_detection.commands.sign", "sign a detector, for --verify"),
+    "push": ("violence_detection.commands.push", "push a detector to the Hugging Face Hub"),
     "report": ("violence_detection.commands.report", "write a run's report, or compare runs"),
 }
 

@@ -95,6 +95,7 @@ def report(flags: argparse.Namespace) -> int:
     folders = flags.checkpoint_dir
     with running_clock("writing the report"):  # its libraries take seconds to load
         from violence_detection.reporting.comparison_page import COMPARISON, write_comparison
+        from violence_detection.reporting.model_card import write_model_card
         from violence_detection.reporting.page import write_report
         from violence_detection.runs.files import REPORT
 
@@ -102,6 +103,7 @@ def report(flags: argparse.Namespace) -> int:
         page = (flags.output or default).expanduser().absolute()
         if len(folders) == 1:
             write_report(folders[0], page, flags.events)
+            write_model_card(folders[0])
         else:
             write_comparison(folders, page)
     # A folder's name need not be valid in the terminal's encoding.

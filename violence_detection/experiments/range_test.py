@@ -3,6 +3,7 @@
 import logging
 import math
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from violence_detection.errors import UserError
 from violence_detection.runtime.interrupts import raise_if_interrupted
+from violence_detection.runtime.progress import running_clock
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.schema import Settings
 from violence_detection.storage.files import replace_file, write_csv
@@ -147,7 +149,13 @@ def plot_range_test(
     replace_file(path, lambda partial: figure.savefig(partial, format="png", dpi=120))
 
 
-def find_rate(settings: Settings, features: ClipFeatures, policy: str, folder: Path) -> None:
+def find_rate(
+    settings: Settings,
+    features: ClipFeatures,
+    policy: str,
+    folder: Path,
+    screen: TextIO | None = None,
+) -> None:
     """Run a range test on the training clips; log the proposed rate, write the losses and a plot.
 
     Args:
@@ -155,6 +163,7 @@ def find_rate(settings: Settings, features: ClipFeatures, policy: str, folder: P
         features: of the training clips.
         policy: Keras dtype policy.
         folder: where the files are written.
+        screen: shows for how long it has been worked on, see `running_clock`.
 
     Raises:
         UserError: the loss falls at no rate; losses and plot are written all the same.
@@ -166,12 +175,13 @@ def find_rate(settings: Settings, features: ClipFeatures, policy: str, folder: P
     batch = settings.training.global_batch
     steps = steps_per_epoch(len(chosen), batch)
     epochs = -(-STEPS // steps)
-    sample = sample_features(
-        chosen, settings.training.batch_size, settings.devices.seed, STANDARDIZE_ON
-    )
-    trainer = make_trainer(settings, sample, steps, policy=policy)
-    batches = training_batches(chosen, order, batch, 0, epochs, kinds_in_batches(settings))
-    rates, losses = range_test(trainer, batches, STEPS)
+    with running_clock("raising the learning rate", settings.monitoring.quiet, screen):
+        sample = sample_features(
+            chosen, settings.training.batch_size, settings.devices.seed, STANDARDIZE_ON
+        )
+        trainer = make_trainer(settings, sample, steps, policy=policy)
+        batches = training_batches(chosen, order, batch, 0, epochs, kinds_in_batches(settings))
+        rates, losses = range_test(trainer, batches, STEPS)
     rows = [(f"{rate:.6g}", f"{loss:.6g}") for rate, loss in zip(rates, losses, strict=True)]
     write_csv(folder / LOSSES, ("learning_rate", "loss"), rows)
     plot_range_test(rates, losses, None, folder / PLOT)  # even if no rate is found

@@ -83,8 +83,7 @@ def _search(
 ) -> None:
     if settings.experiment.find_lr:
         training = np.array([i for i, clip in enumerate(clips) if clip.split == "train"])
-        with running_clock("raising the learning rate", settings.monitoring.quiet, screen):
-            find_rate(settings, features.select(training), policy, folder)
+        find_rate(settings, features.select(training), policy, folder, screen)
         return
     known = np.array([i for i, clip in enumerate(clips) if clip.split != "test"])
     chosen = [clips[i] for i in known]

@@ -99,8 +99,11 @@ def extract_features(
     clips = [clip for clip in clips if clip.name not in known_bad]
     folder = caches[0].folder
     content_of, missing = _find_missing(clips, caches)
+    found = f"{len(content_of):,} of {len(clips):,} found"
+    log.info("features: %s, %s to compute", found, f"{len(missing):,}")
     batches = _Batches(caches, replicas * CLIPS_PER_REPLICA, make_network)
-    progress = Progress("features", len(clips), len(content_of), bar=bar)
+    # Of what is to be computed: what was found would look like progress.
+    progress = Progress(f"features ({found})", len(missing), bar=bar and bool(missing))
     ahead = _decode_missing(missing, caches, 2 * batches.size, clip_timeout, clock)
     with progress, contextlib.closing(ahead) as decoded_clips:
         try:

@@ -15,13 +15,13 @@ from violence_detection.reporting.finished_run import FinishedRun, read_run
 from violence_detection.reporting.page import (
     CALIBRATION_NAMES,
     FIGURE_NAMES,
-    GRAVE,
     SPLIT_NAMES,
     cell,
     describe_run,
     draw_plots,
     setting_text,
 )
+from violence_detection.reporting.reliability import GRAVE
 from violence_detection.reporting.rendering import write_page
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.setting import flag

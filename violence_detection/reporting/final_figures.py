@@ -6,17 +6,16 @@ from typing import Any
 
 from violence_detection.evaluation.metrics import FIGURES
 from violence_detection.reporting.finished_run import FinishedRun, read_run
+from violence_detection.reporting.model_card import write_model_card
 from violence_detection.reporting.page import write_report
-from violence_detection.reporting.tensorboard import write_hparams
+from violence_detection.reporting.tensorboard import OF_MODEL, write_hparams
 from violence_detection.runs.files import REPORT, TENSORBOARD
-
-OF_BEST_EPOCH = ("val_accuracy", "val_loss", "val_auc")
 
 
 def show_final_figures(
     folder: Path, settings: Mapping[str, Any], with_report: bool
 ) -> dict[str, float | None]:
-    """Write the report of a finished run, and its settings and figures for TensorBoard.
+    """Write the report and the model card of a run, and its settings and figures for TensorBoard.
 
     Args:
         folder: the run's checkpoint directory.
@@ -31,8 +30,13 @@ def show_final_figures(
     """
     if with_report:
         write_report(folder, folder / REPORT)
-    figures = final_figures(read_run(folder))
-    write_hparams(folder / TENSORBOARD, settings, figures)
+    write_model_card(folder)
+    run = read_run(folder)
+    figures = final_figures(run)
+    # Few, as TensorBoard's table of runs shows five columns of them.
+    compared = {name: figures[name] for name in ("test_accuracy", "test_roc_auc")}
+    compared |= {name: figures[f"best_{name}"] for name in OF_MODEL}
+    write_hparams(folder / TENSORBOARD, settings, compared, len(run.history))
     return figures
 
 
@@ -44,4 +48,4 @@ def final_figures(run: FinishedRun) -> dict[str, float | None]:
     """
     best = run.history[run.results["best_epoch"] - 1]
     of_test = {f"test_{name}": run.results["evaluation"][name] for name in FIGURES}
-    return of_test | {f"best_{name}": best[name] for name in OF_BEST_EPOCH}
+    return of_test | {f"best_{name}": best[name] for name in OF_MODEL}

@@ -1,14 +1,16 @@
 """What a finished run has left in its checkpoint directory, read and checked."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from violence_detection.clips.clip import group_key
 from violence_detection.errors import UserError
 from violence_detection.runs.files import (
     CONFIG,
@@ -28,6 +30,7 @@ NEEDED_RESULTS = (
     *("evaluation", "evaluation_at_0.5", "evaluation_uncalibrated"),
 )
 NEEDED_SETTINGS = ("dataset_path", "frames", "seed")
+ALL_SPLITS = "all"
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class FinishedRun:
     clips: list[PredictedClip]  # of the split that was tested
     splits: dict[str, str]  # of all clips, by name
     suspects: Suspects | None = None  # None: no clips were predicted out of fold
+    sources: Mapping[str, int] = field(default_factory=dict)  # groups by split, and of all
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -118,7 +122,9 @@ def read_run(folder: Path) -> FinishedRun:
     with _table(folder / PREDICTIONS) as rows:
         clips = [_predicted_clip(row) for row in rows]
     with _table(folder / SPLITS_FILE) as rows:
-        splits = {row["clip"]: row["split"] for row in rows}
+        listed = [(row["clip"], row["split"], row.get("group")) for row in rows]
+        splits = {clip: split for clip, split, _ in listed}
+        keys = {(split, group_key(clip, group)) for clip, split, group in listed}
     for path, found, expected in (
         (folder / PREDICTIONS, len(clips), results["evaluation"]["clips"]),
         (folder / HISTORY, len(history), results["epochs_trained"]),
@@ -127,7 +133,10 @@ def read_run(folder: Path) -> FinishedRun:
             raise UserError(
                 f"{path} has {found} rows, {expected} are expected from {RESULTS}: restore it"
             )
-    return FinishedRun(folder, config, results, history, clips, splits, read_suspects(folder))
+    return FinishedRun(
+        *(folder, config, results, history, clips, splits, read_suspects(folder)),
+        sources=Counter(split for split, _ in keys) | {ALL_SPLITS: len({key for _, key in keys})},
+    )
 
 
 def read_suspects(folder: Path) -> Suspects | None:

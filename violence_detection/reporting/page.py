@@ -8,21 +8,29 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
 
 from violence_detection.errors import failing_as
+from violence_detection.evaluation.baselines import (
+    chance_baseline,
+    constant_baseline,
+    more_frequent_class,
+)
 from violence_detection.evaluation.metrics import (
     FEWEST_FOR_SHARES,
     figure_words,
     share_words,
 )
-from violence_detection.models import backbone_title
+from violence_detection.evaluation.subgroups import SUBGROUP_TITLES, subgroup_row
 from violence_detection.reporting import plots
+from violence_detection.reporting.about_clips import clips_in_words
 from violence_detection.reporting.clip_sections import clip_sections, data_checks
 from violence_detection.reporting.event_section import event_section
 from violence_detection.reporting.finished_run import FinishedRun, read_run
+from violence_detection.reporting.reliability import warnings_about
 from violence_detection.reporting.rendering import (
     css_percent,
     png_url,
@@ -30,16 +38,14 @@ from violence_detection.reporting.rendering import (
 )
 from violence_detection.runs.files import PLOTS
 from violence_detection.runs.usage import describe_usage
-from violence_detection.runtime.wording import count_of
-from violence_detection.settings.constants import CLASS_NAMES, SPLITS, VGG19
+from violence_detection.settings.constants import CLASS_NAMES, SPLITS
 from violence_detection.settings.schema import Settings
-from violence_detection.settings.setting import flag, weights_flag
+from violence_detection.settings.setting import flag
 from violence_detection.settings.values import format_value
 from violence_detection.storage.files import replace_file
 
 TEMPLATE = "report.html.j2"
-FEW_GROUPS = 30  # of a test; with fewer, its intervals are wide
-GRAVE, MILD = "grave", "mild"  # kinds of warnings
+COIN = "chance: 0.5"
 
 FIGURE_NAMES = {  # in the order of the table
     "accuracy": "accuracy",
@@ -136,18 +142,25 @@ def describe_run(run: FinishedRun, drawn: Plots, name: str, with_plots: bool) ->
         "results": run.results,
         "config": run.config,
         "tested": SPLIT_NAMES[run.results["evaluated_split"]],
+        "about": clips_in_words(run),
         "verdict": run.results.get("verdict", []),  # earlier versions had none
+        "shell_folder": quote(str(run.folder)),
         "headline": _headline(run),
         "tiles": _tiles(run),
         "best_epoch": _best_epoch(run),
         "with_plots": with_plots,
-        "warnings": _warnings(run),
+        "warnings": warnings_about(run),
         "plots": {
             plot: {"picture": png_url(png), "title": PLOT_NAMES[plot]}
             for plot, png in drawn.items()
         },
         "figures": _figure_rows(run.results),
         "classes": _class_rows(run.results),
+        "subgroups": {
+            column: [subgroup_row(value, figures) for value, figures in by_value.items()]
+            for column, by_value in run.results.get("by_subgroup", {}).items()
+        },
+        "subgroup_titles": SUBGROUP_TITLES,
         **clip_sections(run),
         "checks": data_checks(run),
         "usage": describe_usage(used) if (used := run.results.get("usage")) else None,
@@ -225,11 +238,17 @@ def _tiles(run: FinishedRun) -> list[dict[str, Any]]:
     majority = max(nonviolent, violent) / figures["clips"]
     commonest = f"majority class: {share_words(majority, figures['clips'])}"
     tiles = []
-    for name, title, baseline, note in (
-        ("accuracy", "Accuracy", majority, commonest),
-        ("violent_accuracy", "Violent clips correct", None, f"{detected} of {violent}"),
-        ("nonviolent_accuracy", "Nonviolent clips correct", None, f"{correct} of {nonviolent}"),
-        ("roc_auc", "ROC-AUC", 0.5, "chance: 0.5"),
+    for name, title, baseline, note, chance in (
+        ("accuracy", "Accuracy", majority, commonest, ""),
+        ("violent_accuracy", "Violent clips correct", 0.5, f"{detected} of {violent}", COIN),
+        (
+            "nonviolent_accuracy",
+            "Nonviolent clips correct",
+            0.5,
+            f"{correct} of {nonviolent}",
+            COIN,
+        ),
+        ("roc_auc", "ROC-AUC", 0.5, "", COIN),
     ):
         value, interval = figures[name], figures["intervals"][name]
         shown = cell(figures, name)
@@ -240,7 +259,7 @@ def _tiles(run: FinishedRun) -> list[dict[str, Any]]:
                 "position": None if value is None else css_percent(value),
                 "band": interval and (css_percent(interval[0]), css_percent(1 - interval[1])),
                 "baseline": baseline and css_percent(baseline),
-                "note": "" if note == shown["value"] else note,
+                "note": "; ".join(filter(None, ("" if note == shown["value"] else note, chance))),
             }
         )
     return tiles
@@ -281,70 +300,28 @@ def _clips_of_first_classifier(run: FinishedRun) -> dict[str, int]:
     return {"train": train, "val": val}
 
 
-def _warnings(run: FinishedRun) -> list[dict[str, str]]:
-    """Return what makes the figures less reliable than they look, the gravest first."""
-    results, groups = run.results, run.results["evaluation"]["groups"]
-    warnings = []
-
-    def warn(kind: str, title: str, text: str) -> None:
-        warnings.append({"kind": kind, "title": title, "text": text})
-
-    if results.get("untrained_vgg19"):
-        backbone = run.settings.get("backbone", VGG19)
-        warn(
-            GRAVE,
-            f"{backbone_title(backbone)} had random weights",
-            "Its features are untrained, so the metrics below say nothing about a real detector. "
-            f"Train with {weights_flag(backbone)} imagenet or a file of weights.",
-        )
-    if results["evaluated_split"] == "val":
-        warn(
-            GRAVE,
-            "No test split: these are metrics of validation clips",
-            "Epoch, temperature and threshold were chosen on these very clips: expect worse "
-            "results on new ones.",
-        )
-    excluded = set(results.get("clips_left_out_for_leakage", []))
-    if remaining := {leak["clip"] for leak in results.get("leakage", [])} - excluded:
-        warn(
-            GRAVE,
-            f"{count_of(len(remaining), 'clip')} repeated in a later split",
-            "Clips that were trained on, or used to choose the model, are tested on again: the "
-            "metrics look better than they are. The pairs are listed under data checks.",
-        )
-    if groups < FEW_GROUPS:
-        effect = (
-            "Clips of one source resemble each other, so intervals are resampled by group. With so "
-            "few groups they are wide."
-            if groups > 1
-            else "With a single group, no interval can be computed."
-        )
-        warn(
-            MILD,
-            f"Only {count_of(groups, 'group')} in the test",
-            f"{effect} Use --cross-validate to test on every clip.",
-        )
-    if files := results.get("one_file_under_both_labels"):
-        warn(
-            MILD,
-            f"{count_of(len(files), 'file')} under both labels",
-            "One of the two labels is wrong. See data checks.",
-        )
-    return warnings
-
-
 def _figure_rows(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return rows of title, two cells, and what the constant answer and chance have."""
     chosen, at_half = results["evaluation"], results["evaluation_at_0.5"]
     uncalibrated = results["evaluation_uncalibrated"]
+    confusion = chosen["confusion_matrix"]
+    baselines = constant_baseline(confusion), chance_baseline(confusion)
+
+    def without(name: str) -> list[str | None]:
+        values = [baseline.get(name) for baseline in baselines]
+        return [None if value is None else f"{value:.3f}" for value in values]
+
     return {
+        "constant": CLASS_NAMES[more_frequent_class(confusion)],
         "threshold": f"{chosen['threshold']:.3f}",
         "chosen_for": results.get("chosen_for"),
         "temperature": results.get("temperature"),
         "predictions": [
-            (title, cell(chosen, name), cell(at_half, name)) for name, title in FIGURE_NAMES.items()
+            (title, cell(chosen, name), cell(at_half, name), without(name))
+            for name, title in FIGURE_NAMES.items()
         ],
         "calibration": [
-            (title, cell(chosen, name), cell(uncalibrated, name))
+            (title, cell(chosen, name), cell(uncalibrated, name), without(name))
             for name, title in CALIBRATION_NAMES.items()
         ],
         "members": [

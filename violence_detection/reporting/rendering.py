@@ -4,6 +4,7 @@ Every value is escaped by Jinja2; a page has no script and forbids all that is n
 """
 
 import base64
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,33 @@ def write_page(template: str, path: Path, **values: Any) -> None:
     )
     environment.filters |= {"parts": name_parts, "count_of": count_of}
     write_text(path, environment.get_template(template).render(**values))
+
+
+def write_markdown(template: str, path: Path, **values: Any) -> None:
+    """Render a template into a Markdown file; the filter `plain` is for what others have named.
+
+    Args:
+        template: its file name, below `templates/`.
+        path: of the file.
+        values: that the template shows, by name.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    environment = Environment(  # no HTML: what could be taken for it is escaped by `plain`
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["plain"] = _plain_in_markdown
+    write_text(path, environment.get_template(template).render(**values))
+
+
+def _plain_in_markdown(text: str) -> str:
+    """Return a text that Markdown shows as it is, in one line."""
+    return re.sub(r"([\\`*\[\]<>|#&]|_(?=\W|$)|(?<!\w)_)", r"\\\1", _printable(text))
 
 
 def css_percent(share: float) -> str:

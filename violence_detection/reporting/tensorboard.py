@@ -1,7 +1,11 @@
 """What a run writes for TensorBoard: curves, images, histograms, settings and a profile.
 
 The run's history decides which epochs are logged: after a crash, missing epochs are added from it
-and surplus ones discarded. The step of an epoch is its number from 0, as in Keras's own callback.
+and surplus ones discarded. Steps are epochs, counted from 1 as everywhere else.
+
+TensorBoard sorts groups of charts by their names, the part of a tag before the slash: loss,
+accuracy and learning rate are the first group, `epoch`. What a run is compared by has a folder
+of its own: otherwise every curve would be a column of the table of runs.
 """
 
 import contextlib
@@ -17,6 +21,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import summary as custom_scalars
 from tensorboard.plugins.hparams import api as hparams
 from tensorboard.plugins.hparams.api_pb2 import STATUS_SUCCESS
 from tensorboard.plugins.hparams.summary import session_end_pb
@@ -33,8 +39,8 @@ from violence_detection.reporting.event_files import (
     steps_in,
 )
 from violence_detection.reporting.plots import as_image, four_panels
-from violence_detection.runs.directory import Row, RunDirectory
-from violence_detection.runs.files import HPARAMS, TENSORBOARD
+from violence_detection.runs.directory import RunDirectory
+from violence_detection.runs.files import HPARAMS, HPARAMS_BEGUN, SESSION, TENSORBOARD
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.constants import CHECKPOINT_EVERY
 from violence_detection.settings.schema import CHANGES_ON_RESUME
@@ -46,6 +52,16 @@ from violence_detection.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 SIDES = ("train", "validation")  # folders, which TensorBoard draws into one chart
+FOLDERS = (*SIDES, SESSION)
+TAGS = {  # of the figures in a row; others are readings of the hardware
+    "loss": "epoch/loss",
+    "accuracy": "epoch/accuracy",
+    "learning_rate": "epoch/learning_rate",
+    "auc": "ranking/auc",
+    "loss_scale": "training/loss_scale",
+    "clips_per_second": "training/clips_per_second",
+}
+OF_MODEL = ("val_accuracy", "val_auc", "val_loss")  # figures of the best epoch, by which to compare
 PREDICTED_CLIPS = 256  # for images and attention: they must cost little beside an epoch
 
 
@@ -88,12 +104,13 @@ class TensorBoardLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the epoch, which is in the history by now."""
-        for side in SIDES:
-            self._write_row(self.run.history[epoch], side)
+        number = epoch + 1
+        for folder in self._files:
+            self._write_epoch(number, folder)
         self._write_drawing()
-        last = self.model.stop_training or epoch + 1 == self.params["epochs"]
-        if last or (epoch + 1) % CHECKPOINT_EVERY == 0:
-            self._draw(self.model, epoch)
+        last = self.model.stop_training or number == self.params["epochs"]
+        if last or number % CHECKPOINT_EVERY == 0:
+            self._draw(self.model, number)
         self._flush()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -113,43 +130,48 @@ class TensorBoardLog(keras.callbacks.Callback):
         self.on_train_end()
 
     def _begin(self, trainer: Trainer, last: bool) -> None:
-        """Open a new file for each side, and write what is missing of the finished epochs.
+        """Open a new file in each folder, and write what is missing of the finished epochs.
 
         Args:
             last: whether no epoch follows: then the last finished one gets its images in any case.
         """
-        steps = {side: self._begin_side(side) for side in SIDES}
+        steps = {folder: self._begin_folder(folder) for folder in FOLDERS}
         epochs = len(self.run.history)
-        drawn = epochs - 1 in steps["validation"]["attention"]
+        drawn = epochs in steps["validation"]["validation/attention"]
         if epochs and not drawn and (last or epochs % CHECKPOINT_EVERY == 0):
-            self._draw(trainer, epochs - 1)
+            self._draw(trainer, epochs)
         self._flush()
 
-    def _begin_side(self, side: str) -> dict[str, set[int]]:
-        """Open a side's file and write the missing epochs; return the steps of each tag before."""
-        history, folder = self.run.history, self.run / TENSORBOARD / side
+    def _begin_folder(self, name: str) -> dict[str, set[int]]:
+        """Open a folder's file and write the missing epochs; return the steps of each tag before.
+
+        A log of an earlier version has other tags: all of it is discarded and written anew.
+        """
+        epochs, folder = len(self.run.history), self.run / TENSORBOARD / name
         steps = steps_in(folder)
-        first = 0
-        while first < len(history) and all(
-            first in steps[tag] for tag in scalars_of(history[first])[side]
+        first = 1
+        while first <= epochs and all(
+            first in steps[tag] for tag in scalars_after(self.run, first)[name]
         ):
             first += 1
         discard(steps, first)
-        self._files[side] = EventFile.start_in(folder, first)
-        for row in history[first:]:
-            self._write_row(row, side)
+        # Earlier versions counted steps from 0; the settings of the run are at step 0.
+        discards_all = first == 1 and name != SESSION
+        self._files[name] = EventFile.start_in(folder, 0 if discards_all else first)
+        for epoch in range(first, epochs + 1):
+            self._write_epoch(epoch, name)
         return steps
 
     def _flush(self) -> None:
         for file in self._files.values():
             file.flush()
 
-    def _write_row(self, row: Row, side: str) -> None:
+    def _write_epoch(self, epoch: int, folder: str) -> None:
         summary = Summary()
-        for tag, value in scalars_of(row)[side].items():
+        for tag, value in scalars_after(self.run, epoch)[folder].items():
             summary.MergeFrom(scalar_pb(tag, value))
-        wall_time = datetime.fromisoformat(row["time"]).timestamp()
-        self._files[side].write(row["epoch"] - 1, summary, wall_time)
+        wall_time = datetime.fromisoformat(self.run.history[epoch - 1]["time"]).timestamp()
+        self._files[folder].write(epoch, summary, wall_time)
 
     def _draw(self, trainer: Trainer, step: int) -> None:
         """Start drawing the weights, the attention and the curves of the validation clips."""
@@ -168,9 +190,9 @@ class TensorBoardLog(keras.callbacks.Callback):
         for tag, values in weights.items():
             of_weights.MergeFrom(histogram_pb(tag, values, " x ".join(map(str, values.shape))))
         image = as_image(four_panels(self.clips.labels, predicted.probabilities))
-        of_clips = image_pb("curves", image, f"Threshold 0.5; {self.sample}")
+        of_clips = image_pb("validation/curves", image, f"Threshold 0.5; {self.sample}")
         words = f"Attention weights of the frames of {self.sample}; a clip's weights sum to 1"
-        of_clips.MergeFrom(histogram_pb("attention", predicted.attention, words))
+        of_clips.MergeFrom(histogram_pb("validation/attention", predicted.attention, words))
         return of_weights, of_clips
 
     def _write_drawing(self) -> None:
@@ -193,25 +215,41 @@ class TensorBoardLog(keras.callbacks.Callback):
         return predict_with_attention(self._predictor, self.clips, self.batch_size)
 
 
-def scalars_of(row: Row) -> dict[str, dict[str, float]]:
-    """Return an epoch's figures by side and tag; unknown ones are left out."""
-    scalars: dict[str, dict[str, float]] = {side: {} for side in SIDES}
-    for name, value in row.items():
+def scalars_after(run: RunDirectory, epoch: int) -> dict[str, dict[str, float]]:
+    """Return an epoch's figures by folder and tag, the epoch from 1; unknown ones are left out."""
+    scalars: dict[str, dict[str, float]] = {folder: {} for folder in FOLDERS}
+    for name, value in run.history[epoch - 1].items():
         if name in ("epoch", "time", "seconds") or value is None:
             continue
-        if name.startswith("val_"):
-            scalars["validation"]["epoch_" + name.removeprefix("val_")] = value
-        elif name in ("loss", "accuracy", "auc", "learning_rate"):
-            scalars["train"]["epoch_" + name] = value
-        elif name in ("loss_scale", "clips_per_second"):
-            scalars["train"][name] = value
-        else:
-            scalars["train"]["hardware/" + name] = value
+        figure, folder = name.removeprefix("val_"), SIDES[name.startswith("val_")]
+        scalars[folder][TAGS.get(figure, f"hardware/{figure}")] = value
+    best = run.selection.best_epoch(run.history[:epoch])
+    for name in OF_MODEL:
+        scalars[SESSION][f"model/{name}"] = run.history[best - 1][name]
     return scalars
 
 
+def begin_hparams(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write a run's settings: a row of TensorBoard's table of runs, also if the run never ends.
+
+    Beside them stands what the tab "custom scalars" draws; that of a resumed run is there already.
+
+    Args:
+        folder: TensorBoard's folder of this run.
+        settings: by name. Those that do not affect the training are left out.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    if not (folder / HPARAMS_BEGUN).exists():
+        summary = _session_start(settings)
+        layout = chart_layout(gpus=bool(tf.config.list_physical_devices("GPU")))
+        summary.MergeFromString(custom_scalars.pb(layout).SerializeToString())
+        _write_summary(folder / HPARAMS_BEGUN, summary, step=0)
+
+
 def write_hparams(
-    folder: Path, settings: Mapping[str, Any], metrics: Mapping[str, float | None]
+    folder: Path, settings: Mapping[str, Any], metrics: Mapping[str, float | None], step: int = 0
 ) -> None:
     """Write a run's settings and final figures: a row of TensorBoard's table of runs.
 
@@ -220,31 +258,73 @@ def write_hparams(
     Args:
         folder: TensorBoard's folder of this run.
         settings: by name. Those that do not affect the training are left out.
-        metrics: by tag; None for undefined ones, which are left out.
+        metrics: by name; None for undefined ones, which are left out.
+        step: the number of finished epochs.
 
     Raises:
         RunError: they cannot be written.
     """
+    summary = _session_start(settings)
+    for name, value in metrics.items():
+        if value is not None:
+            summary.MergeFrom(scalar_pb(f"model/{name}", value))
+    # Serialized: these are TensorBoard's own classes of the same messages.
+    summary.MergeFromString(session_end_pb(STATUS_SUCCESS).SerializeToString())
+    _write_summary(folder / HPARAMS, summary, step)
+    (folder / Path(HPARAMS).name).unlink(missing_ok=True)  # where an earlier version has put it
+
+
+def _session_start(settings: Mapping[str, Any]) -> Summary:
     values = {
         name: _hparam(value) for name, value in settings.items() if name not in CHANGES_ON_RESUME
     }
     # Without an id, the trial is named after its folder: two runs with equal settings are two rows.
-    summary = Summary.FromString(hparams.hparams_pb(values, trial_id="").SerializeToString())
-    for tag, value in metrics.items():
-        if value is not None:
-            summary.MergeFrom(scalar_pb(tag, value))
-    # Serialized: these are TensorBoard's own classes of the same messages.
-    summary.MergeFromString(session_end_pb(STATUS_SUCCESS).SerializeToString())
-    path = folder / HPARAMS
+    return Summary.FromString(hparams.hparams_pb(values, trial_id="").SerializeToString())
 
+
+def _write_summary(path: Path, summary: Summary, step: int) -> None:
     def write(partial: Path) -> None:
         file = EventFile(path, written_as=partial)
-        file.write(0, summary)
+        file.write(step, summary)
         file.close()
 
-    with failing_as(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with failing_as(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, write)
+
+
+def chart_layout(gpus: bool) -> layout_pb2.Layout:
+    """Return the charts of the tab "custom scalars": several curves in one, and in this order.
+
+    Args:
+        gpus: whether power and temperature are known.
+    """
+
+    def chart(title: str, *tags: str) -> layout_pb2.Chart:
+        return layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
+
+    of_epochs = [
+        chart(title, f"^{tag}$")
+        for title, tag in (
+            ("loss", TAGS["loss"]),
+            ("accuracy", TAGS["accuracy"]),
+            ("learning rate", TAGS["learning_rate"]),
+            ("ROC-AUC", TAGS["auc"]),
+        )
+    ]
+    of_hardware = [  # all GPUs in one chart, which are a chart each in other tabs
+        chart("utilization, %", r"^hardware/(gpu\d+|cpu)_utilization$"),
+        chart("memory, MB", r"^hardware/(gpu\d+_)?memory_mb$"),
+    ]
+    if gpus:
+        of_hardware.append(chart("power, W", r"^hardware/gpu\d+_power$"))
+        of_hardware.append(chart("temperature, °C", r"^hardware/gpu\d+_temperature$"))
+    categories = {"by epoch": of_epochs, "hardware": of_hardware}
+    return layout_pb2.Layout(
+        category=[
+            layout_pb2.Category(title=title, chart=charts) for title, charts in categories.items()
+        ]
+    )
 
 
 def _hparam(value: Any) -> bool | float | str:

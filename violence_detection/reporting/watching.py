@@ -2,7 +2,7 @@
 
 import keras
 
-from violence_detection.reporting.tensorboard import Profile, TensorBoardLog
+from violence_detection.reporting.tensorboard import Profile, TensorBoardLog, begin_hparams
 from violence_detection.reporting.trackers import Trackers
 from violence_detection.runs.directory import RunDirectory
 from violence_detection.runs.files import TENSORBOARD
@@ -38,6 +38,8 @@ class TrainingWatch:
             self._boards = [TensorBoardLog(directory, validation, settings.training.batch_size)]
             if settings.monitoring.profile and is_first:
                 self._profiles = [Profile(directory / TENSORBOARD)]
+            if is_first:
+                begin_hparams(directory / TENSORBOARD, settings.as_json())
         if is_first:
             trackers.start(settings.as_json())
 

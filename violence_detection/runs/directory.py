@@ -32,6 +32,7 @@ from violence_detection.runs.files import (
     LOG,
     MEMBER,
     MEMBER_MODEL,
+    MODEL_CARDS,
     MODELS,
     PLOTS,
     PREDICTIONS,
@@ -68,7 +69,7 @@ log = logging.getLogger(__name__)
 RUN_FILES = (  # patterns of everything that a run writes beside its config
     *(RESUME, RESULTS, HISTORY, BEST_MODEL, "checkpoint_epoch_*.keras", LOG),
     *(TENSORBOARD, SPLITS_FILE, PREDICTIONS, DETECTOR, LEAKAGE, GROUPS_PROPOSED, REPORT, PLOTS),
-    LABEL_ISSUES,
+    *(LABEL_ISSUES, *MODEL_CARDS),
     WORKER_LOG.format("*"),
     EVENT_FIGURES,
     *(MEMBER_MODEL, "ensemble.keras", f"{MEMBER}*", f"{TEACHER}*", PSEUDO_LABELS, "wandb"),
@@ -141,16 +142,18 @@ class RunDirectory:
         """Return whether a run was started here."""
         return (self / CONFIG).exists()
 
-    def is_finished(self, threshold_for: str) -> bool:
+    def is_finished(self, threshold_for: str, subgroups: Sequence[str] = ()) -> bool:
         """Return whether the run is trained and tested, with intact files.
 
         Args:
             threshold_for: what the threshold must have been chosen for (--threshold-for).
+            subgroups: columns by which the test must have been broken down (--subgroup).
         """
         if not (self / RESULTS).exists():
             return False
         try:
-            goals = {read_json(self / name)["chosen_for"] for name in (RESULTS, DETECTOR)}
+            results = read_json(self / RESULTS)
+            goals = {results["chosen_for"], read_json(self / DETECTOR)["chosen_for"]}
         except UserError as error:
             log.warning("%s: testing again", error)
             return False
@@ -158,7 +161,7 @@ class RunDirectory:
             if not self.is_intact(name):
                 log.warning("%s is damaged or missing: testing again", self / name)
                 return False
-        return goals == {threshold_for}
+        return goals == {threshold_for} and {*subgroups} <= {*results.get("by_subgroup", ())}
 
     def set_aside(self) -> Path:
         """Move the files of an earlier run into a folder `earlier_run_…` here; return that."""

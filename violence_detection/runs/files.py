@@ -14,11 +14,15 @@ LOG = "training.log"
 WORKER_LOG = "training-worker-{}.log"  # of the workers beside the chief, by number
 EXPERIMENTS_LOG = "experiments.log"
 TENSORBOARD = "tensorboard"
-HPARAMS = "events.out.tfevents.hparams"  # in it: settings and figures, written at the end
+SESSION = "hparams"  # a folder in it: settings and figures of the run, for the table of runs
+# TensorBoard reads the files of a folder in the order of their names.
+HPARAMS_BEGUN = f"{SESSION}/events.out.tfevents.0.settings"  # written before the first epoch
+HPARAMS = f"{SESSION}/events.out.tfevents.hparams"  # written at the end
 SPLITS_FILE = "splits.csv"
 PREDICTIONS = "predictions.csv"
 REPORT = "report.html"
 PLOTS = "plots"
+MODEL_CARD, MODEL_CARD_JSON = MODEL_CARDS = "model_card.md", "model_card.json"
 RESUME = "resume"
 STATE, STATE_BEFORE = "state.json", "state_before.json"  # after the last epoch, the one before
 MODELS = "models.json"  # the checksums of the models

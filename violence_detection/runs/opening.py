@@ -16,6 +16,10 @@ from violence_detection.settings.schema import Settings
 
 log = logging.getLogger(__name__)
 
+NO_TEST_SPLIT = """\
+no test split: figures will be those of the validation clips, by which
+epoch and threshold are chosen too. Add a test folder, or use --cross-validate 5"""
+
 
 @dataclass(frozen=True)
 class OpenedRun:
@@ -107,10 +111,13 @@ def open_run(settings: Settings, dataset: Dataset, worker: Worker, stack: ExitSt
         log_file, screen_level = directory / WORKER_LOG.format(worker.number), logging.WARNING
         print(f"worker {worker.number} of {worker.count} logs to {log_file}", flush=True)
     start_log(log_file, screen_level)
-    finished = continuing and directory.is_finished(settings.test.threshold_for)
+    goals = settings.test.threshold_for, settings.test.subgroup
+    finished = continuing and directory.is_finished(*goals)
     splits_are_final = dataset.has_splits or dataset.groups_from != UNKNOWN
     if not finished and splits_are_final:
         log_split_counts(dataset.clips)
+        if not (is_experiment or any(clip.split == "test" for clip in dataset.clips)):
+            log.warning("%s", NO_TEST_SPLIT)
     return OpenedRun(
         *(directory, dataset, log_file, screen_level),
         *(is_experiment, has_run, continuing, finished),

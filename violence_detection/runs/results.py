@@ -15,7 +15,7 @@ from violence_detection.evaluation.verdict import verdict_lines
 from violence_detection.features.cache.feature_cache import Recipe
 from violence_detection.features.checked_clips import CheckedClips
 from violence_detection.runs.directory import RunDirectory
-from violence_detection.runs.files import BEST_MODEL, DETECTOR, REPORT, RESULTS
+from violence_detection.runs.files import BEST_MODEL, DETECTOR, MODEL_CARDS, REPORT, RESULTS
 from violence_detection.runs.usage import Usage
 from violence_detection.settings.constants import CLASS_NAMES
 from violence_detection.storage.files import failing_as, file_checksum, write_csv, write_json
@@ -33,6 +33,7 @@ class Tested:
     uncalibrated: Figures  # at threshold 0.5
     members: Sequence[Figures] = ()  # of an ensemble, each alone, uncalibrated, at threshold 0.5
     verdict: Sequence[str] = ()  # what the figures amount to, sentences
+    by_subgroup: Mapping[str, Mapping[str, Figures]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def write_results(
 ) -> None:
     """Write `training_results.json`, which makes this a finished run.
 
-    A report of an earlier test, whose figures it shows, is removed.
+    Report and model card of an earlier test, whose figures they show, are removed.
 
     Args:
         run: whose history has all epochs.
@@ -156,8 +157,9 @@ def write_results(
         seconds_by_stage: where the time of this command went.
     """
     best_epoch = run.best_epoch()
-    with failing_as(run / REPORT):
-        (run / REPORT).unlink(missing_ok=True)
+    for name in (REPORT, *MODEL_CARDS):
+        with failing_as(run / name):
+            (run / name).unlink(missing_ok=True)
     write_json(
         run / RESULTS,
         {
@@ -179,6 +181,7 @@ def write_results(
             "evaluation_at_0.5": tested.at_half,
             "evaluation_uncalibrated": tested.uncalibrated,
             "members_at_0.5": list(tested.members),
+            "by_subgroup": dict(tested.by_subgroup),
             "pseudo_labels": list(training.pseudo_labels),
             "untrained_vgg19": untrained_vgg19,
             "sampling": training.sampling,

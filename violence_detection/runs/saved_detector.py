@@ -51,7 +51,7 @@ def find_detector(checkpoint_dir: Path, vgg19_weights: str | None = None) -> Sav
             the run.
     """
     folder = checkpoint_dir.expanduser().resolve()
-    _require_finished_run(folder, checkpoint_dir)
+    require_finished_run(folder, checkpoint_dir)
     saved, config = read_json(folder / DETECTOR), read_json(folder / CONFIG)
     recipes = check_detector_file(folder, saved)
     model_path = folder / saved["model"]
@@ -75,7 +75,8 @@ def find_detector(checkpoint_dir: Path, vgg19_weights: str | None = None) -> Sav
     )
 
 
-def _require_finished_run(folder: Path, named: Path) -> None:
+def require_finished_run(folder: Path, named: Path) -> None:
+    """Raise `UserError` if a folder, which the user gave as `named`, has no detector."""
     if not folder.is_dir():
         raise UserError(f"--checkpoint-dir {named}: no such folder")
     if (folder / DETECTOR).is_file():

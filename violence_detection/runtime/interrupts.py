@@ -12,6 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 from violence_detection.errors import FIX, RESUME, RunError, UserError
+from violence_detection.runtime.environment import is_own_module, missing_packages
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +66,8 @@ def run_or_explain(run: Callable[[], int], debug: bool, resumable: bool = False)
         resumable: whether running the command again resumes an interrupted run.
 
     Returns:
-        The exit status: that of `run`, 2 for a `UserError`, 1 for any other error, 130 for Ctrl-C,
-        143 for SIGTERM.
+        The exit status: that of `run`, 2 for a `UserError` or missing packages, 1 for any other
+        error, 130 for Ctrl-C, 143 for SIGTERM.
     """
     try:
         with interruptible(resumable):
@@ -77,6 +78,10 @@ def run_or_explain(run: Callable[[], int], debug: bool, resumable: bool = False)
         return explain(str(error), error.exit_status)
     except Interrupted as interrupt:
         return explain_signal(interrupt.number, resumable)
+    except ModuleNotFoundError as error:
+        if debug or is_own_module(error.name):
+            raise
+        return explain(missing_packages(error.name), 2)
     except Exception as error:
         if debug:
             raise
@@ -127,7 +132,16 @@ def interruptible(resumable: bool = False) -> Iterator[None]:
 def explain_signal(number: signal.Signals, resumable: bool = False) -> int:
     """Print which signal ended the run, and how to resume it; return the exit status."""
     message = f"{SIGNAL_NAMES[number].capitalize()}."
+    if number is signal.SIGINT:
+        end_line()  # after the terminal's own ^C, or a progress bar
     return explain(f"{message} {RESUME}" if resumable else message, 128 + number, prefix="")
+
+
+def end_line() -> None:
+    """Begin a new line if standard error is a terminal."""
+    with contextlib.suppress(OSError, ValueError):  # a closed stream
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
 
 
 def explain(message: str, exit_status: int, prefix: str = "error: ") -> int:

@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -40,7 +42,7 @@ def start_log(path: Path, screen_level: int = logging.INFO) -> None:
         handler.close()
     screen = _Screen(sys.stdout)
     screen.setLevel(screen_level)
-    screen.setFormatter(_ScreenLine("%(message)s"))
+    screen.setFormatter(_ScreenLine("%(message)s", wraps=sys.stdout.isatty()))
     file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(_PlainText("%(asctime)s %(levelname)-7s %(message)s"))
     package_log.addHandler(screen)
@@ -83,9 +85,35 @@ class _PlainText(logging.Formatter):
 
 
 class _ScreenLine(_PlainText):
+    def __init__(self, form: str, wraps: bool):
+        super().__init__(form)
+        self.wraps = wraps  # between words, where the terminal would break a word
+
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        return f"WARNING: {text}" if record.levelno >= logging.WARNING else text
+        if record.levelno >= logging.WARNING:
+            text = f"WARNING: {text}"
+        return wrapped(text, shutil.get_terminal_size().columns) if self.wraps else text
+
+
+def wrapped(text: str, columns: int) -> str:
+    """Return lines without those that are too long: they go on below, indented by two spaces more.
+
+    Args:
+        text: lines; a word that is longer than a line, such as a path, stays whole.
+        columns: of the terminal.
+    """
+    lines = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip(" "))]
+        parts = textwrap.wrap(
+            *(line, columns),
+            subsequent_indent=f"{indent}  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        lines += [line] if len(line) <= columns else parts
+    return "\n".join(lines)
 
 
 @contextlib.contextmanager

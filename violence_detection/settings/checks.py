@@ -45,7 +45,7 @@ def check_settings(settings: Settings) -> None:
         _check_fine_tuning(kind)
     _check_weak(settings)
     if settings.experiment.requested:
-        for name in ("extract_only", "unlabeled"):
+        for name in ("extract_only", "unlabeled", "subgroup"):
             if settings.by_name()[name]:
                 raise UserError(
                     f"{flag(name)} does nothing with --cross-validate, --find-lr, --tune or "

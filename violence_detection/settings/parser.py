@@ -133,6 +133,8 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
         layers = [usual[name != VGG19] for name in chosen.backbone.split(",")]
         parser.set_defaults(feature_layer=",".join(layers))
     values = vars(parser.parse_args(arguments))
+    if "warmup_epochs" not in from_file and not _is_given("--warmup-epochs", arguments):
+        values["warmup_epochs"] = _shortened(values["warmup_epochs"], values["epochs"])
     if values["class_weights"] is not None:
         values["class_weights"] = tuple(values["class_weights"])
     values["backbone"], values["vgg19_weights"] = _named_files(
@@ -141,6 +143,24 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
     settings = Settings().replace(**values)
     check_settings(settings)
     return settings
+
+
+def _is_given(name: str, arguments: Sequence[str]) -> bool:
+    return any(argument.partition("=")[0] == name for argument in arguments)
+
+
+def _shortened(warmup: int, epochs: int) -> int:
+    """Return how many epochs the default warm-up takes: half of them if there are too few."""
+    if epochs > warmup:
+        return warmup
+    shorter = max(0, epochs // 2)
+    if epochs >= 1:  # else that is what will be said
+        print(
+            f"--epochs {epochs}: the warm-up is shortened from {warmup} epochs to {shorter} "
+            "(--warmup-epochs)",
+            file=sys.stderr,
+        )
+    return shorter
 
 
 def _named_files(backbones: str, weights: str) -> tuple[str, str]:

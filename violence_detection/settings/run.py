@@ -7,7 +7,12 @@ from typing import ClassVar
 from violence_detection.errors import UserError
 from violence_detection.settings.constants import THRESHOLD_GOALS
 from violence_detection.settings.setting import AT_LEAST_0, AT_LEAST_1, setting
-from violence_detection.settings.values import finite, is_understood_by, parse_threshold_goal
+from violence_detection.settings.values import (
+    column_names,
+    finite,
+    is_understood_by,
+    parse_threshold_goal,
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,16 @@ class TestSettings:
         changes_on_resume=True,
         type=str,
         metavar="GOAL",
+    )
+    subgroup: tuple[str, ...] = setting(
+        (),
+        "columns of groups.csv or of the manifest, such as camera,light: test figures by value",
+        "Each value's clips are counted, and get figures with intervals in the results, the report "
+        "and the model card. It can be changed after training: the same command then only repeats "
+        "the test.",
+        changes_on_resume=True,
+        type=column_names,
+        metavar="COLUMNS",
     )
 
 

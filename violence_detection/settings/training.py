@@ -73,6 +73,7 @@ class TrainingSettings:
     warmup_epochs: int = setting(
         5,
         "epochs in which the learning rate grows linearly from 0",
+        "If it is not given, half of --epochs where these are no more than the default.",
         check=AT_LEAST_0,
         in_grid=True,
         type=int,

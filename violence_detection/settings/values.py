@@ -35,6 +35,14 @@ def names_out_of(allowed: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return names
 
 
+def column_names(text: str) -> tuple[str, ...]:
+    """Return the names of a list that is separated by commas, each once."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if reserved := [name for name in names if name in ("clip", "video", "label")]:
+        raise argparse.ArgumentTypeError(f"{reserved[0]} says nothing of a group of clips")
+    return names
+
+
 def numbers(text: str) -> tuple[int, ...]:
     """Return the whole numbers of a list that is separated by commas; raises ValueError."""
     return tuple(int(part) for part in text.split(","))

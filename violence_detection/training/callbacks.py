@@ -32,6 +32,9 @@ from violence_detection.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+TITLES_EVERY = 20  # epochs: their lines scroll away
+WIDTHS = (7, 6, 10, 8, 6, 9, 8, 5)  # of the columns of an epoch's line
+
 REWRITTEN = "%s is missing or does not match its checksum: rewriting it from %s"
 
 
@@ -188,6 +191,8 @@ class FinishEpoch(keras.callbacks.Callback):
         self.clips = clips
         self.monitor = monitor
 
+        self._lines = 0  # logged
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Discard measurements from before the training."""
         self.monitor.take()
@@ -229,20 +234,42 @@ class FinishEpoch(keras.callbacks.Callback):
         self.run.finish_epoch(row, self.inputs, self.model.save_state)
         write_models_of_last_epoch(self.run, self.model)
         leads = self.run.selection.leading_epoch(self.run.history) == epoch + 1
+        if self._lines % TITLES_EVERY == 0:
+            log.info("%s", epoch_titles(row, self.params["epochs"]))
+        self._lines += 1
         log.info("%s", epoch_line(row, self.params["epochs"], leads))
 
 
 def epoch_line(row: Row, epochs: int, is_best: bool) -> str:
-    """Return an epoch's metrics as a line of at most 100 columns."""
+    """Return an epoch's metrics as a line of less than 80 columns, below `epoch_titles`."""
     used = utilization(row)
     losses = [f"{row[name]:.4f}"[:6] for name in ("loss", "val_loss")]
     seconds = f"{row['seconds']:.1f}" if row["seconds"] < 100 else f"{row['seconds']:.0f}"
-    return (
-        f"epoch {row['epoch']:>3}/{epochs:<3} loss {losses[0]} acc {row['accuracy']:.3f}"
-        f"  val {losses[1]} acc {row['val_accuracy']:.3f} auc {row['val_auc']:.3f}"
-        f"  lr {row['learning_rate']:.1e} {seconds} s"
-        f"{'' if used is None else f' gpu {used:.0f}%'}{' best' if is_best else ''}"
-    )
+    cells = [
+        *(losses[0], f"{row['accuracy']:.3f}", losses[1]),
+        *(f"{row['val_accuracy']:.3f}", f"{row['val_auc']:.3f}"),
+        *(f"{row['learning_rate']:.1e}", f"{seconds} s"),
+    ]
+    if used is not None:
+        cells.append(f"{used:.0f}%")
+    number = f"epoch {row['epoch']:>{_digits(epochs)}}/{epochs:<{_digits(epochs)}}"
+    return number + _in_columns(cells) + (" best" if is_best else "")
+
+
+def epoch_titles(row: Row, epochs: int) -> str:
+    """Return what stands above lines of `epoch_line`, in the same columns."""
+    titles = ["loss", "acc", "val loss", "val acc", "auc", "rate", "time"]
+    if utilization(row) is not None:
+        titles.append("gpu")
+    return " " * (7 + 2 * _digits(epochs)) + _in_columns(titles)
+
+
+def _digits(epochs: int) -> int:
+    return max(3, len(str(epochs)))
+
+
+def _in_columns(cells: Sequence[str]) -> str:
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=False))
 
 
 def write_models_of_last_epoch(run: RunDirectory, trainer: Trainer) -> None:

@@ -163,12 +163,15 @@ def log_classifier(trainer: Trainer, members: Sequence[Member]) -> None:
     steps, model = steps_per_epoch(len(training.splits.train), batch), training.settings.model
     workers = machine.worker.count
     log.info(
-        "%s with %s parameters; %s per epoch, %s per step, %d per replica%s",
+        "%s with %s parameters\n%s per epoch, %s per step, %d per replica%s",
         model.model if model.from_pixels else model.head,
         f"{trainer.classifier.count_params():,}",
         *(count_of(steps, "step"), count_of(batch, "clip"), batch // machine.replicas),
         f"; {machine.replicas} replicas, {workers} workers" if workers > 1 else "",
     )
+    options = training.settings.training
+    if options.warmup_epochs < type(options)().warmup_epochs:
+        log.info("warm-up: %d of %s", options.warmup_epochs, count_of(options.epochs, "epoch"))
     if training.splits.fold:
         log.info(
             "%d classifiers%s, each validated on another part of the %s for\n"
@@ -193,7 +196,10 @@ def train_members(members: Sequence[Member], trainer: Trainer, stack: ExitStack)
         UserError: finished epochs were computed from other inputs.
         RunError: the loss is not finite; a file cannot be read or written.
     """
-    if warning := uncertain_validation(np.concatenate([c.labels for c in validation_of(members)])):
+    # A cross-validation trains for folds of its own, and tests on all clips.
+    is_run = not members[0].settings.experiment.requested
+    labels = np.concatenate([clips.labels for clips in validation_of(members)])
+    if is_run and (warning := uncertain_validation(labels)):
         log.warning(warning)
     for number, member in enumerate(members, start=1):
         if number > 1:

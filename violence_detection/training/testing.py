@@ -24,6 +24,7 @@ from violence_detection.evaluation.metrics import (
     figures_table,
     format_figure,
 )
+from violence_detection.evaluation.subgroups import subgroup_figures, subgroup_lines
 from violence_detection.evaluation.verdict import EpochAccuracy, Void, find_verdict
 from violence_detection.features.checked_clips import CheckedClips
 from violence_detection.models import backbone_title
@@ -256,6 +257,10 @@ def test_detector(
     groups = [clip.group_key for clip in clips]
     probabilities = calibrate(raw.probabilities, temperature)
     figures = evaluate(labels, probabilities, threshold, groups, seed)
+    subgroups = {
+        column: [clip.subgroups[number] for clip in clips]
+        for number, column in enumerate(settings.test.subgroup)
+    }
     promised = calibrate(detector.raw.probabilities, temperature)
     validation = _predictions("val", validated, promised)
     verdict = find_verdict(
@@ -273,6 +278,7 @@ def test_detector(
         evaluate(labels, raw.probabilities, HALF, groups, seed),
         [evaluate(labels, predicted, HALF, groups, seed) for predicted in members],
         verdict.sentences,
+        subgroup_figures(labels, probabilities, threshold, groups, subgroups, seed),
     )
     write_predictions(
         *(clips, probabilities, threshold, raw.attention, directory / PREDICTIONS),
@@ -334,6 +340,8 @@ def _log_figures(tested: Tested) -> None:
         count_of(figures["groups"], "group"),
         figures_table(figures, tested.at_half, tested.uncalibrated),
     )
+    if tested.by_subgroup:
+        log.info("%s", "\n".join(subgroup_lines(tested.by_subgroup)))
     for number, member in enumerate(tested.members, start=1):
         log.info(
             "  member %d alone, threshold 0.5: accuracy %s, ROC-AUC %s",

@@ -63,21 +63,26 @@ def float32_copy(classifier: keras.Model) -> keras.Model:
     return _copy(classifier, type)
 
 
-def detector_network(classifier: keras.Model, temperature: float) -> keras.Model:
+def detector_network(
+    classifier: keras.Model, temperature: float, only_keras: bool = False
+) -> keras.Model:
     """Return the classifier in float32 with its temperature, for any number of clips.
 
     Args:
         classifier: a single one or an ensemble, as a run saves it.
-        temperature: logits are divided by it (Guo et al., https://arxiv.org/abs/1706.04599).
+        temperature: logits are divided by it (Guo et al., https://arxiv.org/abs/1706.04599); 1:
+            probabilities are the classifier's own.
+        only_keras: of Keras's own layers, so that Keras alone can load it; else without loops.
 
     Returns:
         A model from `features`, `(clips, frames, values)` float32, to `probability`, `(clips,)`
         calibrated, and `attention`, `(clips, frames)`; for an ensemble the means over its members.
     """
     features = keras.Input(classifier.input.shape[1:], dtype="float32", name=FEATURES)
+    copy = float32_copy if only_keras else _plain_copy
     logits, attentions, weights = [], [], []
     for number, member in enumerate(members_of(classifier), start=1):
-        standardize, classify = _split_at_standardization(_plain_copy(member.model), number)
+        standardize, classify = _split_at_standardization(copy(member.model), number)
         is_whole = member.part == slice(0, features.shape[-1])
         own = features if is_whole else features[:, :, member.part.start : member.part.stop]
         logit, attention = classify(standardize(own))

@@ -167,7 +167,7 @@ def make_networks(
     detector: Detector,
     sources: Sequence[Source],
     calibrated: bool = True,
-    only_keras: bool = False,
+    name: str = "",
 ) -> dict[str, keras.Model]:
     """Return the networks to write, by the signature that a SavedModel gives them.
 
@@ -175,16 +175,16 @@ def make_networks(
         detector: the trained detector.
         sources: of its features, in float32; none: networks start from features only.
         calibrated: the temperature is in the networks.
-        only_keras: of Keras's own layers, so that Keras alone can load them.
+        name: of the format: "keras" needs Keras's own layers alone, and OpenVINO drops casts.
 
     Returns:
         The default signature first; a file of another format is written from this one alone.
     """
     temperature = detector.temperature if calibrated else 1.0
-    head = detector_network(detector.classifier, temperature, only_keras)
+    head = detector_network(detector.classifier, temperature, only_keras=name == "keras")
     if not sources:
         return {FROM_FEATURES: head}
-    whole = end_to_end_network(head, sources, detector.frames)
+    whole = end_to_end_network(head, sources, detector.frames, by_casts=name != "openvino")
     return {FROM_IMAGES: whole, FROM_FEATURES: head}
 
 
@@ -212,7 +212,7 @@ def write_file(
     Raises:
         RunError: the file cannot be written.
     """
-    networks = make_networks(detector, sources, options.calibrated, only_keras=name == "keras")
+    networks = make_networks(detector, sources, options.calibrated, name)
     network = next(iter(networks.values()))
     batch = {"litert": options.batch or 1, "keras": None}.get(name, options.batch)
     metadata = describe(detector, network, batch, options.calibrated)

@@ -7,6 +7,7 @@ each, `export.py` writes every format and times them in turns, one clip at a tim
 """
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = [d for d in DETECTORS if d.layer in (options.layers or [d.layer])]
     report: dict[str, Any] = {
         "machine": in_own_process(machine),
+        "load_before": round(os.getloadavg()[0], 1),  # processes that others keep busy
         "detectors": {
             each.name: in_own_process(exports_of, each, work_dir, options.vgg19_weights)
             for each in measured
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n\n".join(table.as_text() for table in tables))
     write_report(report, options.json)
     if options.page:
-        replace_tables(options.page, report["machine"], tables)
+        replace_tables(options.page, report, tables)
     return 0
 
 
@@ -124,7 +126,7 @@ def table_of(name: str, exports: Sequence[dict[str, Any]]) -> Table:
     """Return a row for the original and for each format."""
     original = exports[0]["original"]
     rows = [
-        [label, f"{figures['latency_ms']:.3g}", f"{figures['clips_per_second']:.3g}", megabytes]
+        [label, short(figures["latency_ms"]), short(figures["clips_per_second"]), megabytes]
         for label, figures, megabytes in (
             ("TensorFlow, the run's own networks", original, f"{original['size'] / 1e6:.2f}"),
             *(
@@ -136,19 +138,27 @@ def table_of(name: str, exports: Sequence[dict[str, Any]]) -> Table:
     return Table(name, ["", "ms for one clip", "clips/s in batches", "MB"], rows)
 
 
-def replace_tables(page: Path, machine: dict[str, Any], tables: Sequence[Table]) -> None:
+def short(value: float) -> str:
+    """Return a figure with three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def replace_tables(page: Path, report: dict[str, Any], tables: Sequence[Table]) -> None:
     """Replace what stands between `MARKS` in a page.
 
     Args:
         page: has both marks.
-        machine: from `describe_machine`.
+        report: with the machine and its load.
         tables: to put there.
     """
     before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
     after = rest.split(MARKS[1])[1]
+    machine = report["machine"]
     device = re.sub(r"^/device:\S+ ", "", "; ".join(machine["devices"])).strip("()")
     where = (
-        f"Measured on {machine['cores']} cores of {device}, in float32, {FRAMES} frames per clip."
+        f"On {machine['cores']} cores of {device}, in float32, {FRAMES} frames per clip. When it "
+        f"began, {report['load_before']:g} other processes wanted to compute: compare within a "
+        "table."
     )
     body = "\n\n".join([MARKS[0], where, *(table.as_markdown() for table in tables), MARKS[1]])
     page.write_text(before + body + after, encoding="utf-8")

@@ -85,7 +85,7 @@ def test_features_and_pixels_are_learned_from_in_one_run(
     assert "difference frames of 12 clips at 32 pixels" in shown
     assert "weighted sum of the logits of <strong>2 kinds" in (run / "report.html").read_text()
     require_predicted_and_explained(run, few_clips, tmp_path / "why", capsys)
-    require_exported(run, tmp_path / "files", "onnx", "keras", "openvino")
+    require_exported(run, tmp_path / "files", "keras", "openvino")
     require_features_described(run, tmp_path / "features")
     loaded = keras.models.load_model(run / "best_model.keras", safe_mode=True)
     assert loaded(np.zeros((1, *loaded.input.shape[1:]))).shape == (1, 1)

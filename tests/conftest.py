@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,27 @@ def trained(drawn_clips: Path, made_once: MadeOnce) -> Path:
         assert main(command) == 0
 
     return made_once("trained", train)
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path, made_once: MadeOnce) -> Path:
+    """Return a folder with the end-to-end files of `trained`, in each format there is a runtime of.
+
+    Their speeds are measured as little as possible.
+    """
+    from violence_detection.commands.export import PACKAGES
+    from violence_detection.commands.export import main as export
+    from violence_detection.export import runtimes
+
+    formats = [name for name, needs in PACKAGES.items() if all(map(find_spec, needs))]
+
+    def write(folder: Path) -> None:
+        flags = ["--end-to-end", "--clips", "2", "--format", *formats, "--output", str(folder)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runtimes, "SECONDS_EACH", 0.0)
+            assert export(["--checkpoint-dir", str(trained / "run"), *flags]) == 0
+
+    return made_once("exported", write)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -11,14 +12,18 @@ from violence_detection.clips.locations import Locations
 from violence_detection.commands import export
 from violence_detection.commands.export import main
 from violence_detection.export.runtimes import (
+    open_keras,
     open_litert,
     open_onnx,
+    open_openvino,
     open_saved_model,
     predict_clips,
 )
 from violence_detection.export.validation_clips import cached_features, clips_of_split
 from violence_detection.inference.detector import load_detector
 from violence_detection.storage.files import read_json
+
+ENDINGS = ("tflite", "onnx", "keras", "xml")
 
 
 def in_run(trained: Path, output: Path, *flags: str) -> list[str]:
@@ -36,7 +41,7 @@ def test_every_format_is_written_and_compared(
     assert main(in_run(trained, tmp_path)) == 0
     output = capsys.readouterr().out
     assert all(len(line) <= 80 for line in output.splitlines() if str(tmp_path) not in line)
-    files = ["saved_model/1", "detector.tflite", "detector.onnx"]
+    files = ["saved_model/1", *(f"detector.{name}" for name in ENDINGS)]
     assert [line for line in output.splitlines() if line.startswith("/")] == [
         str(tmp_path / name) for name in files
     ]
@@ -67,6 +72,8 @@ def test_every_format_is_written_and_compared(
         open_saved_model(tmp_path / "saved_model" / "1"),
         open_litert(tmp_path / "detector.tflite"),
         open_onnx(tmp_path / "detector.onnx"),
+        open_keras(tmp_path / "detector.keras"),
+        open_openvino(tmp_path / "detector.xml"),
     ):
         probabilities, attention = predict_clips(predictor, one_each, batch_size=3)
         # The run was trained and tested in bfloat16, where the CPU has it.
@@ -97,22 +104,42 @@ def test_quantized_files_have_their_names(trained: Path, tmp_path: Path, quantiz
     # How far they are from an untrained VGG19's features is another matter.
     assert main(in_run(trained, tmp_path, "--quantize", quantize, "--tolerance", "0.2")) == 0
     found = exports(tmp_path)
-    assert list(found) == [f"detector_{quantize}.tflite", f"detector_{quantize}.onnx"]
+    assert list(found) == [f"detector_{quantize}.{name}" for name in ("tflite", "onnx", "xml")]
     for item in found.values():
         assert 0 < item["largest_difference"] < 0.2
         assert item["tolerance"] == 0.2
 
 
 @pytest.mark.slow
-def test_end_to_end_files_are_compared_on_the_clips(trained: Path, tmp_path: Path) -> None:
-    flags = ("--end-to-end", "--clips", "2")
-    assert main(in_run(trained, tmp_path, *flags)) == 0
-    found = exports(tmp_path)
-    files = ["saved_model_end_to_end/1", "detector_end_to_end.tflite", "detector_end_to_end.onnx"]
-    assert list(found) == files
+def test_end_to_end_files_are_compared_on_the_clips(exported: Path) -> None:
+    found = exports(exported)
+    assert list(found) == [
+        "saved_model_end_to_end/1",
+        *(f"detector_end_to_end.{name}" for name in ENDINGS),
+    ]
     for item in found.values():
         assert item["largest_difference"] < 1e-3
         assert item["clips"] == 2
+
+
+def test_uncalibrated_files_have_the_probabilities_of_best_model(
+    trained: Path, tmp_path: Path
+) -> None:
+    flags = ("--format", "keras", "onnx", "--no-calibrated")
+    assert main(in_run(trained, tmp_path, *flags)) == 0
+    found = exports(tmp_path)
+    assert list(found) == ["detector_uncalibrated.keras", "detector_uncalibrated.onnx"]
+    random = np.random.default_rng(0)
+    features = random.uniform(0, 300, (3, 4, 128)).astype(np.float32)
+    classifier = keras.models.load_model(trained / "run" / "best_model.keras")
+    for open_file, name in ((open_onnx, "onnx"), (open_keras, "keras")):
+        path = tmp_path / f"detector_uncalibrated.{name}"
+        outputs = open_file(path).predict({"features": features})
+        # The classifier computes in bfloat16, where the CPU has it.
+        np.testing.assert_allclose(outputs.probabilities, classifier(features)[:, 0], atol=0.02)
+        # They are compared as they are used: calibrated.
+        assert found[path.name]["largest_difference"] < 1e-5
+        assert found[path.name]["calibrated"] is False
 
 
 def test_a_file_that_differs_too_much_has_failed_in_its_name(

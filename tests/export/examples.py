@@ -92,7 +92,8 @@ def feature_clips(clips: int, values: int = VALUES) -> list[Inputs]:
 def run_network(network: keras.Model, clips: Sequence[Inputs]) -> ClassifierOutput:
     """Return what a network itself computes from clips."""
     inputs = {name: np.concatenate([clip[name] for clip in clips]) for name in clips[0]}
-    outputs = network(inputs if len(inputs) > 1 else next(iter(inputs.values())), training=False)
+    takes_dict = isinstance(network.input, dict)
+    outputs = network(inputs if takes_dict else next(iter(inputs.values())), training=False)
     return ClassifierOutput(outputs["probability"].numpy(), outputs["attention"].numpy())
 
 

@@ -18,7 +18,7 @@ from tests.export.examples import (
     split_clips,
 )
 from violence_detection.export.onnx import OPSET, write_onnx
-from violence_detection.export.runtimes import open_onnx, predict_clips
+from violence_detection.export.runtimes import open_onnx, open_openvino, predict_clips
 
 # The ONNX operations that NVIDIA lists for TensorRT's builder, as far as they could be needed.
 TENSORRT = frozenset(
@@ -38,8 +38,10 @@ def test_file_predicts_as_the_network_with_operations_of_tensorrt(
 ) -> None:
     path, clips = tmp_path / "detector.onnx", feature_clips(7)
     write_onnx(network_of(kind), path)
-    found = predict_clips(open_onnx(path), clips, batch_size=3)
-    assert largest_difference(found, run_network(network_of(kind), clips)) < 1e-5
+    expected = run_network(network_of(kind), clips)
+    for open_file in (open_onnx, open_openvino):
+        found = predict_clips(open_file(path), clips, batch_size=3)
+        assert largest_difference(found, expected) < 1e-5
     model = onnx.load(path)
     assert {node.domain for node in model.graph.node} == {""}
     assert {node.op_type for node in model.graph.node} <= TENSORRT

@@ -33,7 +33,8 @@ def exported(path: Path, kind: str = "onnx", difference: float = 0.001) -> Expor
     path.parent.mkdir(exist_ok=True)
     path.touch()
     comparison = replace(SAME, largest_difference=difference, changed_predictions=1)
-    return ExportedFile(kind, "none", False, None, path, 2_500_000, 0.02, comparison)
+    metadata = {"calibrated": True, "inputs": []}
+    return ExportedFile(kind, "none", False, None, path, 2_500_000, 0.02, comparison, metadata)
 
 
 def files_in(results: Path) -> list[str]:
@@ -61,6 +62,7 @@ def test_results_have_the_figures_of_the_file_and_of_the_original(tmp_path: Path
     assert item["original"]["clips_per_second"] == 500
     assert item["as_trained"]["largest_difference"] == 0.004
     assert item["runtime"].startswith("onnxruntime ")
+    assert item["metadata"] == {"calibrated": True, "inputs": []}
 
 
 def test_earlier_exports_of_the_model_stay_listed_while_their_files_exist(tmp_path: Path) -> None:

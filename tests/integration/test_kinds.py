@@ -24,11 +24,30 @@ SMALL = ("--vgg19-weights", "random", "--feature-layer", "block1_conv1", "--head
 MIXED = (*SMALL, "--ensemble", "features,3d", "--streams", "rgb,flow", "--pixels", "32")
 
 
-def require_exported(run: Path, folder: Path) -> None:
+def require_exported(run: Path, folder: Path, *formats: str) -> None:
     """Fail unless end-to-end files of a run predict as it does."""
-    files = ["--output", str(folder), "--format", "onnx", "--clips", "2", "--end-to-end"]
+    files = ["--output", str(folder), "--format", *formats, "--clips", "2", "--end-to-end"]
     assert export(["--checkpoint-dir", str(run), *files]) == 0
-    assert len(json.loads((folder / "export.json").read_text())["exports"]) == 1
+    assert len(json.loads((folder / "export.json").read_text())["exports"]) == len(formats)
+
+
+def require_features_described(run: Path, folder: Path) -> None:
+    """Fail unless the file that starts from features says which are whose, in their order."""
+    files = ["--output", str(folder), "--format", "keras", "--clips", "1"]
+    assert export(["--checkpoint-dir", str(run), *files]) == 0
+    (item,) = json.loads((folder / "export.json").read_text())["exports"]
+    described = [
+        (each["backbone"], each["stream"], each["size"], each["values"])
+        for each in item["metadata"]["features"]
+    ]
+    pixels = 32 * 32 * 3
+    assert described == [
+        ("vgg19", "rgb", [224, 224], [0, 64]),
+        ("vgg19", "flow", [224, 224], [64, 128]),
+        ("pixels", "rgb", [32, 32], [128, 128 + pixels]),
+        ("pixels", "difference", [32, 32], [128 + pixels, 128 + 2 * pixels]),
+    ]
+    assert item["metadata"]["inputs"][0]["shape"][2] == 128 + 2 * pixels
 
 
 @pytest.mark.slow
@@ -66,6 +85,8 @@ def test_features_and_pixels_are_learned_from_in_one_run(
     assert "difference frames of 12 clips at 32 pixels" in shown
     assert "weighted sum of the logits of <strong>2 kinds" in (run / "report.html").read_text()
     require_predicted_and_explained(run, few_clips, tmp_path / "why", capsys)
+    require_exported(run, tmp_path / "files", "keras", "openvino")
+    require_features_described(run, tmp_path / "features")
     loaded = keras.models.load_model(run / "best_model.keras", safe_mode=True)
     assert loaded(np.zeros((1, *loaded.input.shape[1:]))).shape == (1, 1)
     capsys.readouterr()
@@ -95,7 +116,7 @@ def test_several_backbones_are_combined(
     assert ("VGG19 and MobileNetV3Small HAVE RANDOM WEIGHTS" in shown) == (other != "vgg19")
     assert len(list(run.glob("member_*"))) == (fusion == "late")
     require_predicted_and_explained(run, few_clips, tmp_path / "why", capsys)
-    require_exported(run, tmp_path / "files")
+    require_exported(run, tmp_path / "files", "onnx")
 
     name = next(iter(probabilities_of(run)))
     windows = ["--window", "1", "--stride", "0.5", "--json"]

@@ -60,6 +60,10 @@ def test_run_on_an_onnx_file(
 
     files = ["--checkpoint-dir", str(run), "--output", str(tmp_path / "files"), *weights]
     assert export([*files, "--format", "onnx", "--clips", "2"]) == 0
+    (written,) = json.loads((tmp_path / "files" / "export.json").read_text())["exports"]
+    for part in written["metadata"]["features"]:
+        assert part["backbone"].endswith(".onnx")
+        assert {"layout", "mean", "std", "scale", "size"} <= part.keys()
     assert export([*files, "--format", "onnx", "--end-to-end"]) == 2
     assert "leave --explain and --end-to-end out" in capsys.readouterr().err
 

@@ -33,17 +33,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("saved_model", "litert", "onnx")
+FORMATS = ("saved_model", "litert", "onnx", "keras", "openvino")
 QUANTIZATIONS = {  # and the formats that support them
     "none": FORMATS,
-    "float16": ("litert", "onnx"),
+    "float16": ("litert", "onnx", "openvino"),
     "dynamic": ("litert", "onnx"),
-    "int8": ("litert", "onnx"),
+    "int8": ("litert", "onnx", "openvino"),
 }
 PACKAGES = {  # modules that each format needs, beside what training needs
     "saved_model": (),
     "litert": ("ai_edge_litert",),
     "onnx": ("onnx", "onnxruntime", "tf2onnx"),
+    "keras": (),
+    "openvino": ("openvino", "onnx", "onnxruntime", "tf2onnx"),
 }
 REQUIREMENTS = "requirements-deploy.txt"
 EXPORT, LOG = "export", "export.log"
@@ -62,6 +64,9 @@ inputs and outputs of the files:
                        (clips, frames, 224, 224, 3) uint8
   probability          (clips,) float32, calibrated
   attention            (clips, frames) float32
+
+export.json and the files themselves say which frames of a clip these are, what
+is done to pictures, and what the outputs mean: see docs/export.md.
 
 """
 EXAMPLES = (
@@ -128,7 +133,7 @@ def _add_file_flags(group: argparse._ArgumentGroup) -> None:
         choices=FORMATS,
         metavar="FORMAT",
         help="saved_model (TensorFlow, TensorFlow Serving), litert (.tflite), onnx (ONNX Runtime, "
-        "TensorRT) (default: all that support --quantize)",
+        "TensorRT), keras, openvino (default: all that support --quantize)",
     )
     group.add_argument(
         "--quantize",
@@ -148,7 +153,15 @@ def _add_file_flags(group: argparse._ArgumentGroup) -> None:
         "--batch",
         type=int,
         metavar="N",
-        help="fixed number of clips per call (default: any number; litert 1)",
+        help="fixed number of clips per call; a keras file takes any number (default: any number; "
+        "litert 1)",
+    )
+    group.add_argument(
+        "--calibrated",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="put the temperature into the files, so that probabilities are those of predict.py; "
+        "else they are those of best_model.keras (default: on)",
     )
     group.add_argument(
         "--output",
@@ -289,7 +302,8 @@ def _write_and_compare(
         )
     tolerance = TOLERANCE if flags.quantize == "none" else QUANTIZED_TOLERANCE
     options = ExportOptions(
-        formats, flags.quantize, flags.end_to_end, flags.batch, flags.tolerance or tolerance
+        *(formats, flags.quantize, flags.end_to_end, flags.batch),
+        *(flags.tolerance or tolerance, flags.calibrated),
     )
     original, exported = export_detector(detector, data, options, output, screen)
     log.info("\n%s\n", format_table(original, exported))

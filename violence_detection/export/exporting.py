@@ -2,19 +2,22 @@
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import keras
 
 from violence_detection.errors import failing_as
+from violence_detection.evaluation.calibration import calibrate
 from violence_detection.export.comparison_data import ComparisonData
 from violence_detection.export.graph import Source, detector_network, end_to_end_network
 from violence_detection.export.inputs import Inputs
 from violence_detection.export.litert import write_litert
+from violence_detection.export.metadata import add_to_onnx, add_to_saved_model, add_to_zip, describe
 from violence_detection.export.onnx import write_onnx
+from violence_detection.export.openvino import write_openvino
 from violence_detection.export.report import (
     RESULTS,
     ExportedFile,
@@ -24,11 +27,12 @@ from violence_detection.export.report import (
 )
 from violence_detection.export.runtimes import (
     Comparison,
-    Predictor,
     compare,
     measure_speeds,
+    open_keras,
     open_litert,
     open_onnx,
+    open_openvino,
     open_original,
     open_saved_model,
     predict_clips,
@@ -40,9 +44,22 @@ from violence_detection.storage.files import PARTIAL, replace_file
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = {"saved_model": "", "litert": ".tflite", "onnx": ".onnx"}
-OPENERS = {"saved_model": open_saved_model, "litert": open_litert, "onnx": open_onnx}
+SUFFIXES = {
+    "saved_model": "",
+    "litert": ".tflite",
+    "onnx": ".onnx",
+    "keras": ".keras",
+    "openvino": ".xml",
+}
+OPENERS = {
+    "saved_model": open_saved_model,
+    "litert": open_litert,
+    "onnx": open_onnx,
+    "keras": open_keras,
+    "openvino": open_openvino,
+}
 FROM_FEATURES, FROM_IMAGES = "from_features", "from_images"  # signatures of a SavedModel
+WEIGHTS = ".bin"  # of an OpenVINO model, beside it
 FAILED = ".failed"  # in the names of files that differ from the original by too much
 BATCH_SIZE, BATCH_SIZE_END_TO_END = 16, 1  # clips per call, where a file takes any number
 
@@ -56,6 +73,7 @@ class ExportOptions:
     end_to_end: bool  # from images, with the backbone, instead of from features
     batch: int | None  # clips per call, fixed; None: any number, LiteRT 1
     tolerance: float  # of the largest difference of a probability
+    calibrated: bool = True  # the temperature is in the file; else whoever runs it applies it
 
 
 def export_detector(
@@ -84,7 +102,6 @@ def export_detector(
         Interrupted: a signal asked the process to end.
     """
     sources = sources_of(detector) if options.end_to_end else []
-    networks = make_networks(detector, sources)
     batch_size = BATCH_SIZE_END_TO_END if options.end_to_end else BATCH_SIZE
     log.info("%s: validation clips to compare on: %d", detector.name, len(data.labels))
     with running_clock("predicting with the original", screen=screen):
@@ -109,15 +126,17 @@ def export_detector(
             tempfile.TemporaryDirectory(dir=output, prefix=PARTIAL) as folder,
         ):
             path = Path(folder) / f"exported{SUFFIXES[name]}"
-            write_file(name, networks, path, options, data.calibration)
+            metadata = write_file(name, detector, sources, path, options, data.calibration)
             predictors[name] = OPENERS[name](path)
             predictions = predict_clips(predictors[name], data.validation, batch_size)
-            exported.append(
-                _put_in_place(
-                    _described(name, path, options, predictors[name], comparison(predictions)),
-                    output,
-                )
+            if not options.calibrated:
+                calibrated = calibrate(predictions.probabilities, detector.temperature)
+                predictions = predictions._replace(probabilities=calibrated)
+            item = ExportedFile(
+                *(name, options.quantize, options.end_to_end, predictors[name].batch, path),
+                *(_size_of(Path(folder)), options.tolerance, comparison(predictions), metadata),
             )
+            exported.append(_put_in_place(item, output))
         write_results(output / RESULTS, detector, original, exported)
     with running_clock("measuring speeds", screen=screen):
         speeds = measure_speeds(predictors, data.validation, batch_size)
@@ -144,57 +163,79 @@ def sources_of(detector: Detector) -> list[Source]:
     ]
 
 
-def make_networks(detector: Detector, sources: Sequence[Source]) -> dict[str, keras.Model]:
+def make_networks(
+    detector: Detector,
+    sources: Sequence[Source],
+    calibrated: bool = True,
+    name: str = "",
+) -> dict[str, keras.Model]:
     """Return the networks to write, by the signature that a SavedModel gives them.
 
     Args:
         detector: the trained detector.
         sources: of its features, in float32; none: networks start from features only.
+        calibrated: the temperature is in the networks.
+        name: of the format: "keras" needs Keras's own layers alone, and OpenVINO drops casts.
 
     Returns:
         The default signature first; a file of another format is written from this one alone.
     """
-    head = detector_network(detector.classifier, detector.temperature)
+    temperature = detector.temperature if calibrated else 1.0
+    head = detector_network(detector.classifier, temperature, only_keras=name == "keras")
     if not sources:
         return {FROM_FEATURES: head}
-    whole = end_to_end_network(head, sources, detector.frames)
+    whole = end_to_end_network(head, sources, detector.frames, by_casts=name != "openvino")
     return {FROM_IMAGES: whole, FROM_FEATURES: head}
 
 
 def write_file(
     name: str,
-    networks: Mapping[str, keras.Model],
+    detector: Detector,
+    sources: Sequence[Source],
     path: Path,
     options: ExportOptions,
     calibration: Sequence[Inputs],
-) -> None:
-    """Write networks in one format.
+) -> dict[str, Any]:
+    """Write a detector in one format, and return how the file is fed.
 
     Args:
         name: of the format.
-        networks: made by `make_networks`.
+        detector: the trained detector.
+        sources: of its features; none: the file starts from features.
         path: the new file, of a SavedModel a folder.
         options: of the export.
         calibration: training clips that int8 ranges are measured on, one clip each.
+
+    Returns:
+        The metadata that are in the file, too: see `metadata.describe`.
+
+    Raises:
+        RunError: the file cannot be written.
     """
+    networks = make_networks(detector, sources, options.calibrated, name)
     network = next(iter(networks.values()))
+    batch = {"litert": options.batch or 1, "keras": None}.get(name, options.batch)
+    metadata = describe(detector, network, batch, options.calibrated)
     if name == "saved_model":
-        write_saved_model(networks, path, options.batch)
+        write_saved_model(networks, path, batch)
+        add_to_saved_model(path, metadata)
     elif name == "litert":
         write_litert(network, path, options.quantize, options.batch or 1, calibration)
+        add_to_zip(path, metadata)
+    elif name == "keras":
+        with failing_as(path):
+            network.save(path)
+        add_to_zip(path, metadata)
+    elif name == "openvino":
+        write_openvino(network, path, options.quantize, batch, calibration, metadata)
     else:
-        write_onnx(network, path, options.quantize, options.batch, calibration)
+        write_onnx(network, path, options.quantize, batch, calibration)
+        add_to_onnx(path, metadata)
+    return metadata
 
 
-def _described(
-    name: str, path: Path, options: ExportOptions, predictor: Predictor, comparison: Comparison
-) -> ExportedFile:
-    files = path.rglob("*") if path.is_dir() else [path]
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    return ExportedFile(
-        *(name, options.quantize, options.end_to_end, predictor.batch),
-        *(path, size, options.tolerance, comparison),
-    )
+def _size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _put_in_place(item: ExportedFile, output: Path) -> ExportedFile:
@@ -204,21 +245,28 @@ def _put_in_place(item: ExportedFile, output: Path) -> ExportedFile:
         with failing_as(path):
             path.parent.mkdir(exist_ok=True)
             item.path.rename(path)
-    else:
-        replace_file(path, lambda partial: item.path.rename(partial))
+        return replace(item, path=path)
+    parts = [path]
+    if item.format == "openvino":
+        parts.insert(0, path.with_suffix(WEIGHTS))
+        path.unlink(missing_ok=True)  # an earlier model must not be found with these weights
+    for part in parts:
+        written = item.path.with_suffix(part.suffix)
+        replace_file(part, written.rename)
         if item.passed:
-            path.with_stem(path.stem + FAILED).unlink(missing_ok=True)
+            part.with_stem(part.stem + FAILED).unlink(missing_ok=True)
     return replace(item, path=path)
 
 
 def _path_in(output: Path, item: ExportedFile) -> Path:
     failed = "" if item.passed else FAILED
-    end_to_end = "_end_to_end" if item.end_to_end else ""
+    kind = "_end_to_end" if item.end_to_end else ""
+    kind += "" if item.metadata["calibrated"] else "_uncalibrated"
     if item.format == "saved_model":  # TensorFlow Serving needs numbered versions
-        versions = output / f"saved_model{end_to_end}"
+        versions = output / f"saved_model{kind}"
         taken = [int(path.name.split(".")[0]) for path in versions.glob("[0-9]*")]
         return versions / f"{max(taken, default=0) + 1}{failed}"
     quantized = "" if item.quantize == "none" else f"_{item.quantize}"
     usual = 1 if item.format == "litert" else None
     batch = "" if item.batch == usual else f"_batch{item.batch}"
-    return output / f"detector{end_to_end}{quantized}{batch}{failed}{item.path.suffix}"
+    return output / f"detector{kind}{quantized}{batch}{failed}{item.path.suffix}"

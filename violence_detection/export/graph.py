@@ -63,21 +63,26 @@ def float32_copy(classifier: keras.Model) -> keras.Model:
     return _copy(classifier, type)
 
 
-def detector_network(classifier: keras.Model, temperature: float) -> keras.Model:
+def detector_network(
+    classifier: keras.Model, temperature: float, only_keras: bool = False
+) -> keras.Model:
     """Return the classifier in float32 with its temperature, for any number of clips.
 
     Args:
         classifier: a single one or an ensemble, as a run saves it.
-        temperature: logits are divided by it (Guo et al., https://arxiv.org/abs/1706.04599).
+        temperature: logits are divided by it (Guo et al., https://arxiv.org/abs/1706.04599); 1:
+            probabilities are the classifier's own.
+        only_keras: of Keras's own layers, so that Keras alone can load it; else without loops.
 
     Returns:
         A model from `features`, `(clips, frames, values)` float32, to `probability`, `(clips,)`
         calibrated, and `attention`, `(clips, frames)`; for an ensemble the means over its members.
     """
     features = keras.Input(classifier.input.shape[1:], dtype="float32", name=FEATURES)
+    copy = float32_copy if only_keras else _plain_copy
     logits, attentions, weights = [], [], []
     for number, member in enumerate(members_of(classifier), start=1):
-        standardize, classify = _split_at_standardization(_plain_copy(member.model), number)
+        standardize, classify = _split_at_standardization(copy(member.model), number)
         is_whole = member.part == slice(0, features.shape[-1])
         own = features if is_whole else features[:, :, member.part.start : member.part.stop]
         logit, attention = classify(standardize(own))
@@ -106,7 +111,7 @@ class Source(NamedTuple):
 
 
 def end_to_end_network(
-    detector: keras.Model, sources: Sequence[Source], frames: int
+    detector: keras.Model, sources: Sequence[Source], frames: int, by_casts: bool = True
 ) -> keras.Model:
     """Return a network that starts from the images of a clip's streams.
 
@@ -114,6 +119,7 @@ def end_to_end_network(
         detector: from `detector_network`.
         sources: of its features.
         frames: per clip.
+        by_casts: features are rounded by casts; else by sums, for a runtime that drops such casts.
 
     Returns:
         A model from one input per stream, with the stream's name, `(clips, frames, 224, 224, 3)`
@@ -123,7 +129,8 @@ def end_to_end_network(
     names = dict.fromkeys(name for source in sources for name in source.streams)
     images = {name: keras.Input(shape, dtype="uint8", name=name) for name in names}
     by_source = [
-        _features_of(source, images, frames, number) for number, source in enumerate(sources)
+        _features_of(source, images, frames, number, by_casts)
+        for number, source in enumerate(sources)
     ]
     features = by_source[0]
     if len(sources) > 1:
@@ -139,7 +146,7 @@ def end_to_end_network(
 
 
 def _features_of(
-    source: Source, images: Mapping[str, Any], frames: int, number: int
+    source: Source, images: Mapping[str, Any], frames: int, number: int, by_casts: bool
 ) -> keras.KerasTensor:
     """Return the features of a source, `(clips, frames, values)`, its streams concatenated."""
     suffix = f"_{number}" if number else ""
@@ -150,8 +157,19 @@ def _features_of(
     # One pass for all streams, so that the network contains the weights once.
     stacked = seen[0] if len(seen) == 1 else ops.concatenate(seen, axis=0)
     features = to_features(body(stacked))
-    grouping = (len(seen), frames, features.shape[-1], source.dtype, suffix)
-    return _group_by_clip(*grouping)(features)
+    if source.dtype == "float16" and not by_casts:
+        features, dtype = _rounded_to_float16(features, suffix), "float32"
+    else:
+        dtype = source.dtype
+    return _group_by_clip(len(seen), frames, features.shape[-1], dtype, suffix)(features)
+
+
+def _rounded_to_float16(features: Any, suffix: str) -> Any:
+    """Return features with the 11 bits of a float16 number, by sums in float32 (Veltkamp, 1968)."""
+    values = keras.Input(features.shape[1:])
+    larger = values * (2.0**13 + 1)
+    rounded = larger - (larger - values)
+    return keras.Model(values, rounded, name=f"{FLOAT32_ONLY}_bits{suffix}")(features)
 
 
 def _mean(values: Sequence[Any], weights: Sequence[float]) -> Any:
@@ -290,7 +308,8 @@ def _split_extractor(
     )
     x = activations = keras.Input(body.output.shape[1:])
     if len(x.shape) == 4:
-        x = pooled(x, pooling)
+        # By rows first: runtimes that add up all of a large map in one go lose digits.
+        x = ops.mean(ops.mean(x, axis=1), axis=1) if pooling == "mean" else pooled(x, pooling)
     return body, keras.Model(activations, x, name=f"{FLOAT32_ONLY}_pooling{suffix}")
 
 

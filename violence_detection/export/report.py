@@ -13,7 +13,13 @@ from violence_detection.inference.detector import Detector
 from violence_detection.storage.files import read_json, write_json
 
 RESULTS = "export.json"
-RUNTIMES = {"saved_model": "tensorflow", "litert": "ai-edge-litert", "onnx": "onnxruntime"}
+RUNTIMES = {
+    "saved_model": "tensorflow",
+    "litert": "ai-edge-litert",
+    "onnx": "onnxruntime",
+    "keras": "keras",
+    "openvino": "openvino",
+}
 MEGABYTE = 1e6
 
 
@@ -29,6 +35,7 @@ class ExportedFile:
     size: int  # bytes
     tolerance: float  # of the largest difference of a probability
     comparison: Comparison
+    metadata: dict[str, Any]  # how it is fed, see `metadata.describe`
     speed: Speed | None = None  # None: not measured yet
 
     @property
@@ -108,6 +115,7 @@ def _as_json(item: ExportedFile, folder: Path, original: Original) -> dict[str, 
         "format": item.format,
         "quantize": item.quantize,
         "end_to_end": item.end_to_end,
+        "calibrated": item.metadata["calibrated"],
         "batch": item.batch,
         "opset": OPSET if item.format == "onnx" else None,
         "runtime": f"{package} {importlib.metadata.version(package)}",
@@ -118,6 +126,7 @@ def _as_json(item: ExportedFile, folder: Path, original: Original) -> dict[str, 
         "original": {"size": original.size, **_figures(original.comparison, original.speed)},
         "trained_in": original.trained_in,
         "as_trained": original.as_trained and _figures(original.as_trained, None),
+        "metadata": item.metadata,
     }
 
 

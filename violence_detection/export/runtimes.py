@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -125,6 +126,37 @@ def open_onnx(path: Path) -> Predictor:
         return ClassifierOutput(*session.run([PROBABILITY, ATTENTION], dict(clips)))
 
     return Predictor(predict, batch if isinstance(batch, int) else None)
+
+
+def open_keras(path: Path) -> Predictor:
+    """Return a `.keras` file, run by Keras."""
+    model = keras.models.load_model(path, safe_mode=True)
+    is_one = len(model.inputs) == 1 and not isinstance(model.input, dict)
+    classify = tf.function(partial(model, training=False), autograph=False)
+
+    def predict(clips: Inputs) -> ClassifierOutput:
+        tensors = {name: tf.constant(values) for name, values in clips.items()}
+        outputs = classify(next(iter(tensors.values())) if is_one else tensors)
+        return ClassifierOutput(outputs[PROBABILITY].numpy(), outputs[ATTENTION].numpy())
+
+    return Predictor(predict)
+
+
+def open_openvino(path: Path) -> Predictor:
+    """Return an OpenVINO model, run on all cores of the CPU, in float32 where it is."""
+    import openvino
+
+    core = openvino.Core()
+    # Else it computes in bfloat16 on a CPU that has it.
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": decoder_count()}
+    model = core.compile_model(core.read_model(path), "CPU", options)
+    batch = model.inputs[0].partial_shape[0]
+
+    def predict(clips: Inputs) -> ClassifierOutput:
+        outputs = model(dict(clips))
+        return ClassifierOutput(outputs[PROBABILITY].copy(), outputs[ATTENTION].copy())
+
+    return Predictor(predict, None if batch.is_dynamic else batch.get_length())
 
 
 def predict_clips(

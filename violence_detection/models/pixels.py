@@ -19,7 +19,7 @@ def pixel_extractor(size: int) -> keras.Model:
         numbers from 0 to 255, in rows of pixels.
     """
     images = keras.Input((FRAME_SIZE, FRAME_SIZE, 3), name="images")
-    smaller = ops.round(_AreaResize(size, dtype="float32", name="smaller")(images))
+    smaller = ops.round(_area_resized(images, size))
     flat = layers.Reshape((pixel_values(size),), dtype="float32", name="flat")(smaller)
     body = keras.Model(images, flat, name=BODY)
     frames = keras.Input((FRAME_SIZE, FRAME_SIZE, 3), dtype="uint8", name="frames")
@@ -31,24 +31,13 @@ def pixel_values(size: int) -> int:
     return size * size * 3
 
 
-class _AreaResize(keras.layers.Layer):
-    """Resizing by two matrix products, which every format has."""
-
-    def __init__(self, size: int, **settings: object):
-        super().__init__(**settings)
-        self.size = size
-        self.shares = _shares(size)
-
-    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
-        """Return `(n, size, size, 3)` for `(n, 224, 224, 3)`."""
-        rows = ops.matmul(self.shares, ops.reshape(images, (-1, FRAME_SIZE, FRAME_SIZE * 3)))
-        rows = ops.reshape(rows, (-1, self.size, FRAME_SIZE, 3))
-        # By columns: the last axis but one is the one that a product sums over.
-        return ops.matmul(self.shares, rows)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Return the shape of what `call` returns."""
-        return (input_shape[0], self.size, self.size, 3)
+def _area_resized(images: keras.KerasTensor, size: int) -> keras.KerasTensor:
+    """Return `(n, size, size, 3)` for `(n, 224, 224, 3)`: two matrix products, for any format."""
+    shares = _shares(size)
+    rows = ops.matmul(shares, ops.reshape(images, (-1, FRAME_SIZE, FRAME_SIZE * 3)))
+    rows = ops.reshape(rows, (-1, size, FRAME_SIZE, 3))
+    # By columns: the last axis but one is the one that a product sums over.
+    return ops.matmul(shares, rows)
 
 
 def _shares(size: int) -> np.ndarray:

@@ -249,8 +249,8 @@ class Soak:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(watcher.pid)
             family = [process, *process.children(recursive=True)]
-            # Pages that they share count once.
-            self.memory.append((time.time(), sum(p.memory_full_info().pss for p in family) / 1e6))
+            # Their own: pages that are shared with other programs come and go with these.
+            self.memory.append((time.time(), sum(p.memory_full_info().uss for p in family) / 1e6))
         try:
             address = f"http://127.0.0.1:{self.ports[-1]}/api/cameras"
             with urllib.request.urlopen(address, timeout=5) as answer:

@@ -14,7 +14,7 @@ RUN pip install --no-cache-dir -r requirements-deploy.txt
 COPY serve.py ./
 COPY violence_detection ./violence_detection
 RUN useradd --system --uid 10001 detector && mkdir /checkpoints
-USER detector
+USER 10001
 
 VOLUME /checkpoints
 EXPOSE 8000

@@ -234,10 +234,12 @@ def post_clip(clip: Path, port: int) -> dict[str, Any]:
         return json.load(answer)
 
 
-def refusal_without_token(port: int) -> int:
-    """Return the status of a request without the token."""
+def status_of_readiness(port: int, token: str = "") -> int:
+    """Return the status of a request for readiness, with or without the token."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/readyz", headers=headers)
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
@@ -278,7 +280,12 @@ def main() -> int:
         began = time.monotonic()
         with service(image, lines, flags.checkpoint_dir):
             report["healthy_after_seconds"] = round(time.monotonic() - began)
-            report["without_token"] = refusal_without_token(port)
+            report["without_token"] = status_of_readiness(port)
+            while status_of_readiness(port, TOKEN) != 200:  # it warms up
+                if time.monotonic() - began > READY:
+                    raise TimeoutError("the service does not become ready")
+                time.sleep(1)
+            report["ready_after_seconds"] = round(time.monotonic() - began)
             report["answer"] = post_clip(flags.clip, port)
         report["user"] = image.user
     finally:

@@ -16,6 +16,7 @@ from violence_detection.commands.serve import TOKEN_VARIABLE, make_parser
 from violence_detection.settings.parser import parse_settings
 
 SERVING, TRAINING = ROOT / "Dockerfile", ROOT / "Dockerfile.gpu"
+HADOLINT = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 BOTH = pytest.mark.parametrize("dockerfile", [SERVING, TRAINING], ids=["serving", "training"])
 
 
@@ -115,7 +116,7 @@ def test_image_does_not_run_as_root_and_contains_no_token(dockerfile: Path) -> N
 
 
 @BOTH
-@pytest.mark.skipif(not shutil.which("hadolint"), reason="hadolint is not installed")
+@pytest.mark.skipif(not HADOLINT, reason="hadolint is not installed")
 def test_hadolint_has_nothing_to_say(dockerfile: Path) -> None:
-    done = subprocess.run(["hadolint", str(dockerfile)], capture_output=True, text=True)
+    done = subprocess.run([HADOLINT, str(dockerfile)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")

@@ -14,11 +14,11 @@ RUN pip install --no-cache-dir -r requirements-deploy.txt
 COPY serve.py ./
 COPY violence_detection ./violence_detection
 RUN useradd --system --uid 10001 detector && mkdir /checkpoints
-USER detector
+USER 10001
 
 VOLUME /checkpoints
 EXPOSE 8000
-# Ready, not only alive: the networks need time to warm up.
+# Alive; /readyz says whether it is ready, but also says no while it is busy, and needs the token.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=180s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 STOPSIGNAL SIGTERM

@@ -1,6 +1,5 @@
-"""The image without Docker: its files run the server on their own, as the user it runs as."""
+"""The images without Docker: their files run on their own; `benchmarks.container` builds one."""
 
-import json
 import os
 import re
 import shutil
@@ -11,46 +10,40 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from benchmarks.container import copy_into, exec_form, instructions
 from tests.conftest import ROOT
 from violence_detection.commands.serve import TOKEN_VARIABLE, make_parser
+from violence_detection.settings.parser import parse_settings
+
+SERVING, TRAINING = ROOT / "Dockerfile", ROOT / "Dockerfile.gpu"
+HADOLINT = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+BOTH = pytest.mark.parametrize("dockerfile", [SERVING, TRAINING], ids=["serving", "training"])
 
 
-def instructions() -> list[tuple[str, str]]:
-    """Return the instructions of the Dockerfile with their arguments, continued lines joined."""
-    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
-    lines = text.replace("\\\n", " ").splitlines()
-    return [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines if line.strip()]
+def only(dockerfile: Path, name: str) -> str:
+    """Return the arguments of an instruction that is there once."""
+    (arguments,) = [line.arguments for line in instructions(dockerfile) if line.name == name]
+    return arguments
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of the files that the image gets, as far as .dockerignore allows them."""
-    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().split() if line[0] == "!"}
-    folder = tmp_path_factory.mktemp("image")
-    for name, arguments in instructions():
+@pytest.fixture
+def image(dockerfile: Path, tmp_path: Path) -> Path:
+    """Return a folder of the files that an image gets, as far as .dockerignore allows them."""
+    folder = tmp_path / "image"
+    folder.mkdir()
+    for name, arguments in instructions(dockerfile):
         if name == "COPY":
-            *sources, target = arguments.split()
-            for source in sources:
-                assert source in allowed, f"{source} is not in the build context"
-                into = folder / target
-                if (ROOT / source).is_dir():
-                    ignored = shutil.ignore_patterns("__pycache__")
-                    shutil.copytree(ROOT / source, into, ignore=ignored, dirs_exist_ok=True)
-                else:
-                    shutil.copy(ROOT / source, into)
+            copy_into(folder, arguments)
     return folder
 
 
-def arguments_of(instruction: str) -> list[str]:
-    text = dict(instructions())[instruction]
-    return json.loads(text[text.index("[") :])
-
-
-def test_server_starts_from_the_files_of_the_image(image: Path) -> None:
-    """As far as the missing checkpoint directory, of which it complains."""
-    _, script, *flags = arguments_of("ENTRYPOINT")
-    missing = image / "checkpoints"
-    flags[flags.index("--checkpoint-dir") + 1] = str(missing)
+@BOTH
+def test_command_starts_from_the_files_of_the_image(image: Path, dockerfile: Path) -> None:
+    """As far as a missing folder, of which it complains."""
+    needed = {SERVING: "--checkpoint-dir", TRAINING: "--dataset-path"}[dockerfile]
+    _, script, *flags = exec_form(only(dockerfile, "ENTRYPOINT"))
+    missing = image / "missing"
+    flags[flags.index(needed) + 1] = str(missing)
     done = subprocess.run(
         [sys.executable, script, *flags],
         cwd=image,
@@ -63,34 +56,71 @@ def test_server_starts_from_the_files_of_the_image(image: Path) -> None:
     assert str(missing) in done.stderr
 
 
-def test_image_installs_what_the_service_needs(image: Path) -> None:
-    (command,) = [rest for name, rest in instructions() if name == "RUN" and "pip install" in rest]
-    requirements = image / command.split("-r ")[1]
-    check = [sys.executable, "-m", "pip", "install", "-q", "--dry-run", "--no-deps", "--no-index"]
-    done = subprocess.run([*check, "-r", str(requirements)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr  # every file it refers to is there
-    lists = image.glob("requirements-extra-*.txt")
-    lines = [line for path in lists for line in path.read_text().splitlines()]
-    names = {Requirement(line).name for line in lines if line and line[0] != "#"}
-    assert names >= {"fastapi", "uvicorn", "python-multipart", "prometheus-client"}
+@pytest.mark.parametrize(
+    ("dockerfile", "needed"),
+    [
+        (SERVING, {"tensorflow", "fastapi", "uvicorn", "python-multipart", "prometheus-client"}),
+        (TRAINING, {"tensorflow[and-cuda]", "keras", "av"}),
+    ],
+    ids=["serving", "training"],
+)
+def test_image_installs_what_its_command_needs(
+    image: Path, dockerfile: Path, needed: set[str]
+) -> None:
+    (command,) = [rest for _, rest in instructions(dockerfile) if "pip install" in rest]
+    files = included(image / command.split("-r ")[1])
+    lines = [line for path in files for line in path.read_text().splitlines()]
+    listed = [line for line in lines if line and not line.startswith(("#", "-r "))]
+    assert {re.split("[<>=]", line)[0] for line in listed} >= needed
+    assert all(Requirement(line).specifier for line in listed)
 
 
+def included(requirements: Path) -> list[Path]:
+    """Return a file of requirements, and those that it refers to, which must be in the image."""
+    lines = requirements.read_text().splitlines()
+    others = [requirements.parent / line[3:] for line in lines if line.startswith("-r ")]
+    return [requirements, *(file for other in others for file in included(other))]
+
+
+@BOTH
 def test_image_has_no_data_of_the_user(image: Path) -> None:
     kinds = {path.suffix for path in image.rglob("*") if path.is_file()}
     assert kinds <= {".py", ".typed", ".txt", ".j2", ".js", ".css"}
 
 
-def test_command_listens_on_the_port_that_the_health_check_asks() -> None:
-    flags = make_parser().parse_args(arguments_of("ENTRYPOINT")[2:])
+def test_service_listens_on_the_port_that_the_health_check_asks() -> None:
+    flags = make_parser().parse_args(exec_form(only(SERVING, "ENTRYPOINT"))[2:])
     assert (flags.host, flags.insecure) == ("0.0.0.0", False)
-    assert str(flags.checkpoint_dir) == dict(instructions())["VOLUME"]
-    _, _, program = arguments_of("HEALTHCHECK")
+    assert str(flags.checkpoint_dir) == only(SERVING, "VOLUME")
+    _, _, program = exec_form(only(SERVING, "HEALTHCHECK"))
     compile(program, "healthcheck", "exec")
     assert f":{flags.port}/healthz" in program
 
 
-def test_image_does_not_run_as_root_and_contains_no_token() -> None:
-    names = [name for name, _ in instructions()]
-    assert dict(instructions())["USER"] not in ("root", "0")
+def test_training_keeps_what_it_writes_in_volumes() -> None:
+    _, _, *flags = exec_form(only(TRAINING, "ENTRYPOINT"))
+    data = parse_settings([*flags, "--mixed-precision", "--xla"]).data
+    volumes = exec_form(only(TRAINING, "VOLUME"))
+    weights = re.search(r"KERAS_HOME=(\S+)", only(TRAINING, "ENV"))[1]
+    paths = (data.dataset_path, Path(data.cache_dir), data.checkpoint_dir, Path(weights))
+    assert {volume for p in paths for volume in volumes if p.is_relative_to(volume)} == set(volumes)
+    # A cache with other files in it is refused.
+    assert not Path(weights).is_relative_to(data.cache_dir)
+    made = next(line for name, line in instructions(TRAINING) if name == "RUN" and "mkdir" in line)
+    assert all(volume in made for volume in volumes)
+
+
+@BOTH
+def test_image_does_not_run_as_root_and_contains_no_token(dockerfile: Path) -> None:
+    lines = instructions(dockerfile)
+    names = [line.name for line in lines]
+    assert int(only(dockerfile, "USER")) > 0
     assert names.index("USER") < names.index("ENTRYPOINT")
-    assert not any(TOKEN_VARIABLE in rest for name, rest in instructions() if name == "ENV")
+    assert not any(TOKEN_VARIABLE in rest for name, rest in lines if name == "ENV")
+
+
+@BOTH
+@pytest.mark.skipif(not HADOLINT, reason="hadolint is not installed")
+def test_hadolint_has_nothing_to_say(dockerfile: Path) -> None:
+    done = subprocess.run([HADOLINT, str(dockerfile)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")

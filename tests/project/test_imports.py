@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import violence_detection.api
 import violence_detection.commands
 import violence_detection.settings
 from tests.conftest import ROOT
@@ -30,6 +31,7 @@ def modules_of(package: object) -> Iterator[str]:
         ),
         pytest.param([*modules_of(violence_detection.commands)], id="commands"),
         pytest.param(["train_rtx5000_dual_optimized"], id="script"),
+        pytest.param([*modules_of(violence_detection.api)], id="api"),
     ],
 )
 def test_help_and_errors_do_not_wait_for_tensorflow(modules: list[str]) -> None:
@@ -37,3 +39,10 @@ def test_help_and_errors_do_not_wait_for_tensorflow(modules: list[str]) -> None:
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stdout.split())
+
+
+def test_commands_and_decoders_do_not_load_the_api() -> None:
+    program = "import sys, violence_detection.clips.clip; print(*sys.modules, sep='\\n')"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "violence_detection.api" not in done.stdout.split()

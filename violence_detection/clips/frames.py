@@ -1,5 +1,6 @@
 """The frames of one clip: evenly spaced in time, RGB, at the network's size."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,7 +37,7 @@ class ClipInfo(NamedTuple):
     """What reading a clip has told of it."""
 
     frames: int  # that it has
-    seconds: float  # from its first frame to the end of its last
+    seconds: float  # from its first frame to the end of its last; nan if unknown
     times: Times  # of the frames that were chosen
     share: float  # of it that could be read, 0 to 1
     still: bool  # nothing moves from one of the chosen frames to the next
@@ -104,6 +105,24 @@ def read_clip(
         *(chosen.frames, chosen.seconds, times, chosen.share),
         *(is_still(chosen.images), chosen.aspect_ratio),
     )
+
+
+def choose_frames(pictures: np.ndarray, frames: int) -> tuple[np.ndarray, ClipInfo]:
+    """Return `frames` of a clip's frames that are in memory, chosen as `read_clip` does.
+
+    Args:
+        pictures: `(n, height, width, 3)` uint8 RGB, at least one, evenly spaced in time.
+        frames: how many to return.
+
+    Returns:
+        `(frames, 224, 224, 3)` uint8 RGB, and what the clip is like; its length and the frames'
+        times are unknown.
+    """
+    positions = sample_positions(len(pictures), frames)
+    images = np.stack([network_image(np.ascontiguousarray(pictures[n])) for n in positions])
+    aspect_ratio = pictures.shape[2] / pictures.shape[1]
+    info = ClipInfo(len(pictures), math.nan, None, 1.0, is_still(images), aspect_ratio)
+    return images, info
 
 
 def even_positions(cached: int, frames: int) -> np.ndarray:

@@ -89,7 +89,7 @@ def reported(detector: "Detector", quiet: bool) -> Iterator[None]:
     Raises:
         RunError: the block runs out of memory.
     """
-    from violence_detection.runtime.devices import enough_memory, gpus_left_out
+    from violence_detection.runtime.devices import gpus_left_out
 
     devices = list(detector.devices)
     if untrained := detector.untrained_backbones:
@@ -101,9 +101,17 @@ def reported(detector: "Detector", quiet: bool) -> Iterator[None]:
         )
     if not quiet:
         print_message(describe(detector))
-    work = f"{backbone_title(detector.backbone)} on {detector.images_per_batch} images"
-    with enough_memory(devices, work, "Close other programs that use this device."):
+    with explaining_memory(detector):
         yield
+
+
+def explaining_memory(detector: "Detector") -> contextlib.AbstractContextManager[None]:
+    """Raise a `RunError` that says what helps if the detector runs out of memory in the block."""
+    from violence_detection.runtime.devices import enough_memory
+
+    work = f"{backbone_title(detector.backbone)} on {detector.images_per_batch} images"
+    advice = "Close other programs that use this device."
+    return enough_memory(list(detector.devices), work, advice)
 
 
 def describe_backbones(detector: "Detector") -> str:

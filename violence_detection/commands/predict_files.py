@@ -13,7 +13,7 @@ from violence_detection.commands.flags import check_output_file
 from violence_detection.commands.loading import load_for, reported
 from violence_detection.commands.output import print_message, write_text
 from violence_detection.commands.predict_export import Exports, check_exports
-from violence_detection.commands.predict_video import predict_long_clip
+from violence_detection.commands.predict_video import answer_for
 from violence_detection.errors import UserError
 from violence_detection.runtime.wording import count_of
 from violence_detection.settings.setting import flag
@@ -96,12 +96,10 @@ def _predict(
     def outcomes(predicted_clips: Iterable["PredictedClip"]) -> Iterator["Prediction | Timeline"]:
         for predicted in predicted_clips:
             outcome: Prediction | Timeline = predicted.prediction
-            info, segment = predicted.prediction.info, predicted.prediction.segment
-            too_long = info and detector.is_too_long(info.seconds) and segment is None
             if explanations and outcome.error is None:
                 explanations.write(predicted)
-            elif info and too_long and not one_answer:
-                outcome = predict_long_clip(detector, outcome.path, info.seconds, clip_timeout, bar)
+            elif not one_answer:
+                outcome = answer_for(detector, predicted.prediction, clip_timeout, bar)
             progress.update()
             counts[class_of(outcome) or "bad"] += 1
             exports.add(outcome)

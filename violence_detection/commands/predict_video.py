@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from violence_detection.clips.sampling import Sampling
-    from violence_detection.inference.detector import Detector
+    from violence_detection.inference.detector import Detector, Prediction
     from violence_detection.inference.events import Timeline
     from violence_detection.storage.remote_paths import AnyPath
 
@@ -36,6 +36,23 @@ def predict_video(
             progress.update(round(read) - progress.n)
 
         return predict_timeline(detector, video, sampling, clip_timeout, show)
+
+
+def answer_for(
+    detector: "Detector", prediction: "Prediction", clip_timeout: float, bar: bool
+) -> "Prediction | Timeline":
+    """Return a clip's prediction; its timeline if it is too long for one answer.
+
+    Args:
+        detector: made the prediction.
+        prediction: for the whole clip. That for a segment is returned as it is.
+        clip_timeout: seconds that reading a frame may take.
+        bar: whether to show how far it has got.
+    """
+    info = prediction.info
+    if info is None or prediction.segment or not detector.is_too_long(info.seconds):
+        return prediction
+    return predict_long_clip(detector, prediction.path, info.seconds, clip_timeout, bar)
 
 
 def predict_long_clip(

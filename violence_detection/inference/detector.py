@@ -18,7 +18,8 @@ from violence_detection.clips.cancellation import Cancellation
 from violence_detection.clips.clip import Footage, Segment, VideoSegment
 from violence_detection.clips.decode_ahead import decode_ahead
 from violence_detection.clips.decoders import DecoderProcesses
-from violence_detection.clips.frames import ClipInfo, Times, even_positions
+from violence_detection.clips.frames import ClipInfo, Times, choose_frames, even_positions
+from violence_detection.clips.streams import stream_images
 from violence_detection.clips.video import UnreadableClip
 from violence_detection.evaluation.calibration import calibrate
 from violence_detection.inference.feature_networks import FeatureNetworks
@@ -185,6 +186,16 @@ class Detector(FeatureNetworks):
         times = info.times and tuple(info.times[index] for index in self.frame_indices)
         pictures = images[-1] if with_pictures else None
         return DecodedClip(path, images[: len(self.streams)], times, info, pictures, segment)
+
+    def decoded(self, pictures: np.ndarray) -> DecodedClip:
+        """Return a clip whose frames are in memory, prepared as `read_clip` does.
+
+        Args:
+            pictures: `(n, height, width, 3)` uint8 RGB, at least one, evenly spaced over the clip.
+        """
+        frames, info = choose_frames(pictures, self.cached_frames)
+        images = np.stack([stream_images(frames, stream) for stream in self.streams])
+        return DecodedClip(Path(), images[:, self.frame_indices], None, info)
 
     def predict_decoded(self, clips: Sequence[DecodedClip]) -> list[Prediction]:
         """Return the predictions for clips that were read, computed in one batch."""

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -116,6 +116,7 @@ class LiveMonitor:
         notify: called with a notice, as `LiveEvents` makes them, when an event starts and ends.
         report: called with each line for the operator.
         clock: returns seconds.
+        on_window: called with each window that was predicted, in the source's times.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class LiveMonitor:
         notify: Callable[[dict[str, Any]], None],
         report: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        on_window: Callable[[Window], None] = lambda window: None,
     ):
         self.detector = detector
         self.sampling = sampling
@@ -133,6 +135,7 @@ class LiveMonitor:
         self._notify = notify
         self._report = report
         self._clock = clock
+        self._on_window = on_window
         self._recent = LiveStatistics()  # since the last report
         self._reported = 0.0  # when that was, in the clock's seconds
         self._predictor: LivePredictor | None = None  # since the source was last connected
@@ -150,6 +153,12 @@ class LiveMonitor:
             UserError: the source is not live.
             Interrupted: Ctrl-C or SIGTERM was received.
         """
+        for _ in self.steps(reader):
+            pass
+        return self.statistics
+
+    def steps(self, reader: Reader) -> Generator[None, None, None]:
+        """Do what `run` does, and yield after each step; it ends when the iterator is closed."""
         events = LiveEvents(reader.source.display_name, self.detector.threshold, self._notify)
         self._reported = self._clock()
         is_idle = False
@@ -165,11 +174,11 @@ class LiveMonitor:
                     events.close(before=now - 2 * self.sampling.window)
                 if self._clock() - self._reported >= REPORT_EVERY:
                     self._report_lines(self._finish_period())
+                yield
         finally:
             events.close()
             self._finish_period()
             self._report_lines(self.statistics)
-        return self.statistics
 
     def _handle(self, item: Item, source: Source) -> None:
         name = source.display_name
@@ -240,6 +249,7 @@ class LiveMonitor:
         start, end, probability, still = predicted.window
         window = Window(start - origin, end - origin, probability, still)
         recent, events_before = self._recent, events.count
+        self._on_window(window)
         if math.isfinite(probability):
             seen = datetime.now(UTC) - timedelta(seconds=self._clock() - predicted.arrived)
             events.add(window, self.sampling.stride + self._gap, seen)

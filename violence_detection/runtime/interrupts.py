@@ -103,6 +103,31 @@ def interruptible(resumable: bool = False) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    with recording_interrupts(), _ending_late(resumable):
+        yield
+
+
+@contextlib.contextmanager
+def recording_interrupts() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the block at its next `raise_if_interrupted`, however late.
+
+    Only in the main thread, which alone receives signals; elsewhere they are left alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = InterruptHandler()
+    before = {number: signal.signal(number, handler) for number in SIGNAL_NAMES}
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+
+
+@contextlib.contextmanager
+def _ending_late(resumable: bool) -> Iterator[None]:
+    """End the process `GRACE` seconds after a signal, unless the block has ended by then."""
     receiver, sender = socket.socketpair()  # the interpreter writes each signal's number at once
     sender.setblocking(False)
     ended = threading.Event()
@@ -112,8 +137,6 @@ def interruptible(resumable: bool = False) -> Iterator[None]:
             if number[0] in SIGNAL_NAMES and not ended.wait(GRACE):
                 os._exit(explain_signal(signal.Signals(number[0]), resumable))
 
-    handler = InterruptHandler()
-    before = {number: signal.signal(number, handler) for number in SIGNAL_NAMES}
     descriptor_before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     watcher = threading.Thread(target=watch, name="signals", daemon=True)
     watcher.start()
@@ -122,8 +145,6 @@ def interruptible(resumable: bool = False) -> Iterator[None]:
     finally:
         ended.set()
         signal.set_wakeup_fd(descriptor_before)
-        for number, handler_before in before.items():
-            signal.signal(number, handler_before)
         sender.close()
         watcher.join()
         receiver.close()

@@ -35,11 +35,9 @@ def start_log(path: Path, screen_level: int = logging.INFO) -> None:
         OSError: the file cannot be opened. Later, a line that cannot be written to it raises a
             `RunError` where it is logged.
     """
+    end_log()
     package_log.setLevel(logging.DEBUG)
     package_log.propagate = False
-    for handler in list(package_log.handlers):
-        package_log.removeHandler(handler)
-        handler.close()
     screen = _Screen(sys.stdout)
     screen.setLevel(screen_level)
     screen.setFormatter(_ScreenLine("%(message)s", wraps=sys.stdout.isatty()))
@@ -47,6 +45,15 @@ def start_log(path: Path, screen_level: int = logging.INFO) -> None:
     file.setFormatter(_PlainText("%(asctime)s %(levelname)-7s %(message)s"))
     package_log.addHandler(screen)
     package_log.addHandler(file)
+
+
+def end_log() -> None:
+    """Close what `start_log` has opened; later lines go where the process's others go."""
+    for handler in list(package_log.handlers):
+        package_log.removeHandler(handler)
+        handler.close()
+    package_log.setLevel(logging.NOTSET)
+    package_log.propagate = True
 
 
 def show_debug_log() -> None:

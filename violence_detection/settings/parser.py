@@ -58,6 +58,10 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong in one line; exit status 2."""
+        self.exit(2, f"error: {self.explained(message)} (all flags: {self.prog} --help)\n")
+
+    def explained(self, message: str) -> str:
+        """Return a message of argparse's; about an unknown flag, with the nearest one."""
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             message = f"unknown argument {unknown}"
@@ -66,12 +70,16 @@ class FlagParser(argparse.ArgumentParser):
             near = difflib.get_close_matches(name, self._option_string_actions, 1)
             if name.startswith("-") and near:
                 message = f"unknown flag {name}: did you mean {near[0]}?"
-        self.exit(2, f"error: {message} (all flags: {self.prog} --help)\n")
+        return message
 
 
-def make_parser() -> FlagParser:
-    """Return the parser of the training command: one flag per setting."""
-    parser = FlagParser(
+def make_parser(kind: type[FlagParser] = FlagParser) -> FlagParser:
+    """Return the parser of the training command: one flag per setting.
+
+    Args:
+        kind: of parser; it decides what becomes of an error.
+    """
+    parser = kind(
         usage="%(prog)s --dataset-path DIR [flags]\n       %(prog)s --demo [flags]",
         description="Train a violence detector on a folder of labelled video clips.",
         epilog=EXAMPLES,
@@ -104,17 +112,20 @@ def _add_flag(section: argparse._ArgumentGroup, item: dataclasses.Field) -> None
         )
 
 
-def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
+def parse_settings(
+    arguments: Sequence[str] | None = None, kind: type[FlagParser] = FlagParser
+) -> Settings:
     """Return the checked settings of a command line.
 
     Args:
         arguments: without the program's name; None: those of this process.
+        kind: of parser, as of `make_parser`.
 
     Raises:
         UserError: a value is out of its range, or two settings contradict each other.
         SystemExit: a flag is unknown or its value cannot be read; status 2.
     """
-    parser = make_parser()
+    parser = make_parser(kind)
     arguments = sys.argv[1:] if arguments is None else arguments
     given = parser.parse_args(arguments)
     from_file = read_config(given.config) if given.config else {}

@@ -6,9 +6,8 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +149,12 @@ def read_streams(path: Path, frames: int, streams: Sequence[str]) -> np.ndarray:
     return np.stack([stream_images(decoded, stream) for stream in streams])
 
 
-@contextmanager
-def processes(count: int) -> Iterator[Pool]:
-    """Give a pool of processes, spawned: a fork would copy a GPU's context."""
-    with multiprocessing.get_context("spawn").Pool(count) as pool:
-        yield pool
+def processes(count: int) -> ProcessPoolExecutor:
+    """Return a pool of processes, spawned: a fork would copy a GPU's context.
+
+    One that dies ends the pool with an error.
+    """
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
 
 
 def shapes_of(path: Path, work: Callable[[Path], np.ndarray]) -> tuple[int, ...]:
@@ -175,11 +175,11 @@ def clips_per_second(
     """
     with processes(cores) as pool:
         one = partial(shapes_of, work=work)
-        pool.map(one, [clips[0]] * (4 * cores), chunksize=1)
+        list(pool.map(one, [clips[0]] * (4 * cores)))
         began, done, block = time.perf_counter(), 0, 8 * cores
         endless = itertools.cycle(clips)
         # Blocks: what is handed out in advance would otherwise grow without end.
         while not done or time.perf_counter() - began < seconds:
-            pool.map(one, itertools.islice(endless, block), chunksize=1)
+            list(pool.map(one, itertools.islice(endless, block)))
             done += block
         return done / (time.perf_counter() - began)

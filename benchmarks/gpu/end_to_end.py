@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -100,26 +101,18 @@ def _clips_per_second(work: Work, cores: int, barrier: Any) -> float:
     network = build_extractor(work.layer, work.dtype if on_gpu() else "float32")
     of_clip = work.frames * len(work.streams)
     at_once = max(1, work.batch // of_clip)
-    # As many clips are decoded ahead as the GPU takes in two batches: memory stays bounded.
-    room = threading.Semaphore(max(2 * cores, 2 * at_once))
     decode = partial(read_streams, frames=work.frames, streams=work.streams)
-
-    def coming() -> Any:
-        for clip in itertools.cycle(work.clips):
-            room.acquire()
-            if finished:
-                return
-            yield clip
-
-    finished: list[bool] = []
+    coming = itertools.cycle(work.clips)
+    # As many clips are decoded ahead as the GPU takes in two batches: memory stays bounded.
+    ahead = max(2 * cores, 2 * at_once)
     with processes(cores) as pool:
-        decoded = pool.imap_unordered(decode, coming())
+        decoded = deque(pool.submit(decode, next(coming)) for _ in range(ahead))
 
         def batch() -> None:
             images = []
             for _ in range(at_once):
-                images.append(next(decoded))
-                room.release()
+                images.append(decoded.popleft().result())
+                decoded.append(pool.submit(decode, next(coming)))
             network.predict_on_batch(np.concatenate(images).reshape(-1, *images[0].shape[2:]))
 
         try:
@@ -131,5 +124,4 @@ def _clips_per_second(work: Work, cores: int, barrier: Any) -> float:
                 done += at_once
             return done / (time.perf_counter() - began)
         finally:
-            finished.append(True)
-            room.release()  # the pool's own thread waits for it, and the pool for that
+            pool.shutdown(cancel_futures=True)

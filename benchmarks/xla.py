@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -74,7 +75,7 @@ def make_step(batch_size: int, features: int, policy: str, compiled: str) -> Ste
     labels = tf.constant(random.integers(0, 2, (batch_size, 1)), tf.float32)
     values = tf.constant(clips)
 
-    def part(name: str, function: Callable[..., object]) -> Callable[..., object]:
+    def part(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return tf.function(function, jit_compile=True) if name == compiled else function
 
     seen = part("standardizing", standardize)

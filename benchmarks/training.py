@@ -59,6 +59,7 @@ CONFIGURATIONS = (
     FLOAT32,
     Configuration("all replicas", 32, mixed_precision=False),
     MIXED,
+    Configuration("float32 + XLA", 64, mixed_precision=False, xla=True),
     Configuration("+ XLA", 64, xla=True),
     Configuration("+ XLA", 96, xla=True),
 )

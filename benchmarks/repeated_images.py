@@ -66,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 with CacheFolder(Path(name) / f"{way} {number}") as folder:
                     caches = [FeatureCache(folder, recipe) for recipe in recipes]
                     spent = extract(way == "together", caches, clips, images, network)
-                    found[way] = [cache.rows().read(range(len(clips))) for cache in caches]
+                    rows = [cache.rows_of(checksums(len(clips))).tolist() for cache in caches]
+                    found[way] = [
+                        cache.rows().read(own) for cache, own in zip(caches, rows, strict=True)
+                    ]
                 if number:
                     seconds[way].append(spent / len(clips))
     for own, other in zip(*found.values(), strict=True):
@@ -82,6 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures = {"seconds_per_clip": seconds, "ratio": ratio, "differing_images": share}
     write_report(figures | {"clips": len(clips), "layer": layer}, flags.json)
     return 0
+
+
+def checksums(count: int) -> list[bytes]:
+    """Return as many keys of the cache."""
+    return [number.to_bytes(16, "little") for number in range(count)]
 
 
 def images_of(clip: Clip, frames: int) -> list[np.ndarray]:
@@ -109,9 +117,8 @@ def extract(
     batches = Batches(caches, CLIPS_PER_REPLICA, lambda recipe: network)
     apart = [ViewBatches(cache, CLIPS_PER_REPLICA, lambda: network) for cache in caches]
     started = time.process_time()
-    for number, (clip, own) in enumerate(zip(clips, images, strict=True)):
+    for clip, content, own in zip(clips, checksums(len(clips)), images, strict=True):
         path = Path(clip.path)
-        content = number.to_bytes(16, "little")
         decoded = Decoded(
             *(clip, OpenVideo(path, file_stamp(path)), content),
             *(dict(enumerate(own)), ClipFacts()),

@@ -134,9 +134,9 @@ def train_detector(
     from violence_detection.features.prepare import prepare_features
     from violence_detection.reporting.trackers import trackers_of
     from violence_detection.runs.agreement import require_same_on_all_workers
-    from violence_detection.runtime.machine import log_xla
     from violence_detection.runtime.progress import running_clock
     from violence_detection.runtime.stage_clock import TEST
+    from violence_detection.runtime.xla import log_xla
     from violence_detection.training.splits import load_splits
     from violence_detection.training.testing import calibrate_detector, test_detector
 

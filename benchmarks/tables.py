@@ -125,9 +125,9 @@ def training_table(training: dict[str, Any]) -> Table:
     for row in training["configurations"]:
         name = [row["name"], str(row["batch_size"])]
         if "no_device" in row:
-            rows.append([*name, "no device", *["-"] * 6])
+            rows.append([*name, "no device", *["-"] * 7])
             continue
-        rates = row["clips_per_second"]
+        rates, without = row["clips_per_second"], row.get("ours_over_without_xla")
         rows.append(
             [
                 row["name"] + ("*" if row["all_replicas"] and row["replicas"] == 1 else ""),
@@ -139,9 +139,11 @@ def training_table(training: dict[str, Any]) -> Table:
                 f"{row['peak_memory_mb']:.0f}",
                 f"{row['ours_over_plain']:.2f}",
                 f"{row['ours_over_limit']:.2f}",
+                f"{without:.2f}" if without else "",
             ]
         )
     header = ["", "batch", "replicas", "plain", "ours", "epoch", "MB", "/ plain", "/ limit"]
+    header += ["/ without XLA"]
     title = "Training, clips/s; seconds per epoch of 10,000 clips; peak MB"
     return Table(f"{title} (*: only one)", header, rows)
 

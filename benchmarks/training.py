@@ -49,7 +49,7 @@ class Configuration:
     batch_size: int
     all_replicas: bool = True
     mixed_precision: bool = True
-    xla: bool = False
+    xla: bool = False  # bare --xla, compared with the same without it
 
 
 FLOAT32 = Configuration("one replica", 64, all_replicas=False, mixed_precision=False)
@@ -59,6 +59,7 @@ CONFIGURATIONS = (
     FLOAT32,
     Configuration("all replicas", 32, mixed_precision=False),
     MIXED,
+    Configuration("float32 + XLA", 64, mixed_precision=False, xla=True),
     Configuration("+ XLA", 64, xla=True),
     Configuration("+ XLA", 96, xla=True),
 )
@@ -99,26 +100,29 @@ def measure_configuration(
     if configuration.mixed_precision and precision.computation == "float32":
         return {"no_device": precision.reason}
     strategy = make_strategy(devices, configuration.batch_size)
-    settings = Settings().replace(
-        dataset_path=folder, batch_size=configuration.batch_size, xla=configuration.xla
-    )
+    settings = Settings().replace(dataset_path=folder, batch_size=configuration.batch_size)
     clips = stored_clips(folder)
     order = ClipOrder(clips.labels, settings.devices.seed)
     steps = steps_per_epoch(CLIPS, settings.training.batch_size)
     with strategy.scope():
         sample = sample_features(clips, settings.training.batch_size, settings.devices.seed, 128)
-        trainer = make_trainer(settings, sample, steps, policy=precision.policy)
+        kinds = (configuration.xla, False)[: 1 + configuration.xla]
+        trainers = [
+            make_trainer(settings.replace(xla=xla), sample, steps, policy=precision.policy)
+            for xla in kinds
+        ]
+    trainer = trainers[0]
 
-    def ours() -> float:
+    def seconds_of(trainer: Trainer) -> float:
         # Three epochs of batches, since the third is prefetched during the timed second one.
         batches = training_batches(clips, order, settings.training.batch_size, 0, 3)
         return seconds_of_second_epoch(trainer, batches, steps)
 
-    ours()  # traced before the clock starts
+    seconds_of(trainer)  # traced before the clock starts
     memory = peak_memory(devices[0])
     pieces = (
         measure_pieces(trainer, clips, settings.training.batch_size)
-        if len(devices) == 1 and not settings.devices.xla
+        if len(devices) == 1 and not configuration.xla
         else None
     )
     plain_model, plain_batches = make_plain(settings, clips)
@@ -131,10 +135,13 @@ def measure_configuration(
     plain()
     operations, multiply = matrix_products(precision.computation)
     workloads = {
-        "ours": Workload([ours], CLIPS),
+        "ours": Workload([partial(seconds_of, trainer)], CLIPS),
         "plain": Workload([plain], CLIPS),
         "products": Workload([multiply], operations),
     }
+    if configuration.xla:
+        seconds_of(trainers[1])
+        workloads["without"] = Workload([partial(seconds_of, trainers[1])], CLIPS)
     rates = side_by_side(workloads, ROUNDS)
     products = max(rates.per_second["products"])
     if devices[0].device_type == "GPU":
@@ -151,6 +158,7 @@ def measure_configuration(
         "matrix_products_gflops": products / 1e9,
         "limit_clips_per_second": limit,
         "ours_over_plain": rates.ratio("ours", "plain"),
+        "ours_over_without_xla": rates.ratio("ours", "without") if configuration.xla else None,
         "ours_over_limit": rates.median("ours") / limit,
         "milliseconds_of_a_step": 1000 * settings.training.batch_size / rates.median("ours"),
         "milliseconds_of_its_products": milliseconds_of_products,

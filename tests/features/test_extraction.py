@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -41,17 +42,17 @@ def make_extractor():
 
 
 class CountingNetwork:
-    """The real network, counting the clips that it is given and how often it is made."""
+    """The real network, counting the images that it is given and how often it is made."""
 
     def __init__(self, replicas: int = 1):
-        self.replicas, self.made, self.clips = replicas, 0, 0
+        self.replicas, self.made, self.images = replicas, 0, 0
 
     def __call__(self, recipe: Recipe) -> Callable[[np.ndarray], np.ndarray]:
         self.made += 1
         network = on_replicas(make_strategy(find_devices(self.replicas), 8), make_extractor)
 
         def counted(frames: np.ndarray) -> np.ndarray:
-            self.clips += int(frames.any(axis=(1, 2, 3, 4)).sum())  # padding is black
+            self.images += int(frames.any(axis=(2, 3, 4)).sum())  # padding is black
             return network(frames)
 
         return counted
@@ -70,7 +71,7 @@ def test_features_are_those_of_the_clips_own_frames(
     with opened_cache(tmp_path, RECIPE) as cache:
         rows, bad = extract_features(clips, [cache], network, replicas, TIMEOUT)
     assert not bad
-    assert network.clips == len(clips)
+    assert network.images == 4 * len(clips)
     features, model = cache.rows(), make_extractor()
     for clip in clips[::5]:
         expected = model.predict(read_frames(clip.path, 4), verbose=0)
@@ -89,9 +90,9 @@ def test_nothing_is_computed_twice(
 
     first = extract(clips[5:])
     assert extract(clips[5:]) == first
-    assert (network.made, network.clips) == (1, len(clips) - 5)
+    assert (network.made, network.images) == (1, 4 * (len(clips) - 5))
     more = extract(clips)
-    assert network.clips == len(clips)
+    assert network.images == 4 * len(clips)
     assert caplog.messages == [
         "features: 0 of 7 found, 7 to compute",
         "features: 7 of 7 found, 0 to compute",
@@ -138,8 +139,51 @@ def test_two_streams_decode_each_clip_once(
         rows, bad = extract_features(clips, caches, network, 1, TIMEOUT)
     assert not bad
     assert decodings == [("difference", "flow")] * len(clips)
-    assert (network.made, network.clips) == (1, 2 * len(clips))
+    assert (network.made, network.images) == (1, 2 * 3 * len(clips))  # the first repeats the second
     assert_features_of_streams(caches, rows)
+
+
+def test_features_are_those_of_the_images_one_by_one_to_the_bit(
+    clips: list[Clip], tmp_path: Path
+) -> None:
+    """Whatever else is in a batch, and whether images are left out that are there already."""
+    recipes = [dataclasses.replace(recipe, dtype="float32") for recipe in STREAM_RECIPES]
+    with CacheFolder(tmp_path) as folder:
+        caches = [FeatureCache(folder, recipe) for recipe in recipes]
+        rows, _ = extract_features(clips[:7], caches, CountingNetwork(), 1, TIMEOUT)
+        found = [
+            cache.rows().read([rows[c][n] for c in clips[:7]]) for n, cache in enumerate(caches)
+        ]
+    network = on_replicas(make_strategy(find_devices(1), 8), make_extractor)
+    for clip, *of_streams in zip(clips[:7], *found, strict=True):
+        for recipe, features in zip(recipes, of_streams, strict=True):
+            images = stream_images(read_frames(clip.path, 4), recipe.stream)
+            for image, own in zip(images, features, strict=True):
+                batch = np.zeros((4, 4, *image.shape), np.uint8)
+                batch[0, 0] = image
+                np.testing.assert_array_equal(own, network(batch)[0, 0])
+
+
+@pytest.mark.parametrize("shown", [1, 2])
+def test_frames_that_repeat_are_computed_once(shown: int, tmp_path: Path) -> None:
+    """Of a still, and of a video that shows each picture several times."""
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (shown, 48, 64, 3), np.uint8)
+    writer = cv2.VideoWriter(
+        str(tmp_path / "video.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48)
+    )
+    for number in range(20):
+        writer.write(pictures[number * shown // 20])
+    writer.release()
+    network, recipe = CountingNetwork(), dataclasses.replace(RECIPE, frames=8)
+    clip = Clip(tmp_path, "video.avi", 0, "val")
+    with opened_cache(tmp_path / "cache", recipe) as cache:
+        rows, bad = extract_features([clip], [cache], network, 1, TIMEOUT)
+        assert not bad
+        (features,) = cache.rows().read([rows[clip][0]])
+    assert network.images == shown
+    expected = make_extractor().predict(read_frames(clip.path, 8), verbose=0)
+    np.testing.assert_allclose(features, expected, rtol=2e-3, atol=1e-3)
 
 
 def test_two_networks_share_the_decoded_clips(
@@ -152,7 +196,7 @@ def test_two_networks_share_the_decoded_clips(
         rows, _ = extract_features(clips[:9], caches, network, 1, TIMEOUT)
     assert len(rows) == 9
     assert decodings == [("rgb",)] * 9
-    assert (network.made, network.clips) == (2, 2 * 9)
+    assert (network.made, network.images) == (2, 2 * 4 * 9)
 
 
 def test_of_a_stream_that_is_added_only_that_is_computed(
@@ -167,9 +211,9 @@ def test_of_a_stream_that_is_added_only_that_is_computed(
         caches = [FeatureCache(folder, recipe) for recipe in STREAM_RECIPES]
         both, _ = extract_features(clips, caches, network, 1, TIMEOUT)
         assert decodings[9:] == [("flow",)] * 9
-        assert network.clips == 2 * 9
+        assert network.images == 2 * 3 * 9
         again, _ = extract_features(clips, caches, network, 1, TIMEOUT)
-        assert network.clips == len(decodings) == 2 * 9
+        assert (network.images, len(decodings)) == (2 * 3 * 9, 2 * 9)
     assert again == both
     assert {clip: rows[:1] for clip, rows in both.items()} == first
     assert cached_features(tmp_path, STREAM_RECIPES[0].key) == stored
@@ -185,7 +229,7 @@ def test_moved_and_doubled_clips_are_the_same_clip(clips: list[Clip], tmp_path: 
     with opened_cache(tmp_path / "cache", RECIPE) as cache:
         rows, _ = extract_features(clips[:1], [cache], network, 1, TIMEOUT)
         more, _ = extract_features(copies, [cache], network, 1, TIMEOUT)
-    assert network.clips == 2
+    assert network.images == 4 * 2
     assert more[copies[0]] == rows[clips[0]]
     assert more[copies[1]] == more[copies[2]]
 
@@ -196,7 +240,7 @@ def test_copies_in_two_batches_are_computed_once(clips: list[Clip], tmp_path: Pa
     network = CountingNetwork()
     with opened_cache(tmp_path / "cache", RECIPE) as cache:
         rows, _ = extract_features([*clips[:4], copy, *clips[4:8]], [cache], network, 1, TIMEOUT)
-    assert network.clips == 8
+    assert network.images == 4 * 8
     assert rows[copy] == rows[clips[3]]
     with opened_cache(tmp_path / "cache", RECIPE) as again:
         assert extract_features([*clips[:8], copy], [again], network, 1, TIMEOUT)[0] == rows

@@ -122,6 +122,8 @@ def test_other_settings_and_other_clips_are_named_and_refused(run: RunDirectory)
     run.require_same(settings.replace(quiet=True), CLIPS)  # which may change
     with pytest.raises(UserError, match=r"interrupted run .*--epochs 30; now --epochs 40\.\n"):
         run.require_same(settings.replace(epochs=40), CLIPS)
+    with pytest.raises(UserError, match=r"--xla off; now --xla all\."):
+        run.require_same(settings.replace(xla="all"), CLIPS)
     with pytest.raises(
         UserError, match=r"different clips; in /clips: 1 new, 0 missing, first .*9\.mp4\."
     ):

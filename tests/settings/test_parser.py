@@ -206,6 +206,17 @@ def test_every_switch_has_its_twin(name: str) -> None:
     assert parse_settings([*DATASET, flag.replace("--", "--no-")]).by_name()[name] is False
 
 
+@pytest.mark.parametrize("flags", [["--xla=all"], ["--xla", "all"]])
+def test_xla_of_everything(flags: list[str], tmp_path: Path) -> None:
+    """On the command line, and in a file that a later command may undo."""
+    assert parse_settings([*DATASET, *flags, "--epochs", "7"]).devices.xla == "all"
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(parse_settings([*DATASET, *flags]).as_json()))
+    assert parse_settings(["--config", str(path)]).devices.xla == "all"
+    for later, xla in (("--xla", True), ("--no-xla", False)):
+        assert parse_settings(["--config", str(path), later]).devices.xla is xla
+
+
 def test_fresh_is_the_other_of_resume() -> None:
     assert parse_settings([*DATASET, "--fresh"]).run.resume is False
 
@@ -320,6 +331,8 @@ def test_config_file_may_name_the_dataset_and_hold_what_a_run_wrote(tmp_path: Pa
         ('{"epochs": true}', "epochs true: is not of type int"),
         ('{"epochs": "many"}', 'epochs "many": is not of type int'),
         ('{"dropout": 2}', "dropout 2: must be"),
+        ('{"xla": "some"}', 'xla "some": is not one of all'),
+        ('{"xla": 1}', "xla 1: is not of type bool"),
     ],
 )
 def test_config_file_that_is_wrong_is_named(

@@ -29,7 +29,7 @@ def test_probability_and_penalties_of_videos() -> None:
     np.testing.assert_allclose(bags.penalties(windows, other), [0.0, 0.16], rtol=1e-5)
 
 
-@pytest.mark.parametrize("flags", [(), ("--xla",)], ids=["plain", "xla"])
+@pytest.mark.parametrize("flags", [(), ("--xla=all",)], ids=["plain", "xla"])
 def test_violent_windows_are_found_without_their_labels(
     stored_features: Callable[..., FeatureRows], flags: tuple[str, ...]
 ) -> None:

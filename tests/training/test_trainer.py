@@ -163,10 +163,18 @@ def test_gradients_are_those_of_plain_keras(xla: bool) -> None:
         np.testing.assert_allclose(own, their, rtol=1e-3, atol=1e-6)
 
 
+def test_xla_on_a_cpu_trains_exactly_what_is_trained_without_it(
+    plain: Trained, stored_features: Store
+) -> None:
+    """Compiled is only what is faster so, which is compiled in any case."""
+    _, _, compiled = trained(PLAIN.replace(xla=True), stored_features)
+    assert compiled == plain[2]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("accumulation", "xla"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("accumulation", "xla"), [(1, False), (2, "all")])
 def test_two_replicas_train_as_one(
-    accumulation: int, xla: bool, plain: Trained, stored_features: Store
+    accumulation: int, xla: bool | str, plain: Trained, stored_features: Store
 ) -> None:
     settings = PLAIN.replace(
         batch_size=8 // accumulation, gradient_accumulation=accumulation, xla=xla

@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,18 +11,13 @@ import numpy as np
 from violence_detection.clips.clip import Clip
 from violence_detection.clips.decode_ahead import decode_ahead
 from violence_detection.clips.decoders import DecoderProcesses
-from violence_detection.clips.streams import thumbnails
 from violence_detection.clips.video import UnreadableClip
 from violence_detection.errors import RESUME, RunError, UserError
-from violence_detection.features.cache.feature_cache import (
-    THUMBNAIL,
-    ClipFacts,
-    FeatureCache,
-    Recipe,
-)
+from violence_detection.features.batches import Batches, Decoded
+from violence_detection.features.cache.feature_cache import ClipFacts, FeatureCache, Recipe
 from violence_detection.features.cache.lookup import ClipRows, known_contents, rows_of_contents
-from violence_detection.features.network import Network, padded_features
-from violence_detection.features.videos import OpenVideo, Videos
+from violence_detection.features.network import Network
+from violence_detection.features.videos import Videos
 from violence_detection.models.vgg19 import CLIPS_PER_REPLICA
 from violence_detection.runtime.progress import Progress
 from violence_detection.runtime.stage_clock import StageClock
@@ -44,15 +39,6 @@ class BadClip:
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    clip: Clip
-    video: OpenVideo
-    content: bytes
-    images: dict[int, np.ndarray]  # (frames, height, width, 3) uint8, by view to compute
-    facts: ClipFacts
-
-
-@dataclass(frozen=True)
 class _Missing:
     clip: Clip
     content: bytes | None  # checksum; None: not computed yet
@@ -71,6 +57,9 @@ def extract_features(
     after_batch: Callable[[Sequence[FeatureCache]], None] = lambda caches: None,
 ) -> tuple[ClipRows, list[BadClip]]:
     """Compute the features missing from the caches; each clip is decoded once for all views.
+
+    Batches of a network's images go across clips and views; images that are the same in a clip
+    are computed once.
 
     Args:
         clips: the clips to compute.
@@ -101,7 +90,7 @@ def extract_features(
     content_of, missing = _find_missing(clips, caches)
     found = f"{len(content_of):,} of {len(clips):,} found"
     log.info("features: %s, %s to compute", found, f"{len(missing):,}")
-    batches = _Batches(caches, replicas * CLIPS_PER_REPLICA, make_network)
+    batches = Batches(caches, replicas * CLIPS_PER_REPLICA, make_network)
     # Of what is to be computed: what was found would look like progress.
     progress = Progress(f"features ({found})", len(missing), bar=bar and bool(missing))
     ahead = _decode_missing(missing, caches, 2 * batches.size, clip_timeout, clock)
@@ -149,79 +138,18 @@ def _find_missing(
     return content_of, missing
 
 
-class _Batches:
-    """Collects decoded clips into batches, one per view, and runs the network over them.
-
-    Args:
-        caches: one per view.
-        size: clips per batch.
-        make_network: called before the first batch of a network.
-    """
-
-    def __init__(
-        self,
-        caches: Sequence[FeatureCache],
-        size: int,
-        make_network: Callable[[Recipe], Network],
-    ):
-        self.caches = caches
-        self.size = size
-        self._make_network = make_network
-        self._networks: dict[tuple[str, str, str], Network] = {}
-        # By checksum: of two copies in a batch, one is computed.
-        self._batches: list[dict[bytes, _Decoded]] = [{} for _ in caches]
-
-    def add(self, decoded: _Decoded) -> Iterator[int]:
-        """Add a clip to the batch of each view without it; yield each view that was computed."""
-        for view in list(decoded.images):  # computing a batch removes its images
-            # Checked again: a copy may have been decoded before its duplicate was stored.
-            if self.caches[view].row_of(decoded.content) is None:
-                self._batches[view].setdefault(decoded.content, decoded)
-            if len(self._batches[view]) == self.size:
-                self._compute(view)
-                yield view
-
-    def finish(self) -> None:
-        """Compute the incomplete batches."""
-        for view, batch in enumerate(self._batches):
-            if batch:
-                self._compute(view)
-
-    def _compute(self, view: int) -> None:
-        """Run the network over a view's batch, store the features and empty the batch."""
-        cache, batch = self.caches[view], self._batches[view]
-        images = np.stack([decoded.images.pop(view) for decoded in batch.values()])
-        facts = [decoded.facts for decoded in batch.values()]
-        if cache.recipe.layer == THUMBNAIL:
-            cache.store(batch, thumbnails(images), facts)
-            batch.clear()
-            return
-        if cache.recipe.network not in self._networks:
-            self._networks[cache.recipe.network] = self._make_network(cache.recipe)
-        network = self._networks[cache.recipe.network]
-        features = padded_features(network, images, self.size, cache.recipe.dtype)
-        for decoded, values in zip(batch.values(), features, strict=True):
-            if not np.isfinite(values).all():
-                raise RunError(
-                    f"{decoded.clip.path}: features overflow {cache.recipe.dtype}: use "
-                    "--feature-dtype float32 --no-mixed-precision"
-                )
-        cache.store(batch, features, facts)
-        batch.clear()
-
-
 def _decode_missing(
     missing: Sequence[_Missing],
     caches: Sequence[FeatureCache],
     ahead: int,
     timeout: float,
     clock: StageClock,
-) -> Generator[_Decoded | BadClip, None, None]:
+) -> Generator[Decoded | BadClip, None, None]:
     """Yield the clips in order, decoded up to `ahead` clips in advance."""
     views = [(cache.recipe.stream, cache.recipe.flipped) for cache in caches]
     videos = Videos([item.clip for item in missing])
 
-    def decode(decoders: DecoderProcesses, item: _Missing) -> _Decoded | BadClip:
+    def decode(decoders: DecoderProcesses, item: _Missing) -> Decoded | BadClip:
         clip = item.clip
         try:
             with videos.opened(clip) as video:
@@ -231,13 +159,13 @@ def _decode_missing(
                     view for view, cache in enumerate(caches) if cache.row_of(content) is None
                 ]
                 if not lacking:
-                    return _Decoded(clip, video, content, {}, ClipFacts())
+                    return Decoded(clip, video, content, {}, ClipFacts())
                 # A stream is computed once for all networks.
                 asked = list(dict.fromkeys(views[view] for view in lacking))
                 images, info = decoders.read_clip(video.path, asked, clip.segment)
             facts = ClipFacts(info.seconds, info.share)
             found = {view: images[asked.index(views[view])] for view in lacking}
-            return _Decoded(clip, video, content, found, facts)
+            return Decoded(clip, video, content, found, facts)
         except UnreadableClip as error:
             return BadClip(clip, str(error))
         except OSError as error:

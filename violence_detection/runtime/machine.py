@@ -130,15 +130,3 @@ def set_up_machine(
         started=started,
         clock=clock,
     )
-
-
-def log_xla(xla: bool, device_type: str) -> None:
-    """Log whether XLA compiles the training step, and what that means on a CPU."""
-    state = "on" if xla else "off"
-    if device_type != "GPU":
-        state += (
-            ": on a CPU, training is faster without --xla"
-            if xla
-            else ", except to standardize the features, where it is faster"
-        )
-    log.info("XLA %s", state)

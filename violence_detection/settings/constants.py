@@ -25,6 +25,7 @@ THRESHOLD_GOALS = ("accuracy", "balanced", "f1", "recall=SHARE", "fpr=SHARE")
 STORES = {"s3": "s3fs", "gs": "gcsfs", "hdfs": "pyarrow"}
 
 VGG19 = "vgg19"
+XLA_ALL = "all"  # --xla=all
 PIXELS = "pixels"  # stands in a backbone's place where frames are trained on as they are
 ONNX = ".onnx"  # ends the name of a backbone that is a file
 FEATURES, RESIDUAL, FLOW_GATED = "features", "3d", "flow-gated"

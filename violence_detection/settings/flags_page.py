@@ -37,6 +37,7 @@ def _entry(item: Field) -> str:
     known = setting_of(item)
     value = known.flag.get("metavar") or "|".join(known.flag.get("choices", ()))
     value = " ".join(value) if isinstance(value, tuple) else value
+    value = f"[{value}]" if isinstance(item.default, bool) and value else value
     names = ", ".join((flag(item.name), *known.flag.get("aliases", ())))
     spelled = f"{names} {value}".strip()
     default = "" if item.default is None else f" Default: `{format_value(item.default)}`."

@@ -97,10 +97,20 @@ def _add_flag(section: argparse._ArgumentGroup, item: dataclasses.Field) -> None
     help_text = known.help
     if item.default is not None:
         help_text += f" (default: {format_value(item.default)})"
+    takes_value = "choices" in options  # of a switch: --xla, --no-xla and --xla=all
     if isinstance(item.default, bool):
-        options["action"] = argparse.BooleanOptionalAction
+        only_switch = {"action": argparse.BooleanOptionalAction}
+        options |= {"nargs": "?", "const": True} if takes_value else only_switch
     names = flag(item.name), *options.pop("aliases", ())
     section.add_argument(*names, default=item.default, help=help_text, **options)
+    if isinstance(item.default, bool) and takes_value:
+        section.add_argument(
+            f"--no-{names[0].removeprefix('--')}",
+            dest=item.name,
+            action="store_false",
+            default=argparse.SUPPRESS,
+            help=f"undo {names[0]}, as in a --config file",
+        )
     if item.name == "resume":
         section.add_argument(
             "--fresh",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from violence_detection.errors import UserError
-from violence_detection.settings.constants import THRESHOLD_GOALS
+from violence_detection.settings.constants import THRESHOLD_GOALS, XLA_ALL
 from violence_detection.settings.setting import AT_LEAST_0, AT_LEAST_1, setting
 from violence_detection.settings.values import (
     column_names,
@@ -204,7 +204,15 @@ class DeviceSettings:
         "`float16` is used with loss scaling. Features in the cache are used whatever precision "
         "they were computed in.",
     )
-    xla: bool = setting(False, "compile the forward and backward pass with XLA")
+    xla: bool | str = setting(
+        False,
+        "compile what is faster with XLA: on a GPU the forward and backward pass",
+        "On a CPU only the standardization of the features is faster, and compiled without the "
+        "flag, too; the line about XLA at the start says what is left out, and why. `--xla=all` "
+        "compiles both passes on a CPU, too.",
+        choices=(XLA_ALL,),
+        metavar=XLA_ALL,
+    )
     seed: int = setting(
         42,
         "seed of every random choice",

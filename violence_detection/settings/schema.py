@@ -199,7 +199,7 @@ def require_allowed(value: Any, known: Setting) -> None:
         known: of its setting.
     """
     choices = known.flag.get("choices")
-    if choices is not None and value not in choices:
+    if choices is not None and not isinstance(value, bool) and value not in choices:
         raise ValueError(f"is not one of {', '.join(choices)}")
     if known.check is not None and not known.check[0](value):
         raise ValueError(known.check[1])

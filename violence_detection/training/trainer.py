@@ -20,6 +20,7 @@ from violence_detection.models.classifier import (
 from violence_detection.models.fine_tuning import fine_tuned_weights
 from violence_detection.models.networks import build_classifier
 from violence_detection.models.vgg19 import load_vgg19_weights
+from violence_detection.runtime.xla import compiles_passes
 from violence_detection.settings.constants import FINE_TUNED
 from violence_detection.settings.schema import Settings
 from violence_detection.training.losses import make_loss
@@ -398,10 +399,11 @@ def make_trainer(
     optimizer = make_optimizer(
         schedule, settings.training.clipnorm, policy == "mixed_float16", shares
     )
+    device_type = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     trainer = Trainer(
         classifier,
         make_loss(settings.loss),
-        settings.devices.xla,
+        compiles_passes(settings.devices.xla, device_type),
         settings.training.gradient_accumulation,
         steps,
         validation_steps,

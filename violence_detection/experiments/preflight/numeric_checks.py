@@ -24,7 +24,7 @@ from violence_detection.features.network import make_network
 from violence_detection.features.recipe import weights_of
 from violence_detection.models import backbone_title
 from violence_detection.runtime.machine import Machine
-from violence_detection.settings.constants import ONNX, PIXELS
+from violence_detection.settings.constants import ONNX, PIXELS, XLA_ALL
 from violence_detection.settings.schema import Settings
 from violence_detection.training.batches import (
     ClipFeatures,
@@ -198,7 +198,7 @@ def _step(settings: Settings, features: ClipFeatures, variant: Variant, device: 
     """Return loss and gradients of all clips at once, unscaled, on one device."""
     clips = len(features)
     keras.utils.set_random_seed(settings.devices.seed)
-    own = settings.replace(xla=variant.xla, batch_size=clips)
+    own = settings.replace(xla=variant.xla and XLA_ALL, batch_size=clips)
     with tf.distribute.OneDeviceStrategy(device).scope():
         trainer = make_trainer(
             own,

@@ -418,14 +418,8 @@ def test_promised_flags_on_one_and_two_replicas(
     flags: list[str], run: Path, replicas: str, train_process: Start
 ) -> None:
     # In a process of its own: TensorFlow's collectives mix up two models in one.
-    more = [
-        "--replicas",
-        replicas,
-        "--xla=all",
-        "--mixed-precision",
-        "--gradient-accumulation",
-        "2",
-    ]
+    more = ["--replicas", replicas, "--xla=all", "--mixed-precision"]
+    more += ["--gradient-accumulation", "2"]
     more += ["--use-focal-loss", "--use-class-weights", "--label-smoothing", "0.1"]
     more += ["--epochs", "2", "--head", "attention-lstm"]
     process = train_process(*flags, *more)

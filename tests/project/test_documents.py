@@ -88,9 +88,9 @@ def parser_of(words: list[str]) -> tuple[argparse.ArgumentParser | None, list[st
         module, arguments = words[1].removesuffix(".py"), words[2:]
     if module in ("train_rtx5000_dual_optimized", "config", "model_architecture"):
         return make_parser(), arguments
-    return (
-        (None, []) if module == "-m" else (importlib.import_module(module).make_parser(), arguments)
-    )
+    if module == "-m" or module.startswith("examples/"):
+        return None, []
+    return importlib.import_module(module).make_parser(), arguments
 
 
 @pytest.mark.parametrize(("document", "line"), sorted(set(command_lines())))

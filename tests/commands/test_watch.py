@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.cameras.streams import RATE, cameras
 from tests.conftest import ROOT
 from tests.waiting import wait_until
 from tests.warm_start import ForkedProcess
+from violence_detection.clips.recorder import segments_in
 
 SETTINGS = """
 events = "{folder}/events"
@@ -102,10 +104,11 @@ def test_alarm_has_a_clip_of_the_cameras_own_pictures(
     assert json.loads((clip.parent / "event.json").read_text()) == ended
     assert "Traceback" not in (tmp_path / "log").read_text()
 
+    again = time.time()
     with watching(trained / "run", tmp_path) as process:
         wait_until(lambda: sum(is_alarm(line, "started") for line in lines_of(tmp_path)) == 2, 90)
         recent = tmp_path / "events" / ".recent" / "yard"
-        wait_until(lambda: list(recent.glob("*.nut")) != [], 30)
+        wait_until(lambda: any(each.start > again for each in segments_in(recent)), 30)
         process.kill()
         process.wait()
     with watching(trained / "run", tmp_path):

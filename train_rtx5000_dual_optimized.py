@@ -56,9 +56,11 @@ def work_without_training(settings: Settings) -> int:
     from violence_detection.runtime.tensorflow_log import loading_tensorflow
 
     with loading_tensorflow(quiet=settings.monitoring.quiet):
-        from violence_detection.experiments.preflight.run import run_preflight
-        from violence_detection.features.extract_only import extract_only
-    return run_preflight(settings) if settings.experiment.preflight else extract_only(settings)
+        if settings.experiment.preflight:
+            from violence_detection.experiments.preflight.run import run_preflight as work
+        else:
+            from violence_detection.features.extract_only import extract_only as work
+    return work(settings)
 
 
 def train(settings: Settings, stack: ExitStack) -> int:
@@ -88,10 +90,7 @@ def train(settings: Settings, stack: ExitStack) -> int:
     with loading_tensorflow(messages=run.log_file, quiet=quiet, errors_too=several):
         from violence_detection.runtime.machine import set_up_machine
     machine = set_up_machine(
-        settings,
-        worker,
-        run.log_file,
-        stack,
+        *(settings, worker, run.log_file, stack),
         batch_size=settings.training.batch_size,
         started=started,
         clock=clock,

@@ -10,12 +10,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel
 
 from violence_detection.cameras.feedback import Feedback
@@ -23,14 +22,14 @@ from violence_detection.cameras.settings import PageSettings
 from violence_detection.cameras.view import HOUR, CameraView
 from violence_detection.cameras.watcher import WatchedCamera, Watcher
 from violence_detection.errors import RunError, UserError
+from violence_detection.reporting.rendering import templates_in
 from violence_detection.runtime.listening import bound_socket, own_names, url_of
 from violence_detection.serving.access import Access, Credentials, is_same
-from violence_detection.serving.connections import guarded_protocol, report_seldom
+from violence_detection.serving.connections import guarded_server, report_seldom
 from violence_detection.serving.limits import Limits
 from violence_detection.serving.metrics import ServiceMetrics
 from violence_detection.serving.middleware import CONTENT_SECURITY_POLICY, ServiceMiddleware
-from violence_detection.serving.page import FOLDER as SERVING
-from violence_detection.serving.page import STYLE
+from violence_detection.serving.page import HTML, shared_files, static_files
 from violence_detection.serving.problems import Problem, add_problem_handlers
 
 log = logging.getLogger(__name__)
@@ -96,14 +95,13 @@ class CamerasPage:
         events = self.watcher.store.newest(count, before)
         return [{**facts, "label": labels.get(facts["event"])} for facts in events]
 
-    def file(self, folder: str, kind: str) -> Path:
-        """Return an event's clip or snapshot; raises a `Problem` (404) if it has none."""
-        facts = self.watcher.store.find(folder)
-        name = facts and facts.get(kind)
-        path = name and self.watcher.store.folder / name
-        if not path or not path.is_file():
+    def event(self, folder: str, kind: str) -> tuple[dict[str, Any], Path]:
+        """Return an event's facts, and its clip or snapshot; raises a `Problem` (404) without."""
+        facts = self.watcher.store.find(folder) or {}
+        path = self.watcher.store.folder / (facts.get(kind) or "")
+        if not path.is_file():
             raise Problem(404, f"this event has no {kind}, or is removed")
-        return path
+        return facts, path
 
     def label(self, folder: str, label: str | None) -> dict[str, object]:
         """Label an event.
@@ -111,14 +109,12 @@ class CamerasPage:
         Raises:
             Problem: it has no clip (404), or the label cannot be written (409).
         """
-        self.file(folder, "clip")
-        facts = self.watcher.store.find(folder)
-        assert facts is not None
+        facts, _ = self.event(folder, "clip")
         try:
             self.feedback.set(facts, label)
         except (RunError, UserError, OSError) as error:
             raise Problem(409, f"the label is not kept: {error}") from error
-        return {**facts, "folder": folder, "label": label}
+        return {**facts, "label": label}
 
     def missed(self, name: str, start: float, end: float) -> dict[str, object]:
         """Keep a clip of something that was no alarm, and label it as violent.
@@ -213,7 +209,7 @@ def events(
 @guarded.get("/api/events/{day}/{event}/{kind}")
 def event_file(page: Page, day: str, event: str, kind: Literal["clip", "snapshot"]) -> FileResponse:
     """Return an event's clip or snapshot."""
-    path = page.file(f"{day}/{event}", kind)
+    _, path = page.event(f"{day}/{event}", kind)
     return FileResponse(path, filename=f"{event}{path.suffix}", content_disposition_type="inline")
 
 
@@ -272,35 +268,20 @@ def _cookie_for(token: str) -> str:
 
 
 def _add_files(app: FastAPI) -> None:
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined
+    html = (
+        templates_in(FOLDER)
+        .get_template("cameras.html.j2")
+        .render(hour=HOUR, longest=LONGEST_MISSED)
     )
-    html = environment.get_template("cameras.html.j2").render(hour=HOUR, longest=LONGEST_MISSED)
-    files = {
-        "/": (html.encode(), "text/html; charset=utf-8"),
-        "/cameras.js": (_static("cameras.js"), "text/javascript; charset=utf-8"),
-        "/cameras.css": (_static("cameras.css"), "text/css; charset=utf-8"),
-        f"/{STYLE}": ((SERVING / "static" / STYLE).read_bytes(), "text/css; charset=utf-8"),
-    }
-    for route, (content, media_type) in files.items():
+    files = [("/", html.encode(), HTML), *shared_files()]
+    files += static_files(FOLDER, "cameras.js", "cameras.css")
+    for route, content, media_type in files:
 
         def file(content: bytes = content, media_type: str = media_type) -> Response:
             headers = {"Content-Security-Policy": POLICY}
             return Response(content, media_type=media_type, headers=headers)
 
         app.add_api_route(route, file)
-
-
-def _static(name: str) -> bytes:
-    return (FOLDER / "static" / name).read_bytes()
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to the watcher."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 @contextlib.contextmanager
@@ -314,18 +295,7 @@ def shown(watcher: Watcher, settings: PageSettings) -> Iterator[str]:
     with bound_socket(settings.host, settings.port, place) as listening:
         names = own_names(settings.host, settings.allowed_hosts)
         app = make_page_app(CamerasPage(watcher), Access(settings.token, hosts=names))
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            lifespan="off",
-            ws="none",
-            http=guarded_protocol(LIMITS),
-            timeout_graceful_shutdown=1,
-        )
-        server = _Server(config)
+        server = guarded_server(app, LIMITS, closing=1, lifespan="off")
         thread = threading.Thread(target=_serve, args=(server, listening), name="page", daemon=True)
         thread.start()
         try:

@@ -1,6 +1,5 @@
 """The cameras of a `watch.py` file: TOML, checked before anything is opened."""
 
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from violence_detection.clips.sampling import Polygon, check_windows
 from violence_detection.errors import UserError
 from violence_detection.inference.live_source import Source, parse_source
 from violence_detection.inference.webhook import require_webhook_url
-from violence_detection.runtime.listening import is_loopback
+from violence_detection.runtime.listening import is_loopback, is_token
 
 WINDOW = 2.0  # seconds
 
@@ -226,7 +225,7 @@ def _polygons(value: Any) -> tuple[Polygon, ...]:
 
 def _token(value: Any) -> str:
     token = _text(value)
-    if not re.fullmatch(r"[!-~]+", token):
+    if not is_token(token):
         raise ValueError("must be visible ASCII characters, without spaces")
     return token
 

@@ -4,12 +4,14 @@ import contextlib
 import errno
 import json
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -113,29 +115,24 @@ class EventStore:
             count: how many, at most.
             before: the `folder` of an event; those that are not older are left out.
         """
-        folders = sorted((path.parent for path in self._facts()), reverse=True)
-        found: list[dict[str, Any]] = []
-        for folder in folders:
-            name = folder.relative_to(self.folder).as_posix()
-            if len(found) == count:
-                break
-            if before is None or name < before:
-                with contextlib.suppress(OSError, ValueError):  # removed just now; damaged
-                    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-                    found.append({**facts, "folder": name})
-        return found
+        # Day by day: a page that looks often reads no more of many events than it shows.
+        days = sorted(self.folder.glob("[0-9]*"), reverse=True)
+        names = (
+            f"{day.name}/{event.name}"
+            for day in days
+            for event in sorted(day.glob("[0-9]*"), reverse=True)
+        )
+        older = (name for name in names if before is None or name < before)
+        return list(islice(filter(None, map(self.find, older)), count))
 
     def find(self, folder: str) -> dict[str, Any] | None:
-        """Return the facts of the event in a folder of `newest`; None: it is there no more."""
-        known = {path.parent.relative_to(self.folder).as_posix() for path in self._facts()}
-        if folder not in known:
+        """Return the facts of the event in a folder of `newest`, with it; None: there is none."""
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d/\d{6}-[^/]+", folder):
             return None
-        with contextlib.suppress(OSError, ValueError):
-            return dict(json.loads((self.folder / folder / FACTS).read_text(encoding="utf-8")))
+        with contextlib.suppress(OSError, ValueError):  # removed just now; damaged
+            facts = json.loads((self.folder / folder / FACTS).read_text(encoding="utf-8"))
+            return {**facts, "folder": folder}
         return None
-
-    def _facts(self) -> Iterator[Path]:
-        return self.folder.glob(f"*/*/{FACTS}")
 
     def prune(self) -> None:
         """Remove the events that are older or more than is kept."""
@@ -151,7 +148,7 @@ class EventStore:
     def _events(self) -> list[tuple[Path, float, int]]:
         """Return the folders of events, when they were made, and their sizes; the oldest first."""
         found = []
-        for facts in self._facts():
+        for facts in self.folder.glob(f"*/*/{FACTS}"):
             with contextlib.suppress(OSError):
                 size = sum(path.stat().st_size for path in facts.parent.iterdir())
                 found.append((facts.parent, facts.stat().st_mtime, size))

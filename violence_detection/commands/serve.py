@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -32,7 +31,7 @@ from violence_detection.commands.loading import load_for
 from violence_detection.errors import UserError
 from violence_detection.models import random_weights_warning
 from violence_detection.runtime.interrupts import run_or_explain
-from violence_detection.runtime.listening import bound_socket, is_loopback, own_names
+from violence_detection.runtime.listening import bound_socket, is_loopback, is_token, own_names
 from violence_detection.settings.parser import FlagParser
 from violence_detection.settings.setting import ABOVE_0, AT_LEAST_0, AT_LEAST_1, Check
 from violence_detection.settings.values import finite
@@ -215,7 +214,7 @@ def check_flags(flags: argparse.Namespace) -> str | None:
             raise UserError(f"--cors {origin}: must be https://host or https://host:port")
     name = "--token" if flags.token is not None else TOKEN_VARIABLE
     token = flags.token if flags.token is not None else os.environ.get(TOKEN_VARIABLE)
-    if token is not None and not re.fullmatch(r"[!-~]+", token):
+    if token is not None and not is_token(token):
         raise UserError(f"{name}: must be visible ASCII characters, without spaces")
     if token is None and not flags.insecure and not is_loopback(flags.host):
         raise UserError(

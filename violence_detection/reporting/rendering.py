@@ -16,6 +16,22 @@ from violence_detection.runtime.wording import count_of
 from violence_detection.storage.files import write_text
 
 
+def templates_in(folder: Path, is_html: bool = True) -> Environment:
+    """Return the templates below `templates/` of a folder; a name that is not given is an error.
+
+    Args:
+        folder: of a package.
+        is_html: whether values are escaped.
+    """
+    return Environment(
+        loader=FileSystemLoader(folder / "templates"),
+        autoescape=is_html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def write_page(template: str, path: Path, **values: Any) -> None:
     """Render a template into a file that needs no other.
 
@@ -27,14 +43,8 @@ def write_page(template: str, path: Path, **values: Any) -> None:
     Raises:
         RunError: the page cannot be written.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_printable,
-    )
+    environment = templates_in(Path(__file__).parent)
+    environment.finalize = _printable
     environment.filters |= {"parts": name_parts, "count_of": count_of}
     write_text(path, environment.get_template(template).render(**values))
 
@@ -50,13 +60,8 @@ def write_markdown(template: str, path: Path, **values: Any) -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    environment = Environment(  # no HTML: what could be taken for it is escaped by `plain`
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    # No HTML: what could be taken for it is escaped by `plain`.
+    environment = templates_in(Path(__file__).parent, is_html=False)
     environment.filters["plain"] = _plain_in_markdown
     write_text(path, environment.get_template(template).render(**values))
 

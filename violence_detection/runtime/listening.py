@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import re
 import socket
 from collections.abc import Iterator, Sequence
 
@@ -50,6 +51,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_token(text: str) -> bool:
+    """Return whether a text can be sent as a bearer token."""
+    return re.fullmatch(r"[!-~]+", text) is not None
 
 
 def own_names(host: str, allowed: Sequence[str]) -> list[str]:

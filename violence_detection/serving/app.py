@@ -2,19 +2,16 @@
 
 import asyncio
 import contextlib
-import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from violence_detection.clips.demo import draw_clip
 from violence_detection.clips.sampling import Sampling
 from violence_detection.inference.detector import Detector
 from violence_detection.inference.events import Window
@@ -41,7 +38,12 @@ from violence_detection.serving.schemas import (
     window_answers,
 )
 from violence_detection.serving.service import Service
-from violence_detection.serving.uploads import MAX_FORM_OVERHEAD, VIDEO_FORMATS, new_upload
+from violence_detection.serving.uploads import (
+    MAX_FORM_OVERHEAD,
+    VIDEO_FORMATS,
+    drawn_clip,
+    new_upload,
+)
 
 API_VERSION = "1"
 MIN_WINDOW = 0.5  # seconds: each window of a timeline costs as much as a clip
@@ -140,18 +142,6 @@ def _add_page(app: FastAPI, service: Service) -> None:
             return Response(content, media_type=media_type)
 
         app.add_api_route(route, file, include_in_schema=False)
-
-
-def drawn_example(folder: Path) -> bytes:
-    """Return the content of a drawn clip of two figures who fight.
-
-    Args:
-        folder: for temporary files.
-    """
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        path = Path(temporary) / "example.mp4"
-        draw_clip(path, True, np.random.default_rng(0))
-        return path.read_bytes()
 
 
 # The dependencies of the routes.
@@ -285,7 +275,7 @@ async def _timeline_lines(
 @status.get("/example.mp4", include_in_schema=False)
 async def example(service: RunningService) -> Response:
     """Return a drawn clip to try the page with."""
-    clip = await asyncio.to_thread(drawn_example, service.uploads)
+    clip = await asyncio.to_thread(drawn_clip, service.uploads)
     return Response(clip, media_type="video/mp4")
 
 

@@ -1,14 +1,18 @@
 """Connections of the server: how many, from whom, and how long one may be silent."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
+import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from violence_detection.serving.limits import ClientCounts, Limits
 
+KEEP_ALIVE = 75  # seconds; longer than proxies', so that they never meet a closed connection
 REPORT_EVERY = 60.0  # seconds between lines about failures of one kind
 REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
@@ -16,6 +20,40 @@ REFUSAL = (
     b'{"type":"about:blank","title":"Service Unavailable","status":503,'
     b'"detail":"too many connections"}'
 )
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to those who started it: uvicorn would stop listening at once."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def guarded_server(
+    app: FastAPI, limits: Limits, closing: int, lifespan: Literal["on", "off"]
+) -> uvicorn.Server:
+    """Return a server whose connections are counted; it ends when `should_exit` is set.
+
+    Args:
+        app: answers the requests.
+        limits: of the connections.
+        closing: seconds that connections have to end then.
+        lifespan: whether the application is told of the server's start and end.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan=lifespan,
+        proxy_headers=False,  # clients could write anything into the log
+        ws="none",
+        http=guarded_protocol(limits),
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=closing,
+    )
+    return _Server(config)
 
 
 def guarded_protocol(limits: Limits) -> type[asyncio.Protocol]:

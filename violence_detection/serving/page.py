@@ -1,19 +1,22 @@
-"""The web page for uploading a clip: three files, nothing from other hosts."""
+"""The web page for uploading a clip: a few files, nothing from other hosts."""
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from violence_detection.reporting.rendering import templates_in
 from violence_detection.serving.limits import Limits
 
 FOLDER = Path(__file__).parent
 TEMPLATE = "page.html.j2"
-SCRIPT, STYLE = "page.js", "page.css"
+SCRIPT, ELEMENTS, STYLE = "page.js", "elements.js", "page.css"
+HTML = "text/html; charset=utf-8"
+MEDIA_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+
+PageFile = tuple[str, bytes, str]  # route, content, media type
 
 
 def page_files(
     model_name: str, warning: str | None, limits: Limits, needs_token: bool
-) -> list[tuple[str, bytes, str]]:
+) -> list[PageFile]:
     """Return route, content and media type of each of the page's files.
 
     Args:
@@ -22,24 +25,30 @@ def page_files(
         limits: what may be uploaded.
         needs_token: whether the page asks for the server's token.
     """
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    page = (
+        templates_in(FOLDER)
+        .get_template(TEMPLATE)
+        .render(
+            model=model_name,
+            warning=warning,
+            megabytes=f"{limits.max_upload / 2**20:g}",
+            seconds=f"{limits.max_seconds:g}",
+            needs_token=needs_token,
+            scripts=[ELEMENTS, SCRIPT],
+            style=STYLE,
+        )
     )
-    page = environment.get_template(TEMPLATE).render(
-        model=model_name,
-        warning=warning,
-        megabytes=f"{limits.max_upload / 2**20:g}",
-        seconds=f"{limits.max_seconds:g}",
-        needs_token=needs_token,
-        script=SCRIPT,
-        style=STYLE,
-    )
+    return [("/", page.encode(), HTML), *static_files(FOLDER, SCRIPT), *shared_files()]
+
+
+def shared_files() -> list[PageFile]:
+    """Return the files that other pages in this style load, too."""
+    return static_files(FOLDER, ELEMENTS, STYLE)
+
+
+def static_files(folder: Path, *names: str) -> list[PageFile]:
+    """Return route, content and media type of files below `static/` of a folder."""
     return [
-        ("/", page.encode(), "text/html; charset=utf-8"),
-        (f"/{SCRIPT}", (FOLDER / "static" / SCRIPT).read_bytes(), "text/javascript; charset=utf-8"),
-        (f"/{STYLE}", (FOLDER / "static" / STYLE).read_bytes(), "text/css; charset=utf-8"),
+        (f"/{name}", (folder / "static" / name).read_bytes(), MEDIA_TYPES[Path(name).suffix])
+        for name in names
     ]

@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from violence_detection.clips.demo import draw_clip
 from violence_detection.errors import RunError, UserError
 from violence_detection.inference.detector import Detector, Prediction
 from violence_detection.serving.service import Service
+from violence_detection.serving.uploads import drawn_clip
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +70,7 @@ class Reloader:
             return await self._compared(detector, self._trial)
         with tempfile.TemporaryDirectory(dir=self.service.uploads) as folder:
             drawn = Path(folder) / "drawn.mp4"
-            await asyncio.to_thread(draw_clip, drawn, True, np.random.default_rng(0))
+            drawn.write_bytes(await asyncio.to_thread(drawn_clip, self.service.uploads))
             return await self._compared(detector, [drawn])
 
     async def _compared(self, detector: Detector, clips: Sequence[Path]) -> Reloaded:

@@ -5,33 +5,22 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import uvicorn
 
 from violence_detection.errors import RunError, UserError
 from violence_detection.inference.detector import Detector
 from violence_detection.runtime.listening import url_of
 from violence_detection.runtime.logs import CONTROL_CHARACTERS
 from violence_detection.serving.app import make_app
-from violence_detection.serving.connections import guarded_protocol, report_seldom
+from violence_detection.serving.connections import guarded_server, report_seldom
 from violence_detection.serving.reloading import Reloader
 from violence_detection.serving.service import Service
 
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE = 75  # seconds; longer than proxies', so that they never meet a closed connection
 CLOSING = 2  # seconds that connections have to end once all requests are answered
 POLL = 0.02  # seconds
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals alone: uvicorn would stop listening at once."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
 
 
 class _OneLine(logging.Formatter):
@@ -84,20 +73,7 @@ async def run_server(
     Raises:
         RunError: the networks cannot be made.
     """
-    server = _Server(
-        uvicorn.Config(
-            make_app(service),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="on",
-            proxy_headers=False,  # clients could write anything into the log
-            ws="none",
-            http=guarded_protocol(service.limits),
-            timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=CLOSING,
-        )
-    )
+    server = guarded_server(make_app(service), service.limits, CLOSING, lifespan="on")
     service.reloader = reloader = Reloader(service, load, trial)
     signalled = asyncio.Event()
     loop = asyncio.get_running_loop()

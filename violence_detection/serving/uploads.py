@@ -6,16 +6,20 @@ more than is allowed, whatever the headers say.
 
 import asyncio
 import contextlib
+import functools
 import os
 import re
 import secrets
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import numpy as np
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from violence_detection.clips.demo import draw_clip
 from violence_detection.errors import RunError, failing_as
 from violence_detection.serving.limits import Limits
 from violence_detection.serving.problems import Problem
@@ -59,6 +63,22 @@ def new_upload(folder: Path) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+@functools.cache
+def drawn_clip(folder: Path) -> bytes:
+    """Return the content of a drawn clip of two figures who fight; it is drawn once.
+
+    Args:
+        folder: for a temporary file.
+
+    Raises:
+        RunError: OpenCV cannot write mp4 files.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        path = Path(temporary) / "drawn.mp4"
+        draw_clip(path, True, np.random.default_rng(0))
+        return path.read_bytes()
 
 
 async def receive_video(

@@ -6,7 +6,6 @@ const EVENTS_EVERY = 5; // of these looks
 const PAGE = 20; // events that are shown at first, and added with each "Older events"
 const MISSED = 15; // seconds before a time that is pointed at, and after it
 
-const byId = (id) => document.getElementById(id);
 const cards = new Map(); // by camera
 const known = new Map(); // events by folder
 const rows = new Map(); // what shows them, by folder
@@ -328,13 +327,6 @@ byId("older").addEventListener("click", async () => {
 
 // ---- words
 
-function announce(text) {
-  byId("status").textContent = text;
-}
-
-const percent = (probability) => `${(100 * probability).toFixed(1)}%`;
-const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
-const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 const two = (number) => String(number).padStart(2, "0");
 
 function timeOf(seconds, exact = false) {
@@ -346,19 +338,6 @@ function timeOf(seconds, exact = false) {
 function dayOf(seconds) {
   const moment = new Date(1000 * seconds);
   return `${moment.getFullYear()}-${two(moment.getMonth() + 1)}-${two(moment.getDate())}`;
-}
-
-function element(name, attributes, text = "") {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.textContent = text;
-  return node;
-}
-
-function svgElement(name, attributes) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  return node;
 }
 
 look();

@@ -4,7 +4,6 @@
 const LONG_CLIP = 10; // seconds from which "automatic" analyzes a clip over time
 const LONGEST_WAIT = 600; // seconds for a server that is loading or busy
 
-const byId = (id) => document.getElementById(id);
 let clips = []; // those that were chosen last: {file, answer, error}
 let current = null; // the one that is shown or analyzed
 let request = null; // what is running: it can be aborted
@@ -272,19 +271,11 @@ function showProgress(stage, fraction) {
   byId("stage").dataset.stage = stage;
 }
 
-function announce(text) {
-  byId("status").textContent = text;
-}
-
 function fail(text) {
   byId("result").hidden = true;
   byId("error").textContent = text;
   byId("error").hidden = false;
   announce("");
-}
-
-function sentence(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1) + ".";
 }
 
 // ---- results
@@ -385,24 +376,7 @@ byId("copy").addEventListener("click", async () => {
   setTimeout(() => (byId("copy").textContent = "Copy"), 2000);
 });
 
-const percent = (probability) => `${(100 * probability).toFixed(1)}%`;
-
-const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
-
 function clock(seconds) {
   if (seconds < 60) return `${seconds.toFixed(1)} s`;
   return `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
-}
-
-function element(name, attributes, text = "") {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.textContent = text;
-  return node;
-}
-
-function svgElement(name, attributes) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  return node;
 }

@@ -133,14 +133,13 @@ class ImageBatches:
 
     def _compute(self) -> bool:
         """Run the network over a batch, and store the features of clips that are complete."""
-        recipe, clips = self._recipe, self._size
-        own = np.stack(self._images[: clips * recipe.frames])
-        del self._images[: len(own)]
-        batch = np.zeros((clips * recipe.frames, *own.shape[1:]), np.uint8)
-        batch[: len(own)] = own
-        batch = batch.reshape(clips, recipe.frames, *own.shape[1:])
-        features = padded_features(self._make_network(), batch, clips, recipe.dtype)
-        of_images = features.reshape(clips * recipe.frames, -1)[: len(own)]
+        recipe, room = self._recipe, self._size * self._recipe.frames
+        own, self._images = self._images[:room], self._images[room:]
+        batch = np.zeros((room, *own[0].shape), np.uint8)
+        np.stack(own, out=batch[: len(own)])
+        batch = batch.reshape(self._size, recipe.frames, *own[0].shape)
+        features = padded_features(self._make_network(), batch, self._size, recipe.dtype)
+        of_images = features.reshape(room, -1)[: len(own)]
         self._features |= enumerate(of_images, self._computed)
         self._computed += len(own)
         complete = []

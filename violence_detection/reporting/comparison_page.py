@@ -111,15 +111,12 @@ def _predictions(run: FinishedRun, name: str) -> RunPredictions:
 
 def _common_warnings(described: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return each warning once, with the names of its runs, the gravest first."""
-    found: dict[tuple[str, ...], list[str]] = {}
+    found: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for run in described:
         for warning in run["warnings"]:
-            found.setdefault(tuple(warning.values()), []).append(run["name"])
-    order = sorted(found, key=lambda warning: warning[0] != GRAVE)
-    return [
-        dict(zip(("kind", "title", "text"), warning, strict=True)) | {"runs": found[warning]}
-        for warning in order
-    ]
+            found.setdefault(tuple(warning.items()), []).append(run["name"])
+    warnings = [{**dict(warning), "runs": runs} for warning, runs in found.items()]
+    return sorted(warnings, key=lambda warning: warning["kind"] != GRAVE)
 
 
 def _describe_pair(pair: Comparison) -> dict[str, Any]:

@@ -11,12 +11,15 @@ GRAVE, MILD = "grave", "mild"  # kinds of warnings
 
 
 def warnings_about(run: FinishedRun) -> list[dict[str, str]]:
-    """Return what makes the figures less reliable than they look, the gravest first."""
+    """Return what makes the figures less reliable than they look, the gravest first.
+
+    Each has its `kind`, a `title`, a `text`, and `where` in a report there is more about it.
+    """
     results, groups = run.results, run.results["evaluation"]["groups"]
     warnings = []
 
-    def warn(kind: str, title: str, text: str) -> None:
-        warnings.append({"kind": kind, "title": title, "text": text})
+    def warn(kind: str, title: str, text: str, where: str = "") -> None:
+        warnings.append({"kind": kind, "title": title, "text": text, "where": where})
 
     if results.get("untrained_vgg19"):
         backbone = run.settings.get("backbone", VGG19)
@@ -39,7 +42,8 @@ def warnings_about(run: FinishedRun) -> list[dict[str, str]]:
             GRAVE,
             f"{count_of(len(remaining), 'clip')} repeated in a later split",
             "Clips that were trained on, or used to choose the model, are tested on again: the "
-            "metrics look better than they are. The pairs are listed under data checks.",
+            "metrics look better than they are.",
+            "The pairs are listed under data checks.",
         )
     if groups < FEW_GROUPS:
         effect = (
@@ -57,6 +61,7 @@ def warnings_about(run: FinishedRun) -> list[dict[str, str]]:
         warn(
             MILD,
             f"{count_of(len(files), 'file')} under both labels",
-            "One of the two labels is wrong. See data checks.",
+            "One of the two labels is wrong.",
+            "See data checks.",
         )
     return warnings
